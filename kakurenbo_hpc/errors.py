@@ -1,0 +1,36 @@
+"""What can go wrong by the user's hand, the exit codes, and how a name that nobody knows is answered."""
+
+import difflib
+from collections.abc import Iterable
+
+DONE, FAILED, USER_ERROR, REQUEUE, TERMINATED = 0, 1, 2, 75, 143
+
+
+class UserError(Exception):
+    """The user's input is wrong. The message is one line: where, what was found, what to do. Exit code 2, no traceback."""
+
+
+class JobError(UserError):
+    """A job file, or a ``--set``, says something that cannot be run."""
+
+
+class WorldError(UserError):
+    """The ranks that the starter promised are not the ranks that are there."""
+
+
+class RunDirectoryError(UserError):
+    """The run directory does not fit what is asked of it."""
+
+
+class DataError(UserError):
+    """The data is not there, or is not what its name says."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a clause for an error message: the nearest known names, or all of them when none is near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    shown = ", ".join(known[:12])
+    return f"known: {shown}" + (", ..." if len(known) > 12 else "")

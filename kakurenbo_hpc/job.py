@@ -1,0 +1,257 @@
+"""The typed form of a job file: one experiment, checked whole before any rank starts.
+
+The option models of data sets and methods are not known here: their tables are handed to ``read_job``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+
+from .errors import JobError, nearest
+
+
+class Options(BaseModel):
+    """A section of a job file: unknown keys, wrong types and numbers that are not finite are errors; values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _below_one(value: float) -> float:
+    if not 0 <= value < 1:
+        raise ValueError("must be in [0, 1)" + (f"; write {value / 100:g} for {value:g} percent" if 1 < value < 100 else ""))
+    return value
+
+
+def _file_name(value: str) -> str:
+    if not re.fullmatch(r"[^/\x00-\x1f\x7f]{1,100}", value) or value.startswith("."):
+        raise ValueError("must be usable as a folder name: 1 to 100 characters, no '/', no leading dot")
+    return value
+
+
+Fraction = Annotated[float, AfterValidator(_below_one)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class DataOptions(Options):
+    """What every data set takes. workers: loader processes per rank; 0 reads in the rank's own process."""
+
+    name: str
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
+
+
+class Model(Options):
+    """name: a small network of ours, or any of timm's or torchvision's. options: passed on to its constructor."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class Training(Options):
+    """How the network is trained; the papers' words, epochs as the unit of time, learning rate before any scaling."""
+
+    epochs: Count
+    global_batch: Count | None = None
+    batch_per_rank: Count | None = None
+    accumulate: Count = 1
+    optimizer: str = "sgd"
+    lr: Positive
+    lr_scaling: Literal["none", "ranks"] = "none"
+    momentum: Fraction = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["constant", "cosine", "step", "multistep", "poly", "tanh"] = "cosine"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    decay_epochs: Positive | None = None
+    milestones: list[Positive] = []
+    decay_rate: Positive = 0.1
+    label_smoothing: Fraction = 0.0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    sync_batchnorm: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Training:
+        if (self.global_batch is None) == (self.batch_per_rank is None):
+            found = "neither is" if self.global_batch is None else "both are"
+            raise ValueError(f"exactly one of global_batch and batch_per_rank is needed, but {found} given")
+        if self.schedule == "multistep" and not self.milestones:
+            raise ValueError("schedule is multistep, but milestones is empty; list the epochs at which the rate falls")
+        if self.schedule == "step" and self.decay_epochs is None:
+            raise ValueError("schedule is step, but decay_epochs is missing; give the epochs between two falls of the rate")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs is {self.warmup_epochs:g}, but must be less than epochs, {self.epochs}")
+        return self
+
+    def batch(self, n_ranks: int) -> int:
+        """Return the global batch on n_ranks ranks, accumulation included. Raises ValueError if it does not divide."""
+        if self.batch_per_rank is not None:
+            return self.batch_per_rank * n_ranks * self.accumulate
+        if self.global_batch % (n_ranks * self.accumulate):
+            raise ValueError(
+                f"training.global_batch is {self.global_batch}, not divisible by {n_ranks} ranks x {self.accumulate} "
+                f"accumulated batches; use a multiple of {n_ranks * self.accumulate}, or training.batch_per_rank"
+            )
+        return self.global_batch
+
+    def peak_lr(self, n_ranks: int) -> float:
+        """Return the learning rate after warm-up: ``lr``, times the ranks if the job says so (Goyal et al. 2017)."""
+        return self.lr * (n_ranks if self.lr_scaling == "ranks" else 1)
+
+
+class Record(Options):
+    """What is kept on disk. checkpoint_every: epochs between checkpoints; the last epoch always has one."""
+
+    ledger: bool = False
+    checkpoint_every: Count = 1
+    keep: Count = 2
+
+
+class Job(Options):
+    """One experiment."""
+
+    name: Annotated[str, AfterValidator(_file_name)]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    data: SerializeAsAny[DataOptions]
+    model: Model
+    training: Training
+    selection: SerializeAsAny[Options]
+    record: Record = Record()
+
+    def as_dict(self) -> dict:
+        """Return plain values, every default written out: what ``job.yaml`` holds."""
+        return self.model_dump(mode="json")
+
+
+Table = Mapping[str, type[Options]]
+
+
+def read_job(path: str | Path, overrides: Iterable[str], data: Table, methods: Table) -> Job:
+    """Read a job file, apply ``a.b=value`` overrides, and check every key.
+
+    data, methods: name -> option model, for ``data.name`` and ``selection.method``.
+    Raises JobError, one line, for the first thing that is wrong.
+    """
+    values = read_yaml(path)
+    for override in overrides:
+        _set(values, override)
+    return check_job(values, str(path), data, methods)
+
+
+def check_job(values: dict, where: str, data: Table, methods: Table) -> Job:
+    """Return the typed job of plain values; ``where`` begins the message of a JobError."""
+    values = dict(values)
+    values["data"] = _pick(values, where, "data", "name", data)
+    values["selection"] = _pick(values, where, "selection", "method", methods)
+    return checked(Job, values, where)
+
+
+def read_yaml(path: str | Path) -> dict:
+    """Return the mapping in a YAML file. Raises JobError if it is not there or is no mapping."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        siblings = [p.name for p in Path(path).parent.glob("*.yaml")] if Path(path).parent.is_dir() else []
+        near = difflib.get_close_matches(Path(path).name, siblings, n=1)
+        raise JobError(f"{path}: no such file" + (f"; did you mean {Path(path).with_name(near[0])}?" if near else "")) from None
+    except (OSError, UnicodeDecodeError) as problem:
+        reason = os.strerror(problem.errno) if isinstance(problem, OSError) and problem.errno else "not UTF-8 text"
+        raise JobError(f"{path}: cannot be read ({reason}); give a YAML file") from None
+    try:
+        values = yaml.load(text, _Loader)
+    except RecursionError:
+        raise JobError(f"{path}: not YAML that a job can be made of (nested too deeply)") from None
+    except (yaml.YAMLError, ValueError) as problem:
+        raise JobError(f"{path}: not valid YAML ({' '.join(str(problem).split())})") from None
+    if not isinstance(values, dict):
+        raise JobError(f"{path}: found {_found(values)}, but a mapping of sections is needed; see jobs/digits_kakurenbo.yaml")
+    return values
+
+
+def checked(model: type[Options], values: dict, where: str, prefix: str = "") -> Any:
+    """Return the option model of these values. Raises JobError for the first error that pydantic finds."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as problems:
+        raise JobError(f"{where}: {_sentence(problems.errors()[0], model, prefix)}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-3 is a number, as in YAML 1.2, and a key given twice is an error."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(k, deep=True) for k, _ in node.value if k.tag != "tag:yaml.org,2002:merge"]
+        for i, k in enumerate(keys):
+            if k in keys[:i]:
+                raise yaml.YAMLError(f"key {k} stands twice, line {node.value[i][0].start_mark.line + 1}; keep one")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+
+
+def _set(values: dict, override: str) -> None:
+    name, equals, text = override.partition("=")
+    if not equals or not all(name.split(".")):
+        raise JobError(f"--set {override}: not of the form section.key=value; for example --set training.epochs=5")
+    try:
+        value = yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise JobError(f"--set {override}: the value is not valid YAML; quote it") from None
+    *sections, last = name.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise JobError(f"--set {override}: {section} is not a section; name a key that holds a value")
+    values[last] = value
+
+
+def _pick(values: dict, where: str, section: str, tag: str, table: Table) -> Options:
+    """Check the section whose option model is chosen by one of its own keys."""
+    options = values.get(section)
+    if not isinstance(options, dict):
+        raise JobError(f"{where}: section {section} is missing or no mapping; write {section}: {{{tag}: ...}}")
+    name = options.get(tag)
+    if name is None:
+        raise JobError(f"{where}: {section}.{tag} is missing; {nearest('', table)}")
+    if not isinstance(name, str) or name not in table:
+        raise JobError(f"{where}: {section}.{tag} is {name!r}, which nobody knows; {nearest(str(name), table)}")
+    model = table[name]
+    for key in options:
+        if key not in model.model_fields:
+            owners = [other for other, m in table.items() if key in m.model_fields]
+            if owners:
+                raise JobError(f"{where}: {section}.{key} is an option of {', '.join(owners)}, not of {name}; remove it")
+    return checked(model, options, where, section + ".")
+
+
+def _sentence(error: dict, model: type[Options], prefix: str) -> str:
+    loc = [str(part) for part in error["loc"] if part not in ("float", "int", "str", "none")]
+    name = (prefix + ".".join(loc)).rstrip(".")
+    if error["type"] == "extra_forbidden":
+        for part in loc[:-1]:
+            model = model.model_fields[part].annotation
+        return f"{name} is no key that is known; {nearest(loc[-1], model.model_fields)}"
+    if error["type"] == "missing":
+        return f"{name} is missing; add it"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error" and isinstance(error["input"], dict):
+        return f"{name}: {message}" if name else message
+    if error["type"] != "value_error":
+        message = message.replace("Input should be", "must be").replace("valid ", "")
+        message = "it " + message if not message.startswith("must") else message
+    return f"{name} is {_found(error['input'])}, but {message}"
+
+
+def _found(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,350 @@
+"""Questions to all samples of all ranks, answered with small messages: thresholds, counts, exact sums.
+
+No answer depends on how the rows are split over ranks, and none of them moves arrays of the length of the data set.
+Ranks call together, each with its own rows.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..plan import Epoch
+from ..world.comm import Comm
+
+_DIGIT = 11  # bits decided by one allreduce: 2048 counts, 16 KB
+_BINS = 1 << _DIGIT
+_PIECE = 1 << 16  # rows handled at a time: temporaries stay in the cache, and float64 sums of mantissas stay exact
+_INF_KEY = np.uint32(0xFF800000)  # the key of +inf, and of NaN
+_OUT = np.uint32(0xFFFFFFFF)  # the key of a row that may not be marked: above all others, alone in the last bin
+
+
+class Mean(NamedTuple):
+    """A mean over finite values, and how many of them there were."""
+
+    value: float
+    n: int
+
+
+class Sum(NamedTuple):
+    """A sum over finite values, and how many of them there were."""
+
+    value: float
+    n: int
+
+
+class Histogram(NamedTuple):
+    """counts[i] finite values lie in [edges[i], edges[i + 1]); edges are float32 values, about four bins an octave."""
+
+    edges: np.ndarray
+    counts: np.ndarray
+
+
+class Everyone:
+    """All samples of all ranks together, of which this rank holds some rows."""
+
+    def __init__(self, comm: Comm):
+        self._comm = comm
+
+    def kth_smallest(self, value: np.ndarray, k: int, ids: np.ndarray) -> tuple[float, int]:
+        """Return the k-th smallest (value, id) of all ranks together; NaN counts as +inf.
+
+        value: (S,) float32, this rank's rows; ids: (S,) int64, not negative and unique over all ranks.
+        k: counted from 1, at most the global number of rows.
+        Returns the same pair on every rank. Three allreduces of at most 2048 int64, up to four more where ties
+        straddle k and ids need 44 bits.
+        Raises ValueError if k is out of range (on every rank alike).
+        Source: most-significant-digit radix selection, Knuth vol. 3, 5.2.5.
+        """
+        keys = keys_of(value)
+        first = self._counts(keys, None, 32 - _DIGIT)
+        if not 1 <= k <= first.sum():
+            raise ValueError(f"k is {k}, but there are {first.sum()} rows")
+        key, id_ = self._kth(keys, ids, k, first)
+        return float(_values_of(np.array([key], np.uint32))[0]), id_
+
+    def smallest(
+        self, value: np.ndarray, fraction: float, ids: np.ndarray, among: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Mark the floor(fraction x N) rows of smallest (value, id), N the rows of all ranks; NaN counts as +inf.
+
+        value: (S,) float32; ids: (S,) int64, unique; among: (S,) bool, the only rows that may be marked (they do not
+        change N, and if they are too few all of them are marked).
+        Returns (S,) bool.
+        """
+        return self._mark(keys_of(value), ids, among, fraction=fraction)
+
+    def largest(
+        self, value: np.ndarray, fraction: float, ids: np.ndarray, among: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Mark the floor(fraction x N) rows of largest value, NaN as +inf, of equal values those of smaller id."""
+        return self._mark(~keys_of(value), ids, among, fraction=fraction)
+
+    def draw(self, weight: np.ndarray, n: int, ids: np.ndarray, epoch: Epoch, purpose: str) -> np.ndarray:
+        """Draw n times with replacement, in proportion to weight over all ranks: exactly n draws, exactly multinomial.
+
+        weight: (S,) float32, finite and not negative, not all of them 0 over all ranks. ids: (S,) int64, below 2**32.
+        Returns (S,) int64, how often each row was drawn.
+        Every sample has a Poisson clock of rate ``weight``; the n earliest ticks of all clocks are the draws, ties by
+        (id, tick). The order of ticks does not depend on the weights' scale; their sum only says how far to look ahead.
+        """
+        total = self.sum(weight).value
+        horizon = (n + 6 * np.sqrt(n) + 6) / total
+        while True:
+            row, tick, time = _ticks(weight, ids, horizon, epoch, purpose)
+            if self.count(np.ones(len(row), bool))[0] >= n:
+                break
+            horizon *= 2  # about once in a billion epochs
+        drawn = self._mark(keys_of(time), (ids[row] << 31) | tick, n=n)
+        return np.bincount(row[drawn], minlength=len(ids))
+
+    def mean(self, value: np.ndarray) -> Mean:
+        """Return the mean of the finite values, exactly rounded (NaN if there are none). value: as for ``sum``."""
+        total, n = self.sum(value)
+        return Mean(total / n if n else float("nan"), n)
+
+    def sum(self, value: np.ndarray) -> Sum:
+        """Return the sum of the finite values, as if added without any rounding and rounded once to float64.
+
+        value: (S,) float32, integers or bool. One allreduce of 257 int64.
+        Mantissas are integers: they add exactly within each exponent. Exact up to 2**39 values in all.
+        """
+        value = np.asarray(value)
+        if value.dtype != np.float32:
+            total, n = self._comm.sum(np.array([value.sum(dtype=np.int64), len(value)]))
+            return Sum(float(total), int(n))
+        sums = self._comm.sum(_mantissas_by_exponent(value))
+        return Sum(_join(sums[:-1]), int(sums[-1]))
+
+    def count(self, *masks: np.ndarray) -> list[int]:
+        """Return, for each (S,) bool mask, how many rows of all ranks it marks. One allreduce."""
+        return self._comm.sum(np.array([np.count_nonzero(mask) for mask in masks], np.int64)).tolist()
+
+    def class_sum(self, value: np.ndarray, label: np.ndarray, n_classes: int) -> np.ndarray:
+        """Return (n_classes,) float64, the exact sum of finite values in each class. value: (S,) float32; label: (S,) int."""
+        finite = np.isfinite(value)
+        raw, label = value[finite].view(np.uint32), label[finite].astype(np.int64)
+        exponent = (raw >> np.uint32(23)).astype(np.int64) & 255
+        # Values of one kind share few exponents: the message is n_classes times as many numbers as there are between.
+        ends = [-int(exponent.min()), int(exponent.max())] if len(raw) else [-255, 0]
+        low, high = (int(end) for end in self._comm.max(np.array(ends)) * [-1, 1])
+        width = max(1, high - low + 1)
+        sums = np.zeros(n_classes * width, np.int64)
+        for start in range(0, len(raw), _PIECE):
+            part = slice(start, start + _PIECE)
+            mantissa = np.copysign(_mantissas(raw[part]), raw[part].view(np.float32))
+            sums += np.bincount(label[part] * width + exponent[part] - low, mantissa, len(sums)).astype(np.int64)
+        return np.array([_join(row, low) for row in self._comm.sum(sums).reshape(n_classes, width)])
+
+    def percentile(self, value: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """Return (S,) float64: for each row, the share of all rows, of all ranks, with a smaller value; NaN as +inf."""
+        order = self._sorted(keys_of(value), ids)
+        return order.first_of_ties / max(1, order.n)
+
+    def rank(self, value: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """Return (S,) int64: each row's place, from 0, in the order of (value, id) of all ranks; NaN as +inf."""
+        return self._sorted(keys_of(value), ids).place
+
+    def histogram(self, value: np.ndarray) -> Histogram:
+        """Return the distribution of the finite values, trimmed to where there are any. One allreduce of 2048 int64."""
+        keys = keys_of(value[np.isfinite(value)])
+        counts = self._counts(keys, None, 32 - _DIGIT)
+        (used,) = np.nonzero(counts)
+        if not len(used):
+            return Histogram(np.zeros(0, np.float32), np.zeros(0, np.int64))
+        bins = np.arange(used[0], used[-1] + 2, dtype=np.uint64) << np.uint64(32 - _DIGIT)
+        return Histogram(_values_of(np.minimum(bins, int(_INF_KEY)).astype(np.uint32)), counts[used[0] : used[-1] + 1])
+
+    def agree(self, value: object, what: str) -> None:
+        """Raise RuntimeError on every rank if the ranks' values differ; ``what`` says of what."""
+        values = self._comm.gather(value)
+        if any(v != values[0] for v in values):
+            raise RuntimeError(f"ranks differ in {what}: " + ", ".join(f"rank {r} has {v}" for r, v in enumerate(values)))
+
+    def _mark(
+        self, keys: np.ndarray, ids: np.ndarray, among: np.ndarray | None = None, *, fraction: float = 0, n: int = 0
+    ) -> np.ndarray:
+        """Mark the n (or floor(fraction x N)) rows of smallest (key, id)."""
+        if fraction <= 0 and n <= 0:
+            return np.zeros(len(keys), bool)
+        if among is not None:
+            keys[~among] = _OUT
+        first = self._counts(keys, None, 32 - _DIGIT)
+        k = min(n or int(np.floor(fraction * int(first.sum()))), int(first[:-1].sum()))
+        if k <= 0:
+            return np.zeros(len(keys), bool)
+        key, id_ = self._kth(keys, ids, k, first)
+        marked = keys < key
+        (ties,) = np.nonzero(keys == key)
+        marked[ties] = ids[ties] <= id_
+        return marked
+
+    def _kth(self, keys: np.ndarray, ids: np.ndarray, k: int, first: np.ndarray) -> tuple[int, int]:
+        """Return the k-th smallest (key, id). first: global counts of the keys' top digit."""
+        key, k, n_ties, inside = self._descend(keys, 32, k, first)
+        if k == n_ties:
+            return key, int(np.iinfo(np.int64).max)  # all ties are in: no id can be above this one
+        ids = ids[inside]
+        n_bits = int(self._comm.max(np.array([int(ids.max(initial=0)).bit_length()]))[0])
+        n_bits = max(_DIGIT, -(-n_bits // _DIGIT) * _DIGIT)
+        id_, *_ = self._descend(ids.astype(np.uint64), n_bits, k, None)
+        return key, id_
+
+    def _descend(self, keys: np.ndarray, n_bits: int, k: int, first: np.ndarray | None):
+        """Fix digit after digit of the k-th smallest key.
+
+        Returns it, k among its equals, the number of its equals, and the indices of this rank's.
+        """
+        inside, prefix, shift = np.arange(0), 0, n_bits
+        for round_ in range(-(-n_bits // _DIGIT)):
+            width = min(_DIGIT, shift)
+            shift -= width
+            if round_ == 0:
+                counts = first if first is not None else self._counts(keys, None, shift)
+            else:
+                counts = self._counts(keys, inside, shift)
+            below = np.cumsum(counts)
+            digit = int(np.searchsorted(below, k))
+            k -= int(below[digit] - counts[digit])
+            prefix = prefix << width | digit
+            if round_ == 0:
+                (inside,) = np.nonzero(keys >> keys.dtype.type(shift) == digit)
+            else:
+                inside = inside[keys[inside] >> keys.dtype.type(shift) == prefix]
+        return prefix, k, int(counts[digit]), inside
+
+    def _counts(self, keys: np.ndarray, inside: np.ndarray | None, shift: int) -> np.ndarray:
+        """Return the global histogram of one digit of the keys, of all rows or of those inside."""
+        keys = keys if inside is None else keys[inside]
+        counts = np.zeros(_BINS, np.int64)
+        for start in range(0, len(keys), _PIECE):
+            digits = keys[start : start + _PIECE] >> keys.dtype.type(shift)
+            digits &= keys.dtype.type(_BINS - 1)
+            counts += np.bincount(digits.astype(np.intp), minlength=_BINS)
+        return self._comm.sum(counts)
+
+    def _sorted(self, keys: np.ndarray, ids: np.ndarray) -> _Order:
+        """Sort all rows by (key, id) over the ranks, and tell each row its place.
+
+        Sample sort with regular sampling (Shi and Schaeffer 1992): since (key, id) are distinct, no rank gets more than
+        about twice its share, whatever the keys are.
+        """
+        comm = self._comm
+        row = np.dtype([("key", np.uint32), ("id", np.int64), ("index", np.int64)])
+        mine = np.empty(len(keys), row)
+        by_key = np.lexsort((ids, keys))
+        mine["key"], mine["id"], mine["index"] = keys[by_key], ids[by_key], by_key
+        samples = mine[(np.arange(comm.size) * len(mine)) // comm.size] if len(mine) else mine
+        samples = np.concatenate(comm.gather(samples))
+        samples = samples[np.lexsort((samples["id"], samples["key"]))]
+        splitters = samples[(np.arange(1, comm.size) * len(samples)) // comm.size] if len(samples) else samples
+        ends = [_first_not_below(mine, s) for s in splitters] or [len(mine)] * (comm.size - 1)
+        sent = np.split(mine, ends)
+        got = comm.alltoallv(sent)
+        n_got = [len(part) for part in got]
+        rows = np.concatenate(got)
+        order = np.lexsort((rows["id"], rows["key"]))
+        start = int(comm.exscan(np.array([len(rows)]))[0])
+        place = np.empty(len(rows), np.int64)
+        place[order] = np.arange(start, start + len(rows))
+        ties = np.empty(len(rows), np.int64)
+        ties[order] = self._first_of_ties(rows["key"][order], start)
+        answer = np.rec.fromarrays([rows["index"], place, ties], names="index,place,ties").view(np.ndarray)
+        home = np.concatenate(comm.alltoallv(np.split(answer, np.cumsum(n_got)[:-1])))
+        result = _Order(np.empty(len(keys), np.int64), np.empty(len(keys), np.int64), int(comm.sum(np.array([len(keys)]))[0]))
+        result.place[home["index"]], result.first_of_ties[home["index"]] = home["place"], home["ties"]
+        return result
+
+    def _first_of_ties(self, keys: np.ndarray, start: int) -> np.ndarray:
+        """Return, for sorted keys that go on from rank to rank, the place where each key's run of equals begins."""
+        new = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
+        begins = np.maximum.accumulate(np.where(new, np.arange(start, start + len(keys)), 0)) if len(keys) else keys
+        ends = self._comm.gather((int(keys[0]), int(keys[-1]), int(begins[-1]), bool(new.sum() == 1)) if len(keys) else None)
+        carried: tuple[int, int] | None = None  # the last key before this rank, and where its run began
+        for first, last, began, single in (end for end in ends[: self._comm.rank] if end is not None):
+            if not (carried and single and carried[0] == first):
+                carried = last, began
+        if len(keys) and carried and carried[0] == keys[0]:
+            begins = np.where(keys == keys[0], carried[1], begins)
+        return begins
+
+
+class _Order(NamedTuple):
+    place: np.ndarray
+    first_of_ties: np.ndarray
+    n: int
+
+
+def _ticks(
+    weight: np.ndarray, ids: np.ndarray, horizon: float, epoch: Epoch, purpose: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (row, tick, time) of all ticks up to the horizon: clock i's gaps are -log(u) / weight[i]."""
+    active = np.flatnonzero(weight > 0)
+    time = np.zeros(len(active))
+    first = 0
+    rows, ticks, times = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+    while len(active):
+        # Few clocks left means fast ones: look at many ticks of each at once.
+        tick = np.arange(first, first + max(1, _PIECE // len(active)))
+        u = 1 - epoch.uniform(np.repeat(ids[active], len(tick)), purpose, np.tile(tick, len(active)))
+        gaps = (-np.log(u)).reshape(len(active), -1) / weight[active, None].astype(np.float64)
+        at = time[:, None] + np.cumsum(gaps, axis=1)
+        early, which = np.nonzero(at <= horizon)
+        rows.append(active[early])
+        ticks.append(tick[which])
+        times.append(at[early, which].astype(np.float32))
+        going = at[:, -1] <= horizon
+        active, time, first = active[going], at[going, -1], first + len(tick)
+    return np.concatenate(rows), np.concatenate(ticks), np.concatenate(times)
+
+
+def keys_of(value: np.ndarray) -> np.ndarray:
+    """Return (S,) uint32 keys in the order of the float32 values: -0 equals 0, and NaN equals +inf."""
+    value = np.asarray(value, np.float32) + np.float32(0)  # -0 becomes 0
+    keys = value.view(np.uint32)
+    # Positive floats are ordered as integers are; of negative ones all bits turn over.
+    keys ^= (keys.view(np.int32) >> 31).view(np.uint32) | np.uint32(0x80000000)
+    keys[np.isnan(value)] = _INF_KEY
+    return keys
+
+
+def _values_of(keys: np.ndarray) -> np.ndarray:
+    positive = keys >> np.uint32(31) == 1
+    return np.where(positive, keys ^ np.uint32(0x80000000), ~keys).astype(np.uint32).view(np.float32)
+
+
+def _first_not_below(rows: np.ndarray, splitter: np.void) -> int:
+    """Return the first index of the sorted rows whose (key, id) is not below the splitter's."""
+    low, high = (np.searchsorted(rows["key"], splitter["key"], side=side) for side in ("left", "right"))
+    return int(low + np.searchsorted(rows["id"][low:high], splitter["id"]))
+
+
+def _mantissas_by_exponent(value: np.ndarray) -> np.ndarray:
+    """Return (256,) int64: the sums of mantissas for exponents 0 to 254, and the number of finite values."""
+    cells = np.zeros(512, np.int64)  # sign and exponent
+    n_special = 0
+    for start in range(0, len(value), _PIECE):
+        raw = np.ascontiguousarray(value[start : start + _PIECE]).view(np.uint32)
+        cell = (raw >> np.uint32(23)).astype(np.intp)
+        cells += np.bincount(cell, _mantissas(raw), 512).astype(np.int64)
+        n_special += np.count_nonzero(cell & 255 == 255)
+    return np.append(cells[:255] - cells[256:511], len(value) - n_special)
+
+
+def _mantissas(raw: np.ndarray) -> np.ndarray:
+    """Return (S,) float64, the integer mantissas below 2**24 of float32 bits, without sign."""
+    mantissa = (raw & np.uint32(0x7FFFFF)).astype(np.float64)
+    mantissa += 0x800000
+    subnormal = raw & np.uint32(0x7F800000) == 0
+    if subnormal.any():
+        mantissa[subnormal] -= 0x800000
+    return mantissa
+
+
+def _join(sums: np.ndarray, first_exponent: int = 0) -> float:
+    """Return the float64 nearest to the sum of sums[e] x 2**(e + first_exponent - 150), subnormals (e = 0) as e = 1."""
+    total = 0
+    for exponent, mantissas in enumerate(sums.tolist(), first_exponent):
+        total += mantissas << (max(exponent, 1) - 1)
+    return total / (1 << 149)  # Python divides integers with a single rounding

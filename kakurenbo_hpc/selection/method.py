@@ -1,0 +1,57 @@
+"""What every method is: options that a job may set, declarations, and one question a epoch, who trains."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from ..job import Options
+from ..ledger import Ledger
+from ..plan import Epoch, Plan
+
+if TYPE_CHECKING:
+    from .everyone import Everyone
+
+
+# What a forward pass can note of a sample beside loss, correctness and confidence; a column of this name is filled with it.
+OBSERVED: dict[str, tuple] = {
+    "probability": (np.float32, np.nan),  # p_i[y_i], the softmax probability of the target
+    "label": (np.int32, -1),  # y_i
+    "el2n": (np.float32, np.nan),  # ||p_i - onehot(y_i)||_2, also the norm of d loss / d logits of plain cross entropy
+}
+
+
+class Method(Options):
+    """A selection method. Its fields are its options; it has no state: what it must remember stands in the ledger.
+
+    needs_losses: it orders samples by what is known of them, so an unseen sample is never hidden.
+    may_repeat: a plan may train a sample several times.
+    """
+
+    needs_losses: ClassVar[bool] = False
+    may_repeat: ClassVar[bool] = False
+
+    method: str
+
+    @property
+    def columns(self) -> dict[str, tuple]:
+        """Further ledger columns that it keeps, name -> (dtype, first value); names in OBSERVED are filled for it."""
+        return {}
+
+    def looks_first(self, epoch: Epoch) -> bool:
+        """Whether all samples get a forward pass before this epoch is planned."""
+        return False
+
+    @abstractmethod
+    def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
+        """Decide what this epoch does with the rows of this rank's ledger; the same for any split of the rows."""
+
+    def remember(self, epoch: Epoch, ledger: Ledger) -> Mapping[str, np.ndarray]:
+        """Return the columns that change once this epoch's notes stand in the ledger: name -> (S,).
+
+        ``ledger.seen_epoch == epoch.number`` are the rows that were noted.
+        """
+        return {}

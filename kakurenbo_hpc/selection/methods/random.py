@@ -1,0 +1,29 @@
+"""Hide a fresh random share of the samples each epoch (Random* in InfoBatch): what any selection must beat."""
+
+import numpy as np
+
+from ...job import Fraction
+from ...ledger import Ledger
+from ...plan import Epoch, Plan
+from ..everyone import Everyone
+from ..method import Method
+
+
+class Random(Method):
+    """Hides floor(F N) samples: those with the smallest draws, ties by id.
+
+    fraction: F. scale_lr: divide the learning rate by the share that is trained, as KAKURENBO does.
+    """
+
+    fraction: Fraction = 0.3
+    scale_lr: bool = False
+
+    def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
+        draw = epoch.uniform(ledger.id, "random").astype(np.float32)
+        hidden = everyone.smallest(draw, self.fraction, ledger.id)
+        (n_hidden,) = everyone.count(hidden)
+        return Plan(
+            train=~hidden,
+            lr_scale=1 / (1 - n_hidden / ledger.n_total) if self.scale_lr else 1.0,
+            max_fraction=self.fraction,
+        )

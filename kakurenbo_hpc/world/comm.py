@@ -1,0 +1,145 @@
+"""What ranks can say to each other. One interface, a leaf for each way of starting ranks; serial is here.
+
+All calls are collective: every rank makes the same calls in the same order, from its main thread. Arrays are numpy,
+of any numeric dtype, equal in shape and dtype on all ranks unless said otherwise; what comes back is a new array.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+
+from ..errors import FAILED, UserError
+
+T = TypeVar("T")
+
+
+class Pending(ABC):
+    """A reduction that is under way."""
+
+    @abstractmethod
+    def wait(self) -> int:
+        """Return its result. Waited for, never polled: polling would complete at different steps on different ranks."""
+
+
+class Comm(ABC):
+    """Collective operations among ``size`` ranks, of which this is number ``rank``."""
+
+    rank: int
+    size: int
+
+    @abstractmethod
+    def sum(self, array: np.ndarray) -> np.ndarray:
+        """Return the elementwise sum over ranks; integers wrap as numpy's do."""
+
+    @abstractmethod
+    def min(self, array: np.ndarray) -> np.ndarray:
+        """Return the elementwise minimum over ranks."""
+
+    @abstractmethod
+    def max(self, array: np.ndarray) -> np.ndarray:
+        """Return the elementwise maximum over ranks."""
+
+    @abstractmethod
+    def gather(self, value: T) -> list[T]:
+        """Return every rank's value, in order of rank, on every rank. For small things: O(size) memory."""
+
+    @abstractmethod
+    def broadcast(self, value: T, root: int = 0) -> T:
+        """Return root's value on every rank; what the others pass is ignored."""
+
+    @abstractmethod
+    def alltoallv(self, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Send parts[r] to rank r, of any length along axis 0; return what each rank sent here, in order of rank.
+
+        dtype (structured ones too) and trailing shape are the same on all ranks and in all parts.
+        """
+
+    @abstractmethod
+    def post_max(self, value: int) -> Pending:
+        """Begin a maximum of one integer over ranks; ``wait`` for it later. At most one is under way at a time."""
+
+    @abstractmethod
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+
+    @abstractmethod
+    def abort(self, code: int = FAILED) -> NoReturn:
+        """End all ranks now, with this exit code."""
+
+    def close(self) -> None:
+        """Release what the leaf holds; no call may follow."""
+
+    def exscan(self, array: np.ndarray) -> np.ndarray:
+        """Return the elementwise sum over the ranks before this one; zeros on rank 0."""
+        array = np.asarray(array)
+        return sum(self.gather(array)[: self.rank], np.zeros_like(array))
+
+    def on_first(self, work: Callable[[], T]) -> T:
+        """Run work on rank 0 alone and return its result on every rank; a UserError there is raised on all alike."""
+        return self.agreed(work, on=0)
+
+    def agreed(self, work: Callable[[], T], on: int | None = None) -> T:
+        """Run work on every rank (or on one, for all) and return its result; if any rank finds a UserError, all raise it.
+
+        Any other exception is the rank's own: it ends the run through ``abort``.
+        """
+        result, problem = None, None
+        if on is None or on == self.rank:
+            try:
+                result = work()
+            except UserError as found:
+                problem = found
+        if on is not None:
+            result, problem = self.broadcast((result, problem), root=on)
+        else:
+            problem = next((p for p in self.gather(problem) if p is not None), None)
+        if problem is not None:
+            raise problem
+        return result
+
+
+class Serial(Comm):
+    """One rank, alone."""
+
+    rank, size = 0, 1
+
+    def sum(self, array: np.ndarray) -> np.ndarray:
+        return np.array(array)
+
+    min = max = sum
+
+    def gather(self, value: Any) -> list:
+        return [value]
+
+    def broadcast(self, value: Any, root: int = 0) -> Any:
+        return value
+
+    def alltoallv(self, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [np.array(part) for part in parts]
+
+    def post_max(self, value: int) -> Pending:
+        return Arrived(value)
+
+    def barrier(self) -> None:
+        pass
+
+    def abort(self, code: int = FAILED) -> NoReturn:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+class Arrived(Pending):
+    """A reduction that needed no waiting."""
+
+    def __init__(self, value: int):
+        self.value = value
+
+    def wait(self) -> int:
+        return self.value

@@ -1,0 +1,83 @@
+"""Gradients averaged over ranks while the backward pass still runs: DistributedDataParallel, or nothing on one rank."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .world import World
+
+
+class Gradients:
+    """Averages gradients over all ranks. One rank is not wrapped."""
+
+    def __init__(self, world: World):
+        self._world = world
+        self._store = None
+        if world.size > 1:
+            self._meet()
+
+    def _meet(self) -> None:
+        """Form the process group; rank 0 lets the system pick a port, and tells it over the ranks' own channel."""
+        backend = "nccl" if self._world.device.type == "cuda" else "gloo"
+        if dist.is_initialized():  # under torchrun: a group for the host is there, gradients get one of their own
+            self._group = dist.new_group(backend=backend)
+            return
+        comm = self._world.comm
+        if comm.rank == 0:
+            host = "127.0.0.1" if self._world.one_node else socket.gethostname()
+            self._store = dist.TCPStore(host, 0, comm.size, is_master=True, wait_for_workers=False)
+        host, port = comm.broadcast((host, self._store.port) if comm.rank == 0 else None)
+        if comm.rank > 0:
+            self._store = dist.TCPStore(host, port, comm.size, is_master=False)
+        if self._world.one_node and backend == "gloo":
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a laptop's own name often resolves to nothing
+        dist.init_process_group(backend, store=self._store, rank=comm.rank, world_size=comm.size)
+        self._group = dist.group.WORLD
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return the module to call in training; parameters become rank 0's."""
+        if self._world.size == 1:
+            return model
+        device = self._world.device
+        return DistributedDataParallel(
+            model,
+            device_ids=[device.index] if device.type == "cuda" else None,
+            process_group=self._group,
+            broadcast_buffers=False,  # would overwrite every rank's BatchNorm statistics with rank 0's
+        )
+
+    def settle(self, parallel: nn.Module, example: torch.Tensor) -> None:
+        """Let DDP arrange its buckets, in two backward passes of zero gradients that leave no other trace.
+
+        DDP re-arranges them after its first backward pass, and Gloo's order of summation follows: without this, a
+        resumed run would differ from the uninterrupted one in the last bits. example: (1 or more, ...) inputs.
+        """
+        if not isinstance(parallel, DistributedDataParallel):
+            return
+        buffers = [b.clone() for b in parallel.module.buffers()]
+        mode, random = parallel.training, torch.get_rng_state()
+        parallel.train()
+        for _ in range(2):
+            output = parallel(example)
+            (torch.nan_to_num(output.float()).sum() * 0).backward()
+        parallel.zero_grad(set_to_none=True)
+        parallel.train(mode)
+        torch.set_rng_state(random)
+        for buffer, before in zip(parallel.module.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+
+    def hold(self, parallel: nn.Module) -> contextlib.AbstractContextManager:
+        """Return a context in which gradients only add up on this rank, for all but the last accumulated batch."""
+        return parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else contextlib.nullcontext()
+
+    def close(self) -> None:
+        """Leave the process group, all ranks together."""
+        if self._store is not None:
+            dist.destroy_process_group()
