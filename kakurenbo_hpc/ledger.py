@@ -115,6 +115,10 @@ class Ledger:
             extra[name][rows] = notes.extra[name][notes_kept]
         return dataclasses.replace(self, **columns, extra=extra)
 
+    def with_columns(self, changed: Mapping[str, np.ndarray]) -> Ledger:
+        """Return the ledger with some of the method's own columns replaced."""
+        return dataclasses.replace(self, extra={**self.extra, **changed}) if changed else self
+
 
 def _latest(rows: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct rows, and for each the index of its entry with the largest position."""

@@ -12,33 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..batch import Turn
 from ..draws import bits, key
 from ..plan import Epoch
 from ..world.comm import Comm
 
 MAX_ID = (1 << 32) - 1  # an entry is sorted as one integer: 32 bits of hash, then 32 bits of id
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One local batch: what one rank puts through the network at once.
-
-    id, position: (k,) int64. copy: (k,) int32. weight: (k,) float32. counts: False for a filler, an entry repeated only
-    because this rank would have nothing to do while others work.
-    n_global: entries that count in the whole global batch, over ranks and accumulated batches.
-    begins, ends: whether this is the first, the last local batch of its step. progress: share of the epoch, in (0, 1).
-    """
-
-    step: int
-    id: np.ndarray
-    copy: np.ndarray
-    weight: np.ndarray
-    position: np.ndarray
-    counts: bool
-    n_global: int
-    begins: bool
-    ends: bool
-    progress: float
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,10 @@ class Everyone:
         """Mark the floor(fraction x N) rows of largest value, NaN as +inf, of equal values those of smaller id."""
         return self._mark(~keys_of(value), ids, among, fraction=fraction)
 
+    def first(self, value: np.ndarray, n: int, ids: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
+        """Mark the n rows of smallest (value, id), as ``smallest`` does, but a count of them instead of a share."""
+        return self._mark(keys_of(value), ids, among, n=n)
+
     def draw(self, weight: np.ndarray, n: int, ids: np.ndarray, epoch: Epoch, purpose: str) -> np.ndarray:
         """Draw n times with replacement, in proportion to weight over all ranks: exactly n draws, exactly multinomial.
 
@@ -120,6 +124,11 @@ class Everyone:
     def count(self, *masks: np.ndarray) -> list[int]:
         """Return, for each (S,) bool mask, how many rows of all ranks it marks. One allreduce."""
         return self._comm.sum(np.array([np.count_nonzero(mask) for mask in masks], np.int64)).tolist()
+
+    def max(self, value: np.ndarray) -> float:
+        """Return the largest finite value of all ranks, -inf if there is none. value: (S,) numbers. One allreduce."""
+        local = np.max(value, initial=-np.inf, where=np.isfinite(value))
+        return float(self._comm.max(np.array([local], np.float64))[0])
 
     def class_sum(self, value: np.ndarray, label: np.ndarray, n_classes: int) -> np.ndarray:
         """Return (n_classes,) float64, the exact sum of finite values in each class. value: (S,) float32; label: (S,) int."""

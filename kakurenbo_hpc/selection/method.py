@@ -21,6 +21,7 @@ OBSERVED: dict[str, tuple] = {
     "probability": (np.float32, np.nan),  # p_i[y_i], the softmax probability of the target
     "label": (np.int32, -1),  # y_i
     "el2n": (np.float32, np.nan),  # ||p_i - onehot(y_i)||_2, also the norm of d loss / d logits of plain cross entropy
+    "grad_norm": (np.float32, np.nan),  # el2n x ||the last layer's input||_2: the gradient's norm in that layer's weights
 }
 
 
@@ -41,9 +42,25 @@ class Method(Options):
         """Further ledger columns that it keeps, name -> (dtype, first value); names in OBSERVED are filled for it."""
         return {}
 
+    def initial(self, rows: range, n_total: int, fingerprint: str) -> Mapping[str, np.ndarray]:
+        """Return columns that do not begin with their first value: name -> (S,), S the length of rows.
+
+        Called once on every rank when the ledger of a new run is made, not on resume. rows: the ids at home here, of
+        n_total. fingerprint: of the data set. Raises DataError, perhaps on one rank only: call it under ``comm.agreed``.
+        """
+        return {}
+
+    def warnings(self, epochs: int) -> list[str]:
+        """Return what a person should know before a run of so many epochs, one sentence each."""
+        return []
+
     def looks_first(self, epoch: Epoch) -> bool:
         """Whether all samples get a forward pass before this epoch is planned."""
         return False
+
+    def looked(self, epoch: Epoch, ledger: Ledger) -> Mapping[str, np.ndarray]:
+        """Return the columns that change once the notes of that pass stand in the ledger, before the plan: name -> (S,)."""
+        return {}
 
     @abstractmethod
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:

@@ -1,0 +1,120 @@
+"""The words a person types. Parses and calls, nothing else; imports neither torch nor MPI before a run needs them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Optional
+
+import click
+import typer
+
+from . import __version__
+from .errors import FAILED, USER_ERROR, UserError
+
+app = typer.Typer(
+    help="Train large networks in less time: choose each epoch, across all MPI ranks at once, what deserves a backward pass.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job file, or the name of one that comes with the package.")]
+RunDir = Annotated[Optional[Path], typer.Option(help="Where the run is kept; runs/NAME if not given.")]
+Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the job: --set training.epochs=5.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run directory.")]
+
+
+def _job(path: str, overrides: list[str]):
+    from .data import DATA
+    from .job import read_job
+    from .places import find_job
+    from .selection import METHODS
+
+    return read_job(find_job(path), overrides, DATA, METHODS)
+
+
+@app.callback(invoke_without_command=True)
+def kakurenbo(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def train(job: JobArgument, run_dir: RunDir = None, set: Set = [], resume: Resume = False) -> int:
+    """Train a job, as one of the ranks that mpirun, srun or torchrun started, or alone."""
+    from .world.world import open_comm
+
+    comm = open_comm()
+    try:
+        checked = comm.on_first(lambda: _job(job, set))
+        from .run import run
+
+        code = run(checked, run_dir or Path("runs") / checked.name, comm, resume)
+        comm.close()
+        return code
+    except UserError as problem:
+        if comm.rank == 0:
+            _complain(problem)
+        comm.barrier()
+        return USER_ERROR
+    except BaseException as problem:
+        _last_words(problem, comm.rank, comm.size)
+        comm.abort(FAILED)
+
+
+@app.command()
+def launch(
+    job: JobArgument,
+    ranks: Annotated[int, typer.Option(min=1, help="Ranks to start here.")] = 1,
+    machine: Annotated[str, typer.Option(help="A machine file, or the name of one that comes with the package.")] = "local",
+    run_dir: RunDir = None,
+    set: Set = [],
+    resume: Resume = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command line and start nothing.")] = False,
+) -> int:
+    """Start ranks on this machine and train a job on them."""
+    from .launcher.launch import launch as start
+    from .places import find_job
+
+    checked = _job(job, set)
+    return start(find_job(job), ranks, run_dir or Path("runs") / checked.name, set, resume, machine, dry_run)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code; a UserError is one line and code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except click.UsageError as problem:
+        hint = f"; see {problem.ctx.command_path} --help" if problem.ctx else ""
+        _complain(UserError(problem.format_message().rstrip(".") + hint))
+        code = USER_ERROR
+    except click.exceptions.Abort:
+        code = FAILED
+    except UserError as problem:
+        _complain(problem)
+        code = USER_ERROR
+    sys.stdout.flush()
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(problem: UserError) -> None:
+    sys.stdout.flush()
+    print(f"kakurenbo: {problem}", file=sys.stderr, flush=True)
+
+
+def _last_words(problem: BaseException, rank: int, size: int) -> None:
+    """Print what ended this rank; the line that names it comes last."""
+    if not isinstance(problem, SystemExit | KeyboardInterrupt):
+        traceback.print_exception(problem)
+    reason = " ".join(str(problem).split()) or "no reason given"
+    node = os.uname().nodename
+    sys.stdout.flush()
+    print(f"kakurenbo: rank {rank} of {size} on {node}: {type(problem).__name__}: {reason}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

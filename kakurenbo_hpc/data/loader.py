@@ -1,0 +1,83 @@
+"""From turns to batches: reads what the turns name, in loader processes where the job asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from ..batch import Batch, Turn
+from .source import Request, Source
+
+
+class Loader:
+    """Reads batches of one source. Loader processes persist over passes and epochs: only what they are asked changes."""
+
+    def __init__(self, source: Source, workers: int, device: torch.device):
+        self.source = source
+        self._device = device
+        self._asked = _Asked()
+        self._loader = DataLoader(
+            source,
+            batch_sampler=self._asked,
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
+            # A fork of a process that runs MPI and its network drivers is undefined.
+            multiprocessing_context="forkserver" if workers else None,
+            generator=torch.Generator(),  # else every pass would take a number from torch's global stream
+        )
+
+    def __call__(self, turns: Iterable[Turn], epoch: int, augment: bool) -> Iterator[Batch]:
+        """Read these turns in order. One pass at a time."""
+        turns = list(turns)
+        self._asked.requests = [Request(turn.id, turn.copy, epoch, augment) for turn in turns]
+        if not turns:
+            return
+        for turn, (input, target) in zip(turns, self._loader, strict=True):
+            yield Batch(
+                turn=turn,
+                input=input.to(self._device, non_blocking=True),
+                target=target.to(self._device, non_blocking=True),
+            )
+
+
+def plain_turns(first: int, last: int, size: int) -> list[Turn]:
+    """Return turns over ids first to last - 1 in their own order, ``size`` at a time: one rank's share of an evaluation."""
+    turns = []
+    for start in range(first, last, size):
+        ids = np.arange(start, min(start + size, last))
+        turns.append(
+            Turn(
+                step=len(turns),
+                id=ids,
+                copy=np.zeros(len(ids), np.int32),
+                weight=np.ones(len(ids), np.float32),
+                position=ids,
+                counts=True,
+                n_global=len(ids),
+                begins=True,
+                ends=True,
+                progress=0.0,
+            )
+        )
+    return turns
+
+
+class _Asked:
+    """The batch sampler of the pass that runs now."""
+
+    requests: list[Request] = []
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self.requests)
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+
+def _as_it_is(batch):
+    return batch

@@ -1,0 +1,57 @@
+"""``ledger/epoch_NNNN.h5``: what an epoch's plan was decided on, and what it decided, for all samples by id."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ..ledger import Ledger
+from ..plan import Plan
+from ..world.comm import Comm
+
+_WINDOW = 1 << 20  # ids that travel to rank 0 at a time, so that its memory stays small however many samples there are
+
+
+def write_ledger(run: Path, epoch: int, ledger: Ledger, plan: Plan, comm: Comm) -> None:
+    """Write datasets id, loss, correct, confidence, seen_epoch, train, weight, refresh, and the method's own columns."""
+    n = len(ledger)
+    columns = {
+        "id": ledger.id,
+        "loss": ledger.loss,
+        "correct": ledger.correct,
+        "confidence": ledger.confidence,
+        "seen_epoch": ledger.seen_epoch,
+        "train": plan.train.astype(np.int32),
+        "weight": np.ones(n, np.float32) if plan.weight is None else plan.weight.astype(np.float32),
+        "refresh": np.zeros(n, bool) if plan.refresh is None else plan.refresh,
+        **ledger.extra,
+    }
+    rows = np.empty(n, [(name, column.dtype, column.shape[1:]) for name, column in columns.items()])
+    for name, column in columns.items():
+        rows[name] = column
+
+    path = run / "ledger" / f"epoch_{epoch:04d}.h5"
+    file = _create(path, rows.dtype, ledger.n_total) if comm.rank == 0 else None
+    for first in range(0, ledger.n_total, _WINDOW):
+        low, high = (min(max(edge - ledger.start, 0), n) for edge in (first, first + _WINDOW))
+        parts = comm.alltoallv([rows[low:high]] + [rows[:0]] * (comm.size - 1))
+        if file is not None:
+            window = np.concatenate(parts)
+            for name in columns:
+                file[name][first : first + len(window)] = window[name]
+    if file is not None:
+        file.close()
+        os.replace(path.with_suffix(".part"), path)
+
+
+def _create(path: Path, dtype: np.dtype, n: int):
+    import h5py
+
+    path.parent.mkdir(exist_ok=True)
+    file = h5py.File(path.with_suffix(".part"), "w")
+    for name in dtype.names:
+        item, shape = dtype[name].subdtype or (dtype[name], ())
+        file.create_dataset(name, (n, *shape), item)
+    return file

@@ -1,0 +1,49 @@
+"""``metrics.jsonl``: one line an epoch, each epoch once, numbers that are not finite as null."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from .files import write_whole
+
+
+class Metrics:
+    """The metrics file of a run directory; used on rank 0 alone."""
+
+    def __init__(self, run: Path):
+        self._path = run / "metrics.jsonl"
+
+    def rewind(self, last: dict | None) -> None:
+        """Let the file end with this line, each earlier epoch's once before it: what a resumed run has behind it."""
+        lines = {}
+        for text in self._path.read_text(encoding="utf-8").splitlines() if last and self._path.exists() else []:
+            try:
+                line = json.loads(text)
+            except ValueError:  # torn by the crash that this run resumes from
+                continue
+            if line["epoch"] < last["epoch"]:
+                lines[line["epoch"]] = text + "\n"
+        write_whole(self._path, "".join(lines.values()) + (_text(last) if last else ""))
+
+    def add(self, line: dict) -> None:
+        """Append one epoch's line."""
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(_text(line))
+
+
+def _text(line: dict) -> str:
+    return json.dumps(finite(line), allow_nan=False) + "\n"
+
+
+def finite(value: Any) -> Any:
+    """Return the value with every number that is not finite replaced by None."""
+    if isinstance(value, dict):
+        return {key: finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,39 @@
+"""What a person sees of a run: a bar where rank 0 has a terminal, plain lines in a log otherwise."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Progress:
+    """Speaks on rank 0 and is silent elsewhere."""
+
+    def __init__(self, rank: int, epochs: int):
+        self._speaks, self._epochs = rank == 0, epochs
+
+    def bar(self, items: Iterable[T], n: int, label: str) -> Iterator[T]:
+        """Pass items through; draw a bar on standard error if that is a terminal."""
+        if not (self._speaks and sys.stderr.isatty()):
+            yield from items
+            return
+        from tqdm import tqdm
+
+        yield from tqdm(items, total=n, desc=label, leave=False)
+
+    def say(self, text: str) -> None:
+        if self._speaks:
+            print(text, flush=True)
+
+    def epoch(self, line: dict) -> None:
+        """Tell one epoch's metrics in one line."""
+        accuracy = f"accuracy {line['val_accuracy']:.4f}" if line["val_accuracy"] is not None else "accuracy -"
+        loss = f"{line['train_loss']:.4f}" if line["train_loss"] is not None else "not finite"
+        self.say(
+            f"epoch {line['epoch'] + 1}/{self._epochs}  loss {loss}  {accuracy}  hidden {line['n_hidden']} of "
+            f"{line['n_samples']} ({line['hidden_fraction']:.1%})  {line['steps']} steps  lr {line['lr']:.4g}  "
+            f"{line['seconds']['total']:.2f} s"
+        )

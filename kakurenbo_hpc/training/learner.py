@@ -1,0 +1,137 @@
+"""One network that learns: a step on a batch, a look without learning, an average of BatchNorm statistics."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..batch import Batch
+from ..draws import key, one
+from ..errors import JobError
+from ..job import Model, Training
+from ..world.gradients import Gradients
+from ..world.world import World
+from .models import build_model
+from .observe import Seen, look_closely
+from .optim import Schedule, build_optimizer
+
+_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Learner:
+    """Model, optimizer, schedule and loss scaler of one rank; parameters are the same on all ranks at every step.
+
+    Raises JobError, before anything is trained, for what the job asks of timm or torchvision in vain.
+    """
+
+    def __init__(
+        self, training: Training, model: Model, world: World, n_classes: int, shape: Sequence[int], seed: int, extra: Sequence[str]
+    ):
+        self._training, self._world, self._seed, self._extra = training, world, seed, tuple(extra)
+        self.model = build_model(model, n_classes, shape, seed)
+        if training.sync_batchnorm:
+            if world.device.type == "cpu":
+                raise JobError("training.sync_batchnorm is true, but these ranks have no GPU, where alone it works; set it to false")
+            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+        self.model.to(world.device)
+        self.optimizer = build_optimizer(training, self.model, training.peak_lr(world.size))
+        self._schedule = Schedule(training, self.optimizer)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=training.precision == "fp16")
+
+    def join(self, gradients: Gradients, shape: Sequence[int]) -> None:
+        """Begin to average gradients with the other ranks; call before any state is restored."""
+        self._gradients = gradients
+        self._parallel = gradients.wrap(self.model)
+        gradients.settle(self._parallel, torch.zeros(2, *shape, device=self._world.device))
+
+    def begin_epoch(self, number: int, lr_scale: float) -> None:
+        """Prepare for the steps of epoch ``number`` at lr_scale times the schedule's rate."""
+        self._epoch, self._lr_scale = number, lr_scale
+        self.lr = self._schedule.set(number, lr_scale)
+        self.model.train()
+
+    def step(self, batch: Batch) -> Seen:
+        """Learn from one local batch; the optimizer steps when the batch ends its step.
+
+        The gradient is the mean of weight x loss over the entries that count in the global batch, whatever ranks and
+        accumulated batches it is spread over. A sample whose loss is not finite adds nothing.
+        """
+        turn = batch.turn
+        if turn.begins:
+            self.lr = self._schedule.set(self._epoch + turn.progress, self._lr_scale)
+            self._seed_dropout("train", turn.step)
+        with contextlib.nullcontext() if turn.ends else self._gradients.hold(self._parallel):
+            logits, losses = self._forward(self._parallel, batch)
+            weight = torch.from_numpy(turn.weight * np.float32(turn.counts)).to(losses.device, non_blocking=True)
+            learned = torch.where(torch.isfinite(losses), losses * weight, 0).sum()
+            # DistributedDataParallel divides by the number of ranks; the mean is over what counts in the global batch.
+            self.scaler.scale(learned * (self._world.size / turn.n_global)).backward()
+        if turn.ends:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.zero_grad(set_to_none=True)
+        return look_closely(turn, logits, batch.target, losses, self._extra)
+
+    @torch.no_grad()
+    def look(self, batch: Batch, mode: str = "eval") -> Seen:
+        """Pass a batch forward without learning, on the model that is not wrapped: ranks need not look together."""
+        self.model.train(mode == "train")
+        if mode == "train" and batch.turn.begins:
+            self._seed_dropout("look", batch.turn.step)
+        logits, losses = self._forward(self.model, batch)
+        return look_closely(batch.turn, logits, batch.target, losses, self._extra)
+
+    def evaluate(self, batches: Iterable[Batch]) -> list[Seen]:
+        """Look at every batch of a validation set; losses are plain cross entropy, whatever the training criterion is."""
+        self.model.eval()
+        seen = []
+        with torch.no_grad():
+            for batch in batches:
+                logits, _ = self._forward(self.model, batch)
+                seen.append(look_closely(batch.turn, logits, batch.target, F.cross_entropy(logits.float(), batch.target, reduction="none")))
+        return seen
+
+    def average_statistics(self) -> None:
+        """Make BatchNorm's running statistics the mean over ranks; one allreduce."""
+        statistics = [b for b in self.model.buffers() if b.is_floating_point()]
+        if self._world.size == 1 or not statistics:
+            return
+        flat = torch.cat([b.flatten().double() for b in statistics]).cpu().numpy()
+        mean = torch.from_numpy(self._world.comm.sum(flat) / self._world.size)
+        for buffer, part in zip(statistics, mean.split([b.numel() for b in statistics]), strict=True):
+            buffer.copy_(part.view_as(buffer))
+
+    def state_dict(self) -> dict:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+
+    def _forward(self, network: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits and the (k,) float32 losses of the training criterion; NaN where the input is not finite.
+
+        Such an input goes through the network as zeros: as it is, it would turn every weight's gradient into NaN.
+        """
+        broken = ~torch.isfinite(batch.input).flatten(1).all(dim=1)
+        input = torch.where(broken.view(-1, *[1] * (batch.input.dim() - 1)), 0, batch.input)
+        precision = self._training.precision
+        with torch.autocast(self._world.device.type, dtype=_PRECISIONS.get(precision), enabled=precision != "fp32"):
+            logits = network(input)
+        losses = F.cross_entropy(
+            logits.float(), batch.target, reduction="none", label_smoothing=self._training.label_smoothing
+        )
+        return logits, losses.masked_fill(broken, torch.nan)
+
+    def _seed_dropout(self, purpose: str, step: int) -> None:
+        torch.manual_seed(one(key(self._seed, f"{purpose} dropout", self._epoch), step * self._world.size + self._world.rank))

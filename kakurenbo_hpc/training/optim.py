@@ -1,0 +1,57 @@
+"""timm's optimizers and schedules by name; the learning rate as a function of how far the run is, in epochs."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..errors import JobError, nearest
+from ..job import Training
+from .vision import timm
+
+
+def build_optimizer(training: Training, model: nn.Module, lr: float) -> torch.optim.Optimizer:
+    """Return the job's optimizer over the model's parameters; no weight decay on biases and norms (timm's rule).
+
+    Raises JobError for a name nobody knows, or where momentum means nothing to the optimizer.
+    """
+    library = timm()
+    if training.optimizer not in library.optim.list_optimizers():
+        known = library.optim.list_optimizers()
+        raise JobError(
+            f"training.optimizer is {training.optimizer!r}, which nobody knows; {nearest(training.optimizer, known)}"
+        )
+    # timm's "sgd" is always Nesterov's; the plain one goes by the name of momentum.
+    name = "momentum" if training.optimizer == "sgd" and not training.nesterov else training.optimizer
+    return library.optim.create_optimizer_v2(
+        model, opt=name, lr=lr, weight_decay=training.weight_decay, momentum=training.momentum
+    )
+
+
+class Schedule:
+    """Sets the learning rate from epoch progress, so that an epoch of fewer steps does not stretch it.
+
+    The rate is the schedule's times ``scale`` once warm-up is over (KAKURENBO's rule), and has no state to save.
+    """
+
+    def __init__(self, training: Training, optimizer: torch.optim.Optimizer):
+        self._optimizer, self._warmup = optimizer, training.warmup_epochs
+        constant = training.schedule == "constant"
+        self._schedule, _ = timm().scheduler.create_scheduler_v2(
+            optimizer,
+            sched="step" if constant else training.schedule,
+            num_epochs=training.epochs,
+            warmup_epochs=training.warmup_epochs,
+            warmup_lr=0.0,
+            min_lr=training.min_lr,
+            decay_epochs=training.decay_epochs or training.epochs,
+            decay_milestones=training.milestones,
+            decay_rate=1.0 if constant else training.decay_rate,
+        )
+
+    def set(self, epochs_done: float, scale: float = 1.0) -> float:
+        """Set and return the learning rate at this progress of the run; 2.5 is the middle of the third epoch."""
+        self._schedule.step(epochs_done)
+        for group in self._optimizer.param_groups:
+            group["lr"] *= scale if epochs_done >= self._warmup else 1.0
+        return self._optimizer.param_groups[0]["lr"]

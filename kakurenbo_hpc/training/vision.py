@@ -1,0 +1,42 @@
+"""timm and torchvision, imported only where a job needs them: two seconds that others do not pay."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from types import ModuleType
+
+import torch
+
+_MISSING = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+
+
+def timm() -> ModuleType:
+    """Return the module timm, with its optimizers and schedules."""
+    _declare_missing_operators()
+    importlib.import_module("timm.optim")
+    importlib.import_module("timm.scheduler")
+    return importlib.import_module("timm")
+
+
+def torchvision_models() -> ModuleType:
+    """Return the module torchvision.models."""
+    _declare_missing_operators()
+    return importlib.import_module("torchvision.models")
+
+
+@cache
+def _declare_missing_operators() -> torch.library.Library | None:
+    """Let torchvision be imported beside a torch without CUDA.
+
+    Its compiled operators do not load there, and the import fails for want of their schemas. Returns what keeps them alive.
+    """
+    if torch.version.cuda or hasattr(torch.ops.torchvision, "nms"):
+        return None
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for schema in _MISSING:
+        library.define(schema)
+    return library
