@@ -8,11 +8,12 @@ import traceback
 from pathlib import Path
 from typing import Annotated, Optional
 
-import click
 import typer
 
 from . import __version__
 from .errors import FAILED, USER_ERROR, UserError
+
+_UsageError = typer.BadParameter.__base__  # click's, or the one of the copy that newer versions of typer carry
 
 app = typer.Typer(
     help="Train large networks in less time: choose each epoch, across all MPI ranks at once, what deserves a backward pass.",
@@ -56,12 +57,12 @@ def train(job: JobArgument, run_dir: RunDir = None, set: Set = [], resume: Resum
         code = run(checked, run_dir or Path("runs") / checked.name, comm, resume)
         comm.close()
         return code
-    except UserError as problem:
-        if comm.rank == 0:
-            _complain(problem)
-        comm.barrier()
-        return USER_ERROR
     except BaseException as problem:
+        if isinstance(problem, UserError) and problem.agreed:
+            if comm.rank == 0:
+                _complain(problem)
+            comm.barrier()
+            return USER_ERROR
         _last_words(problem, comm.rank, comm.size)
         comm.abort(FAILED)
 
@@ -88,11 +89,11 @@ def main() -> None:
     """Run the command line and leave with its exit code; a UserError is one line and code 2."""
     try:
         code = app(standalone_mode=False)
-    except click.UsageError as problem:
-        hint = f"; see {problem.ctx.command_path} --help" if problem.ctx else ""
-        _complain(UserError(problem.format_message().rstrip(".") + hint))
+    except _UsageError as problem:
+        command = problem.ctx.command_path if problem.ctx else "kakurenbo"
+        _complain(UserError(f"{problem.format_message().rstrip('.')}; see {command} --help"))
         code = USER_ERROR
-    except click.exceptions.Abort:
+    except typer.Abort:
         code = FAILED
     except UserError as problem:
         _complain(problem)
@@ -108,7 +109,7 @@ def _complain(problem: UserError) -> None:
 
 def _last_words(problem: BaseException, rank: int, size: int) -> None:
     """Print what ended this rank; the line that names it comes last."""
-    if not isinstance(problem, SystemExit | KeyboardInterrupt):
+    if not isinstance(problem, SystemExit | KeyboardInterrupt | UserError):
         traceback.print_exception(problem)
     reason = " ".join(str(problem).split()) or "no reason given"
     node = os.uname().nodename

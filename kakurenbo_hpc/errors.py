@@ -7,7 +7,12 @@ DONE, FAILED, USER_ERROR, REQUEUE, TERMINATED = 0, 1, 2, 75, 143
 
 
 class UserError(Exception):
-    """The user's input is wrong. The message is one line: where, what was found, what to do. Exit code 2, no traceback."""
+    """The user's input is wrong. The message is one line: where, what was found, what to do. Exit code 2, no traceback.
+
+    agreed: all ranks raise it alike, so that they can leave together; otherwise it is one rank's own failure.
+    """
+
+    agreed = False
 
 
 class JobError(UserError):
@@ -28,7 +33,7 @@ class DataError(UserError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a clause for an error message: the nearest known names, or all of them when none is near."""
-    known = sorted(known)
+    known = sorted(set(known))
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     if near:
         return f"did you mean {' or '.join(near)}?"

@@ -247,7 +247,7 @@ def _sentence(error: dict, model: type[Options], prefix: str) -> str:
     if error["type"] == "value_error" and isinstance(error["input"], dict):
         return f"{name}: {message}" if name else message
     if error["type"] != "value_error":
-        message = message.replace("Input should be", "must be").replace("valid ", "")
+        message = message.replace("Input should be", "must be").replace("valid ", "").replace("a integer", "an integer")
         message = "it " + message if not message.startswith("must") else message
     return f"{name} is {_found(error['input'])}, but {message}"
 

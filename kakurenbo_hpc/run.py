@@ -33,7 +33,7 @@ def run(job: Job, directory: Path, comm: Comm, resume: bool = False) -> int:
     """
     world = settle(comm)
     data = comm.agreed(lambda: job.data.open(job.seed))
-    global_batch = _check(job, data, world)
+    global_batch = comm.agreed(lambda: _check(job, data, world))
     learner = _learner(job, data, world)
     found = comm.on_first(lambda: open_run(directory, job, resume))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -26,8 +27,7 @@ class Loader:
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
-            # A fork of a process that runs MPI and its network drivers is undefined.
-            multiprocessing_context="forkserver" if workers else None,
+            multiprocessing_context=_forkserver() if workers else None,
             generator=torch.Generator(),  # else every pass would take a number from torch's global stream
         )
 
@@ -43,6 +43,13 @@ class Loader:
                 input=input.to(self._device, non_blocking=True),
                 target=target.to(self._device, non_blocking=True),
             )
+
+
+def _forkserver():
+    """Return the context of loader processes: a fork of a process that runs MPI and its network drivers is undefined."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # torch is imported once, not once a worker
+    return context
 
 
 def plain_turns(first: int, last: int, size: int) -> list[Turn]:

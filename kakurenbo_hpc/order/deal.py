@@ -102,7 +102,7 @@ def deal(
         n=n,
         steps=steps,
         accumulate=accumulate,
-        order_hash=int(comm.sum(np.array([order_hash]))[0]),
+        order_hash=int(comm.sum(np.array([order_hash]))[0]) % (1 << 64),
         rank=comm.rank,
         size=comm.size,
         id=entries["id"],
@@ -167,8 +167,8 @@ def _exchanged(entries: dict[str, np.ndarray], ends: np.ndarray, comm: Comm) -> 
     return {name: np.concatenate(comm.alltoallv(np.split(column, ends))) for name, column in entries.items()}
 
 
-def _order_hash(entries: dict[str, np.ndarray], before: int) -> np.uint64:
+def _order_hash(entries: dict[str, np.ndarray], before: int) -> np.int64:
     """Return this rank's part of the hash of the global order: a sum over entries of a mix of (id, copy) and place."""
     place = np.arange(before, before + len(entries["packed"]), dtype=np.int64)
     content = bits(0, (entries["packed"] & np.uint64(MAX_ID)).view(np.int64), entries.get("copy", 0))
-    return (bits(1, place) * (content | np.uint64(1))).sum(dtype=np.uint64)
+    return (bits(1, place) * (content | np.uint64(1))).view(np.int64).sum()

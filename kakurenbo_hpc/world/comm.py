@@ -100,6 +100,7 @@ class Comm(ABC):
         else:
             problem = next((p for p in self.gather(problem) if p is not None), None)
         if problem is not None:
+            problem.agreed = True
             raise problem
         return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import socket
 
@@ -12,6 +13,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .world import World
+
+# PyTorch 2.13 gave it a new name, and warns of the old one.
+_SYNC_BUFFERS = next(
+    name for name in ("forward_sync_buffers", "broadcast_buffers") if name in inspect.signature(DistributedDataParallel).parameters
+)
 
 
 class Gradients:
@@ -50,7 +56,7 @@ class Gradients:
             model,
             device_ids=[device.index] if device.type == "cuda" else None,
             process_group=self._group,
-            broadcast_buffers=False,  # would overwrite every rank's BatchNorm statistics with rank 0's
+            **{_SYNC_BUFFERS: False},  # would overwrite every rank's BatchNorm statistics with rank 0's
         )
 
     def settle(self, parallel: nn.Module, example: torch.Tensor) -> None:
