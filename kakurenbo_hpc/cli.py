@@ -47,7 +47,7 @@ def kakurenbo(version: Annotated[bool, typer.Option("--version", help="Print the
 @app.command()
 def train(job: JobArgument, run_dir: RunDir = None, set: Set = [], resume: Resume = False) -> int:
     """Train a job, as one of the ranks that mpirun, srun or torchrun started, or alone."""
-    from .world.world import open_comm
+    from .world.world import await_the_cause, open_comm
 
     comm = open_comm()
     try:
@@ -63,6 +63,7 @@ def train(job: JobArgument, run_dir: RunDir = None, set: Set = [], resume: Resum
                 _complain(problem)
             comm.barrier()
             return USER_ERROR
+        await_the_cause(problem)
         _last_words(problem, comm.rank, comm.size)
         comm.abort(FAILED)
 

@@ -32,6 +32,14 @@ def run(job: Job, directory: Path, comm: Comm, resume: bool = False) -> int:
     Raises UserError, on all ranks alike and before anything is trained, if the job cannot be run as it is.
     """
     world = settle(comm)
+    gradients = Gradients(world)
+    _train(job, directory, world, gradients, resume)
+    gradients.close()
+    return DONE
+
+
+def _train(job: Job, directory: Path, world: World, gradients: Gradients, resume: bool) -> None:
+    comm = world.comm
     data = comm.agreed(lambda: job.data.open(job.seed))
     global_batch = comm.agreed(lambda: _check(job, data, world))
     learner = _learner(job, data, world)
@@ -40,7 +48,6 @@ def run(job: Job, directory: Path, comm: Comm, resume: bool = False) -> int:
     homes = Homes(len(data.train), world.size)
     everyone = Everyone(comm)
     everyone.agree((data.fingerprint, len(data.train)), "the data set")
-    gradients = Gradients(world)
     learner.join(gradients, data.shape)
     ledger = Ledger.unseen(homes.n, *homes.rows(world.rank), job.selection.columns)
     done = 0
@@ -69,8 +76,6 @@ def run(job: Job, directory: Path, comm: Comm, resume: bool = False) -> int:
 
     for number in range(done, job.training.epochs):
         ledger = _epoch(Epoch(number, job.training.epochs, job.seed), ledger, job, directory, stages, metrics)
-    gradients.close()
-    return DONE
 
 
 def _epoch(epoch: Epoch, ledger: Ledger, job: Job, directory: Path, stages: Stages, metrics: Metrics) -> Ledger:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
 import os
 import socket
@@ -25,9 +26,8 @@ class Gradients:
 
     def __init__(self, world: World):
         self._world = world
-        self._store = None
-        if world.size > 1:
-            self._meet()
+        self._store: dist.Store | None = None
+        self._group: dist.ProcessGroup | None = None
 
     def _meet(self) -> None:
         """Form the process group; rank 0 lets the system pick a port, and tells it over the ranks' own channel."""
@@ -51,6 +51,7 @@ class Gradients:
         """Return the module to call in training; parameters become rank 0's."""
         if self._world.size == 1:
             return model
+        self._meet()
         device = self._world.device
         return DistributedDataParallel(
             model,
@@ -84,6 +85,8 @@ class Gradients:
         return parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else contextlib.nullcontext()
 
     def close(self) -> None:
-        """Leave the process group, all ranks together."""
+        """Leave the process group, all ranks together, when nothing that was wrapped is in use any more."""
+        self._group = None
+        gc.collect()  # a group that is still referred to when Python exits would abort it: its threads were not joined
         if self._store is not None:
             dist.destroy_process_group()

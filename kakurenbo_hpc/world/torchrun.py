@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -24,7 +25,6 @@ class Torch(Comm):
             os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), self.size, is_master=False
         )
         dist.init_process_group("gloo", store=dist.PrefixStore("kakurenbo", self.store), rank=self.rank, world_size=self.size)
-        self._group = dist.group.WORLD
 
     def sum(self, array: np.ndarray) -> np.ndarray:
         return self._reduce(array, dist.ReduceOp.SUM)
@@ -37,17 +37,17 @@ class Torch(Comm):
 
     def _reduce(self, array: np.ndarray, op: Any) -> np.ndarray:
         ours = torch.from_numpy(np.array(array, ndmin=1))
-        dist.all_reduce(ours, op, group=self._group)
+        dist.all_reduce(ours, op)
         return ours.numpy().reshape(np.shape(array))
 
     def gather(self, value: Any) -> list:
         values = [None] * self.size
-        dist.all_gather_object(values, value, group=self._group)
+        dist.all_gather_object(values, value)
         return values
 
     def broadcast(self, value: Any, root: int = 0) -> Any:
         values = [value]
-        dist.broadcast_object_list(values, src=root, group=self._group)
+        dist.broadcast_object_list(values, src=root)
         return values[0]
 
     def alltoallv(self, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -55,19 +55,19 @@ class Torch(Comm):
         row_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
         n_sent = torch.tensor([len(part) for part in parts], dtype=torch.int64)
         n_received = torch.empty_like(n_sent)
-        dist.all_to_all_single(n_received, n_sent, group=self._group)
+        dist.all_to_all_single(n_received, n_sent)
         outgoing = torch.from_numpy(np.frombuffer(np.concatenate(parts).tobytes(), np.uint8).copy())
         incoming = torch.empty(int(n_received.sum()) * row_bytes, dtype=torch.uint8)
         sizes_in, sizes_out = (n_received * row_bytes).tolist(), (n_sent * row_bytes).tolist()
-        dist.all_to_all_single(incoming, outgoing, sizes_in, sizes_out, group=self._group)
+        dist.all_to_all_single(incoming, outgoing, sizes_in, sizes_out)
         rows = np.frombuffer(incoming.numpy().tobytes(), dtype).reshape(-1, *shape).copy()
         return np.split(rows, np.cumsum(n_received.numpy())[:-1])
 
     def post_max(self, value: int) -> Pending:
-        return _Posted(self._group, value)
+        return _Posted(value)
 
     def barrier(self) -> None:
-        dist.barrier(group=self._group)
+        dist.barrier()
 
     def abort(self, code: int = FAILED) -> NoReturn:
         """Leave at once: torchrun's agent sees it and ends the other ranks."""
@@ -76,14 +76,15 @@ class Torch(Comm):
         os._exit(code)
 
     def close(self) -> None:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        dist.barrier()
+        dist.destroy_process_group()
+        gc.collect()  # a process group that is still referred to at exit aborts the process: its threads were not joined
 
 
 class _Posted(Pending):
-    def __init__(self, group: Any, value: int):
+    def __init__(self, value: int):
         self._value = torch.tensor([value], dtype=torch.int64)
-        self._work = dist.all_reduce(self._value, dist.ReduceOp.MAX, group=group, async_op=True)
+        self._work = dist.all_reduce(self._value, dist.ReduceOp.MAX, async_op=True)
 
     def wait(self) -> int:
         self._work.wait()

@@ -1,0 +1,26 @@
+"""Whatever ends one rank ends all ranks soon, and the last line of ours says which rank and why."""
+
+import time
+
+import pytest
+from ranks import PROGRAMS, start
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        ("exception", "rank 1 of 3 on"),
+        ("exit", "rank 1 of 3 on"),
+        ("data", "DataError: train/7.h5: vanished; put it back"),
+        ("kill", None),  # nobody can speak any more; mpirun names the rank, and launch says it again
+    ],
+)
+def test_one_ranks_end_ends_all(harm, said, tmp_path):
+    begun = time.monotonic()
+    done = start(3, PROGRAMS / "faulty_train.py", harm, 1, "digits_everything", "--run-dir", tmp_path / "run", timeout=60)
+    assert done.returncode not in (0, 2, 75)
+    assert time.monotonic() - begun < 45, "start-up and ten seconds"
+    ours = [line for line in done.stderr.splitlines() if line.startswith("kakurenbo: ")]
+    if said:
+        assert said in ours[-1]
+    assert "disk is on fire" in ours[-1] or harm != "exception"

@@ -1,0 +1,21 @@
+"""The gradient is the mean of weight x loss over the global batch, however it is spread out."""
+
+import pytest
+from ranks import PROGRAMS, start
+
+CASES = [
+    (1, 50, 1, "fp32"),
+    (2, 50, 1, "fp32"),
+    (3, 50, 1, "fp32"),
+    (3, 50, 3, "fp32"),  # 17, 17 and 16 entries, each in three accumulated batches
+    (3, 2, 1, "fp32"),  # one rank has nothing but a filler
+    (2, 50, 2, "fp16"),  # loss scaling
+    (2, 50, 1, "bf16"),
+]
+
+
+@pytest.mark.parametrize(("ranks", "entries", "accumulate", "precision"), CASES)
+def test_a_step_equals_the_serial_double_precision_step(ranks, entries, accumulate, precision):
+    done = start(ranks, PROGRAMS / "one_step.py", entries, accumulate, precision)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "the same step" in done.stdout
