@@ -1,0 +1,48 @@
+"""The two commands of the README: quick to run again, from anywhere, and clear about what is missing."""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+SHELL = [SCRIPTS / "quickstart", SCRIPTS / "test", SCRIPTS / "setup.sh", SCRIPTS.parent / ".ci" / "run"]
+
+
+@pytest.mark.parametrize("script", SHELL, ids=lambda path: path.name)
+def test_scripts_are_clean(script):
+    if shutil.which("shellcheck") is None:
+        assert not os.environ.get("CI"), "CI installs shellcheck"
+        pytest.skip("shellcheck is not installed")
+    done = subprocess.run(["shellcheck", "--shell=bash", "-e", "SC1091", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_set_up_is_quick_the_second_time_and_works_from_anywhere(tmp_path):
+    link = tmp_path / "a link"
+    link.symlink_to(SCRIPTS / "test")
+    begun = time.monotonic()
+    done = subprocess.run([link, "--version"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "pytest" in done.stdout, done.stderr
+    assert "install" not in done.stdout
+    assert time.monotonic() - begun < 10
+
+
+def test_a_python_that_is_too_old_is_named_with_what_to_do(tmp_path):
+    checkout = tmp_path / "checkout"
+    (checkout / "scripts").mkdir(parents=True)
+    shutil.copy(SCRIPTS / "setup.sh", checkout / "scripts")
+    for name in ("python3", "python3.10", "python3.11", "python3.12", "python3.13"):
+        fake = tmp_path / "bin" / name
+        fake.parent.mkdir(exist_ok=True)
+        fake.write_text("#!/bin/sh\n[ \"$1\" = --version ] && echo Python 3.8.2 && exit 0\nexit 1\n")
+        fake.chmod(0o755)
+    env = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHON")}
+    env["PATH"] = f"{tmp_path / 'bin'}:/usr/bin:/bin"
+    done = subprocess.run(["bash", "-c", f"set -euo pipefail; source '{checkout}/scripts/setup.sh'"], env=env, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1].startswith("kakurenbo: Python 3.10 to 3.13 is needed, found Python 3.8.2")
+    assert not (checkout / ".venv").exists()
