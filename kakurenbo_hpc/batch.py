@@ -1,7 +1,9 @@
-"""What a rank puts through the network at once: the turn that says which samples, and the batch that brings them."""
+"""What a rank puts through the network at once: the turn that says which samples, the batch that brings them, and what a
+batch-level method sees of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,3 +42,19 @@ class Batch:
     turn: Turn
     input: torch.Tensor
     target: torch.Tensor
+
+
+Memory = Mapping[str, np.ndarray]  # what a batch-level method keeps on one rank, beside the ledger; checkpointed with it
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """One rank's part of a candidate batch, or of a training batch, after its forward pass.
+
+    id: (k,) int64. copy: (k,) int32. loss: (k,) float32. extra: further (k,) columns that the method asked for.
+    """
+
+    id: np.ndarray
+    copy: np.ndarray
+    loss: np.ndarray
+    extra: Mapping[str, np.ndarray]

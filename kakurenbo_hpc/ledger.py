@@ -56,6 +56,10 @@ class Notes:
     def __len__(self) -> int:
         return len(self.id)
 
+    def with_extra(self, **columns: np.ndarray) -> Notes:
+        """Return the notes with further columns."""
+        return dataclasses.replace(self, extra={**self.extra, **columns})
+
 
 @dataclass(frozen=True)
 class Ledger:

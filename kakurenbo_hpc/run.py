@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
+from .batch import Memory
 from .data.loader import Loader
 from .data.source import Data
 from .epoch import Stages, run_epoch
@@ -19,7 +19,9 @@ from .record.ledger_file import write_ledger
 from .record.metrics import Metrics
 from .record.progress import Progress
 from .record.provenance import write_provenance
+from .selection.batch_level import BatchMethod
 from .selection.everyone import Everyone
+from .selection.method import OBSERVED, Method
 from .training.learner import Learner
 from .world.comm import Comm
 from .world.gradients import Gradients
@@ -49,10 +51,10 @@ def _train(job: Job, directory: Path, world: World, gradients: Gradients, resume
     everyone = Everyone(comm)
     everyone.agree((data.fingerprint, len(data.train)), "the data set")
     learner.join(gradients, data.shape)
-    ledger = Ledger.unseen(homes.n, *homes.rows(world.rank), job.selection.columns)
-    done = 0
+    ledger, memory, done = _begin(job.selection, homes, data, world), _first_memory(job.selection), 0
     if found:
         facts, ledger = checkpoint.load_facts(found), comm.agreed(lambda: checkpoint.load_ledger(found, ledger))
+        memory = checkpoint.load_memory(found, world.rank) if memory else memory
         learner.load_state_dict(checkpoint.load_learner(found, world.device))
         done = facts["epoch"] + 1
 
@@ -75,15 +77,19 @@ def _train(job: Job, directory: Path, world: World, gradients: Gradients, resume
     _greet(stages.progress, job, stages, found, resume)
 
     for number in range(done, job.training.epochs):
-        ledger = _epoch(Epoch(number, job.training.epochs, job.seed), ledger, job, directory, stages, metrics)
+        epoch = Epoch(number, job.training.epochs, job.seed)
+        ledger, memory = _epoch(epoch, ledger, memory, job, directory, stages, metrics)
 
 
-def _epoch(epoch: Epoch, ledger: Ledger, job: Job, directory: Path, stages: Stages, metrics: Metrics) -> Ledger:
+def _epoch(
+    epoch: Epoch, ledger: Ledger, memory: Memory, job: Job, directory: Path, stages: Stages, metrics: Metrics
+) -> tuple[Ledger, Memory]:
     """Run one epoch and write down what it left: ledger file, checkpoint, line of metrics."""
     world = stages.world
     clock = Clock(world.device)
     before = ledger
-    ledger, plan, line = run_epoch(epoch, ledger, stages, clock)
+    ledger, memory, plan, line = run_epoch(epoch, ledger, memory, stages, clock)
+    parts = stages.learner.parts.take()
     if job.record.ledger:
         write_ledger(directory, epoch.number, before, plan, world.comm)
     with clock("checkpoint"):
@@ -94,15 +100,28 @@ def _epoch(epoch: Epoch, ledger: Ledger, job: Job, directory: Path, stages: Stag
                 f"epoch_{epoch.number:04d}",
                 stages.learner.state_dict(),
                 ledger,
-                {"epoch": epoch.number, "ranks": world.size, "line": {**line, "seconds": clock.seconds()}},
+                memory,
+                {"epoch": epoch.number, "ranks": world.size, "line": {**line, "seconds": clock.seconds(parts)}},
                 world.comm,
                 job.record.keep,
             )
-    line["seconds"] = clock.seconds()
+    line["seconds"] = clock.seconds(parts)
     if world.rank == 0:
         metrics.add(line)
         stages.progress.epoch(line)
-    return ledger
+    return ledger, memory
+
+
+def _begin(method: Method, homes: Homes, data: Data, world: World) -> Ledger:
+    """Return the ledger before the first epoch: nothing seen, and what the method brings along."""
+    ledger = Ledger.unseen(homes.n, *homes.rows(world.rank), method.columns)
+    return ledger.with_columns(
+        world.comm.agreed(lambda: method.initial(range(*homes.rows(world.rank)), homes.n, data.fingerprint))
+    )
+
+
+def _first_memory(method: Method) -> Memory:
+    return method.first_memory() if isinstance(method, BatchMethod) else {}
 
 
 def _check(job: Job, data: Data, world: World) -> int:
@@ -116,9 +135,9 @@ def _check(job: Job, data: Data, world: World) -> int:
 
 
 def _learner(job: Job, data: Data, world: World) -> Learner:
-    extra: Sequence[str] = [name for name in job.selection.columns]
+    observed = [name for name in job.selection.columns if name in OBSERVED]
     return world.comm.agreed(
-        lambda: Learner(job.training, job.model, world, data.n_classes, data.shape, job.seed, extra)
+        lambda: Learner(job.training, job.model, world, data.n_classes, data.shape, job.seed, observed)
     )
 
 
@@ -129,6 +148,8 @@ def _greet(progress: Progress, job: Job, stages: Stages, found: Path | None, res
         f"{job.name}: {job.selection.method} on {job.data.name}, {stages.homes.n} samples, {ranks} on {world.device.type}, "
         f"global batch {stages.global_batch}"
     )
+    for warning in job.selection.warnings(job.training.epochs):
+        progress.say(f"warning: {warning}")
     if found:
         progress.say(f"resuming after {found.name}")
     elif resume:

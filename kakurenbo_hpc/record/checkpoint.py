@@ -1,7 +1,7 @@
 """Checkpoints: everything a run is at the end of an epoch, written beside and renamed, never torn, never unpickled.
 
 A checkpoint is a folder: ``learner.pt`` (rank 0's: all ranks are alike at the end of an epoch), one ``ledger_START.npz``
-a rank, and ``manifest.json`` with sizes and checksums, which is written last. Ledger parts are named by the first id
+a rank, ``memory_RANK.npz`` of batch-level methods, and ``manifest.json`` with sizes and checksums, which is written last. Ledger parts are named by the first id
 they hold, so that another number of ranks can read them.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..batch import Memory
 from ..errors import RunDirectoryError
 from ..ledger import Ledger
 from ..world.comm import Comm
@@ -26,7 +27,7 @@ FORMAT = 1
 _COLUMNS = ("loss", "correct", "confidence", "seen_epoch")
 
 
-def save(folder: Path, name: str, learner: dict, ledger: Ledger, facts: dict, comm: Comm, keep: int) -> None:
+def save(folder: Path, name: str, learner: dict, ledger: Ledger, memory: Memory, facts: dict, comm: Comm, keep: int) -> None:
     """Write checkpoint ``folder / name`` from all ranks together, then drop all but the newest ``keep``.
 
     learner: tensors and plain values, rank 0's are written. facts: plain values, for the manifest.
@@ -42,6 +43,9 @@ def save(folder: Path, name: str, learner: dict, ledger: Ledger, facts: dict, co
         columns = {name: getattr(ledger, name) for name in _COLUMNS}
         np.savez(part, **columns, **{f"extra_{name}": column for name, column in ledger.extra.items()})
     mine = [part] if len(ledger) else []
+    if memory:
+        np.savez(beside / _memory(comm.rank), **memory)
+        mine.append(beside / _memory(comm.rank))
     mine += [beside / "learner.pt"] if comm.rank == 0 else []
     files = {name: sums for written in comm.gather({p.name: _checksum(p) for p in mine}) for name, sums in written.items()}
     if comm.rank == 0:
@@ -94,6 +98,17 @@ def load_ledger(checkpoint: Path, fresh: Ledger) -> Ledger:
         raise RunDirectoryError(f"{checkpoint}: holds {filled} of the {len(fresh)} samples from {fresh.start} on; was the data set changed?")
     extra = {name: columns.pop(f"extra_{name}") for name in fresh.extra}
     return Ledger(fresh.n_total, fresh.start, **columns, extra=extra)
+
+
+def load_memory(checkpoint: Path, rank: int) -> Memory:
+    """Return what a batch-level method kept on this rank; of fewer ranks, each one's goes to several."""
+    n_saved = load_facts(checkpoint)["ranks"]
+    with np.load(checkpoint / _memory(rank % n_saved), allow_pickle=False) as kept:
+        return {name: kept[name] for name in kept.files}
+
+
+def _memory(rank: int) -> str:
+    return f"memory_{rank:06d}.npz"
 
 
 def _all(folder: Path) -> list[Path]:

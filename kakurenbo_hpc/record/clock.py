@@ -1,4 +1,4 @@
-"""Seconds by stage of one epoch."""
+"""Seconds by stage of one epoch, and by part of its training stage."""
 
 from __future__ import annotations
 
@@ -29,6 +29,40 @@ class Clock:
                 torch.cuda.synchronize(self._device)  # work that is only queued belongs to the stage that queued it
             self._seconds[stage] += time.perf_counter() - begun
 
-    def seconds(self) -> dict[str, float]:
-        """Return seconds by stage, and in ``total`` since the clock was made."""
-        return {**self._seconds, "total": time.perf_counter() - self._begun}
+    def seconds(self, parts: dict[str, float]) -> dict[str, float]:
+        """Return seconds by stage, in ``total`` since the clock was made, and the training stage's parts and ``other``."""
+        other = self._seconds["train"] - sum(parts.values())
+        return {**self._seconds, "total": time.perf_counter() - self._begun, **parts, "other": max(0.0, other)}
+
+
+PARTS = ("selection_forward", "training_forward", "backward")
+
+
+class Parts:
+    """Adds up the seconds of many short parts without making the device wait: events on a GPU, read once an epoch."""
+
+    def __init__(self, device: torch.device):
+        self._on_gpu = device.type == "cuda"
+        self._seconds = dict.fromkeys(PARTS, 0.0)
+        self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        if self._on_gpu:
+            begun, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begun.record()
+            yield
+            ended.record()
+            self._events.append((part, begun, ended))
+        else:
+            started = time.perf_counter()
+            yield
+            self._seconds[part] += time.perf_counter() - started
+
+    def take(self) -> dict[str, float]:
+        """Return seconds by part since the last call. Waits for the device."""
+        for part, begun, ended in self._events:
+            ended.synchronize()
+            self._seconds[part] += begun.elapsed_time(ended) / 1000
+        taken, self._seconds, self._events = self._seconds, dict.fromkeys(PARTS, 0.0), []
+        return taken

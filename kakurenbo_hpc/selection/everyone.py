@@ -127,6 +127,7 @@ class Everyone:
 
     def max(self, value: np.ndarray) -> float:
         """Return the largest finite value of all ranks, -inf if there is none. value: (S,) numbers. One allreduce."""
+        value = np.asarray(value, None if np.asarray(value).dtype.kind == "f" else np.float64)
         local = np.max(value, initial=-np.inf, where=np.isfinite(value))
         return float(self._comm.max(np.array([local], np.float64))[0])
 
@@ -164,6 +165,10 @@ class Everyone:
             return Histogram(np.zeros(0, np.float32), np.zeros(0, np.int64))
         bins = np.arange(used[0], used[-1] + 2, dtype=np.uint64) << np.uint64(32 - _DIGIT)
         return Histogram(_values_of(np.minimum(bins, int(_INF_KEY)).astype(np.uint32)), counts[used[0] : used[-1] + 1])
+
+    def concatenated(self, value: np.ndarray) -> np.ndarray:
+        """Return all ranks' values one after the other, on every rank. For small arrays, of a batch, not of a ledger."""
+        return np.concatenate(self._comm.gather(value))
 
     def agree(self, value: object, what: str) -> None:
         """Raise RuntimeError on every rank if the ranks' values differ; ``what`` says of what."""
@@ -310,8 +315,8 @@ def _ticks(
 
 def keys_of(value: np.ndarray) -> np.ndarray:
     """Return (S,) uint32 keys in the order of the float32 values: -0 equals 0, and NaN equals +inf."""
-    value = np.asarray(value, np.float32) + np.float32(0)  # -0 becomes 0
-    keys = value.view(np.uint32)
+    value = np.asarray(value, np.float32)
+    keys = (value + np.float32(0)).view(np.uint32)  # -0 becomes 0
     # Positive floats are ordered as integers are; of negative ones all bits turn over.
     keys ^= (keys.view(np.int32) >> 31).view(np.uint32) | np.uint32(0x80000000)
     keys[np.isnan(value)] = _INF_KEY

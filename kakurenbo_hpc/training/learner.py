@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..batch import Batch
+from ..batch import Batch, Turn
 from ..draws import key, one
 from ..errors import JobError
 from ..job import Model, Training
+from ..record.clock import Parts
 from ..world.gradients import Gradients
 from ..world.world import World
 from .models import build_model
@@ -41,6 +42,7 @@ class Learner:
         self.model.to(world.device)
         self.optimizer = build_optimizer(training, self.model, training.peak_lr(world.size))
         self._schedule = Schedule(training, self.optimizer)
+        self.parts = Parts(world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=training.precision == "fp16")
 
     def join(self, gradients: Gradients, shape: Sequence[int]) -> None:
@@ -49,10 +51,14 @@ class Learner:
         self._parallel = gradients.wrap(self.model)
         gradients.settle(self._parallel, torch.zeros(2, *shape, device=self._world.device))
 
-    def begin_epoch(self, number: int, lr_scale: float) -> None:
-        """Prepare for the steps of epoch ``number`` at lr_scale times the schedule's rate."""
+    def begin_epoch(self, number: int, lr_scale: float, start: float | None = None, span: float = 1.0) -> None:
+        """Prepare for the steps of epoch ``number`` at lr_scale times the schedule's rate.
+
+        start, span: where on the schedule the epoch begins and how much of it it covers, in epochs; its own if not given.
+        """
         self._epoch, self._lr_scale = number, lr_scale
-        self.lr = self._schedule.set(number, lr_scale)
+        self._start, self._span = number if start is None else start, span
+        self.lr = self._schedule.set(self._start, lr_scale)
         self.model.train()
 
     def step(self, batch: Batch) -> Seen:
@@ -63,28 +69,48 @@ class Learner:
         """
         turn = batch.turn
         if turn.begins:
-            self.lr = self._schedule.set(self._epoch + turn.progress, self._lr_scale)
-            self._seed_dropout("train", turn.step)
+            self._set_off(turn)
         with contextlib.nullcontext() if turn.ends else self._gradients.hold(self._parallel):
-            logits, losses = self._forward(self._parallel, batch)
-            weight = torch.from_numpy(turn.weight * np.float32(turn.counts)).to(losses.device, non_blocking=True)
-            learned = torch.where(torch.isfinite(losses), losses * weight, 0).sum()
-            # DistributedDataParallel divides by the number of ranks; the mean is over what counts in the global batch.
-            self.scaler.scale(learned * (self._world.size / turn.n_global)).backward()
+            with self.parts("training_forward"):
+                logits, losses = self._forward(self._parallel, batch)
+            weight = turn.weight * np.float32(turn.counts)
+            with self.parts("backward"):
+                # DistributedDataParallel divides by the number of ranks; the mean is over the global batch.
+                self.scaler.scale(_weighted(losses, weight) * (self._world.size / turn.n_global)).backward()
         if turn.ends:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.optimizer.zero_grad(set_to_none=True)
+            self._update()
         return look_closely(turn, logits, batch.target, losses, self._extra)
 
-    @torch.no_grad()
-    def look(self, batch: Batch, mode: str = "eval") -> Seen:
-        """Pass a batch forward without learning, on the model that is not wrapped: ranks need not look together."""
+    def step_kept(self, kept: Sequence[tuple[torch.Tensor, np.ndarray]], turn: Turn, batch: Batch | None) -> Seen | None:
+        """Learn from losses whose graphs are kept, (k,) each with (k,) weights, and from one more batch if there is one.
+
+        turn: of the whole step. The gradients are averaged after the backward pass, since DistributedDataParallel knows
+        only of forward passes of its own.
+        """
+        self._set_off(turn)
+        seen, terms = None, [_weighted(losses, weight) for losses, weight in kept]
+        if batch is not None:
+            with self.parts("training_forward"):
+                logits, losses = self._forward(self.model, batch)
+            terms.append(_weighted(losses, batch.turn.weight * np.float32(batch.turn.counts)))
+            seen = look_closely(batch.turn, logits, batch.target, losses, self._extra)
+        with self.parts("backward"):
+            self.scaler.scale(sum(terms) * (self._world.size / turn.n_global)).backward()
+            self._gradients.average(self.model)
+        self._update()
+        return seen
+
+    def look(self, batch: Batch, mode: str = "eval", precision: str = "same", keep_graph: bool = False) -> tuple[Seen, torch.Tensor]:
+        """Pass a batch forward without learning, on the model that is not wrapped: ranks need not look together.
+
+        Returns what is seen, and the (k,) losses, with their graph where it is to be kept.
+        """
         self.model.train(mode == "train")
         if mode == "train" and batch.turn.begins:
             self._seed_dropout("look", batch.turn.step)
-        logits, losses = self._forward(self.model, batch)
-        return look_closely(batch.turn, logits, batch.target, losses, self._extra)
+        with torch.set_grad_enabled(keep_graph), self.parts("selection_forward"):
+            logits, losses = self._forward(self.model, batch, None if precision == "same" else precision)
+        return look_closely(batch.turn, logits, batch.target, losses, self._extra), losses
 
     def evaluate(self, batches: Iterable[Batch]) -> list[Seen]:
         """Look at every batch of a validation set; losses are plain cross entropy, whatever the training criterion is."""
@@ -118,14 +144,26 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
 
-    def _forward(self, network: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def _set_off(self, turn: Turn) -> None:
+        self.model.train()
+        self.lr = self._schedule.set(self._start + self._span * turn.progress, self._lr_scale)
+        self._seed_dropout("train", turn.step)
+
+    def _update(self) -> None:
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _forward(
+        self, network: nn.Module, batch: Batch, precision: str | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits and the (k,) float32 losses of the training criterion; NaN where the input is not finite.
 
         Such an input goes through the network as zeros: as it is, it would turn every weight's gradient into NaN.
         """
         broken = ~torch.isfinite(batch.input).flatten(1).all(dim=1)
         input = torch.where(broken.view(-1, *[1] * (batch.input.dim() - 1)), 0, batch.input)
-        precision = self._training.precision
+        precision = precision or self._training.precision
         with torch.autocast(self._world.device.type, dtype=_PRECISIONS.get(precision), enabled=precision != "fp32"):
             logits = network(input)
         losses = F.cross_entropy(
@@ -135,3 +173,9 @@ class Learner:
 
     def _seed_dropout(self, purpose: str, step: int) -> None:
         torch.manual_seed(one(key(self._seed, f"{purpose} dropout", self._epoch), step * self._world.size + self._world.rank))
+
+
+def _weighted(losses: torch.Tensor, weight: np.ndarray) -> torch.Tensor:
+    """Return the sum of weight x loss over the finite losses."""
+    weights = torch.from_numpy(weight).to(losses.device, non_blocking=True)
+    return torch.where(torch.isfinite(losses), losses * weights, 0).sum()

@@ -84,6 +84,19 @@ class Gradients:
         """Return a context in which gradients only add up on this rank, for all but the last accumulated batch."""
         return parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else contextlib.nullcontext()
 
+    def average(self, model: nn.Module) -> None:
+        """Average the gradients that a backward pass outside the wrapper left; one allreduce."""
+        if self._world.size == 1:
+            return
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        for p in parameters:  # a rank whose batch did not touch a parameter still takes part in its mean
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        flat = torch.cat([p.grad.flatten() for p in parameters])
+        dist.all_reduce(flat, group=self._group)
+        flat /= self._world.size
+        for p, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            p.grad.copy_(grad.view_as(p))
+
     def close(self) -> None:
         """Leave the process group, all ranks together, when nothing that was wrapped is in use any more."""
         self._group = None

@@ -92,7 +92,7 @@ def test_a_run_directory_holds_what_is_promised(runs):
     for line in told:
         histogram = line["loss_histogram"]
         assert sum(histogram["counts"]) == 1437 and len(histogram["edges"]) == len(histogram["counts"]) + 1
-        assert set(line["seconds"]) == {"plan", "train", "refresh", "evaluate", "checkpoint", "total"}
+        assert {"plan", "train", "refresh", "evaluate", "checkpoint", "total"} < set(line["seconds"])
         assert line["n_moved_back"] == line["n_candidates"] - line["n_hidden"]
     provenance = json.loads((run / "provenance.json").read_text())
     assert provenance["ranks"] == 2 and provenance["libraries"]["torch"]

@@ -1,0 +1,118 @@
+"""Start the ranks of a job on this machine, and end as they end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from ..errors import DONE, FAILED, REQUEUE, TERMINATED, USER_ERROR, UserError
+from .lastwords import LastWords
+from .machine import read_machine
+from .starter import CommandLine, with_mpirun
+
+
+def launch(job: Path, ranks: int, run_dir: Path, overrides: list[str], resume: bool, machine: str, dry_run: bool) -> int:
+    """Print the command line that trains a job on ranks of this machine and, unless dry_run, run it.
+
+    machine: a machine file, or the name of one that comes with the package.
+    Returns the exit code of DESIGN.md. Raises UserError if the machine cannot start these ranks.
+    """
+    here = read_machine(machine)
+    if here.ranks_per_node is not None and ranks > here.ranks_per_node:
+        raise UserError(
+            f"--ranks is {ranks}, but {here.name} takes at most {here.ranks_per_node} on a node (ranks_per_node in its machine "
+            f"file); start at most {here.ranks_per_node}"
+        )
+    line = with_mpirun(ranks, train_words(job, run_dir, overrides, resume), here.environment)
+    print(line, flush=True)
+    return DONE if dry_run else run(line)
+
+
+def train_words(job: Path, run_dir: Path, overrides: list[str], resume: bool) -> list[str]:
+    """Return what each rank runs: ``kakurenbo train``, with the Python of here."""
+    words = [sys.executable, "-m", "kakurenbo_hpc.cli", "train", str(job), "--run-dir", str(run_dir)]
+    for override in overrides:
+        words += ["--set", override]
+    return words + ["--resume"] * resume
+
+
+def run(line: CommandLine) -> int:
+    """Run a starter to its end and return its exit code; one that DESIGN.md does not promise becomes 1.
+
+    Its stderr passes through line by line; why it failed is printed once more, last. Signals that ask us to end are passed on
+    to the starter; where it then ends with neither 0 nor 75, the code is 143.
+    """
+    words = LastWords()
+    with _signals_passed_on() as (received, targets):
+        # In a session of its own: Ctrl-C in a terminal would otherwise reach it twice, which Open MPI takes for a kill.
+        starter = subprocess.Popen(
+            line.words,
+            env=os.environ | line.environment,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        targets.append(starter)
+        if received:
+            starter.send_signal(received[-1])
+        reader = threading.Thread(target=_pass_through, args=(starter.stderr, words), daemon=True)
+        reader.start()
+        code = starter.wait()
+        # A process that a rank left behind may keep the pipe open for ever.
+        reader.join(timeout=5)
+    return _ended(code, received, words)
+
+
+def _ended(code: int, received: list[int], words: LastWords) -> int:
+    """Print the last line where one is due; return our exit code."""
+    if code in (DONE, REQUEUE):
+        return code
+    if received:
+        name = signal.Signals(received[0]).name
+        _say(f"kakurenbo: ended by {name}, mpirun with exit code {code}; add --resume to go on from the newest checkpoint")
+        return TERMINATED
+    if code == TERMINATED:
+        return code
+    _say(words.again(code))
+    return USER_ERROR if code == USER_ERROR else FAILED
+
+
+@contextlib.contextmanager
+def _signals_passed_on() -> Iterator[tuple[list[int], list[subprocess.Popen]]]:
+    """Collect the signals that ask us to end, and send them to the targets; one that is ignored here (nohup) stays ignored."""
+    received: list[int] = []
+    targets: list[subprocess.Popen] = []
+
+    def pass_on(number: int, frame: object) -> None:
+        received.append(number)
+        for target in targets:
+            target.send_signal(number)
+
+    heeded = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in heeded}
+    try:
+        yield received, targets
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _pass_through(stream: IO[bytes], words: LastWords) -> None:
+    for line in stream:
+        words.hear(line)
+        # Whoever reads our stderr may be gone; the ranks must not wait for him in a full pipe.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.buffer.write(line)
+            sys.stderr.buffer.flush()
+
+
+def _say(line: str) -> None:
+    sys.stdout.flush()
+    print(line, file=sys.stderr, flush=True)

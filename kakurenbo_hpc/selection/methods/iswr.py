@@ -1,0 +1,35 @@
+"""Importance sampling with replacement, by the loss, as the KAKURENBO authors compared with it (after Katharopoulos & Fleuret 2018)."""
+
+from typing import Literal
+
+import numpy as np
+
+from ...ledger import Ledger
+from ...plan import Epoch, Plan
+from ..everyone import Everyone
+from ..method import Method
+from ..weights import all_once, drawn
+
+
+class Iswr(Method):
+    """Each epoch trains N draws with replacement, P(i) = l_i / sum l.
+
+    scores: full, a forward pass over all samples before every epoch; or lagging, the loss of the last time a sample was
+    drawn. reweight: multiply the loss of a draw by 1 / (N P(i)), which keeps the expected gradient.
+
+    Our choices where the paper is silent: with lagging scores, epochs before anything was seen train every sample once;
+    negative losses count as 0; samples without a finite loss have the largest weight.
+    """
+
+    may_repeat = True
+
+    scores: Literal["full", "lagging"] = "full"
+    reweight: bool = False
+
+    def looks_first(self, epoch: Epoch) -> bool:
+        return self.scores == "full"
+
+    def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
+        if everyone.count(ledger.seen) == [0]:
+            return all_once(ledger)
+        return drawn(np.maximum(ledger.loss, 0), epoch, ledger, everyone, "iswr", unbiased=self.reweight)

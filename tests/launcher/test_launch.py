@@ -1,0 +1,201 @@
+"""Ranks are really started: the exit code is theirs, and the line that says why is the last one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from ranks import environment
+
+from kakurenbo_hpc.errors import DONE, FAILED, REQUEUE, TERMINATED, USER_ERROR, UserError
+from kakurenbo_hpc.launcher.launch import launch, run, train_words
+from kakurenbo_hpc.launcher.lastwords import LastWords
+from kakurenbo_hpc.launcher.starter import CommandLine, with_mpirun
+
+ENDS = Path(__file__).parent / "programs" / "ends.py"
+
+
+@pytest.fixture(autouse=True)
+def a_plain_shell(monkeypatch):
+    """Nothing of an outer starter, and no leave for root but the launcher's own."""
+    for name in os.environ.keys() - environment().keys() | {"OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"}:
+        monkeypatch.delenv(name, raising=False)
+
+
+def ranks_that_end(*words: object, environment: dict[str, str] = {}) -> CommandLine:
+    return with_mpirun(2, [sys.executable, str(ENDS), *map(str, words)], environment)
+
+
+@pytest.mark.parametrize("code", [DONE, REQUEUE])
+def test_a_run_that_ends_well_passes_its_code_on(code, capfd):
+    assert run(ranks_that_end(code)) == code
+    assert "kakurenbo: " not in capfd.readouterr().err
+
+
+def test_the_users_mistake_is_the_last_line(capfd):
+    assert run(ranks_that_end(2)) == USER_ERROR
+    assert last(capfd) == "kakurenbo: jobs/x.yaml: epochs is 0, but must be at least 1"
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        ("raise", "kakurenbo: rank 1 of 2 on here: OSError: the disk is on fire"),
+        ("killed", "kakurenbo: rank 1 on "),
+        ("silent", "kakurenbo: rank 1: left with exit code 7"),
+    ],
+)
+def test_a_rank_that_fails_is_named_in_the_last_line(harm, said, capfd):
+    assert run(ranks_that_end(harm)) == FAILED
+    line = last(capfd)
+    hydra = "kakurenbo: mpirun ended with exit code"  # which names no rank on its stderr
+    assert line.startswith(said) or (harm != "raise" and line.startswith(hydra))
+    assert "SIGKILL" in line or harm != "killed" or line.startswith(hydra)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_passed_on_and_ends_all_ranks(number, tmp_path, capfd):
+    def when_both_run():
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=when_both_run)
+    before = signal.getsignal(number)
+    begun = time.monotonic()
+    sender.start()
+    assert run(ranks_that_end("wait", tmp_path)) == TERMINATED
+    sender.join()
+    assert time.monotonic() - begun < 10
+    assert last(capfd).startswith(f"kakurenbo: ended by {number.name}, mpirun with exit code ")
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_here_stays_ignored(capfd):
+    hangup = "import os, signal, time; time.sleep(0.3); os.kill(os.getppid(), signal.SIGHUP); time.sleep(0.2)"
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run(CommandLine([sys.executable, "-c", hangup])) == DONE
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_ranks_stderr_passes_through_at_once(tmp_path, capfd):
+    """The speaker goes on only once its first line was heard; bytes that are no UTF-8 and a last line without end pass too."""
+    ear = tmp_path / "heard"
+    (tmp_path / "speak.py").write_text(
+        "import pathlib, sys, time\n"
+        "w = sys.stderr.buffer; w.write(b'first\\n'); w.flush()\n"
+        f"while not pathlib.Path({str(ear)!r}).exists(): time.sleep(0.02)\n"
+        "w.write(b'\\xff last')\n"
+    )
+
+    def listen():
+        heard, give_up = "", time.monotonic() + 20
+        while "first\n" not in heard and time.monotonic() < give_up:
+            heard += capfd.readouterr().err
+            time.sleep(0.02)
+        ear.write_text(heard)
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    assert run(CommandLine([sys.executable, str(tmp_path / "speak.py")])) == DONE
+    listener.join()
+    assert ear.read_text() == "first\n"
+    assert capfd.readouterr().err.endswith(" last")
+
+
+def test_words_and_environment_reach_the_ranks_unharmed(tmp_path):
+    hostile = ["a b", "it's", '"', "$(touch stolen)", "; touch stolen", "*", "\\", "ä"]
+    line = ranks_that_end("words", tmp_path, *hostile, environment={"OF_THE_MACHINE": "$(touch stolen) ' \""})
+    assert run(line) == DONE
+    for rank in "01":
+        assert (tmp_path / rank).read_text().split("\0") == [*hostile, "$(touch stolen) ' \""]
+
+
+def test_what_the_ranks_run_is_the_job_as_it_was_given():
+    words = train_words(Path("my job.yaml"), Path("runs/a b"), ["training.epochs=5", "name=$(x)"], resume=True)
+    assert words[1:] == [
+        *("-m", "kakurenbo_hpc.cli", "train", "my job.yaml", "--run-dir", "runs/a b"),
+        *("--set", "training.epochs=5", "--set", "name=$(x)", "--resume"),
+    ]
+    assert train_words(Path("j"), Path("r"), [], resume=False)[-1] == "r"
+
+
+def test_more_ranks_than_the_machine_takes_is_the_users_mistake(tmp_path):
+    machine = tmp_path / "four.yaml"
+    machine.write_text("name: four\nstarter: mpirun\nranks_per_node: 4\n")
+    with pytest.raises(UserError, match="^--ranks is 5, but four takes at most 4 on a node"):
+        launch(Path("job.yaml"), 5, tmp_path, [], False, str(machine), True)
+
+
+def test_a_dry_run_prints_the_line_and_starts_nothing(tmp_path, capfd):
+    assert launch(Path("none.yaml"), 2, tmp_path / "run", [], False, "local", True) == DONE
+    out, err = capfd.readouterr()
+    assert f" -m kakurenbo_hpc.cli train none.yaml --run-dir {tmp_path}/run\n" in out
+    assert (out.count("\n"), err) == (1, "")
+    assert ("OMPI_ALLOW_RUN_AS_ROOT=1" in out) == (os.geteuid() == 0 and "--bind-to" in out)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_digits_train_on_two_ranks(tmp_path):
+    one_epoch = ["--set", "training.epochs=1", "--set", "training.warmup_epochs=0"]
+    words = ["digits_everything", "--ranks", "2", *one_epoch, "--run-dir", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "kakurenbo_hpc.cli", "launch", *words]
+    planned = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, env=dict(os.environ), check=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), timeout=120)
+    assert done.returncode == DONE, done.stderr
+    assert done.stdout.startswith(planned.stdout)
+    [epoch] = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert epoch["epoch"] == 0 and epoch["n_backward"] > 0
+
+
+OPEN_MPI_5_KILLED = """--------------------------------------------------------------------------
+prterun noticed that process rank 1 with PID 29347 on node vm exited on
+signal 9 (Killed).
+--------------------------------------------------------------------------
+"""
+OPEN_MPI_4_KILLED = """--------------------------------------------------------------------------
+Primary job  terminated normally, but 1 process returned
+a non-zero exit code. Per user-direction, the job has been aborted.
+--------------------------------------------------------------------------
+--------------------------------------------------------------------------
+mpirun noticed that process rank 14 with PID 0 on node n7.site exited on signal 11 (Segmentation fault).
+--------------------------------------------------------------------------
+"""
+OPEN_MPI_4_LEFT = """mpirun detected that one or more processes exited with non-zero status, thus causing
+the job to be terminated. The first process to do so was:
+
+  Process name: [[5840,1],1]
+  Exit code:    7
+"""
+OPEN_MPI_5_LEFT = "   Process name: [prterun-vm-29349@1,1]\n   Exit code:    7\n"
+
+
+@pytest.mark.parametrize(
+    ("heard", "code", "said"),
+    [
+        (OPEN_MPI_5_KILLED, 137, "kakurenbo: rank 1 on vm: killed by SIGKILL; often the system was out of memory"),
+        (OPEN_MPI_4_KILLED, 139, "kakurenbo: rank 14 on n7.site: killed by SIGSEGV"),
+        (OPEN_MPI_4_LEFT, 7, "kakurenbo: rank 1: left with exit code 7 and without a word of ours"),
+        (OPEN_MPI_5_LEFT, 7, "kakurenbo: rank 1: left with exit code 7 and without a word of ours"),
+        ("", 9, "kakurenbo: mpirun ended with exit code 9, and no rank said why"),
+        ("kakurenbo: rank 1 of 2 on a: E: x\nkakurenbo: a remark\n" + OPEN_MPI_5_LEFT, 1, "kakurenbo: rank 1 of 2 on a: E: x"),
+        ("kakurenbo: rank 1 of 2 on a: E: x\nkakurenbo: rank 0 of 2 on a: F: y\n", 1, "kakurenbo: rank 0 of 2 on a: F: y"),
+        ("kakurenbo: job.yaml: wrong\n" + OPEN_MPI_5_LEFT, 2, "kakurenbo: job.yaml: wrong"),
+    ],
+)
+def test_the_last_words_are_found_among_the_starters_banners(heard, code, said):
+    words = LastWords()
+    for line in heard.encode().splitlines(keepends=True):
+        words.hear(line)
+    assert words.again(code).startswith(said)
+
+
+def last(capfd) -> str:
+    return capfd.readouterr().err.splitlines()[-1]

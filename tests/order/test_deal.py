@@ -1,0 +1,85 @@
+"""Dealing by examples, small enough to be counted on the fingers."""
+
+import numpy as np
+import pytest
+from laws.orders import EPOCH, batches, dealt, everything, order
+
+from kakurenbo_hpc.order.deal import deal
+from kakurenbo_hpc.plan import Epoch
+from kakurenbo_hpc.world.comm import Serial
+
+
+def lengths(turns):
+    return [len(turn.id) if turn.counts else 0 for turn in turns]
+
+
+def test_ten_entries_in_batches_of_four_make_three_and_none_is_a_stump():
+    (turns,) = dealt(np.ones(10, bool), global_batch=4)
+    assert (turns.n, turns.steps, lengths(turns)) == (10, 3, [3, 3, 4])
+
+
+def test_nothing_to_train_is_no_step_on_any_rank():
+    for turns in dealt(np.zeros(5, bool), cuts=[0, 2, 2, 5]):
+        assert (turns.n, turns.steps, len(turns), list(turns)) == (0, 0, 0, [])
+    (nobody,) = dealt(np.zeros(0, bool))
+    assert list(nobody) == []
+
+
+def test_a_rank_without_an_entry_repeats_a_real_one_that_does_not_count():
+    ranks = dealt(np.array([True, False, True]), cuts=[0, 1, 2, 3, 3], global_batch=8)
+    turns = [turn for (turn,) in map(list, ranks)]
+    assert sorted(turn.counts for turn in turns) == [False, False, True, True]
+    assert all(turn.n_global == 2 and len(turn.id) == 1 and turn.id[0] in (0, 2) for turn in turns)
+    assert len(everything(ranks)) == 2
+
+
+def test_accumulated_parts_make_up_the_global_batch():
+    ranks = dealt(np.ones(24, bool), cuts=[0, 12, 24], global_batch=12, accumulate=3)
+    assert [lengths(turns) for turns in ranks] == [[2] * 6] * 2
+    assert [(t.step, t.begins, t.ends) for t in ranks[0]] == [
+        (step, part == 0, part == 2) for step in range(2) for part in range(3)
+    ]
+    assert batches(ranks) == batches(dealt(np.ones(24, bool), global_batch=12))
+
+
+def test_progress_is_told_at_the_middle_of_a_step():
+    (turns,) = dealt(np.ones(8, bool), global_batch=2)
+    assert [turn.progress for turn in turns] == [1 / 8, 3 / 8, 5 / 8, 7 / 8]
+
+
+def test_copies_are_numbered_and_take_places_of_their_own():
+    ranks = dealt(np.array([0, 1, 3]))
+    assert sorted(order(ranks)) == [(1, 0), (2, 0), (2, 1), (2, 2)]
+    orders = [[id_ for id_, _ in order(dealt(np.array([0, 1, 3]), epoch=Epoch(number, 99, 0)))] for number in range(30)]
+    assert len({tuple(o) for o in orders}) == 4  # the single entry has stood in each of the four places
+
+
+def test_a_weight_goes_where_its_entry_goes():
+    weight = np.array([0.5, 1, 2, 4], np.float32)
+    found = {(e.id, e.copy): e.weight for e in everything(dealt(np.array([1, 2, 0, 1]), cuts=[0, 1, 4], weight=weight))}
+    assert found == {(0, 0): 0.5, (1, 0): 1, (1, 1): 1, (3, 0): 4}
+
+
+def test_the_order_hash_sees_a_swap_a_change_and_a_loss():
+    def hash_of(*last, epoch=EPOCH):
+        (turns,) = dealt(np.array([1] * 12 + list(last)), epoch=epoch)
+        return turns.order_hash
+
+    assert hash_of(1, 1) == hash_of(1, 1) < 2**64
+    assert len({hash_of(1, 1), hash_of(1, 1, epoch=Epoch(1, 2, 0)), hash_of(1, 0), hash_of(0, 1), hash_of(1, 2)}) == 5
+
+
+def test_the_largest_ids_that_an_entry_can_hold_come_through():
+    ids = np.array([0, 2**31 - 1, 2**31, 2**32 - 1])
+    turns = deal(ids, np.ones(4, bool), EPOCH, Serial(), 4)
+    assert sorted(turns.id) == ids.tolist()
+
+
+def test_every_place_is_as_likely_for_every_sample():
+    """The mean place of a sample over many epochs is the middle, to within four standard errors."""
+    n, n_epochs = 16, 400
+    places = np.zeros(n)
+    for number in range(n_epochs):
+        turns = deal(np.arange(n), np.ones(n, bool), Epoch(number, n_epochs, 0), Serial(), n)
+        places[turns.id] += np.arange(n)
+    assert places / n_epochs == pytest.approx((n - 1) / 2, abs=4 * np.sqrt((n**2 - 1) / 12 / n_epochs))

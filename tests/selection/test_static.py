@@ -1,0 +1,76 @@
+"""Score, then prune, by examples: ten samples with scores 0 to 9."""
+
+import numpy as np
+import pytest
+from selection.examples import hidden, ledger, method, plan, refusal
+
+from kakurenbo_hpc.errors import DataError
+from kakurenbo_hpc.selection.scores import About, write_scores
+from kakurenbo_hpc.world.comm import Serial
+
+SCORE = np.arange(10.0)
+LABEL = [0, 0, 0, 0, 1, 1, 1, 1, 1, 1]
+
+
+@pytest.fixture
+def file(tmp_path):
+    about = About("el2n", "10 models, 20 epochs", "ten", "f00d", n=10, seconds=1.5, n_forward=10, n_backward=20)
+
+    def write(score=SCORE, label=None, name="scores.h5"):
+        write_scores(tmp_path / name, about, score, Serial(), label)
+        return str(tmp_path / name)
+
+    return write
+
+
+def static(path, epoch=0, fingerprint="f00d", **options):
+    m = method("static", scores=path, **options)
+    rows = ledger(m, [1] * 10, unseen=range(10)).with_columns(m.initial(range(10), 10, fingerprint))
+    return plan(m, rows, epoch)
+
+
+def test_the_highest_or_the_lowest_scores_stay(file):
+    assert hidden(static(file())) == [0, 1, 2]
+    assert hidden(static(file(), keep="lowest", fraction=0.2)) == [8, 9]
+
+
+def test_the_choice_holds_for_the_whole_run(file):
+    path = file()
+    assert all(hidden(static(path, epoch)) == [0, 1, 2] for epoch in range(5))
+
+
+def test_ties_are_hidden_by_id_and_a_nan_stays(file):
+    assert hidden(static(file(np.zeros(10)))) == [0, 1, 2]
+    for keep, whom in (("highest", [1, 2, 3]), ("lowest", [7, 8, 9])):
+        assert hidden(static(file([np.nan, *range(1, 10)]), keep=keep)) == whom
+
+
+def test_several_files_count_by_their_mean(file):
+    paths = [file(SCORE, name="a.h5"), file(9 - SCORE + (SCORE == 4), name="b.h5")]
+    assert 4 not in hidden(static(paths, fraction=0.9))
+
+
+def test_class_balance_hides_the_share_of_every_class(file):
+    path = file(label=np.array(LABEL))
+    assert hidden(static(path, fraction=0.5, class_balance=True)) == [0, 1, 4, 5, 6]
+    assert hidden(static(path, fraction=0.5, class_balance=True, keep="lowest")) == [2, 3, 7, 8, 9]
+    assert hidden(static(path, fraction=0.3, class_balance=True)) == [0, 4]  # floor(1.2), floor(1.8)
+
+
+def test_with_a_budget_of_steps_an_epoch_is_as_long_as_one_over_everything(file):
+    path = file()
+    epochs = [static(path, e, fraction=0.6, budget="steps").train for e in range(4)]
+    assert all(times.sum() == 10 and not np.any(times[:6]) for times in epochs)
+    assert np.sum(epochs, axis=0).tolist() == [0] * 6 + [10] * 4
+
+
+def test_class_balance_without_labels_is_an_error(file):
+    with pytest.raises(DataError, match=r"has no labels, which class_balance needs; score again, or set class_balance: false"):
+        static(file(), class_balance=True)
+
+
+def test_a_wrong_option_is_one_line():
+    assert refusal("static") == "job.yaml: selection.scores is missing; add it"
+    assert "selection.scores is [], but must name a score file; write one with kakurenbo score" in refusal("static", scores=[])
+    assert "selection.keep is 'hard', but must be 'highest' or 'lowest'" in refusal("static", scores="a.h5", keep="hard")
+    assert "selection.budget is 'seconds', but must be 'epochs' or 'steps'" in refusal("static", scores="a", budget="seconds")
