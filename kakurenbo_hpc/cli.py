@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from . import __version__
-from .errors import FAILED, USER_ERROR, UserError
+from .errors import DONE, FAILED, USER_ERROR, UserError
+
+if TYPE_CHECKING:
+    from .world.comm import Comm
 
 _UsageError = typer.BadParameter.__base__  # click's, or the one of the copy that newer versions of typer carry
 
@@ -47,25 +51,38 @@ def kakurenbo(version: Annotated[bool, typer.Option("--version", help="Print the
 @app.command()
 def train(job: JobArgument, run_dir: RunDir = None, set: Set = [], resume: Resume = False) -> int:
     """Train a job, as one of the ranks that mpirun, srun or torchrun started, or alone."""
-    from .world.world import await_the_cause, open_comm
 
-    comm = open_comm()
-    try:
+    def work(comm: Comm) -> int:
         checked = comm.on_first(lambda: _job(job, set))
         from .run import run
 
-        code = run(checked, run_dir or Path("runs") / checked.name, comm, resume)
-        comm.close()
-        return code
-    except BaseException as problem:
-        if isinstance(problem, UserError) and problem.agreed:
-            if comm.rank == 0:
-                _complain(problem)
-            comm.barrier()
-            return USER_ERROR
-        await_the_cause(problem)
-        _last_words(problem, comm.rank, comm.size)
-        comm.abort(FAILED)
+        return run(checked, run_dir or Path("runs") / checked.name, comm, resume)
+
+    return _together(work)
+
+
+@app.command()
+def score(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="el2n, grand, forgetting or random.")],
+    job: JobArgument,
+    out: Annotated[Path, typer.Option(help="The score file to write.")] = Path("scores.h5"),
+    epochs: Annotated[Optional[int], typer.Option(min=0, help="Epochs before asking; the paper's if not given.")] = None,
+    repeats: Annotated[Optional[int], typer.Option(min=1, help="Initialisations to average over; the paper's if not given.")] = None,
+    last_layer: Annotated[bool, typer.Option("--last-layer", help="grand: the gradient of the last layer alone, for large networks.")] = False,
+    set: Set = [],
+) -> int:
+    """Score every training sample of a job, for static pruning with selection.method static. Runs on ranks as train does."""
+
+    def work(comm: Comm) -> int:
+        checked = comm.on_first(lambda: _job(job, set))
+        from .score import score as ask
+
+        about = ask(method, checked, out, comm, epochs, repeats, last_layer)
+        if comm.rank == 0:
+            print(f"{out}: {about.n} scores by {method} in {about.seconds:.1f} s, {about.n_forward} forward, {about.n_backward} backward")
+        return DONE
+
+    return _together(work)
 
 
 @app.command()
@@ -84,6 +101,26 @@ def launch(
 
     checked = _job(job, set)
     return start(find_job(job), ranks, run_dir or Path("runs") / checked.name, set, resume, machine, dry_run)
+
+
+def _together(work: Callable[[Comm], int]) -> int:
+    """Do the work on all ranks and return the exit code; whatever ends one rank ends all."""
+    from .world.world import await_the_cause, open_comm
+
+    comm = open_comm()
+    try:
+        code = work(comm)
+        comm.close()
+        return code
+    except BaseException as problem:
+        if isinstance(problem, UserError) and problem.agreed:
+            if comm.rank == 0:
+                _complain(problem)
+            comm.barrier()
+            return USER_ERROR
+        await_the_cause(problem)
+        _last_words(problem, comm.rank, comm.size)
+        comm.abort(FAILED)
 
 
 def main() -> None:

@@ -57,7 +57,10 @@ class Model(Options):
 
 
 class Training(Options):
-    """How the network is trained; the papers' words, epochs as the unit of time, learning rate before any scaling."""
+    """How the network is trained; the papers' words, epochs as the unit of time, learning rate before any scaling.
+
+    mixup, cutmix: the parameter alpha of their Beta distribution; 0 for none.
+    """
 
     epochs: Count
     global_batch: Count | None = None
@@ -75,7 +78,12 @@ class Training(Options):
     decay_epochs: Positive | None = None
     milestones: list[Positive] = []
     decay_rate: Positive = 0.1
+    criterion: Literal["cross_entropy", "focal"] = "cross_entropy"
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    class_weights: list[Annotated[float, Field(ge=0)]] | None = None
     label_smoothing: Fraction = 0.0
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     sync_batchnorm: bool = False
 
@@ -88,6 +96,10 @@ class Training(Options):
             raise ValueError("schedule is multistep, but milestones is empty; list the epochs at which the rate falls")
         if self.schedule == "step" and self.decay_epochs is None:
             raise ValueError("schedule is step, but decay_epochs is missing; give the epochs between two falls of the rate")
+        if self.criterion == "focal" and (self.label_smoothing or self.mixup or self.cutmix):
+            raise ValueError("criterion is focal, which knows no soft targets; remove label_smoothing, mixup and cutmix")
+        if self.mixup and self.cutmix:
+            raise ValueError("mixup and cutmix are both given; choose one")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs is {self.warmup_epochs:g}, but must be less than epochs, {self.epochs}")
         return self
@@ -109,9 +121,13 @@ class Training(Options):
 
 
 class Record(Options):
-    """What is kept on disk. checkpoint_every: epochs between checkpoints; the last epoch always has one."""
+    """What is kept on disk. checkpoint_every: epochs between checkpoints; the last epoch always has one.
+
+    weights_at: epochs after which a weights file is written, by methods that draw by weights.
+    """
 
     ledger: bool = False
+    weights_at: list[Annotated[int, Field(ge=0)]] = []
     checkpoint_every: Count = 1
     keep: Count = 2
 
@@ -126,6 +142,16 @@ class Job(Options):
     training: Training
     selection: SerializeAsAny[Options]
     record: Record = Record()
+
+    @model_validator(mode="after")
+    def _one_loss_a_sample(self) -> Job:
+        for name in ("mixup", "cutmix"):
+            if getattr(self.training, name) and self.selection.method != "everything":
+                raise ValueError(
+                    f"training.{name} is {getattr(self.training, name):g} with selection.method {self.selection.method}, but its loss "
+                    "belongs to two samples and cannot choose between them; set it to 0, or select everything"
+                )
+        return self
 
     def as_dict(self) -> dict:
         """Return plain values, every default written out: what ``job.yaml`` holds."""
@@ -165,15 +191,15 @@ def read_yaml(path: str | Path) -> dict:
         raise JobError(f"{path}: no such file" + (f"; did you mean {Path(path).with_name(near[0])}?" if near else "")) from None
     except (OSError, UnicodeDecodeError) as problem:
         reason = os.strerror(problem.errno) if isinstance(problem, OSError) and problem.errno else "not UTF-8 text"
-        raise JobError(f"{path}: cannot be read ({reason}); give a YAML file") from None
+        raise JobError(f"{path}: cannot be read ({reason}); check its permissions and encoding") from None
     try:
         values = yaml.load(text, _Loader)
     except RecursionError:
-        raise JobError(f"{path}: not YAML that a job can be made of (nested too deeply)") from None
+        raise JobError(f"{path}: nested too deeply; flatten it") from None
     except (yaml.YAMLError, ValueError) as problem:
         raise JobError(f"{path}: not valid YAML ({' '.join(str(problem).split())})") from None
     if not isinstance(values, dict):
-        raise JobError(f"{path}: found {_found(values)}, but a mapping of sections is needed; see jobs/digits_kakurenbo.yaml")
+        raise JobError(f"{path}: found {_found(values)}, but a mapping of keys to values is needed")
     return values
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from .batch import Memory
 from .data.loader import Loader
 from .data.source import Data
-from .epoch import Stages, run_epoch
+from .epoch import run_epoch
 from .errors import DONE, DataError, JobError
 from .job import Job
 from .ledger import Homes, Ledger
+from .passes import Stages
 from .plan import Epoch
 from .record import checkpoint
 from .record.clock import Clock
@@ -22,6 +23,7 @@ from .record.provenance import write_provenance
 from .selection.batch_level import BatchMethod
 from .selection.everyone import Everyone
 from .selection.method import OBSERVED, Method
+from .selection.scores import About, write_scores
 from .training.learner import Learner
 from .world.comm import Comm
 from .world.gradients import Gradients
@@ -40,29 +42,22 @@ def run(job: Job, directory: Path, comm: Comm, resume: bool = False) -> int:
     return DONE
 
 
-def _train(job: Job, directory: Path, world: World, gradients: Gradients, resume: bool) -> None:
-    comm = world.comm
+def set_up(job: Job, world: World, method: Method) -> tuple[Stages, Data]:
+    """Return everything that the job's epochs pass through, with this method, and the data set.
+
+    Raises UserError on all ranks alike.
+    """
+    comm, everyone = world.comm, Everyone(world.comm)
     data = comm.agreed(lambda: job.data.open(job.seed))
-    global_batch = comm.agreed(lambda: _check(job, data, world))
-    learner = _learner(job, data, world)
-    found = comm.on_first(lambda: open_run(directory, job, resume))
-
-    homes = Homes(len(data.train), world.size)
-    everyone = Everyone(comm)
     everyone.agree((data.fingerprint, len(data.train)), "the data set")
-    learner.join(gradients, data.shape)
-    ledger, memory, done = _begin(job.selection, homes, data, world), _first_memory(job.selection), 0
-    if found:
-        facts, ledger = checkpoint.load_facts(found), comm.agreed(lambda: checkpoint.load_ledger(found, ledger))
-        memory = checkpoint.load_memory(found, world.rank) if memory else memory
-        learner.load_state_dict(checkpoint.load_learner(found, world.device))
-        done = facts["epoch"] + 1
-
+    global_batch = comm.agreed(lambda: _fitting_batch(job, data, world))
+    observed = [name for name in method.columns if name in OBSERVED]
+    learner = comm.agreed(lambda: Learner(job.training, job.model, world, data.n_classes, data.shape, job.seed, observed))
     stages = Stages(
         world=world,
         everyone=everyone,
-        method=job.selection,
-        homes=homes,
+        method=method,
+        homes=Homes(len(data.train), world.size),
         train=Loader(data.train, job.data.workers, world.device),
         validation=Loader(data.validation, job.data.workers, world.device),
         learner=learner,
@@ -70,28 +65,53 @@ def _train(job: Job, directory: Path, world: World, gradients: Gradients, resume
         global_batch=global_batch,
         accumulate=job.training.accumulate,
     )
+    return stages, data
+
+
+def first_ledger(stages: Stages, data: Data) -> tuple[Ledger, Memory]:
+    """Return this rank's ledger and memory before the first epoch: nothing seen, and what the method brings along."""
+    method, homes, world = stages.method, stages.homes, stages.world
+    rows = homes.rows(world.rank)
+    ledger = Ledger.unseen(homes.n, *rows, method.columns)
+    ledger = ledger.with_columns(world.comm.agreed(lambda: method.initial(range(*rows), homes.n, data.fingerprint)))
+    return ledger, method.first_memory() if isinstance(method, BatchMethod) else {}
+
+
+def _train(job: Job, directory: Path, world: World, gradients: Gradients, resume: bool) -> None:
+    comm = world.comm
+    stages, data = set_up(job, world, job.selection)
+    ledger, memory = first_ledger(stages, data)
+    found = comm.on_first(lambda: open_run(directory, job, resume))
+    stages.learner.join(gradients, data.shape)
+    done, facts = 0, None
+    if found:
+        facts, ledger = checkpoint.load_facts(found), comm.agreed(lambda: checkpoint.load_ledger(found, ledger))
+        memory = checkpoint.load_memory(found, world.rank) if memory else memory
+        stages.learner.load_state_dict(checkpoint.load_learner(found, world.device))
+        done = facts["epoch"] + 1
+
     metrics = Metrics(directory)
     if world.rank == 0:
-        metrics.rewind(facts["line"] if found else None)
-        write_provenance(directory, {"ranks": world.size, "global_batch": global_batch, "data": data.fingerprint})
-    _greet(stages.progress, job, stages, found, resume)
-
+        metrics.rewind(facts and facts["line"])
+        write_provenance(directory, {"ranks": world.size, "global_batch": stages.global_batch, "data": data.fingerprint})
+    _greet(job, stages, found, resume)
     for number in range(done, job.training.epochs):
         epoch = Epoch(number, job.training.epochs, job.seed)
-        ledger, memory = _epoch(epoch, ledger, memory, job, directory, stages, metrics)
+        ledger, memory = _epoch(epoch, ledger, memory, job, directory, stages, metrics, data)
 
 
 def _epoch(
-    epoch: Epoch, ledger: Ledger, memory: Memory, job: Job, directory: Path, stages: Stages, metrics: Metrics
+    epoch: Epoch, ledger: Ledger, memory: Memory, job: Job, directory: Path, stages: Stages, metrics: Metrics, data: Data
 ) -> tuple[Ledger, Memory]:
-    """Run one epoch and write down what it left: ledger file, checkpoint, line of metrics."""
+    """Run one epoch and write down what it left: ledger file, weights, checkpoint, line of metrics."""
     world = stages.world
     clock = Clock(world.device)
-    before = ledger
-    ledger, memory, plan, line = run_epoch(epoch, ledger, memory, stages, clock)
-    parts = stages.learner.parts.take()
+    outcome = run_epoch(epoch, ledger, memory, stages, clock)
+    parts, line = stages.learner.parts.take(), outcome.line
     if job.record.ledger:
-        write_ledger(directory, epoch.number, before, plan, world.comm)
+        write_ledger(directory, epoch.number, outcome.planned_on, outcome.plan, world.comm)
+    if "importance" in outcome.ledger.extra and (stages.method.weighs_after(epoch) or epoch.number in job.record.weights_at):
+        _write_weights(directory, epoch, outcome.ledger, job, world, data)
     with clock("checkpoint"):
         last = epoch.number == epoch.total - 1
         if last or (epoch.number + 1) % job.record.checkpoint_every == 0:
@@ -99,8 +119,8 @@ def _epoch(
                 directory / "checkpoints",
                 f"epoch_{epoch.number:04d}",
                 stages.learner.state_dict(),
-                ledger,
-                memory,
+                outcome.ledger,
+                outcome.memory,
                 {"epoch": epoch.number, "ranks": world.size, "line": {**line, "seconds": clock.seconds(parts)}},
                 world.comm,
                 job.record.keep,
@@ -109,22 +129,17 @@ def _epoch(
     if world.rank == 0:
         metrics.add(line)
         stages.progress.epoch(line)
-    return ledger, memory
+    return outcome.ledger, outcome.memory
 
 
-def _begin(method: Method, homes: Homes, data: Data, world: World) -> Ledger:
-    """Return the ledger before the first epoch: nothing seen, and what the method brings along."""
-    ledger = Ledger.unseen(homes.n, *homes.rows(world.rank), method.columns)
-    return ledger.with_columns(
-        world.comm.agreed(lambda: method.initial(range(*homes.rows(world.rank)), homes.n, data.fingerprint))
-    )
+def _write_weights(directory: Path, epoch: Epoch, ledger: Ledger, job: Job, world: World, data: Data) -> None:
+    how = f"{job.name}, seed {job.seed}, after epoch {epoch.number}"
+    about = About(job.selection.method, how, job.data.name, data.fingerprint, ledger.n_total, 0.0, 0, 0)
+    path = directory / "weights" / f"epoch_{epoch.number:04d}.h5"
+    write_scores(path, about, ledger.extra["importance"], world.comm, ledger.extra.get("label"))
 
 
-def _first_memory(method: Method) -> Memory:
-    return method.first_memory() if isinstance(method, BatchMethod) else {}
-
-
-def _check(job: Job, data: Data, world: World) -> int:
+def _fitting_batch(job: Job, data: Data, world: World) -> int:
     """Return the global batch. Raises a UserError if data, batch and ranks do not fit together."""
     if world.size > len(data.train):
         raise DataError(f"{job.data.name} has {len(data.train)} samples for {world.size} ranks; use at most one rank a sample")
@@ -134,23 +149,16 @@ def _check(job: Job, data: Data, world: World) -> int:
         raise JobError(f"{problem}") from None
 
 
-def _learner(job: Job, data: Data, world: World) -> Learner:
-    observed = [name for name in job.selection.columns if name in OBSERVED]
-    return world.comm.agreed(
-        lambda: Learner(job.training, job.model, world, data.n_classes, data.shape, job.seed, observed)
-    )
-
-
-def _greet(progress: Progress, job: Job, stages: Stages, found: Path | None, resume: bool) -> None:
-    world = stages.world
+def _greet(job: Job, stages: Stages, found: Path | None, resume: bool) -> None:
+    world, say = stages.world, stages.progress.say
     ranks = f"{world.size} ranks" if world.size > 1 else "1 rank"
-    progress.say(
+    say(
         f"{job.name}: {job.selection.method} on {job.data.name}, {stages.homes.n} samples, {ranks} on {world.device.type}, "
         f"global batch {stages.global_batch}"
     )
     for warning in job.selection.warnings(job.training.epochs):
-        progress.say(f"warning: {warning}")
+        say(f"warning: {warning}")
     if found:
-        progress.say(f"resuming after {found.name}")
+        say(f"resuming after {found.name}")
     elif resume:
-        progress.say("no checkpoint yet: beginning at epoch 0")
+        say("no checkpoint yet: beginning at epoch 0")

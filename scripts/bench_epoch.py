@@ -26,9 +26,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from kakurenbo_hpc.data import DATA
 from kakurenbo_hpc.data.loader import Loader
 from kakurenbo_hpc.data.source import Request, Source
-from kakurenbo_hpc.epoch import Stages, run_epoch
+from kakurenbo_hpc.epoch import run_epoch
 from kakurenbo_hpc.job import Job, read_job
 from kakurenbo_hpc.ledger import Homes, Ledger
+from kakurenbo_hpc.passes import Stages
 from kakurenbo_hpc.plan import Epoch
 from kakurenbo_hpc.record.clock import Clock
 from kakurenbo_hpc.record.progress import Progress
@@ -65,7 +66,7 @@ class Driver:
         learner = Learner(job.training, job.model, world, data.n_classes, data.shape, job.seed, list(job.selection.columns))
         learner.join(Gradients(world), data.shape)
         homes = Homes(len(data.train), world.size)
-        self._job, self._epochs = job, 0
+        self._job, self._epochs, self._memory = job, 0, {}  # only batch-level methods have one
         self._ledger = Ledger.unseen(homes.n, *homes.rows(world.rank), job.selection.columns)
         self._stages = Stages(
             world=world,
@@ -83,9 +84,9 @@ class Driver:
     def epoch(self) -> Took:
         clock = Clock(self._stages.world.device)
         epoch = Epoch(self._epochs, self._job.training.epochs, self._job.seed)
-        self._ledger, _, line = run_epoch(epoch, self._ledger, self._stages, clock)
+        self._ledger, self._memory, _, line = run_epoch(epoch, self._ledger, self._memory, self._stages, clock)
         self._epochs += 1
-        seconds = clock.seconds()
+        seconds = clock.seconds(self._stages.learner.parts.take())
         return Took(seconds["total"] - seconds["evaluate"], seconds, line["hidden_fraction"], line["steps"])
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import pickle
 import sys
 import time
@@ -272,8 +273,8 @@ def _report_kakurenbo(found: list[dict], given: argparse.Namespace) -> tuple[lis
     main = next((row for row in rows if row["ranks"] == 2), rows[0])
     faster = ratios[main["n"], main["ranks"], "authors"]
     result = [
-        f"result:    KAKURENBO's plan of {main['n']:,} samples on {_ranks(main['ranks'])}: {faster:.1f} x faster than the authors' way, "
-        f"{ratios[main['n'], main['ranks'], 'gather']:.1f} x faster than allgather + partition",
+        f"result:    KAKURENBO's plan of {main['n']:,} samples on {_ranks(main['ranks'])}: {faster:.1f} times as fast as the authors' way, "
+        f"{ratios[main['n'], main['ranks'], 'gather']:.1f} times as fast as allgather + partition",
         f"           bytes sent per rank: {' to '.join(f'{b:,}' for b in sent)}, whatever N and the ranks; "
         f"the authors' way: {main['sent']['authors'][0]:,}",
     ]
@@ -363,7 +364,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
 
 def main(words: Sequence[str]) -> None:
     given = arguments(words)
-    if started_by(dict(__import__("os").environ)):
+    if started_by(os.environ):
         comm = open_comm()
         found = bench(given, comm)
         if comm.rank == 0 and given.child:

@@ -15,10 +15,14 @@ PACKAGE = Path(kakurenbo_hpc.__file__).parent
 LEVELS = [
     {"errors", "draws"},
     {"ledger", "plan", "job", "batch", "places"},
-    {"world", "record"},
+    {"world"},
+    {"record"},
     {"selection", "order", "data", "training"},
+    {"sieve"},
+    {"passes"},
     {"epoch"},
-    {"run", "hiding", "score", "launcher", "report"},
+    {"run", "hiding", "launcher", "report"},
+    {"score"},
     {"compare"},
     {"cli"},
 ]

@@ -54,6 +54,10 @@ class Method(Options):
         """Return what a person should know before a run of so many epochs, one sentence each."""
         return []
 
+    def weighs_after(self, epoch: Epoch) -> bool:
+        """Whether the column ``importance`` holds new weights for the rest of the run at the end of this epoch."""
+        return False
+
     def looks_first(self, epoch: Epoch) -> bool:
         """Whether all samples get a forward pass before this epoch is planned."""
         return False

@@ -165,7 +165,8 @@ def _check(path: str, file: h5py.File, rows: range, n_total: int, fingerprint: s
         raise DataError(f"{path}: scores of {len(file['score'])} samples, but the data set has {n_total}; {again}")
     if found.fingerprint != fingerprint:
         raise DataError(
-            f"{path}: scores of data set {found.data} ({found.fingerprint}), but this run's data is another ({fingerprint}); {again}"
+            f"{path}: scores of data set {found.data} ({found.fingerprint}), but this run's data is another ({fingerprint}); "
+            f"{again}"
         )
     ids = file["id"][rows.start : rows.stop]
     wrong = np.flatnonzero(ids != np.arange(rows.start, rows.stop))

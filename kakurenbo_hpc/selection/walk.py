@@ -9,7 +9,14 @@ from .everyone import Everyone
 
 
 def walked(
-    start: int, stop: int, n: int, epoch: Epoch, ids: np.ndarray, purpose: str, everyone: Everyone, among: np.ndarray | None = None
+    start: int,
+    stop: int,
+    n: int,
+    epoch: Epoch,
+    ids: np.ndarray,
+    purpose: str,
+    everyone: Everyone,
+    among: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return (S,) int64: how often each row stands at the positions from start to stop.
 

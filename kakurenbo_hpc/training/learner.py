@@ -17,9 +17,12 @@ from ..job import Model, Training
 from ..record.clock import Parts
 from ..world.gradients import Gradients
 from ..world.world import World
+from .criterion import build_criterion
+from .gradient_norm import LastInput
 from .models import build_model
 from .observe import Seen, look_closely
 from .optim import Schedule, build_optimizer
+from .vision import transforms
 
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -42,6 +45,9 @@ class Learner:
         self.model.to(world.device)
         self.optimizer = build_optimizer(training, self.model, training.peak_lr(world.size))
         self._schedule = Schedule(training, self.optimizer)
+        self.criterion = build_criterion(training, n_classes, world.device)
+        self._mix = _mixing(training, n_classes)
+        self._last_input = LastInput(self.model) if "grad_norm" in self._extra else None
         self.parts = Parts(world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=training.precision == "fp16")
 
@@ -79,7 +85,7 @@ class Learner:
                 self.scaler.scale(_weighted(losses, weight) * (self._world.size / turn.n_global)).backward()
         if turn.ends:
             self._update()
-        return look_closely(turn, logits, batch.target, losses, self._extra)
+        return self._seen(batch, logits, losses)
 
     def step_kept(self, kept: Sequence[tuple[torch.Tensor, np.ndarray]], turn: Turn, batch: Batch | None) -> Seen | None:
         """Learn from losses whose graphs are kept, (k,) each with (k,) weights, and from one more batch if there is one.
@@ -93,7 +99,7 @@ class Learner:
             with self.parts("training_forward"):
                 logits, losses = self._forward(self.model, batch)
             terms.append(_weighted(losses, batch.turn.weight * np.float32(batch.turn.counts)))
-            seen = look_closely(batch.turn, logits, batch.target, losses, self._extra)
+            seen = self._seen(batch, logits, losses)
         with self.parts("backward"):
             self.scaler.scale(sum(terms) * (self._world.size / turn.n_global)).backward()
             self._gradients.average(self.model)
@@ -110,7 +116,7 @@ class Learner:
             self._seed_dropout("look", batch.turn.step)
         with torch.set_grad_enabled(keep_graph), self.parts("selection_forward"):
             logits, losses = self._forward(self.model, batch, None if precision == "same" else precision)
-        return look_closely(batch.turn, logits, batch.target, losses, self._extra), losses
+        return self._seen(batch, logits, losses), losses
 
     def evaluate(self, batches: Iterable[Batch]) -> list[Seen]:
         """Look at every batch of a validation set; losses are plain cross entropy, whatever the training criterion is."""
@@ -144,6 +150,9 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
 
+    def _seen(self, batch: Batch, logits: torch.Tensor, losses: torch.Tensor) -> Seen:
+        return look_closely(batch.turn, logits, batch.target, losses, self._extra, self._last_input)
+
     def _set_off(self, turn: Turn) -> None:
         self.model.train()
         self.lr = self._schedule.set(self._start + self._span * turn.progress, self._lr_scale)
@@ -162,17 +171,24 @@ class Learner:
         Such an input goes through the network as zeros: as it is, it would turn every weight's gradient into NaN.
         """
         broken = ~torch.isfinite(batch.input).flatten(1).all(dim=1)
-        input = torch.where(broken.view(-1, *[1] * (batch.input.dim() - 1)), 0, batch.input)
+        input, target = torch.where(broken.view(-1, *[1] * (batch.input.dim() - 1)), 0, batch.input), batch.target
+        if self._mix and network.training:
+            input, target = self._mix(input, target)
         precision = precision or self._training.precision
         with torch.autocast(self._world.device.type, dtype=_PRECISIONS.get(precision), enabled=precision != "fp32"):
             logits = network(input)
-        losses = F.cross_entropy(
-            logits.float(), batch.target, reduction="none", label_smoothing=self._training.label_smoothing
-        )
-        return logits, losses.masked_fill(broken, torch.nan)
+        return logits, self.criterion(logits, target).masked_fill(broken, torch.nan)
 
     def _seed_dropout(self, purpose: str, step: int) -> None:
         torch.manual_seed(one(key(self._seed, f"{purpose} dropout", self._epoch), step * self._world.size + self._world.rank))
+
+
+def _mixing(training: Training, n_classes: int) -> nn.Module | None:
+    """Return torchvision's MixUp or CutMix, which turns (k,) targets into soft ones; its draws follow the step's seed."""
+    if not (training.mixup or training.cutmix):
+        return None
+    mix = transforms().CutMix if training.cutmix else transforms().MixUp
+    return mix(alpha=training.mixup or training.cutmix, num_classes=n_classes)
 
 
 def _weighted(losses: torch.Tensor, weight: np.ndarray) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from ..batch import Turn
 from ..ledger import Notes
+from .gradient_norm import LastInput
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,17 @@ class Seen:
 
 
 def look_closely(
-    turn: Turn, logits: torch.Tensor, target: torch.Tensor, losses: torch.Tensor, extra: Sequence[str] = ()
+    turn: Turn,
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    losses: torch.Tensor,
+    extra: Sequence[str] = (),
+    last_input: LastInput | None = None,
 ) -> Seen:
     """Return loss, correctness, confidence and the asked-for extras of each sample.
 
-    logits: (k, C); target: (k,); losses: (k,), before weights. Softmax is over classes, in float32.
+    logits: (k, C); target: (k,); losses: (k,), before weights. Softmax is over classes, in float32. last_input: for
+    grad_norm, what went into the last layer.
     """
     with torch.no_grad():
         probability = F.softmax(logits.float(), dim=1)
@@ -34,8 +41,10 @@ def look_closely(
         columns = {"loss": losses.detach().float(), "correct": predicted == target, "confidence": confidence}
         if "probability" in extra:
             columns["probability"] = probability.gather(1, target[:, None])[:, 0]
-        if "el2n" in extra:
+        if "el2n" in extra or "grad_norm" in extra:
             columns["el2n"] = (probability - F.one_hot(target, probability.shape[1])).norm(dim=1)
+        if "grad_norm" in extra:
+            columns["grad_norm"] = columns["el2n"] * last_input.norms()
         if "label" in extra:
             columns["label"] = target.int()
     return Seen(turn, columns)

@@ -28,6 +28,12 @@ def torchvision_models() -> ModuleType:
     return importlib.import_module("torchvision.models")
 
 
+def transforms() -> ModuleType:
+    """Return the module torchvision.transforms.v2."""
+    _declare_missing_operators()
+    return importlib.import_module("torchvision.transforms.v2")
+
+
 @cache
 def _declare_missing_operators() -> torch.library.Library | None:
     """Let torchvision be imported beside a torch without CUDA.

@@ -105,14 +105,15 @@ def worlds(draw):
     n = draw(st.integers(1, 24))
     random = np.random.default_rng(draw(st.integers(0, 2**31)))
     awkward = draw(st.sampled_from([[], [np.nan], [np.inf], [np.nan, -np.nan, np.inf, 0.0], [0.0, 1e-45, 3e38]]))
-    levels = draw(st.sampled_from([[0.0], [0.5, 1.0], random.exponential(size=6).tolist(), random.exponential(size=200).tolist()]))
+    levels = draw(st.sampled_from([[0.0], [0.5, 1.0], *(random.exponential(size=size).tolist() for size in (6, 200))]))
 
     def table(low_to_high, shape=(2, TOTAL, n)):
         ordinary = random.choice(low_to_high, shape)
         return np.where(random.random(shape) < 0.1, random.choice(awkward, shape), ordinary) if awkward else ordinary
 
     columns = {"loss": table(levels), "el2n": table([0.1, 0.7, 1.4]), "grad_norm": table(levels)}
-    columns["probability"] = np.where(random.random((2, TOTAL, n)) < 0.05, np.nan, random.choice([0, 1e-6, 0.3, 0.5, 1.0], (2, TOTAL, n)))
+    probability = random.choice([0, 1e-6, 0.3, 0.5, 1.0], (2, TOTAL, n))
+    columns["probability"] = np.where(random.random((2, TOTAL, n)) < 0.05, np.nan, probability)
     label = random.integers(0, draw(st.integers(1, 4)), n)
     return World(
         n=n,

@@ -1,4 +1,4 @@
-"""Importance sampling with replacement, by the loss, as the KAKURENBO authors compared with it (after Katharopoulos & Fleuret 2018)."""
+"""Importance sampling with replacement, by the loss (after Katharopoulos & Fleuret 2018), as in KAKURENBO's comparisons."""
 
 from typing import Literal
 

@@ -78,6 +78,9 @@ class SampleImportance(Method):
             return self.renewed(ledger)
         return {}
 
+    def weighs_after(self, epoch: Epoch) -> bool:
+        return epoch.number == self.pretrain_epochs - (self.weights_pass == "lagging")
+
     def renews_before(self, number: int) -> bool:
         return number == self.pretrain_epochs or (self.online == "epoch" and number > self.pretrain_epochs)
 
@@ -119,5 +122,5 @@ class SampleImportance(Method):
         if self.online == "epoch" and not self.measures:
             raise ValueError("online: epoch renews weights that weights_from or focus: random fixes; remove it")
         if self.pretrain_epochs == 0 and self.weights_pass == "lagging" and self.needs_pass:
-            raise ValueError("pretrain_epochs is 0, so nothing is known at the start; set weights_pass: fresh, or pretrain_epochs: 1")
+            raise ValueError("pretrain_epochs is 0, so nothing is known at first; set weights_pass: fresh, or pretrain_epochs: 1")
         return self

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from ..batch import Batch, Candidates, Memory, Turn
-from ..plan import Epoch
-from ..world.comm import Comm
-from .learner import Learner
-from .observe import NoteBook, Seen
-
-if TYPE_CHECKING:  # the method and everyone are handed in: this room does not know theirs
-    from ..selection.batch_level import BatchMethod
-    from ..selection.everyone import Everyone
+from .batch import Batch, Candidates, Memory, Turn
+from .plan import Epoch
+from .selection.batch_level import BatchMethod
+from .selection.everyone import Everyone
+from .training.learner import Learner
+from .training.observe import NoteBook, Seen
+from .world.comm import Comm
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,124 @@
+"""The ways in which an epoch goes over samples: train, sift, look, evaluate. Each is dealt to all ranks and noted at home."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .batch import Memory
+from .data.loader import Loader, plain_turns
+from .ledger import Homes, Ledger
+from .order.deal import Turns, deal
+from .order.home import send_home
+from .plan import Epoch, Plan
+from .record.progress import Progress
+from .selection.batch_level import BatchMethod
+from .selection.everyone import Everyone
+from .selection.method import OBSERVED, Method
+from .sieve import Sieve
+from .training.learner import Learner
+from .training.observe import NoteBook
+from .world.world import World
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Everything an epoch passes through."""
+
+    world: World
+    everyone: Everyone
+    method: Method
+    homes: Homes
+    train: Loader
+    validation: Loader
+    learner: Learner
+    progress: Progress
+    global_batch: int
+    accumulate: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the training stage did. losses: (k,) of this rank's training passes; the counts are over all ranks.
+
+    n_hidden: samples that were not trained.
+    """
+
+    losses: np.ndarray
+    n_hidden: int
+    n_forward: int
+    n_backward: int
+    steps: int
+
+
+def train(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory, s: Stages) -> tuple[Ledger, Memory, Trained]:
+    """Train what the plan names."""
+    book = NoteBook(_observed(s.method))
+    if isinstance(s.method, BatchMethod) and s.method.clocked_by_trained:
+        s.learner.begin_epoch(epoch.number, plan.lr_scale, memory["trained"][0] / ledger.n_total, turns.n / ledger.n_total)
+    else:
+        s.learner.begin_epoch(epoch.number, plan.lr_scale)
+    for batch in s.progress.bar(s.train(turns, epoch.number, augment=True), len(turns), "train"):
+        book.add(s.learner.step(batch))
+    notes = book.notes()
+    ledger = ledger.observed(send_home(notes, s.homes, s.world.comm), epoch.number)
+    if isinstance(s.method, BatchMethod):
+        memory = {**s.method.primed(notes.loss, memory), "trained": memory["trained"] + turns.n}
+    (n_hidden,) = s.everyone.count(plan.train == 0)
+    return ledger, memory, Trained(notes.loss, n_hidden, turns.n, turns.n, turns.steps)
+
+
+def sift(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory, s: Stages) -> tuple[Ledger, Memory, Trained]:
+    """Train what a batch-level method chooses of the candidates that the plan names."""
+    start = memory["trained"][0] / ledger.n_total if s.method.clocked_by_trained else None
+    s.learner.begin_epoch(epoch.number, plan.lr_scale, start)
+    sieve = Sieve(
+        s.method, memory, s.learner, s.everyone, s.world.comm, epoch, s.global_batch, s.accumulate, turns.n, ledger.n_total,
+        _observed(s.method),
+    )
+    sieve.train(s.progress.bar(s.train(turns, epoch.number, augment=True), len(turns), "train"))
+    looked, trained = sieve.looked.notes(), sieve.trained.notes()
+    if "selection_loss" in ledger.extra:
+        looked = looked.with_extra(selection_loss=looked.loss)
+    for notes in (looked, trained):  # in this order: the training pass is the later one
+        ledger = ledger.observed(send_home(notes, s.homes, s.world.comm), epoch.number)
+    n_forward, n_distinct = s.world.comm.sum(np.array([sieve.n_forward, sieve.n_distinct])).tolist()
+    memory = {**sieve.memory, "trained": memory["trained"] + sieve.n_trained}
+    losses = trained.loss if len(trained) else looked.loss
+    return ledger, memory, Trained(losses, ledger.n_total - n_distinct, n_forward, sieve.n_trained, sieve.steps)
+
+
+def look(rows: np.ndarray, mode: str, augment: bool, epoch: Epoch, ledger: Ledger, s: Stages) -> Ledger:
+    """Pass the marked rows of all ranks' ledgers forward, dealt evenly over ranks; return the ledger that knows."""
+    book = NoteBook(_observed(s.method))
+    turns = deal_turns(rows, epoch, ledger, s)
+    for batch in s.progress.bar(s.train(turns, epoch.number, augment), len(turns), "look"):
+        book.add(s.learner.look(batch, mode)[0])
+    if mode == "train":
+        s.learner.average_statistics()
+    return ledger.observed(send_home(book.notes(), s.homes, s.world.comm), epoch.number)
+
+
+def evaluate(s: Stages) -> tuple[float, float]:
+    """Return mean loss and accuracy over the validation set: each rank its part, no sample twice."""
+    first, last = Homes(len(s.validation.source), s.world.size).rows(s.world.rank)
+    turns = plain_turns(first, last, max(1, s.global_batch // s.world.size))
+    book = NoteBook()
+    for seen in s.learner.evaluate(s.validation(turns, epoch=0, augment=False)):
+        book.add(seen)
+    notes = book.notes()
+    return s.everyone.mean(notes.loss).value, s.everyone.mean(notes.correct).value
+
+
+def deal_turns(
+    times: np.ndarray, epoch: Epoch, ledger: Ledger, s: Stages, weight: np.ndarray | None = None, thins: bool = False
+) -> Turns:
+    """Deal this many passes of each row over ranks and batches; candidates in batches of the method's own size."""
+    if thins:
+        return deal(ledger.id, times, epoch, s.world.comm, s.method.candidates(s.global_batch), 1, weight)
+    return deal(ledger.id, times, epoch, s.world.comm, s.global_batch, s.accumulate, weight)
+
+
+def _observed(method: Method) -> list[str]:
+    return [name for name in method.columns if name in OBSERVED]

@@ -1,0 +1,80 @@
+"""The benchmarks run, in a tiny setting, and their first lines say what was measured on what. No speed is asserted."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ranks import environment, start
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+TINY = ["--n", "3000,6000", "--trials", "2", "--project", "1000000,1024"]
+
+
+def bench(script, *words):
+    done = subprocess.run([sys.executable, SCRIPTS / script, *words], env=environment(), capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.splitlines()
+
+
+def first_words(lines):
+    return [line.split()[0] for line in lines if line and not line.startswith(" ")]
+
+
+def test_the_plan_is_measured_beside_the_authors_way_and_projected():
+    lines = bench("bench_selection.py", *TINY, "--ranks", "1,2")
+    assert first_words(lines)[:5] == ["result:", "hardware:", "versions:", "trials:", "data:"]
+    measured = [line.split() for line in lines if line.lstrip().startswith(("3,000 ", "6,000 "))]
+    assert [row[:2] for row in measured] == [["3,000", "1"], ["6,000", "1"], ["3,000", "2"], ["6,000", "2"]]
+    assert {row[8] for row in measured if row[0] == "3,000"} == {f"{3 * 8 * 3000:,}"}
+    assert any("1,000,000 samples on 1,024 ranks" in line for line in lines)
+
+
+def test_every_method_that_plans_an_epoch_can_be_measured():
+    lines = bench("bench_selection.py", "--methods", "all", "--n", "2000", "--trials", "2", "--ranks", "2")
+    rows = {line.split()[0]: line.split() for line in lines if line}
+    assert int(rows["infobatch"][2].replace(",", "")) > 0
+    assert {"kakurenbo", "everything", "rank", "static"} <= rows.keys()
+
+
+def test_under_a_starter_it_measures_on_those_ranks():
+    done = start(2, SCRIPTS / "bench_selection.py", *TINY)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "on 2 ranks" in done.stdout.splitlines()[0]
+
+
+def test_a_method_that_nobody_knows_is_named():
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / "bench_selection.py", "--methods", "kakurenbi"], env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "kakurenbi" in done.stderr
+
+
+def test_the_driver_is_measured_beside_a_bare_loop_and_its_ideal():
+    lines = bench("bench_epoch.py", "--widths", "4,4", "--trials", "2", "--threads", "1")
+    assert first_words(lines)[:5] == ["result:", "hardware:", "versions:", "trials:", "network:"]
+    assert any("backward / forward" in line for line in lines)
+    assert sum("wanted: choose larger --widths" in line for line in lines) == 2
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    from bench_selection import Counted
+
+    from kakurenbo_hpc.world.comm import Serial
+
+    return Counted(Serial())
+
+
+def test_what_a_rank_hands_to_mpi_is_counted(counted):
+    counted.sum(np.zeros(2048, np.int64))
+    counted.max(np.zeros(1))
+    assert (counted.sent, counted.messages) == (2048 * 8 + 8, 2)
+    assert counted.size == 1
+
+
+def test_what_stays_on_a_rank_is_not_counted_as_sent(counted):
+    counted.alltoallv([np.zeros(100)])
+    assert counted.sent == 8  # the count alone
