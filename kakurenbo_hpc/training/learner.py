@@ -63,7 +63,7 @@ class Learner:
         start, span: where on the schedule the epoch begins and how much of it it covers, in epochs; its own if not given.
         """
         self._epoch, self._lr_scale = number, lr_scale
-        self._start, self._span = number if start is None else start, span
+        self._start, self._span = float(number if start is None else start), float(span)
         self.lr = self._schedule.set(self._start, lr_scale)
         self.model.train()
 

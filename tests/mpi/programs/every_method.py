@@ -1,0 +1,71 @@
+"""Runs every method of the table from a job, in variants, on these ranks; then resumes each from its last checkpoint but one.
+
+Argument: a folder for the run directories.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.job import read_job
+from kakurenbo_hpc.places import find_job
+from kakurenbo_hpc.run import run
+from kakurenbo_hpc.score import score
+from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.world.world import open_comm
+
+VARIANTS = {
+    "kakurenbo": ["", "refresh_mode=train drop_top=0.02 lr_fraction=ceiling"],
+    "infobatch": ["", "exact_share=true prune=above"],
+    "iswr": ["", "scores=lagging reweight=true"],
+    "sample_importance": ["", "level=class unbiased=true", "metric=grad_norm online=epoch weights_pass=fresh pretrain_epochs=0"],
+    "ucb": ["every=1"],
+    "epsilon_greedy": ["every=1"],
+    "selective_backprop": [
+        "",
+        "stale=2 prime_epochs=1 lr_clock=backward",
+        "reuse_forward=true selection_batch=120 history_scope=global",
+        "calculator=random selection_precision=bf16",
+    ],
+    "kath18": ["", "score=loss reweight=false presample=2"],
+}
+EPOCHS = 4
+folder = Path(sys.argv[1])
+comm = open_comm()
+
+
+def job(method: str, options: str):
+    sets = [f"training.epochs={EPOCHS}", "record.checkpoint_every=1", f"selection={{method: {method}}}", "record.ledger=true"]
+    sets += [f"selection.{option}" for option in options.split()]
+    if method == "static":
+        sets.append(f"selection.scores={folder / 'scores.h5'}")
+    return read_job(find_job("digits_everything"), sets, DATA, METHODS)
+
+
+def lines(directory: Path) -> list[dict]:
+    told = [json.loads(text) for text in (directory / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in told]
+
+
+score("random", job("everything", ""), folder / "scores.h5", comm)
+for method in METHODS:
+    for number, options in enumerate(VARIANTS.get(method, [""])):
+        directory, again = folder / f"{method}_{number}", folder / f"{method}_{number}_resumed"
+        assert run(job(method, options), directory, comm) == 0
+        if comm.rank == 0:
+            shutil.copytree(directory, again)
+            shutil.rmtree(again / "checkpoints" / f"epoch_{EPOCHS - 1:04d}")
+        comm.barrier()
+        assert run(job(method, options), again, comm, resume=True) == 0
+        if comm.rank == 0:
+            before, after = (
+                torch.load(d / "checkpoints" / f"epoch_{EPOCHS - 1:04d}" / "learner.pt", weights_only=True) for d in (directory, again)
+            )
+            assert all(torch.equal(before["model"][name], after["model"][name]) for name in before["model"]), (method, options)
+            assert lines(directory) == lines(again), (method, options)
+            print("ran", method, options, lines(directory)[-1]["val_accuracy"], flush=True)
+comm.close()
