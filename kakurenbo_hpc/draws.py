@@ -25,9 +25,10 @@ def bits(stream: int, ids: np.ndarray, copy: np.ndarray | int = 0) -> np.ndarray
     x *= _GOLDEN
     x += np.uint64(stream)
     _mix(x)
-    if not np.isscalar(copy) or copy:
-        x ^= np.asarray(copy, np.uint64) * _M1
-        _mix(x)
+    if np.any(copy):  # the first copy of a sample draws as if it were the only one
+        again = x ^ np.asarray(copy, np.uint64) * _M1
+        _mix(again)
+        x = np.where(copy, again, x)
     return x
 
 

@@ -293,7 +293,11 @@ class _Order(NamedTuple):
 def _ticks(
     weight: np.ndarray, ids: np.ndarray, horizon: float, epoch: Epoch, purpose: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (row, tick, time) of all ticks up to the horizon: clock i's gaps are -log(u) / weight[i]."""
+    """Return (row, tick, time) of all ticks up to the horizon: clock i's gaps are -log(u) / weight[i].
+
+    time is in units of a power of two near the horizon, so that it fits into float32 whatever the weights' scale is.
+    """
+    unit = int(np.frexp(horizon)[1])
     active = np.flatnonzero(weight > 0)
     time = np.zeros(len(active))
     first = 0
@@ -307,7 +311,7 @@ def _ticks(
         early, which = np.nonzero(at <= horizon)
         rows.append(active[early])
         ticks.append(tick[which])
-        times.append(at[early, which].astype(np.float32))
+        times.append(np.ldexp(at[early, which], -unit).astype(np.float32))
         going = at[:, -1] <= horizon
         active, time, first = active[going], at[going, -1], first + len(tick)
     return np.concatenate(rows), np.concatenate(ticks), np.concatenate(times)

@@ -25,7 +25,7 @@ def lines(run):
 def test_a_method_learns_from_a_job_by_name(folder, method):
     for run in folder.glob(f"{method}_[0-9]"):
         told = lines(run)
-        assert told[-1]["val_loss"] < told[0]["val_loss"]
+        assert max(line["val_accuracy"] for line in told) > 0.15, "ten classes"
         assert all(line["n_backward"] > 0 and line["steps"] > 0 for line in told)
 
 

@@ -1,0 +1,98 @@
+"""Selective-Backprop's choice, candidate batch by candidate batch, against Algorithms 1 and 2 of the paper done one by one."""
+
+import numpy as np
+import pytest
+
+from kakurenbo_hpc.batch import Candidates
+from kakurenbo_hpc.plan import Epoch
+from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.selection.everyone import Everyone
+from kakurenbo_hpc.world.comm import Serial
+from kakurenbo_hpc.world.threads import run_in_threads
+
+EPOCH = Epoch(3, 10, seed=5)
+
+
+def method(**options):
+    return METHODS["selective_backprop"](method="selective_backprop", **options)
+
+
+def candidates(loss, first=0):
+    loss = np.asarray(loss, np.float32)
+    return Candidates(np.arange(first, first + len(loss)), np.zeros(len(loss), np.int32), loss, {})
+
+
+def by_the_paper(batches, R, beta, coin):
+    """Algorithm 1's selection with Algorithm 2's probability: the batch's losses enter the history first."""
+    history, chosen = [], []
+    for batch in batches:
+        history = (history + list(batch))[-R:]
+        for i, loss in enumerate(batch):
+            percentile = sum(h <= loss for h in history) / len(history)
+            chosen.append(coin[len(chosen)] < percentile**beta)
+    return chosen
+
+
+@pytest.mark.parametrize(("R", "beta"), [(1024, 2.0), (7, 1.0), (50, 0.0), (20, 5.5)])
+def test_the_choice_is_the_papers(R, beta):
+    rng = np.random.default_rng(R)
+    batches = [np.round(rng.exponential(size=n), 1).astype(np.float32) for n in (10, 10, 3, 10, 1, 30)]
+    sb, memory, got, first = method(history=R, beta=beta), None, [], 0
+    memory = sb.first_memory()
+    for batch in batches:
+        choice, memory = sb.thin(EPOCH, candidates(batch, first), memory, Everyone(Serial()))
+        marks = np.zeros(len(batch), bool)
+        marks[choice.rows] = True
+        assert (choice.weight == 1).all(), "nothing is reweighted"
+        got += marks.tolist()
+        first += len(batch)
+    coin = EPOCH.uniform(np.arange(first), "selective_backprop")
+    assert got == by_the_paper(batches, R, beta, coin)
+
+
+@pytest.mark.parametrize("calculator", ["loss", "random"])
+@pytest.mark.parametrize("selectivity", [0.25, 0.33, 0.5])
+def test_selectivity_is_the_expected_share(selectivity, calculator):
+    rng = np.random.default_rng(1)
+    sb = method(selectivity=selectivity, calculator=calculator)
+    memory, n = sb.first_memory(), 0
+    for first in range(0, 40_000, 100):
+        choice, memory = sb.thin(EPOCH, candidates(rng.exponential(size=100), first), memory, Everyone(Serial()))
+        n += len(choice.rows)
+    assert n / 40_000 == pytest.approx(selectivity, abs=0.012)
+
+
+def test_a_random_calculator_does_not_look_at_the_loss():
+    sb = method(calculator="random")
+    memory, everyone = sb.first_memory(), Everyone(Serial())
+    one, _ = sb.thin(EPOCH, candidates(np.arange(100)), memory, everyone)
+    other, _ = sb.thin(EPOCH, candidates(-np.arange(100)), memory, everyone)
+    assert (one.rows == other.rows).all()
+
+
+def test_a_global_history_is_the_same_on_all_ranks_and_a_ranks_own_is_not():
+    def histories(scope):
+        def work(comm):
+            sb = method(history_scope=scope, history=8)
+            _, memory = sb.thin(EPOCH, candidates([comm.rank] * 3, 3 * comm.rank), sb.first_memory(), Everyone(comm))
+            return memory["history"].tolist()
+
+        return run_in_threads(3, work)
+
+    assert histories("global") == [[0, 0, 1, 1, 1, 2, 2, 2]] * 3
+    assert histories("rank") == [[0, 0, 0], [1, 1, 1], [2, 2, 2]]
+
+
+def test_a_nan_is_a_candidate_like_the_largest_loss_and_changes_no_other_choice():
+    sb, everyone = method(beta=1.0), Everyone(Serial())
+    loss = np.linspace(0, 1, 50)
+    with_nan, with_inf = loss.copy(), loss.copy()
+    with_nan[7], with_inf[7] = np.nan, np.inf
+    one, _ = sb.thin(EPOCH, candidates(with_nan), sb.first_memory(), everyone)
+    other, _ = sb.thin(EPOCH, candidates(with_inf), sb.first_memory(), everyone)
+    assert (one.rows == other.rows).all() and 7 in one.rows
+
+
+def test_selection_passes_come_every_nth_epoch_after_the_prime_ones():
+    sb = method(stale=3, prime_epochs=2)
+    assert [sb.thins(Epoch(e, 9, 0)) for e in range(9)] == [False, False, True, False, False, True, False, False, True]
