@@ -36,6 +36,19 @@ def _file_name(value: str) -> str:
     return value
 
 
+def _plain(value: Any, inside: tuple = ()) -> Any:
+    """Check that job.yaml can say it: mappings with names, lists, words, finite numbers."""
+    if isinstance(value, dict | list) and len(inside) < 20 and not any(value is outer for outer in inside):
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
+            _plain(part, (*inside, value))
+        good = isinstance(value, list) or all(isinstance(name, str) for name in value)
+    else:
+        good = value is None or isinstance(value, bool | str) or (isinstance(value, int | float) and abs(value) < 1e308)
+    if not good:
+        raise ValueError(f"{_found(value)} stands there, but only mappings with names, lists, words and finite numbers may")
+    return value
+
+
 Fraction = Annotated[float, AfterValidator(_below_one)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -53,7 +66,7 @@ class Model(Options):
     """name: a small network of ours, or any of timm's or torchvision's. options: passed on to its constructor."""
 
     name: str
-    options: dict[str, Any] = {}
+    options: Annotated[dict[str, Any], AfterValidator(_plain)] = {}
 
 
 class Training(Options):
@@ -191,15 +204,13 @@ def read_yaml(path: str | Path) -> dict:
         raise JobError(f"{path}: no such file" + (f"; did you mean {Path(path).with_name(near[0])}?" if near else "")) from None
     except (OSError, UnicodeDecodeError) as problem:
         reason = os.strerror(problem.errno) if isinstance(problem, OSError) and problem.errno else "not UTF-8 text"
-        raise JobError(f"{path}: cannot be read ({reason}); check its permissions and encoding") from None
+        raise JobError(f"{path}: cannot be read ({reason}); give a YAML file") from None
     try:
-        values = yaml.load(text, _Loader)
-    except RecursionError:
-        raise JobError(f"{path}: nested too deeply; flatten it") from None
-    except (yaml.YAMLError, ValueError) as problem:
+        values = _load(text)
+    except yaml.YAMLError as problem:
         raise JobError(f"{path}: not valid YAML ({' '.join(str(problem).split())})") from None
     if not isinstance(values, dict):
-        raise JobError(f"{path}: found {_found(values)}, but a mapping of keys to values is needed")
+        raise JobError(f"{path}: found {_found(values)}, but a mapping of sections is needed")
     return values
 
 
@@ -215,14 +226,26 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML in which 1e-3 is a number, as in YAML 1.2, and a key given twice is an error."""
 
     def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(k, deep=True) for k, _ in node.value if k.tag != "tag:yaml.org,2002:merge"]
-        for i, k in enumerate(keys):
-            if k in keys[:i]:
-                raise yaml.YAMLError(f"key {k} stands twice, line {node.value[i][0].start_mark.line + 1}; keep one")
+        if isinstance(node, yaml.MappingNode):
+            nodes = [k for k, _ in node.value if k.tag != "tag:yaml.org,2002:merge"]
+            keys = [self.construct_object(k, deep=True) for k in nodes]
+            for i, k in enumerate(keys):
+                if k in keys[:i]:
+                    raise yaml.YAMLError(f"key {k} stands twice, line {nodes[i].start_mark.line + 1}; keep one")
         return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+
+
+def _load(text: str) -> Any:
+    """Return what the YAML text says. Raises YAMLError, whatever PyYAML's constructors stumble over."""
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except (AttributeError, LookupError, TypeError, ValueError) as problem:  # !!int '' is an IndexError, for example
+        raise yaml.YAMLError(str(problem)) from None
 
 
 def _set(values: dict, override: str) -> None:
@@ -230,8 +253,8 @@ def _set(values: dict, override: str) -> None:
     if not equals or not all(name.split(".")):
         raise JobError(f"--set {override}: not of the form section.key=value; for example --set training.epochs=5")
     try:
-        value = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        value = _load(text)
+    except yaml.YAMLError:
         raise JobError(f"--set {override}: the value is not valid YAML; quote it") from None
     *sections, last = name.split(".")
     for section in sections:
@@ -250,7 +273,7 @@ def _pick(values: dict, where: str, section: str, tag: str, table: Table) -> Opt
     if name is None:
         raise JobError(f"{where}: {section}.{tag} is missing; {nearest('', table)}")
     if not isinstance(name, str) or name not in table:
-        raise JobError(f"{where}: {section}.{tag} is {name!r}, which nobody knows; {nearest(str(name), table)}")
+        raise JobError(f"{where}: {section}.{tag} is {_found(name)}, which nobody knows; {nearest(_found(name), table)}")
     model = table[name]
     for key in options:
         if key not in model.model_fields:
@@ -261,9 +284,11 @@ def _pick(values: dict, where: str, section: str, tag: str, table: Table) -> Opt
 
 
 def _sentence(error: dict, model: type[Options], prefix: str) -> str:
-    loc = [str(part) for part in error["loc"] if part not in ("float", "int", "str", "none")]
+    unknown = error["type"] in ("extra_forbidden", "invalid_key")
+    # Pydantic names the member of a union that failed; but an unknown key may be called float as well.
+    loc = [str(part) for part in error["loc"] if unknown or part not in ("float", "int", "str", "none")]
     name = (prefix + ".".join(loc)).rstrip(".")
-    if error["type"] == "extra_forbidden":
+    if unknown:
         for part in loc[:-1]:
             model = model.model_fields[part].annotation
         return f"{name} is no key that is known; {nearest(loc[-1], model.model_fields)}"
@@ -279,5 +304,8 @@ def _sentence(error: dict, model: type[Options], prefix: str) -> str:
 
 
 def _found(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        text = "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."

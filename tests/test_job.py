@@ -53,7 +53,12 @@ LONGEST = {
         "decay_epochs": 2.4,
         "milestones": [30.0, 60.0, 80.0],
         "decay_rate": 0.97,
+        "criterion": "cross_entropy",
+        "focal_gamma": 1.5,
+        "class_weights": [1.0, 0.5],
         "label_smoothing": 0.1,
+        "mixup": 0.0,  # only with the method that trains everything
+        "cutmix": 0.0,
         "precision": "bf16",
         "sync_batchnorm": True,
     },
@@ -72,7 +77,7 @@ LONGEST = {
         "refresh_mode": "train",
         "refresh_augment": False,
     },
-    "record": {"ledger": True, "checkpoint_every": 5, "keep": 1},
+    "record": {"ledger": True, "weights_at": [10], "checkpoint_every": 5, "keep": 1},
 }
 
 
@@ -423,3 +428,16 @@ def test_no_override_raises_anything_but_a_job_error(tmp_path_factory, text, val
     path.write_text(yaml.safe_dump(SHORTEST), encoding="utf-8")
     for override in (text, f"training.lr={text}", f"{text}={value!r}", f"model.options.{text}={text}"):
         answer(lambda: read(path, override))
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_mixing_two_samples_and_choosing_by_the_loss_is_an_error(name):
+    assert check(job(training={name: 0.2})).training
+    message = complaint(job(training={name: 0.2}, selection={"method": "infobatch"}))
+    assert message.startswith(f"job.yaml: training.{name} is 0.2 with selection.method infobatch")
+    assert "belongs to two samples" in message
+
+
+@pytest.mark.parametrize("smooth", ["label_smoothing", "mixup"])
+def test_focal_loss_has_hard_targets(smooth):
+    assert "criterion is focal" in complaint(job(training={"criterion": "focal", smooth: 0.1}))

@@ -20,9 +20,9 @@ _STARTERS = [
     ("torchrun", "TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"),
     ("Open MPI's mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("MVAPICH's mpiexec", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
-    ("srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
     ("a PMI mpiexec (MPICH, Intel)", "PMI_RANK", "PMI_RANK", "PMI_SIZE"),
     ("PALS mpiexec", "PALS_RANKID", "PALS_RANKID", "PALS_NRANKS"),
+    ("srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
 ]
 
 
@@ -33,8 +33,8 @@ def started_by(environ: Mapping[str, str]) -> Started | None:
     """
     for starter, mark, rank, size in _STARTERS:
         if mark in environ and rank in environ and size in environ:
-            # The batch shell itself is a step of one task without a connection to srun.
-            if starter == "srun" and "SLURM_SRUN_COMM_HOST" not in environ:
+            # The batch shell itself is a step of one task without a connection to srun; salloc's shell is one with it.
+            if starter == "srun" and ("SLURM_SRUN_COMM_HOST" not in environ or environ.get("SLURM_STEP_ID") == "4294967290"):
                 continue
             return Started(starter, int(environ[rank]), int(environ[size]))
     return None
