@@ -50,7 +50,7 @@ def set_up(job: Job, world: World, method: Method) -> tuple[Stages, Data]:
     comm, everyone = world.comm, Everyone(world.comm)
     data = comm.agreed(lambda: job.data.open(job.seed))
     everyone.agree((data.fingerprint, len(data.train)), "the data set")
-    global_batch = comm.agreed(lambda: _fitting_batch(job, data, world))
+    global_batch = comm.agreed(lambda: fitting_batch(job, len(data.train), world.size))
     observed = [name for name in method.columns if name in OBSERVED]
     learner = comm.agreed(lambda: Learner(job.training, job.model, world, data.n_classes, data.shape, job.seed, observed))
     stages = Stages(
@@ -139,12 +139,12 @@ def _write_weights(directory: Path, epoch: Epoch, ledger: Ledger, job: Job, worl
     write_scores(path, about, ledger.extra["importance"], world.comm, ledger.extra.get("label"))
 
 
-def _fitting_batch(job: Job, data: Data, world: World) -> int:
-    """Return the global batch. Raises a UserError if data, batch and ranks do not fit together."""
-    if world.size > len(data.train):
-        raise DataError(f"{job.data.name} has {len(data.train)} samples for {world.size} ranks; use at most one rank a sample")
+def fitting_batch(job: Job, n: int, n_ranks: int) -> int:
+    """Return the global batch. Raises a UserError if n samples, batch and ranks do not fit together."""
+    if n_ranks > n:
+        raise DataError(f"{job.data.name} has {n} samples for {n_ranks} ranks; use at most one rank a sample")
     try:
-        return job.training.batch(world.size)
+        return job.training.batch(n_ranks)
     except ValueError as problem:
         raise JobError(f"{problem}") from None
 

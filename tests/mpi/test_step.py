@@ -19,3 +19,10 @@ def test_a_step_equals_the_serial_double_precision_step(ranks, entries, accumula
     done = start(ranks, PROGRAMS / "one_step.py", entries, accumulate, precision)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "the same step" in done.stdout
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_batchnorm_statistics_are_the_mean_of_all_ranks(ranks):
+    done = start(ranks, PROGRAMS / "batchnorm.py")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "statistics are the mean" in done.stdout

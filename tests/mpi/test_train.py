@@ -7,9 +7,15 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from oracle import kakurenbo
 from ranks import train
+
+from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.data.source import Request
+from kakurenbo_hpc.job import Model
+from kakurenbo_hpc.training.models import build_model
 
 EPOCHS = 4
 JOB = ("digits_kakurenbo", "--set", f"training.epochs={EPOCHS}")
@@ -99,6 +105,28 @@ def test_a_run_directory_holds_what_is_promised(runs):
     assert yaml.safe_load((run / "job.yaml").read_text())["training"]["global_batch"] == 60
     assert len(list((run / "checkpoints").iterdir())) == 2
     assert set(ledger(run, 1)) == {"id", "loss", "correct", "confidence", "seen_epoch", "train", "weight", "refresh"}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_validation_sample_is_evaluated_once(runs, name):
+    for line in lines(runs / name):
+        n_right = line["val_accuracy"] * 360
+        assert n_right == pytest.approx(round(n_right), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["mpirun1", "mpirun3"])
+def test_the_refresh_tells_what_the_trained_network_makes_of_the_same_augmented_sample(runs, name):
+    epoch = EPOCHS - 2  # its checkpoint is still there, and its refresh stands in the next epoch's ledger
+    hidden = np.flatnonzero(ledger(runs / name, epoch)["refresh"])
+    model = build_model(Model(name="small_cnn"), 10, (1, 8, 8), seed=0).eval()
+    model.load_state_dict(parameters(runs / name, epoch))
+    source = DATA["digits"](name="digits").open(seed=1).train
+    input, target = source.__getitems__(Request(hidden, np.zeros(len(hidden), np.int32), epoch, augment=True))
+    with torch.no_grad():
+        want = F.cross_entropy(model(input), target, reduction="none").numpy()
+    after = ledger(runs / name, epoch + 1)
+    assert len(hidden) > 100 and (after["seen_epoch"] == epoch).all()
+    np.testing.assert_allclose(after["loss"][hidden], want, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["mpirun1", "mpirun3", "torchrun2"])
