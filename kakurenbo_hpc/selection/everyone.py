@@ -12,11 +12,12 @@ import numpy as np
 
 from ..plan import Epoch
 from ..world.comm import Comm
+from .clocks import ticks
+from .floats import INF_KEY, PIECE, join, keys_of, mantissas, mantissas_by_exponent, values_of
+from .sorting import places
 
 _DIGIT = 11  # bits decided by one allreduce: 2048 counts, 16 KB
 _BINS = 1 << _DIGIT
-_PIECE = 1 << 16  # rows handled at a time: temporaries stay in the cache, and float64 sums of mantissas stay exact
-_INF_KEY = np.uint32(0xFF800000)  # the key of +inf, and of NaN
 _OUT = np.uint32(0xFFFFFFFF)  # the key of a row that may not be marked: above all others, alone in the last bin
 
 
@@ -62,7 +63,7 @@ class Everyone:
         if not 1 <= k <= first.sum():
             raise ValueError(f"k is {k}, but there are {first.sum()} rows")
         key, id_ = self._kth(keys, ids, k, first)
-        return float(_values_of(np.array([key], np.uint32))[0]), id_
+        return float(values_of(np.array([key], np.uint32))[0]), id_
 
     def smallest(
         self, value: np.ndarray, fraction: float, ids: np.ndarray, among: np.ndarray | None = None
@@ -96,7 +97,7 @@ class Everyone:
         total = self.sum(weight).value
         horizon = (n + 6 * np.sqrt(n) + 6) / total
         while True:
-            row, tick, time = _ticks(weight, ids, horizon, epoch, purpose)
+            row, tick, time = ticks(weight, ids, horizon, epoch, purpose)
             if self.count(np.ones(len(row), bool))[0] >= n:
                 break
             horizon *= 2  # about once in a billion epochs
@@ -118,8 +119,8 @@ class Everyone:
         if value.dtype != np.float32:
             total, n = self._comm.sum(np.array([value.sum(dtype=np.int64), len(value)]))
             return Sum(float(total), int(n))
-        sums = self._comm.sum(_mantissas_by_exponent(value))
-        return Sum(_join(sums[:-1]), int(sums[-1]))
+        sums = self._comm.sum(mantissas_by_exponent(value))
+        return Sum(join(sums[:-1]), int(sums[-1]))
 
     def count(self, *masks: np.ndarray) -> list[int]:
         """Return, for each (S,) bool mask, how many rows of all ranks it marks. One allreduce."""
@@ -141,20 +142,20 @@ class Everyone:
         low, high = (int(end) for end in self._comm.max(np.array(ends)) * [-1, 1])
         width = max(1, high - low + 1)
         sums = np.zeros(n_classes * width, np.int64)
-        for start in range(0, len(raw), _PIECE):
-            part = slice(start, start + _PIECE)
-            mantissa = np.copysign(_mantissas(raw[part]), raw[part].view(np.float32))
+        for start in range(0, len(raw), PIECE):
+            part = slice(start, start + PIECE)
+            mantissa = np.copysign(mantissas(raw[part]), raw[part].view(np.float32))
             sums += np.bincount(label[part] * width + exponent[part] - low, mantissa, len(sums)).astype(np.int64)
-        return np.array([_join(row, low) for row in self._comm.sum(sums).reshape(n_classes, width)])
+        return np.array([join(row, low) for row in self._comm.sum(sums).reshape(n_classes, width)])
 
     def percentile(self, value: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """Return (S,) float64: for each row, the share of all rows, of all ranks, with a smaller value; NaN as +inf."""
-        order = self._sorted(keys_of(value), ids)
-        return order.first_of_ties / max(1, order.n)
+        found = places(keys_of(value), ids, self._comm)
+        return found.first_of_ties / max(1, found.n)
 
     def rank(self, value: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """Return (S,) int64: each row's place, from 0, in the order of (value, id) of all ranks; NaN as +inf."""
-        return self._sorted(keys_of(value), ids).place
+        return places(keys_of(value), ids, self._comm).place
 
     def histogram(self, value: np.ndarray) -> Histogram:
         """Return the distribution of the finite values, trimmed to where there are any. One allreduce of 2048 int64."""
@@ -164,7 +165,7 @@ class Everyone:
         if not len(used):
             return Histogram(np.zeros(0, np.float32), np.zeros(0, np.int64))
         bins = np.arange(used[0], used[-1] + 2, dtype=np.uint64) << np.uint64(32 - _DIGIT)
-        return Histogram(_values_of(np.minimum(bins, int(_INF_KEY)).astype(np.uint32)), counts[used[0] : used[-1] + 1])
+        return Histogram(values_of(np.minimum(bins, int(INF_KEY)).astype(np.uint32)), counts[used[0] : used[-1] + 1])
 
     def concatenated(self, value: np.ndarray) -> np.ndarray:
         """Return all ranks' values one after the other, on every rank. For small arrays, of a batch, not of a ledger."""
@@ -232,137 +233,8 @@ class Everyone:
         """Return the global histogram of one digit of the keys, of all rows or of those inside."""
         keys = keys if inside is None else keys[inside]
         counts = np.zeros(_BINS, np.int64)
-        for start in range(0, len(keys), _PIECE):
-            digits = keys[start : start + _PIECE] >> keys.dtype.type(shift)
+        for start in range(0, len(keys), PIECE):
+            digits = keys[start : start + PIECE] >> keys.dtype.type(shift)
             digits &= keys.dtype.type(_BINS - 1)
             counts += np.bincount(digits.astype(np.intp), minlength=_BINS)
         return self._comm.sum(counts)
-
-    def _sorted(self, keys: np.ndarray, ids: np.ndarray) -> _Order:
-        """Sort all rows by (key, id) over the ranks, and tell each row its place.
-
-        Sample sort with regular sampling (Shi and Schaeffer 1992): since (key, id) are distinct, no rank gets more than
-        about twice its share, whatever the keys are.
-        """
-        comm = self._comm
-        row = np.dtype([("key", np.uint32), ("id", np.int64), ("index", np.int64)])
-        mine = np.empty(len(keys), row)
-        by_key = np.lexsort((ids, keys))
-        mine["key"], mine["id"], mine["index"] = keys[by_key], ids[by_key], by_key
-        samples = mine[(np.arange(comm.size) * len(mine)) // comm.size] if len(mine) else mine
-        samples = np.concatenate(comm.gather(samples))
-        samples = samples[np.lexsort((samples["id"], samples["key"]))]
-        splitters = samples[(np.arange(1, comm.size) * len(samples)) // comm.size] if len(samples) else samples
-        ends = [_first_not_below(mine, s) for s in splitters] or [len(mine)] * (comm.size - 1)
-        sent = np.split(mine, ends)
-        got = comm.alltoallv(sent)
-        n_got = [len(part) for part in got]
-        rows = np.concatenate(got)
-        order = np.lexsort((rows["id"], rows["key"]))
-        start = int(comm.exscan(np.array([len(rows)]))[0])
-        place = np.empty(len(rows), np.int64)
-        place[order] = np.arange(start, start + len(rows))
-        ties = np.empty(len(rows), np.int64)
-        ties[order] = self._first_of_ties(rows["key"][order], start)
-        answer = np.rec.fromarrays([rows["index"], place, ties], names="index,place,ties").view(np.ndarray)
-        home = np.concatenate(comm.alltoallv(np.split(answer, np.cumsum(n_got)[:-1])))
-        result = _Order(np.empty(len(keys), np.int64), np.empty(len(keys), np.int64), int(comm.sum(np.array([len(keys)]))[0]))
-        result.place[home["index"]], result.first_of_ties[home["index"]] = home["place"], home["ties"]
-        return result
-
-    def _first_of_ties(self, keys: np.ndarray, start: int) -> np.ndarray:
-        """Return, for sorted keys that go on from rank to rank, the place where each key's run of equals begins."""
-        new = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
-        begins = np.maximum.accumulate(np.where(new, np.arange(start, start + len(keys)), 0)) if len(keys) else keys
-        ends = self._comm.gather((int(keys[0]), int(keys[-1]), int(begins[-1]), bool(new.sum() == 1)) if len(keys) else None)
-        carried: tuple[int, int] | None = None  # the last key before this rank, and where its run began
-        for first, last, began, single in (end for end in ends[: self._comm.rank] if end is not None):
-            if not (carried and single and carried[0] == first):
-                carried = last, began
-        if len(keys) and carried and carried[0] == keys[0]:
-            begins = np.where(keys == keys[0], carried[1], begins)
-        return begins
-
-
-class _Order(NamedTuple):
-    place: np.ndarray
-    first_of_ties: np.ndarray
-    n: int
-
-
-def _ticks(
-    weight: np.ndarray, ids: np.ndarray, horizon: float, epoch: Epoch, purpose: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (row, tick, time) of all ticks up to the horizon: clock i's gaps are -log(u) / weight[i].
-
-    time is in units of a power of two near the horizon, so that it fits into float32 whatever the weights' scale is.
-    """
-    unit = int(np.frexp(horizon)[1])
-    active = np.flatnonzero(weight > 0)
-    time = np.zeros(len(active))
-    first = 0
-    rows, ticks, times = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
-    while len(active):
-        # Few clocks left means fast ones: look at many ticks of each at once.
-        tick = np.arange(first, first + max(1, _PIECE // len(active)))
-        u = 1 - epoch.uniform(np.repeat(ids[active], len(tick)), purpose, np.tile(tick, len(active)))
-        gaps = (-np.log(u)).reshape(len(active), -1) / weight[active, None].astype(np.float64)
-        at = time[:, None] + np.cumsum(gaps, axis=1)
-        early, which = np.nonzero(at <= horizon)
-        rows.append(active[early])
-        ticks.append(tick[which])
-        times.append(np.ldexp(at[early, which], -unit).astype(np.float32))
-        going = at[:, -1] <= horizon
-        active, time, first = active[going], at[going, -1], first + len(tick)
-    return np.concatenate(rows), np.concatenate(ticks), np.concatenate(times)
-
-
-def keys_of(value: np.ndarray) -> np.ndarray:
-    """Return (S,) uint32 keys in the order of the float32 values: -0 equals 0, and NaN equals +inf."""
-    value = np.asarray(value, np.float32)
-    keys = (value + np.float32(0)).view(np.uint32)  # -0 becomes 0
-    # Positive floats are ordered as integers are; of negative ones all bits turn over.
-    keys ^= (keys.view(np.int32) >> 31).view(np.uint32) | np.uint32(0x80000000)
-    keys[np.isnan(value)] = _INF_KEY
-    return keys
-
-
-def _values_of(keys: np.ndarray) -> np.ndarray:
-    positive = keys >> np.uint32(31) == 1
-    return np.where(positive, keys ^ np.uint32(0x80000000), ~keys).astype(np.uint32).view(np.float32)
-
-
-def _first_not_below(rows: np.ndarray, splitter: np.void) -> int:
-    """Return the first index of the sorted rows whose (key, id) is not below the splitter's."""
-    low, high = (np.searchsorted(rows["key"], splitter["key"], side=side) for side in ("left", "right"))
-    return int(low + np.searchsorted(rows["id"][low:high], splitter["id"]))
-
-
-def _mantissas_by_exponent(value: np.ndarray) -> np.ndarray:
-    """Return (256,) int64: the sums of mantissas for exponents 0 to 254, and the number of finite values."""
-    cells = np.zeros(512, np.int64)  # sign and exponent
-    n_special = 0
-    for start in range(0, len(value), _PIECE):
-        raw = np.ascontiguousarray(value[start : start + _PIECE]).view(np.uint32)
-        cell = (raw >> np.uint32(23)).astype(np.intp)
-        cells += np.bincount(cell, _mantissas(raw), 512).astype(np.int64)
-        n_special += np.count_nonzero(cell & 255 == 255)
-    return np.append(cells[:255] - cells[256:511], len(value) - n_special)
-
-
-def _mantissas(raw: np.ndarray) -> np.ndarray:
-    """Return (S,) float64, the integer mantissas below 2**24 of float32 bits, without sign."""
-    mantissa = (raw & np.uint32(0x7FFFFF)).astype(np.float64)
-    mantissa += 0x800000
-    subnormal = raw & np.uint32(0x7F800000) == 0
-    if subnormal.any():
-        mantissa[subnormal] -= 0x800000
-    return mantissa
-
-
-def _join(sums: np.ndarray, first_exponent: int = 0) -> float:
-    """Return the float64 nearest to the sum of sums[e] x 2**(e + first_exponent - 150), subnormals (e = 0) as e = 1."""
-    total = 0
-    for exponent, mantissas in enumerate(sums.tolist(), first_exponent):
-        total += mantissas << (max(exponent, 1) - 1)
-    return total / (1 << 149)  # Python divides integers with a single rounding

@@ -1,0 +1,53 @@
+"""Float32 values as integers: keys in the same order, and mantissas, which add without rounding."""
+
+from __future__ import annotations
+
+import numpy as np
+
+PIECE = 1 << 16  # rows handled at a time: temporaries stay in the cache, and float64 sums of mantissas stay exact
+INF_KEY = np.uint32(0xFF800000)  # the key of +inf, and of NaN
+
+
+def keys_of(value: np.ndarray) -> np.ndarray:
+    """Return (S,) uint32 keys in the order of the float32 values: -0 equals 0, and NaN equals +inf."""
+    value = np.asarray(value, np.float32)
+    keys = (value + np.float32(0)).view(np.uint32)  # -0 becomes 0
+    # Positive floats are ordered as integers are; of negative ones all bits turn over.
+    keys ^= (keys.view(np.int32) >> 31).view(np.uint32) | np.uint32(0x80000000)
+    keys[np.isnan(value)] = INF_KEY
+    return keys
+
+
+def values_of(keys: np.ndarray) -> np.ndarray:
+    positive = keys >> np.uint32(31) == 1
+    return np.where(positive, keys ^ np.uint32(0x80000000), ~keys).astype(np.uint32).view(np.float32)
+
+
+def mantissas_by_exponent(value: np.ndarray) -> np.ndarray:
+    """Return (256,) int64: the sums of mantissas for exponents 0 to 254, and the number of finite values."""
+    cells = np.zeros(512, np.int64)  # sign and exponent
+    n_special = 0
+    for start in range(0, len(value), PIECE):
+        raw = np.ascontiguousarray(value[start : start + PIECE]).view(np.uint32)
+        cell = (raw >> np.uint32(23)).astype(np.intp)
+        cells += np.bincount(cell, mantissas(raw), 512).astype(np.int64)
+        n_special += np.count_nonzero(cell & 255 == 255)
+    return np.append(cells[:255] - cells[256:511], len(value) - n_special)
+
+
+def mantissas(raw: np.ndarray) -> np.ndarray:
+    """Return (S,) float64, the integer mantissas below 2**24 of float32 bits, without sign."""
+    mantissa = (raw & np.uint32(0x7FFFFF)).astype(np.float64)
+    mantissa += 0x800000
+    subnormal = raw & np.uint32(0x7F800000) == 0
+    if subnormal.any():
+        mantissa[subnormal] -= 0x800000
+    return mantissa
+
+
+def join(sums: np.ndarray, first_exponent: int = 0) -> float:
+    """Return the float64 nearest to the sum of sums[e] x 2**(e + first_exponent - 150), subnormals (e = 0) as e = 1."""
+    total = 0
+    for exponent, mantissas in enumerate(sums.tolist(), first_exponent):
+        total += mantissas << (max(exponent, 1) - 1)
+    return total / (1 << 149)  # Python divides integers with a single rounding
