@@ -9,7 +9,7 @@ import numpy as np
 from .batch import Memory
 from .ledger import Ledger
 from .order.deal import Turns
-from .passes import Stages, Trained, deal_turns, evaluate, look, sift, train
+from .passes import Stages, Trained, deal_turns, evaluate, look, sift, train, train_by_steps
 from .plan import Epoch, Plan
 from .record.clock import Clock
 from .selection.batch_level import BatchMethod
@@ -38,7 +38,8 @@ def run_epoch(epoch: Epoch, ledger: Ledger, memory: Memory, stages: Stages, cloc
         turns = deal_turns(plan.train, epoch, ledger, s, plan.weight, thins)
 
     with clock("train"):
-        after, memory, trained = (sift if thins else train)(epoch, plan, turns, ledger, memory, s)
+        way = sift if thins else train_by_steps if s.method.draws_each_step(epoch) else train
+        after, memory, trained = way(epoch, plan, turns, ledger, memory, s)
         s.learner.average_statistics()
 
     with clock("refresh"):

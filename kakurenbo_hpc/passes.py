@@ -1,8 +1,8 @@
-"""The ways in which an epoch goes over samples: train, sift, look, evaluate. Each is dealt to all ranks and noted at home."""
+"""The ways in which an epoch goes over samples: train, train by steps, sift, look, evaluate. Each is dealt to all ranks and noted at home."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -64,9 +64,32 @@ def train(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory
     notes = book.notes()
     ledger = ledger.observed(send_home(notes, s.homes, s.world.comm), epoch.number)
     if isinstance(s.method, BatchMethod):
-        memory = {**s.method.primed(notes.loss, memory), "trained": memory["trained"] + turns.n}
+        memory = {**s.method.trained(epoch, notes.loss, memory), "trained": memory["trained"] + turns.n}
     (n_hidden,) = s.everyone.count(plan.train == 0)
     return ledger, memory, Trained(notes.loss, n_hidden, turns.n, turns.n, turns.steps)
+
+
+def train_by_steps(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory, s: Stages) -> tuple[Ledger, Memory, Trained]:
+    """Train as many entries as the plan names, drawn step by step, each by what the step before has told."""
+    s.learner.begin_epoch(epoch.number, plan.lr_scale)
+    times, losses = np.zeros(len(ledger), np.int64), []
+    for step in s.progress.bar(range(turns.steps), turns.steps, "train"):
+        n = (step + 1) * turns.n // turns.steps - step * turns.n // turns.steps
+        one = s.method.plan_step(epoch, step, n, ledger, s.everyone)
+        dealt = deal_turns(one.train, epoch, ledger, s, one.weight)
+        # A sample drawn again is another copy, with draws of its own.
+        here = [
+            replace(turn, step=step, progress=(step + 0.5) / turns.steps, copy=turn.copy + step * s.global_batch) for turn in dealt
+        ]
+        book = NoteBook(_observed(s.method))
+        for batch in s.train(here, epoch.number, augment=True):
+            book.add(s.learner.step(batch))
+        notes = book.notes()
+        ledger = ledger.observed(send_home(notes, s.homes, s.world.comm), epoch.number)
+        times += one.train
+        losses.append(notes.loss)
+    (n_hidden,) = s.everyone.count(times == 0)
+    return ledger, memory, Trained(np.concatenate(losses), n_hidden, turns.n, turns.n, turns.steps)
 
 
 def sift(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory, s: Stages) -> tuple[Ledger, Memory, Trained]:

@@ -53,8 +53,8 @@ class BatchMethod(Method):
         """Return the size of a global candidate batch."""
         return global_batch
 
-    def primed(self, losses: np.ndarray, memory: Memory) -> Memory:
-        """Take note of an epoch at the start that trained everything: (k,) float32 losses of this rank, in order."""
+    def trained(self, epoch: Epoch, losses: np.ndarray, memory: Memory) -> Memory:
+        """Take note of an epoch without candidates: (k,) float32 losses of this rank's training passes, in order."""
         return memory
 
     @property

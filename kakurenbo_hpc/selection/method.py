@@ -70,6 +70,14 @@ class Method(Options):
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
         """Decide what this epoch does with the rows of this rank's ledger; the same for any split of the rows."""
 
+    def draws_each_step(self, epoch: Epoch) -> bool:
+        """Whether this epoch's samples are drawn step by step, each by what the step before has told."""
+        return False
+
+    def plan_step(self, epoch: Epoch, step: int, n: int, ledger: Ledger, everyone: Everyone) -> Plan:
+        """Decide which n entries, of all ranks together, one step of such an epoch trains."""
+        raise TypeError(f"{self.method} draws whole epochs")
+
     def remember(self, epoch: Epoch, ledger: Ledger) -> Mapping[str, np.ndarray]:
         """Return the columns that change once this epoch's notes stand in the ledger: name -> (S,).
 

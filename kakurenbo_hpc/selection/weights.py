@@ -20,16 +20,22 @@ def all_once(ledger: Ledger) -> Plan:
 
 
 def drawn(
-    weight: np.ndarray, epoch: Epoch, ledger: Ledger, everyone: Everyone, purpose: str, unbiased: bool = False
+    weight: np.ndarray,
+    epoch: Epoch,
+    ledger: Ledger,
+    everyone: Everyone,
+    purpose: str,
+    unbiased: bool = False,
+    n: int | None = None,
 ) -> Plan:
-    """Return a plan of N draws with replacement in proportion to weight, completed as ``complete`` says.
+    """Return a plan of n (or N) draws with replacement in proportion to weight, completed as ``complete`` says.
 
     weight: (S,) floats, not negative; what is not finite is not known. unbiased: train each draw with the inverse of its
     weight, so that the expected sum over the draws is the sum over all samples.
     """
     weight = complete(scaled(weight, everyone), everyone)
     return Plan(
-        train=everyone.draw(weight, ledger.n_total, ledger.id, epoch, purpose),
+        train=everyone.draw(weight, ledger.n_total if n is None else n, ledger.id, epoch, purpose),
         weight=inverse(weight, everyone) if unbiased else None,
         max_fraction=1.0,
     )

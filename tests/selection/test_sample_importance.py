@@ -131,9 +131,19 @@ def test_a_burn_in_beyond_the_run_is_a_warning():
         ({"pretrain_epochs": 0, "weights_from": ["a"], "level": "class"}, "nothing is known at first"),
         ({"weights_from": ["a"], "focus": "random"}, "weights_from and focus: random both give the weights; remove one"),
         ({"weights_from": ["a"], "online": "epoch"}, "online: epoch renews weights that weights_from or focus: random fixes"),
-        ({"online": "step"}, "selection.online is 'step', but must be 'none' or 'epoch'"),
+        ({"online": "always"}, "selection.online is 'always', but must be 'none', 'epoch' or 'step'"),
         ({"weights_from": [3]}, "selection.weights_from.0 is 3, but must be a string"),
     ],
 )
 def test_a_wrong_option_is_one_line(options, line):
     assert line in refusal("sample_importance", **options)
+
+
+def test_online_by_step_draws_each_step_by_what_is_known_then():
+    m = importance(pretrain_epochs=1, online="step", gamma=1.0)
+    epoch, everyone = Epoch(1, 9, 0), Everyone(Serial())
+    assert not m.draws_each_step(Epoch(0, 9, 0)) and m.draws_each_step(epoch)
+    rows = after(m, ledger(m, [1.0] * 4), 0, range(4), [1.0] * 4, probability=np.array([0.0, 1, 1, 1], np.float32))
+    assert m.plan_step(epoch, 0, 6, rows, everyone).train.tolist() == [6, 0, 0, 0], "only the first is not sure yet"
+    rows = noted(rows, 1, [0, 3], [1.0, 1.0], probability=np.array([1.0, 0], np.float32))
+    assert m.plan_step(epoch, 1, 6, rows, everyone).train.tolist() == [0, 0, 0, 6], "the step before has told otherwise"

@@ -96,3 +96,10 @@ def test_a_nan_is_a_candidate_like_the_largest_loss_and_changes_no_other_choice(
 def test_selection_passes_come_every_nth_epoch_after_the_prime_ones():
     sb = method(stale=3, prime_epochs=2)
     assert [sb.thins(Epoch(e, 9, 0)) for e in range(9)] == [False, False, True, False, False, True, False, False, True]
+
+
+def test_the_history_begins_with_the_last_losses_of_the_prime_epochs_and_takes_none_of_stale_ones():
+    sb = method(prime_epochs=1, stale=2, history=3)
+    memory = sb.trained(Epoch(0, 9, 0), np.arange(5, dtype=np.float32), sb.first_memory())
+    assert memory["history"].tolist() == [2, 3, 4]
+    assert sb.trained(Epoch(2, 9, 0), np.ones(5, np.float32), memory)["history"].tolist() == [2, 3, 4]

@@ -26,7 +26,8 @@ class SampleImportance(Method):
     focus: random puts a uniform draw in that place, fixed for the run. unbiased: weigh the loss by the inverse of w.
     weights_pass: lagging takes p from the last training pass, at the end of epoch E - 1, as the paper does; fresh from a
     forward pass over all samples before epoch E.
-    online: epoch renews the weights before every epoch from E on; none keeps them to the end of the run.
+    online: epoch renews the weights before every epoch from E on, step before every step, of the samples just trained
+    (the paper's Figure 20); none keeps them to the end of the run.
     weights_from: weights or score files of other runs, taken as they stand, several by their mean; gamma does not act on them.
 
     Our choices where the paper is silent: gamma acts on every metric; with a negative one 1 - p is at least 1e-6; a
@@ -42,7 +43,7 @@ class SampleImportance(Method):
     metric: Literal["probability", "loss", "el2n", "grad_norm"] = "probability"
     focus: Literal["importance", "random"] = "importance"
     unbiased: bool = False
-    online: Literal["none", "epoch"] = "none"
+    online: Literal["none", "epoch", "step"] = "none"
     weights_from: Paths = []
 
     @property
@@ -82,7 +83,7 @@ class SampleImportance(Method):
         return epoch.number == self.pretrain_epochs - (self.weights_pass == "lagging")
 
     def renews_before(self, number: int) -> bool:
-        return number == self.pretrain_epochs or (self.online == "epoch" and number > self.pretrain_epochs)
+        return number == self.pretrain_epochs or (self.online != "none" and number > self.pretrain_epochs)
 
     def renewed(self, ledger: Ledger) -> dict[str, np.ndarray]:
         """Return w, of what is known of the samples now; NaN where nothing is."""
@@ -97,8 +98,19 @@ class SampleImportance(Method):
             return np.maximum(difficulty, _TINY if self.gamma < 0 else 0) ** self.gamma
 
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
-        if epoch.number < self.pretrain_epochs:
-            return all_once(ledger)
+        if epoch.number < self.pretrain_epochs or self.online == "step":
+            return all_once(ledger)  # of step by step, the samples that may be drawn
+        return self.draws(epoch, ledger, everyone, "sample_importance", ledger.n_total)
+
+    def draws_each_step(self, epoch: Epoch) -> bool:
+        return self.online == "step" and epoch.number >= self.pretrain_epochs
+
+    def plan_step(self, epoch: Epoch, step: int, n: int, ledger: Ledger, everyone: Everyone) -> Plan:
+        if step:
+            ledger = ledger.with_columns(self.renewed(ledger))
+        return self.draws(epoch, ledger, everyone, f"sample_importance step {step}", n)
+
+    def draws(self, epoch: Epoch, ledger: Ledger, everyone: Everyone, purpose: str, n: int) -> Plan:
         if self.focus == "random":
             draw = Epoch(0, epoch.total, epoch.seed).uniform(ledger.id, "sample_importance_focus")
             weight = self.focused(draw)
@@ -106,7 +118,7 @@ class SampleImportance(Method):
             weight = ledger.extra["importance"]
         if self.level == "class":
             weight = of_class(scaled(weight, everyone), ledger.extra["label"], everyone)
-        return drawn(weight, epoch, ledger, everyone, "sample_importance", unbiased=self.unbiased)
+        return drawn(weight, epoch, ledger, everyone, purpose, unbiased=self.unbiased, n=n)
 
     def warnings(self, epochs: int) -> list[str]:
         if self.pretrain_epochs < epochs:
@@ -119,8 +131,8 @@ class SampleImportance(Method):
     def _consistent(self) -> "SampleImportance":
         if self.weights_from and self.focus == "random":
             raise ValueError("weights_from and focus: random both give the weights; remove one")
-        if self.online == "epoch" and not self.measures:
-            raise ValueError("online: epoch renews weights that weights_from or focus: random fixes; remove it")
+        if self.online != "none" and not self.measures:
+            raise ValueError(f"online: {self.online} renews weights that weights_from or focus: random fixes; remove it")
         if self.pretrain_epochs == 0 and self.weights_pass == "lagging" and self.needs_pass:
             raise ValueError("pretrain_epochs is 0, so nothing is known at first; set weights_pass: fresh, or pretrain_epochs: 1")
         return self

@@ -75,8 +75,9 @@ class SelectiveBackprop(Selectivity, BatchMethod):
     def first_memory(self) -> Memory:
         return {**super().first_memory(), "history": np.zeros(0, np.float32)}
 
-    def primed(self, losses: np.ndarray, memory: Memory) -> Memory:
-        return {**memory, "history": losses[-self.history :]}
+    def trained(self, epoch: Epoch, losses: np.ndarray, memory: Memory) -> Memory:
+        # A stale epoch's losses are of chosen samples only, and would make what is usual look easy.
+        return {**memory, "history": losses[-self.history :]} if epoch.number < self.prime_epochs else memory
 
     def candidates(self, global_batch: int) -> int:
         return self.selection_batch or global_batch

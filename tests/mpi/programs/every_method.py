@@ -22,7 +22,7 @@ VARIANTS = {
     "kakurenbo": ["", "refresh_mode=train drop_top=0.02 lr_fraction=ceiling"],
     "infobatch": ["", "exact_share=true prune=above"],
     "iswr": ["", "scores=lagging reweight=true"],
-    "sample_importance": ["", "level=class unbiased=true", "metric=grad_norm online=epoch weights_pass=fresh pretrain_epochs=0"],
+    "sample_importance": ["", "online=step", "level=class unbiased=true", "metric=grad_norm online=epoch weights_pass=fresh pretrain_epochs=0"],
     "ucb": ["every=1"],
     "epsilon_greedy": ["every=1"],
     "selective_backprop": [
