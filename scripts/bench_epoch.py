@@ -23,19 +23,16 @@ import torch.nn.functional as F
 from bench_common import LEAST_TRIALS, header, median, say, spread, verdict
 from torch.utils.data import DataLoader, TensorDataset
 
+from kakurenbo_hpc.batch import Candidates
 from kakurenbo_hpc.data import DATA
-from kakurenbo_hpc.data.loader import Loader
 from kakurenbo_hpc.data.source import Request, Source
 from kakurenbo_hpc.epoch import run_epoch
 from kakurenbo_hpc.job import Job, read_job
-from kakurenbo_hpc.ledger import Homes, Ledger
-from kakurenbo_hpc.passes import Stages
 from kakurenbo_hpc.plan import Epoch
 from kakurenbo_hpc.record.clock import Clock
-from kakurenbo_hpc.record.progress import Progress
+from kakurenbo_hpc.run import first_ledger, set_up
 from kakurenbo_hpc.selection import METHODS
 from kakurenbo_hpc.selection.everyone import Everyone
-from kakurenbo_hpc.training.learner import Learner
 from kakurenbo_hpc.training.models import build_model
 from kakurenbo_hpc.training.optim import build_optimizer
 from kakurenbo_hpc.world.comm import Serial
@@ -62,29 +59,16 @@ class Driver:
     """The package's epoch, set up as a run sets it up, on this rank alone."""
 
     def __init__(self, job: Job, world: World):
-        data = job.data.open(job.seed)
-        learner = Learner(job.training, job.model, world, data.n_classes, data.shape, job.seed, list(job.selection.columns))
-        learner.join(Gradients(world), data.shape)
-        homes = Homes(len(data.train), world.size)
-        self._job, self._epochs, self._memory = job, 0, {}  # only batch-level methods have one
-        self._ledger = Ledger.unseen(homes.n, *homes.rows(world.rank), job.selection.columns)
-        self._stages = Stages(
-            world=world,
-            everyone=Everyone(world.comm),
-            method=job.selection,
-            homes=homes,
-            train=Loader(data.train, job.data.workers, world.device),
-            validation=Loader(data.validation, job.data.workers, world.device),
-            learner=learner,
-            progress=Progress(world.rank, job.training.epochs),
-            global_batch=job.training.batch(world.size),
-            accumulate=job.training.accumulate,
-        )
+        self._stages, data = set_up(job, world, job.selection)
+        self._stages.learner.join(Gradients(world), data.shape)
+        self._ledger, self._memory = first_ledger(self._stages, data)
+        self._job, self._epochs = job, 0
 
     def epoch(self) -> Took:
         clock = Clock(self._stages.world.device)
         epoch = Epoch(self._epochs, self._job.training.epochs, self._job.seed)
-        self._ledger, self._memory, _, line = run_epoch(epoch, self._ledger, self._memory, self._stages, clock)
+        outcome = run_epoch(epoch, self._ledger, self._memory, self._stages, clock)
+        self._ledger, self._memory, line = outcome.ledger, outcome.memory, outcome.line
         self._epochs += 1
         seconds = clock.seconds(self._stages.learner.parts.take())
         return Took(seconds["total"] - seconds["evaluate"], seconds, line["hidden_fraction"], line["steps"])
@@ -191,6 +175,19 @@ def bench_ideal(width: int, trials: int, world: World) -> tuple[list[float], lis
     return tuple(list(column) for column in zip(*turns, strict=True))
 
 
+def bench_choosing(n: int, times: int) -> list[float]:
+    """Return the seconds of Selective-Backprop's choice from a batch of n candidates, by the last 1024 losses."""
+    method, everyone = METHODS["selective_backprop"](method="selective_backprop"), Everyone(Serial())
+    losses = np.random.default_rng(0).exponential(size=(times + 50, n)).astype(np.float32)
+    memory, seconds = method.first_memory(), []
+    for i, loss in enumerate(losses):
+        candidates = Candidates(np.arange(n) + i * n, np.zeros(n, np.int32), loss, {})
+        begun = time.perf_counter()
+        _, memory = method.thin(Epoch(1, 2, 0), candidates, memory, everyone)
+        seconds.append(time.perf_counter() - begun)
+    return seconds[50:]  # the history is full by then
+
+
 def report(given: argparse.Namespace, world: World) -> str:
     widths = given.widths or [width_for(step_s, world) for step_s in (0.020, 0.050)]
     say(f"driver and bare loop, width {widths[0]} ...")
@@ -209,11 +206,13 @@ def report(given: argparse.Namespace, world: World) -> str:
         network.passes(3)
         passes.append([1e3 * median(part) for part in network.passes(given.trials)])
 
+    choosing_ms = 1e3 * median(bench_choosing(job_of("digits_everything", widths[1], 2).training.batch(1), 500))
     share = median(k.hidden_fraction for k in hiding)
     lines = [
         f"result:    the driver's epoch / a bare PyTorch loop's: {spread(overhead)}, steps of {step_ms[0]:.1f} ms",
         f"           KAKURENBO's epoch / its ideal, (1 - F*) T_train + F* T_forward: {spread(above)}, steps of {step_ms[1]:.1f} ms, F* {share:.3f}",
         f"           backward / forward: {', '.join(f'{b / f:.2f} (width {w})' for w, (f, b) in zip(widths, passes, strict=True))}",
+        f"           Selective-Backprop's choice / a training step: {choosing_ms / step_ms[1]:.4f}, {choosing_ms:.3f} ms of {step_ms[1]:.1f} ms",
         header(("numpy", "torch", "timm"), f"median [quartiles] of the ratios in {given.trials} turns, contenders in turn, after one to warm up"),
         f"network:   small_cnn on scikit-learn's digits, batches of {job_of('digits_everything', widths[0], 2).training.batch(1)}, "
         f"{torch.get_num_threads()} threads, {world.device.type}, no augmentation, no evaluation on either side",
@@ -228,6 +227,7 @@ def report(given: argparse.Namespace, world: World) -> str:
         "",
         verdict(median(overhead) <= 1.05, f"at most 5 % above the bare loop, on steps of 20 ms and more: {median(overhead) - 1:+.1%}"),
         verdict(median(above) <= 1.10, f"at most 10 % above the ideal, on steps of 50 ms and more: {median(above) - 1:+.1%}"),
+        verdict(choosing_ms <= 0.03 * step_ms[1], f"choosing under 3 % of a step of 50 ms and more: {choosing_ms / step_ms[1]:.2%}"),
     ]
     for wanted, found in zip((20, 50), step_ms, strict=True):
         if found < wanted:
