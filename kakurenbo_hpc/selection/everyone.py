@@ -59,11 +59,11 @@ class Everyone:
         Source: most-significant-digit radix selection, Knuth vol. 3, 5.2.5.
         """
         keys = keys_of(value)
-        first = self._counts(keys, None, 32 - _DIGIT)
+        first = self._counts(keys, 32 - _DIGIT)
         if not 1 <= k <= first.sum():
             raise ValueError(f"k is {k}, but there are {first.sum()} rows")
-        key, id_ = self._kth(keys, ids, k, first)
-        return float(values_of(np.array([key], np.uint32))[0]), id_
+        key, k, n_ties = self._descend(keys, 32, k, first)
+        return float(values_of(np.array([key], np.uint32))[0]), self._kth_id(ids[keys == np.uint32(key)], k, n_ties)
 
     def smallest(
         self, value: np.ndarray, fraction: float, ids: np.ndarray, among: np.ndarray | None = None
@@ -74,17 +74,17 @@ class Everyone:
         change N, and if they are too few all of them are marked).
         Returns (S,) bool.
         """
-        return self._mark(keys_of(value), ids, among, fraction=fraction)
+        return self._mark(value, ids, among, fraction=fraction)
 
     def largest(
         self, value: np.ndarray, fraction: float, ids: np.ndarray, among: np.ndarray | None = None
     ) -> np.ndarray:
         """Mark the floor(fraction x N) rows of largest value, NaN as +inf, of equal values those of smaller id."""
-        return self._mark(~keys_of(value), ids, among, fraction=fraction)
+        return self._mark(value, ids, among, fraction=fraction, highest=True)
 
     def first(self, value: np.ndarray, n: int, ids: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
         """Mark the n rows of smallest (value, id), as ``smallest`` does, but a count of them instead of a share."""
-        return self._mark(keys_of(value), ids, among, n=n)
+        return self._mark(value, ids, among, n=n)
 
     def draw(self, weight: np.ndarray, n: int, ids: np.ndarray, epoch: Epoch, purpose: str) -> np.ndarray:
         """Draw n times with replacement, in proportion to weight over all ranks: exactly n draws, exactly multinomial.
@@ -101,7 +101,7 @@ class Everyone:
             if self.count(np.ones(len(row), bool))[0] >= n:
                 break
             horizon *= 2  # about once in a billion epochs
-        drawn = self._mark(keys_of(time), (ids[row] << 31) | tick, n=n)
+        drawn = self._mark(time, (ids[row] << 31) | tick, n=n)
         return np.bincount(row[drawn], minlength=len(ids))
 
     def mean(self, value: np.ndarray) -> Mean:
@@ -160,7 +160,7 @@ class Everyone:
     def histogram(self, value: np.ndarray) -> Histogram:
         """Return the distribution of the finite values, trimmed to where there are any. One allreduce of 2048 int64."""
         keys = keys_of(value[np.isfinite(value)])
-        counts = self._counts(keys, None, 32 - _DIGIT)
+        counts = self._counts(keys, 32 - _DIGIT)
         (used,) = np.nonzero(counts)
         if not len(used):
             return Histogram(np.zeros(0, np.float32), np.zeros(0, np.int64))
@@ -178,63 +178,75 @@ class Everyone:
             raise RuntimeError(f"ranks differ in {what}: " + ", ".join(f"rank {r} has {v}" for r, v in enumerate(values)))
 
     def _mark(
-        self, keys: np.ndarray, ids: np.ndarray, among: np.ndarray | None = None, *, fraction: float = 0, n: int = 0
+        self,
+        value: np.ndarray,
+        ids: np.ndarray,
+        among: np.ndarray | None = None,
+        *,
+        fraction: float = 0,
+        n: int = 0,
+        highest: bool = False,
     ) -> np.ndarray:
-        """Mark the n (or floor(fraction x N)) rows of smallest (key, id)."""
+        """Mark the n (or floor(fraction x N)) rows of smallest (or largest) value, of equal values those of smaller id."""
         if fraction <= 0 and n <= 0:
-            return np.zeros(len(keys), bool)
-        if among is not None:
-            keys[~among] = _OUT
-        first = self._counts(keys, None, 32 - _DIGIT)
+            return np.zeros(len(value), bool)
+        keys = keys_of(value)
+        if highest:
+            np.invert(keys, out=keys)
+        if among is not None and not among.all():
+            np.copyto(keys, _OUT, where=~among)
+        first = self._counts(keys, 32 - _DIGIT)
         k = min(n or int(np.floor(fraction * int(first.sum()))), int(first[:-1].sum()))
         if k <= 0:
             return np.zeros(len(keys), bool)
-        key, id_ = self._kth(keys, ids, k, first)
-        marked = keys < key
-        (ties,) = np.nonzero(keys == key)
-        marked[ties] = ids[ties] <= id_
+        key, k, n_ties = self._descend(keys, 32, k, first)
+        if k == n_ties:
+            return keys <= np.uint32(key)
+        ties = np.flatnonzero(keys == np.uint32(key))
+        tied = ids[ties]
+        marked = keys < np.uint32(key)
+        marked[ties] = tied <= self._kth_id(tied, k, n_ties)
         return marked
 
-    def _kth(self, keys: np.ndarray, ids: np.ndarray, k: int, first: np.ndarray) -> tuple[int, int]:
-        """Return the k-th smallest (key, id). first: global counts of the keys' top digit."""
-        key, k, n_ties, inside = self._descend(keys, 32, k, first)
-        if k == n_ties:
-            return key, int(np.iinfo(np.int64).max)  # all ties are in: no id can be above this one
-        ids = ids[inside]
-        n_bits = int(self._comm.max(np.array([int(ids.max(initial=0)).bit_length()]))[0])
-        n_bits = max(_DIGIT, -(-n_bits // _DIGIT) * _DIGIT)
-        id_, *_ = self._descend(ids.astype(np.uint64), n_bits, k, None)
-        return key, id_
+    def _kth_id(self, ids: np.ndarray, k: int, n: int) -> int:
+        """Return the k-th smallest of the n ids of all ranks."""
+        largest = int(self._comm.max(np.array([ids.max(initial=0)]))[0])
+        if k == n:
+            return largest
+        return self._descend(ids.view(np.uint64), max(1, largest.bit_length()), k)[0]
 
-    def _descend(self, keys: np.ndarray, n_bits: int, k: int, first: np.ndarray | None):
-        """Fix digit after digit of the k-th smallest key.
+    def _descend(self, keys: np.ndarray, n_bits: int, k: int, first: np.ndarray | None = None) -> tuple[int, int, int]:
+        """Fix digit after digit of the k-th smallest key; first: global counts of the top digit, if known.
 
-        Returns it, k among its equals, the number of its equals, and the indices of this rank's.
+        Returns it, k among its equals, and the number of its equals.
         """
-        inside, prefix, shift = np.arange(0), 0, n_bits
-        for round_ in range(-(-n_bits // _DIGIT)):
+        prefix, shift, alike = 0, n_bits, keys  # alike: this rank's keys that begin with the prefix
+        while True:
             width = min(_DIGIT, shift)
             shift -= width
-            if round_ == 0:
-                counts = first if first is not None else self._counts(keys, None, shift)
-            else:
-                counts = self._counts(keys, inside, shift)
+            counts = self._counts(alike, shift) if first is None else first
             below = np.cumsum(counts)
             digit = int(np.searchsorted(below, k))
             k -= int(below[digit] - counts[digit])
-            prefix = prefix << width | digit
-            if round_ == 0:
-                (inside,) = np.nonzero(keys >> keys.dtype.type(shift) == digit)
-            else:
-                inside = inside[keys[inside] >> keys.dtype.type(shift) == prefix]
-        return prefix, k, int(counts[digit]), inside
+            prefix, first = prefix << width | digit, None
+            if not shift:
+                return prefix, k, int(counts[digit])
+            alike = _beginning_with(prefix, alike, shift)
 
-    def _counts(self, keys: np.ndarray, inside: np.ndarray | None, shift: int) -> np.ndarray:
-        """Return the global histogram of one digit of the keys, of all rows or of those inside."""
-        keys = keys if inside is None else keys[inside]
+    def _counts(self, keys: np.ndarray, shift: int) -> np.ndarray:
+        """Return the global histogram of the digit of all keys that begins at bit ``shift``."""
         counts = np.zeros(_BINS, np.int64)
         for start in range(0, len(keys), PIECE):
             digits = keys[start : start + PIECE] >> keys.dtype.type(shift)
             digits &= keys.dtype.type(_BINS - 1)
             counts += np.bincount(digits.astype(np.intp), minlength=_BINS)
         return self._comm.sum(counts)
+
+
+def _beginning_with(prefix: int, keys: np.ndarray, shift: int) -> np.ndarray:
+    """Return the keys whose bits from ``shift`` up are the prefix."""
+    parts = []
+    for start in range(0, len(keys), PIECE):
+        some = keys[start : start + PIECE]
+        parts.append(some[some >> keys.dtype.type(shift) == keys.dtype.type(prefix)])
+    return np.concatenate(parts) if parts else keys

@@ -10,11 +10,16 @@ INF_KEY = np.uint32(0xFF800000)  # the key of +inf, and of NaN
 
 def keys_of(value: np.ndarray) -> np.ndarray:
     """Return (S,) uint32 keys in the order of the float32 values: -0 equals 0, and NaN equals +inf."""
-    value = np.asarray(value, np.float32)
-    keys = (value + np.float32(0)).view(np.uint32)  # -0 becomes 0
-    # Positive floats are ordered as integers are; of negative ones all bits turn over.
-    keys ^= (keys.view(np.int32) >> 31).view(np.uint32) | np.uint32(0x80000000)
-    keys[np.isnan(value)] = INF_KEY
+    keys = np.empty(len(value), np.uint32)
+    for start in range(0, len(value), PIECE):
+        some = np.asarray(value[start : start + PIECE], np.float32)
+        key = (some + np.float32(0)).view(np.uint32)  # -0 becomes 0
+        # Positive floats are ordered as integers are; of negative ones all bits turn over.
+        key ^= (key.view(np.int32) >> 31).view(np.uint32) | np.uint32(0x80000000)
+        nan = np.isnan(some)
+        if nan.any():
+            key[nan] = INF_KEY
+        keys[start : start + PIECE] = key
     return keys
 
 

@@ -44,11 +44,11 @@ class Kakurenbo(Method):
 
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
         ceiling = self.fraction(epoch.number)
-        known = ledger.seen & ~np.isnan(ledger.loss)
-        easy = everyone.smallest(ledger.loss, ceiling, ledger.id, among=known)
+        seen, ids = ledger.seen, ledger.id
+        easy = everyone.smallest(ledger.loss, ceiling, ids, among=seen & ~np.isnan(ledger.loss))
         sure = ledger.correct & (ledger.confidence >= self.confidence)
         hidden = easy & sure if self.move_back else easy
-        hard = everyone.largest(ledger.loss, self.drop_top, ledger.id, among=ledger.seen)
+        hard = everyone.largest(ledger.loss, self.drop_top, ids, among=seen)
         left_out = hidden | hard
 
         n_easy, n_hidden, n_left_out = everyone.count(easy, hidden, left_out)
