@@ -38,10 +38,8 @@ class Learner:
     ):
         self._training, self._world, self._seed, self._extra = training, world, seed, tuple(extra)
         self.model = build_model(model, n_classes, shape, seed)
-        if training.sync_batchnorm:
-            if world.device.type == "cpu":
-                raise JobError("training.sync_batchnorm is true, but these ranks have no GPU, where alone it works; set it to false")
-            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+        if training.sync_batchnorm and world.device.type == "cpu":
+            raise JobError("training.sync_batchnorm is true, but these ranks have no GPU, where alone it works; set it to false")
         self.model.to(world.device)
         self.optimizer = build_optimizer(training, self.model, training.peak_lr(world.size))
         self._schedule = Schedule(training, self.optimizer)
@@ -54,7 +52,7 @@ class Learner:
     def join(self, gradients: Gradients, shape: Sequence[int]) -> None:
         """Begin to average gradients with the other ranks; call before any state is restored."""
         self._gradients = gradients
-        self._parallel = gradients.wrap(self.model)
+        self._parallel = gradients.wrap(self.model, self._training.sync_batchnorm)
         gradients.settle(self._parallel, torch.zeros(2, *shape, device=self._world.device))
 
     def begin_epoch(self, number: int, lr_scale: float, start: float | None = None, span: float = 1.0) -> None:

@@ -47,12 +47,17 @@ class Gradients:
         dist.init_process_group(backend, store=self._store, rank=comm.rank, world_size=comm.size)
         self._group = dist.group.WORLD
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """Return the module to call in training; parameters become rank 0's."""
+    def wrap(self, model: nn.Module, sync_batchnorm: bool = False) -> nn.Module:
+        """Return the module to call in training; parameters become rank 0's.
+
+        sync_batchnorm: let BatchNorm see the whole global batch; its layers are replaced inside the model.
+        """
         if self._world.size == 1:
             return model
         self._meet()
         device = self._world.device
+        if sync_batchnorm:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model, self._group)
         return DistributedDataParallel(
             model,
             device_ids=[device.index] if device.type == "cuda" else None,
