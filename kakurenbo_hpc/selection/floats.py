@@ -42,12 +42,15 @@ def mantissas_by_exponent(value: np.ndarray) -> np.ndarray:
 
 def mantissas(raw: np.ndarray) -> np.ndarray:
     """Return (S,) float64, the integer mantissas below 2**24 of float32 bits, without sign."""
-    mantissa = (raw & np.uint32(0x7FFFFF)).astype(np.float64)
-    mantissa += 0x800000
-    subnormal = raw & np.uint32(0x7F800000) == 0
-    if subnormal.any():
-        mantissa[subnormal] -= 0x800000
-    return mantissa
+    mantissa = raw & np.uint32(0x7FFFFF)
+    mantissa |= (raw & np.uint32(0x7F800000) != 0).astype(np.uint32) << np.uint32(23)  # the bit that subnormals lack
+    return mantissa.astype(np.float64)
+
+
+def ceiling(value: float) -> np.float32:
+    """Return the smallest float32 that is not below the value: float32 x < value if and only if x < ceiling(value)."""
+    near = np.float32(value)
+    return near if near >= value else np.nextafter(near, np.float32(np.inf))
 
 
 def join(sums: np.ndarray, first_exponent: int = 0) -> float:

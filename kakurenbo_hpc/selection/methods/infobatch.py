@@ -10,10 +10,10 @@ from ...job import Fraction
 from ...ledger import Ledger
 from ...plan import Epoch, Plan
 from ..everyone import Everyone
+from ..floats import PIECE, ceiling
 from ..method import Method
 from ..weights import all_once
 
-_PIECE = 1 << 15  # rows drawn for at a time: temporaries stay in the cache
 _QUANTILE = re.compile(r"quantile\((\d*\.?\d+)\)")
 
 
@@ -67,10 +67,11 @@ class InfoBatch(Method):
 
     def independent(self, epoch: Epoch, side: np.ndarray, start: int) -> np.ndarray:
         """Return (S,) bool: of the samples on that side, each with probability r."""
-        hidden = np.zeros(len(side), bool)
-        for first in range(0, len(side), _PIECE):
-            rows = first + np.flatnonzero(side[first : first + _PIECE])
-            hidden[rows] = epoch.uniform(start + rows, "infobatch") < self.prune_ratio
+        hidden = np.empty(len(side), bool)
+        for first in range(0, len(side), PIECE):
+            some = side[first : first + PIECE]
+            ids = np.arange(start + first, start + first + len(some))
+            hidden[first : first + PIECE] = some & (epoch.uniform(ids, "infobatch") < self.prune_ratio)
         return hidden
 
     def side(self, ledger: Ledger, everyone: Everyone) -> np.ndarray:
@@ -83,7 +84,6 @@ class InfoBatch(Method):
             level = everyone.kth_smallest(ledger.loss, int(np.floor(q * n)) + 1, ledger.id)[0] if n else np.nan
         if not n:
             return np.zeros(len(ledger), bool)  # of no loss is anything known
-        # A float64 scalar: the comparison must not round the threshold to float32.
         if self.prune == "below":
-            return ledger.loss < np.float64(level)
+            return ledger.loss < ceiling(level)
         return ~(ledger.loss <= np.float64(level)) & ledger.seen
