@@ -23,6 +23,7 @@ VARIANTS = {
     "infobatch": ["", "exact_share=true prune=above"],
     "iswr": ["", "scores=lagging reweight=true"],
     "sample_importance": ["", "online=step", "level=class unbiased=true", "metric=grad_norm online=epoch weights_pass=fresh pretrain_epochs=0"],
+    "static": ["", "keep=lowest class_balance=true"],
     "ucb": ["every=1"],
     "epsilon_greedy": ["every=1"],
     "selective_backprop": [
@@ -42,7 +43,7 @@ def job(method: str, options: str):
     sets = [f"training.epochs={EPOCHS}", "record.checkpoint_every=1", f"selection={{method: {method}}}", "record.ledger=true"]
     sets += [f"selection.{option}" for option in options.split()]
     if method == "static":
-        sets.append(f"selection.scores={folder / 'scores.h5'}")
+        sets.append(f"selection.scores={folder / 'el2n.h5'}")
     return read_job(find_job("digits_everything"), sets, DATA, METHODS)
 
 
@@ -51,7 +52,9 @@ def lines(directory: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if k != "seconds"} for line in told]
 
 
-score("random", job("everything", ""), folder / "scores.h5", comm)
+for name, epochs, last_layer in [("el2n", 1, False), ("grand", 0, False), ("grand", 0, True), ("forgetting", 3, False), ("random", 0, False)]:
+    path = folder / f"{name}{'_last_layer' * last_layer}.h5"
+    score(name, job("everything", ""), path, comm, epochs=epochs, repeats=1, last_layer=last_layer)
 for method in METHODS:
     for number, options in enumerate(VARIANTS.get(method, [""])):
         directory, again = folder / f"{method}_{number}", folder / f"{method}_{number}_resumed"
