@@ -1,7 +1,7 @@
 """What is installed is whole: every package listed, jobs and machine files found, the command quick to answer."""
 
 import configparser
-import os
+import shlex
 import subprocess
 import sys
 import time
@@ -9,16 +9,32 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
-CHECKOUT = Path(__file__).resolve().parents[1]
+from environments import CHECKOUT, copy_of_checkout, environment_like_this, in_environment, pip
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, CHECKOUT]
-    subprocess.run(command, check=True, capture_output=True)
+    pip(Path(sys.prefix), "wheel", "--no-deps", "--wheel-dir", folder, copy_of_checkout(folder / "checkout"))
     return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """What ``pip install .`` makes: the package lies in the environment, and its checkout is not needed any more."""
+    folder = environment_like_this(tmp_path_factory.mktemp("installed"))
+    pip(folder, "install", "--no-deps", "--ignore-installed", wheel)
+    [packages] = folder.glob("lib/python*/site-packages")
+    return folder, packages / "kakurenbo_hpc"
+
+
+@pytest.fixture(scope="module")
+def editable(tmp_path_factory):
+    """What ``pip install -e .`` makes: the package, and what travels with it, stay in the checkout."""
+    folder = environment_like_this(tmp_path_factory.mktemp("editable"))
+    checkout = copy_of_checkout(tmp_path_factory.mktemp("some where") / "check out")
+    pip(folder, "install", "--no-deps", "--ignore-installed", "--editable", checkout)
+    return folder, checkout
 
 
 def test_every_package_is_listed():
@@ -37,17 +53,29 @@ def test_a_wheel_carries_jobs_and_machine_files(wheel):
         assert f"kakurenbo_hpc/{path.relative_to(CHECKOUT)}" in inside
 
 
-def test_an_installed_package_finds_its_jobs(wheel, tmp_path):
-    target = tmp_path / "installed"
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target, wheel]
-    subprocess.run(command, check=True, capture_output=True)
-    told = _python("from kakurenbo_hpc import places; print(places.find_job('digits_kakurenbo'), places.launch_dir())", tmp_path, target)
-    assert told.split() == [str(target / "kakurenbo_hpc/jobs/digits_kakurenbo.yaml"), str(target / "kakurenbo_hpc/launch")]
+@pytest.mark.parametrize("way", ["installed", "editable"])
+def test_both_ways_of_installing_find_jobs_and_machines(way, request, tmp_path):
+    folder, place = request.getfixturevalue(way)
+    show = "from kakurenbo_hpc.places import find_job, launch_dir; print(find_job('jobs/digits_kakurenbo.yaml'), launch_dir(), sep='\\n')"
+    told = subprocess.run(
+        [folder / "bin" / "python", "-c", show], cwd=tmp_path, env=in_environment(folder), capture_output=True, text=True
+    )
+    assert told.stdout.splitlines() == [str(place / "jobs/digits_kakurenbo.yaml"), str(place / "launch")], told.stderr
 
 
-def test_a_checkout_finds_its_jobs_from_anywhere(tmp_path):
-    told = _python("from kakurenbo_hpc import places; print(places.find_job('jobs/digits_kakurenbo.yaml'))", tmp_path, CHECKOUT)
-    assert told.strip() == str(CHECKOUT / "jobs/digits_kakurenbo.yaml")
+@pytest.mark.parametrize("way", ["installed", "editable"])
+def test_both_ways_of_installing_bring_the_command(way, request, tmp_path):
+    folder, place = request.getfixturevalue(way)
+
+    def kakurenbo(*words):
+        return subprocess.run(
+            [folder / "bin" / "kakurenbo", *words], cwd=tmp_path, env=in_environment(folder), capture_output=True, text=True
+        )
+
+    told = kakurenbo("--help")
+    assert (told.returncode, told.stderr) == (0, "") and "launch" in told.stdout
+    planned = kakurenbo("launch", "digits_everything", "--ranks", "2", "--dry-run")
+    assert planned.returncode == 0 and shlex.quote(str(place / "jobs/digits_everything.yaml")) in planned.stdout, planned.stderr
 
 
 def test_help_answers_at_once_and_imports_neither_torch_nor_mpi(tmp_path):
@@ -59,11 +87,3 @@ def test_help_answers_at_once_and_imports_neither_torch_nor_mpi(tmp_path):
     assert told.returncode == 0 and "train" in told.stdout
     assert not {"torch", "mpi4py", "numpy"} & {line.rpartition("|")[2].strip() for line in told.stderr.splitlines()}
     assert min(times) < 0.5
-
-
-def _python(code: str, folder: Path, path: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env={**os.environ, "PYTHONPATH": str(path)}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
