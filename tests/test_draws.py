@@ -44,7 +44,7 @@ def test_draws_are_uniform(stream):
 
 def test_a_draw_lies_in_the_half_open_unit_interval_and_all_bits_move():
     draws = uniform(1, IDS)
-    assert draws.dtype == np.float64 and draws.min() >= 0 and draws.max() < 1
+    assert draws.dtype == np.float64 and draws.min() >= 0 and draws.max() < 1 and len(np.unique(draws)) == len(IDS)
     every_bit = (bits(1, IDS)[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
     assert np.all(abs(every_bit.mean(axis=0) - 0.5) < 5 * 0.5 / np.sqrt(len(IDS)))
 

@@ -42,6 +42,22 @@ def test_the_kth_smallest_is_that_of_a_sort(rows, data):
     assert (found, found_id) == oracle.kth_smallest(value, k, ids)
 
 
+def test_more_rows_than_are_handled_at_a_time_are_answered_as_few_are():
+    n = 150_000
+    random = np.random.default_rng(0)
+    value = random.choice(np.append(random.normal(size=5000), [np.nan, np.inf, -np.inf, -0.0]), n).astype(np.float32)
+    ids, label, cuts = random.permutation(n), random.integers(0, 3, n), [0, 70_000, 70_000, n]
+    marked = joined(cuts, lambda everyone, mine: everyone.smallest(value[mine], 0.3, ids[mine], ~np.isnan(value[mine])))
+    np.testing.assert_array_equal(marked, oracle.smallest(value, 0.3, ids, ~np.isnan(value)))
+    assert the_one(on_ranks(cuts, lambda e, mine: e.kth_smallest(value[mine], n // 2, ids[mine]))) == oracle.kth_smallest(
+        value, n // 2, ids
+    )
+    np.testing.assert_array_equal(joined(cuts, lambda e, mine: e.rank(value[mine], ids[mine])), oracle.rank(value, ids))
+    assert the_one(on_ranks(cuts, lambda e, mine: e.sum(value[mine]))) == (oracle.exact_sum(value), oracle.n_finite(value))
+    for sums in on_ranks(cuts, lambda e, mine: e.class_sum(value[mine], label[mine], 3)):
+        np.testing.assert_array_equal(sums, oracle.class_sum(value, label, 3))
+
+
 @given(rows())
 def test_a_k_out_of_range_is_an_error_on_every_rank(rows):
     value, ids, cuts = rows
