@@ -80,6 +80,10 @@ def test_a_nan_of_either_sign_counts_as_inf(sign):
     assert everyone.kth_smallest(value, 3, ids)[0] == np.inf
 
 
+def test_minus_zero_equals_zero():
+    assert Everyone(Serial()).rank(np.array([0.0, -0.0, -1e-45], np.float32), np.arange(3)).tolist() == [1, 2, 0]
+
+
 @given(rows(), fractions, st.data())
 def test_the_smallest_and_the_largest_are_those_of_a_sort(rows, fraction, data):
     value, ids, cuts = rows
