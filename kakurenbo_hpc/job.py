@@ -189,8 +189,8 @@ def read_job(path: str | Path, overrides: Iterable[str], data: Table, methods: T
 def check_job(values: dict, where: str, data: Table, methods: Table) -> Job:
     """Return the typed job of plain values; ``where`` begins the message of a JobError."""
     values = dict(values)
-    values["data"] = _pick(values, where, "data", "name", data)
-    values["selection"] = _pick(values, where, "selection", "method", methods)
+    values["data"] = pick(values, where, "data", "name", data)
+    values["selection"] = pick(values, where, "selection", "method", methods)
     return checked(Job, values, where)
 
 
@@ -264,8 +264,8 @@ def _set(values: dict, override: str) -> None:
     values[last] = value
 
 
-def _pick(values: dict, where: str, section: str, tag: str, table: Table) -> Options:
-    """Check the section whose option model is chosen by one of its own keys."""
+def pick(values: dict, where: str, section: str, tag: str, table: Table) -> Options:
+    """Return the option model of a section, which one of its own keys, ``tag``, chooses from the table. Raises JobError."""
     options = values.get(section)
     if not isinstance(options, dict):
         raise JobError(f"{where}: section {section} is missing or no mapping; write {section}: {{{tag}: ...}}")

@@ -22,7 +22,7 @@ from .record.progress import Progress
 from .record.provenance import write_provenance
 from .selection.batch_level import BatchMethod
 from .selection.everyone import Everyone
-from .selection.method import OBSERVED, Method
+from .selection.method import OBSERVED, Method, first_ledger
 from .selection.scores import About, write_scores
 from .training.learner import Learner
 from .world.comm import Comm
@@ -68,19 +68,11 @@ def set_up(job: Job, world: World, method: Method) -> tuple[Stages, Data]:
     return stages, data
 
 
-def first_ledger(stages: Stages, data: Data) -> tuple[Ledger, Memory]:
-    """Return this rank's ledger and memory before the first epoch: nothing seen, and what the method brings along."""
-    method, homes, world = stages.method, stages.homes, stages.world
-    rows = homes.rows(world.rank)
-    ledger = Ledger.unseen(homes.n, *rows, method.columns)
-    ledger = ledger.with_columns(world.comm.agreed(lambda: method.initial(range(*rows), homes.n, data.fingerprint)))
-    return ledger, method.first_memory() if isinstance(method, BatchMethod) else {}
-
-
 def _train(job: Job, directory: Path, world: World, gradients: Gradients, resume: bool) -> None:
     comm = world.comm
     stages, data = set_up(job, world, job.selection)
-    ledger, memory = first_ledger(stages, data)
+    ledger = first_ledger(job.selection, stages.homes, comm, data.fingerprint)
+    memory = job.selection.first_memory() if isinstance(job.selection, BatchMethod) else {}
     found = comm.on_first(lambda: open_run(directory, job, resume))
     stages.learner.join(gradients, data.shape)
     done, facts = 0, None

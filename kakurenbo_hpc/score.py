@@ -25,8 +25,8 @@ from .ledger import Ledger
 from .passes import Stages, look
 from .plan import Epoch
 from .record.clock import Clock
-from .run import first_ledger, set_up
-from .selection.method import OBSERVED
+from .run import set_up
+from .selection.method import OBSERVED, first_ledger
 from .selection.methods.everything import Everything
 from .selection.scores import About, write_scores
 from .training.gradient_norm import gradient_norms
@@ -74,9 +74,9 @@ def score(
         stages, data = set_up(one, world, method)
         gradients = Gradients(world)
         stages.learner.join(gradients, data.shape)
-        ledger, memory = first_ledger(stages, data)
+        ledger = first_ledger(method, stages.homes, comm, data.fingerprint)
         for number in range(epochs):
-            outcome = run_epoch(Epoch(number, epochs, one.seed), ledger, memory, stages, Clock(world.device))
+            outcome = run_epoch(Epoch(number, epochs, one.seed), ledger, {}, stages, Clock(world.device))
             ledger = outcome.ledger
             n_forward += outcome.line["n_forward"]
             n_backward += outcome.line["n_backward"]

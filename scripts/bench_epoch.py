@@ -30,9 +30,11 @@ from kakurenbo_hpc.epoch import run_epoch
 from kakurenbo_hpc.job import Job, read_job
 from kakurenbo_hpc.plan import Epoch
 from kakurenbo_hpc.record.clock import Clock
-from kakurenbo_hpc.run import first_ledger, set_up
+from kakurenbo_hpc.run import set_up
 from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.selection.batch_level import BatchMethod
 from kakurenbo_hpc.selection.everyone import Everyone
+from kakurenbo_hpc.selection.method import first_ledger
 from kakurenbo_hpc.training.models import build_model
 from kakurenbo_hpc.training.optim import build_optimizer
 from kakurenbo_hpc.world.comm import Serial
@@ -61,7 +63,8 @@ class Driver:
     def __init__(self, job: Job, world: World):
         self._stages, data = set_up(job, world, job.selection)
         self._stages.learner.join(Gradients(world), data.shape)
-        self._ledger, self._memory = first_ledger(self._stages, data)
+        self._ledger = first_ledger(job.selection, self._stages.homes, world.comm, data.fingerprint)
+        self._memory = job.selection.first_memory() if isinstance(job.selection, BatchMethod) else {}
         self._job, self._epochs = job, 0
 
     def epoch(self) -> Took:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..errors import WorldError
 from ..plan import Epoch
 from ..world.comm import Comm
 from .clocks import ticks
@@ -172,10 +173,13 @@ class Everyone:
         return np.concatenate(self._comm.gather(value))
 
     def agree(self, value: object, what: str) -> None:
-        """Raise RuntimeError on every rank if the ranks' values differ; ``what`` says of what."""
+        """Raise WorldError, on all ranks alike, if the ranks' values differ; ``what`` says of what."""
         values = self._comm.gather(value)
-        if any(v != values[0] for v in values):
-            raise RuntimeError(f"ranks differ in {what}: " + ", ".join(f"rank {r} has {v}" for r, v in enumerate(values)))
+        other = next((rank for rank, theirs in enumerate(values) if theirs != values[0]), None)
+        if other is not None:
+            problem = WorldError(f"ranks differ in {what}: rank 0 has {values[0]}, rank {other} has {values[other]}; give all the same")
+            problem.agreed = True
+            raise problem
 
     def _mark(
         self,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ..job import Options
-from ..ledger import Ledger
+from ..ledger import Homes, Ledger
 from ..plan import Epoch, Plan
+from ..world.comm import Comm
 
 if TYPE_CHECKING:
     from .everyone import Everyone
@@ -84,3 +85,13 @@ class Method(Options):
         ``ledger.seen_epoch == epoch.number`` are the rows that were noted.
         """
         return {}
+
+
+def first_ledger(method: Method, homes: Homes, comm: Comm, fingerprint: str) -> Ledger:
+    """Return this rank's ledger before the first epoch: nothing seen, and what the method brings along.
+
+    fingerprint: of the data set. Raises DataError on all ranks alike.
+    """
+    rows = homes.rows(comm.rank)
+    ledger = Ledger.unseen(homes.n, *rows, method.columns)
+    return ledger.with_columns(comm.agreed(lambda: method.initial(range(*rows), homes.n, fingerprint)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -34,3 +35,9 @@ def build_criterion(training: Training, n_classes: int, device: torch.device) ->
         return loss if weight is None else loss * weight[target]
 
     return focal if training.criterion == "focal" else cross_entropy
+
+
+def weighted_sum(losses: torch.Tensor, weight: np.ndarray) -> torch.Tensor:
+    """Return the sum of weight x loss over the finite losses."""
+    weights = torch.from_numpy(weight).to(losses.device, non_blocking=True)
+    return torch.where(torch.isfinite(losses), losses * weights, 0).sum()

@@ -17,7 +17,7 @@ from ..job import Model, Training
 from ..record.clock import Parts
 from ..world.gradients import Gradients
 from ..world.world import World
-from .criterion import build_criterion
+from .criterion import build_criterion, weighted_sum
 from .gradient_norm import LastInput
 from .models import build_model
 from .observe import Seen, look_closely
@@ -80,7 +80,7 @@ class Learner:
             weight = turn.weight * np.float32(turn.counts)
             with self.parts("backward"):
                 # DistributedDataParallel divides by the number of ranks; the mean is over the global batch.
-                self.scaler.scale(_weighted(losses, weight) * (self._world.size / turn.n_global)).backward()
+                self.scaler.scale(weighted_sum(losses, weight) * (self._world.size / turn.n_global)).backward()
         if turn.ends:
             self._update()
         return self._seen(batch, logits, losses)
@@ -92,11 +92,11 @@ class Learner:
         only of forward passes of its own.
         """
         self._set_off(turn)
-        seen, terms = None, [_weighted(losses, weight) for losses, weight in kept]
+        seen, terms = None, [weighted_sum(losses, weight) for losses, weight in kept]
         if batch is not None:
             with self.parts("training_forward"):
                 logits, losses = self._forward(self.model, batch)
-            terms.append(_weighted(losses, batch.turn.weight * np.float32(batch.turn.counts)))
+            terms.append(weighted_sum(losses, batch.turn.weight * np.float32(batch.turn.counts)))
             seen = self._seen(batch, logits, losses)
         with self.parts("backward"):
             self.scaler.scale(sum(terms) * (self._world.size / turn.n_global)).backward()
@@ -187,9 +187,3 @@ def _mixing(training: Training, n_classes: int) -> nn.Module | None:
         return None
     mix = transforms().CutMix if training.cutmix else transforms().MixUp
     return mix(alpha=training.mixup or training.cutmix, num_classes=n_classes)
-
-
-def _weighted(losses: torch.Tensor, weight: np.ndarray) -> torch.Tensor:
-    """Return the sum of weight x loss over the finite losses."""
-    weights = torch.from_numpy(weight).to(losses.device, non_blocking=True)
-    return torch.where(torch.isfinite(losses), losses * weights, 0).sum()

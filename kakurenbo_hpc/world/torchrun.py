@@ -1,10 +1,11 @@
-"""Ranks that torchrun started, talking through torch.distributed (Gloo, on the host) without any MPI."""
+"""Ranks that talk through torch.distributed (Gloo, on the host), without any MPI: torchrun's, or a training script's own."""
 
 from __future__ import annotations
 
 import gc
 import os
 import sys
+import weakref
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -16,15 +17,20 @@ from ..errors import FAILED
 from .comm import Comm, Pending
 
 
-class Torch(Comm):
-    """All ranks of the process group that torchrun's environment describes."""
+class Group(Comm):
+    """All ranks of a process group that works on the host."""
 
-    def __init__(self):
-        self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        self.store = dist.TCPStore(
-            os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), self.size, is_master=False
-        )
-        dist.init_process_group("gloo", store=dist.PrefixStore("kakurenbo", self.store), rank=self.rank, world_size=self.size)
+    def __init__(self, group: dist.ProcessGroup):
+        self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
+        # torch.distributed keeps it: a group that is referred to after it was destroyed aborts the process at exit.
+        self._weak_group = weakref.ref(group)
+
+    @property
+    def _group(self) -> dist.ProcessGroup:
+        group = self._weak_group()
+        if group is None:
+            raise RuntimeError("the process group was destroyed while it was still needed")
+        return group
 
     def sum(self, array: np.ndarray) -> np.ndarray:
         return self._reduce(array, dist.ReduceOp.SUM)
@@ -37,17 +43,17 @@ class Torch(Comm):
 
     def _reduce(self, array: np.ndarray, op: Any) -> np.ndarray:
         ours = torch.from_numpy(np.array(array, ndmin=1))
-        dist.all_reduce(ours, op)
+        dist.all_reduce(ours, op, group=self._group)
         return ours.numpy().reshape(np.shape(array))
 
     def gather(self, value: Any) -> list:
         values = [None] * self.size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self._group)
         return values
 
     def broadcast(self, value: Any, root: int = 0) -> Any:
         values = [value]
-        dist.broadcast_object_list(values, src=root)
+        dist.broadcast_object_list(values, src=root, group=self._group)
         return values[0]
 
     def alltoallv(self, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -55,25 +61,35 @@ class Torch(Comm):
         row_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
         n_sent = torch.tensor([len(part) for part in parts], dtype=torch.int64)
         n_received = torch.empty_like(n_sent)
-        dist.all_to_all_single(n_received, n_sent)
+        dist.all_to_all_single(n_received, n_sent, group=self._group)
         outgoing = torch.from_numpy(np.frombuffer(np.concatenate(parts).tobytes(), np.uint8).copy())
         incoming = torch.empty(int(n_received.sum()) * row_bytes, dtype=torch.uint8)
         sizes_in, sizes_out = (n_received * row_bytes).tolist(), (n_sent * row_bytes).tolist()
-        dist.all_to_all_single(incoming, outgoing, sizes_in, sizes_out)
+        dist.all_to_all_single(incoming, outgoing, sizes_in, sizes_out, group=self._group)
         rows = np.frombuffer(incoming.numpy().tobytes(), dtype).reshape(-1, *shape).copy()
         return np.split(rows, np.cumsum(n_received.numpy())[:-1])
 
     def post_max(self, value: int) -> Pending:
-        return _Posted(value)
+        return _Posted(value, self._group)
 
     def barrier(self) -> None:
-        dist.barrier()
+        dist.barrier(group=self._group)
 
     def abort(self, code: int = FAILED) -> NoReturn:
         """Leave at once: torchrun's agent sees it and ends the other ranks."""
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+class Torch(Group):
+    """All ranks that torchrun's environment describes, and the store where they met."""
+
+    def __init__(self):
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        self.store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), size, is_master=False)
+        dist.init_process_group("gloo", store=dist.PrefixStore("kakurenbo", self.store), rank=rank, world_size=size)
+        super().__init__(dist.group.WORLD)
 
     def close(self) -> None:
         dist.barrier()
@@ -82,9 +98,9 @@ class Torch(Comm):
 
 
 class _Posted(Pending):
-    def __init__(self, value: int):
+    def __init__(self, value: int, group: dist.ProcessGroup):
         self._value = torch.tensor([value], dtype=torch.int64)
-        self._work = dist.all_reduce(self._value, dist.ReduceOp.MAX, async_op=True)
+        self._work = dist.all_reduce(self._value, dist.ReduceOp.MAX, group=group, async_op=True)
 
     def wait(self) -> int:
         self._work.wait()

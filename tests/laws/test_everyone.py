@@ -8,6 +8,7 @@ from laws.ledgers import epochs, masks, on_ranks, picked, splits, unique_ids, va
 from scipy import stats
 
 import oracle
+from kakurenbo_hpc.errors import WorldError
 from kakurenbo_hpc.plan import Epoch
 from kakurenbo_hpc.selection.everyone import Everyone
 from kakurenbo_hpc.world.comm import Serial
@@ -189,8 +190,9 @@ def test_ranks_that_differ_are_told_so_on_every_rank():
     run_in_threads(3, lambda comm: Everyone(comm).agree(7, "the seed"))
 
     def ask(comm):
-        with pytest.raises(RuntimeError, match="ranks differ in the seed: rank 0 has 7, rank 1 has 7, rank 2 has 9"):
+        with pytest.raises(WorldError, match="ranks differ in the seed: rank 0 has 7, rank 2 has 9; give all the same") as problem:
             Everyone(comm).agree(9 if comm.rank == 2 else 7, "the seed")
+        assert problem.value.agreed
 
     run_in_threads(3, ask)
 
