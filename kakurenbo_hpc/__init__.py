@@ -1,3 +1,12 @@
 """kakurenbo_hpc: train large networks in less time by choosing, each epoch and across all MPI ranks, what to train on."""
 
 __version__ = "0.1.0"
+__all__ = ["Hiding"]
+
+
+def __getattr__(name: str):
+    if name == "Hiding":  # brings torch, which the login node does without
+        from .hiding import Hiding
+
+        return Hiding
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,453 @@
+"""Selection under a training loop of one's own: the driver's parts, for a loop that somebody else wrote.
+
+Nothing is patched and no global random state is touched. The model, the optimizer, the schedule and the loader are the
+loop's; ``Hiding`` chooses what the loader reads, and is told what the loop saw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from .errors import DataError, JobError, UserError
+from .job import pick
+from .ledger import Homes, Ledger
+from .order.deal import Turns, deal
+from .order.home import send_home
+from .plan import Epoch, Plan
+from .selection import METHODS
+from .selection.batch_level import BatchMethod
+from .selection.everyone import Everyone
+from .selection.method import OBSERVED, Method, first_ledger
+from .training.criterion import weighted_sum
+from .training.observe import NoteBook, look_closely
+from .world.comm import Comm, Serial
+from .world.started import started_by
+from .world.world import open_comm
+
+
+class LoopError(UserError):
+    """The loop did not do what hiding needs of it."""
+
+
+class Hiding:
+    """Chooses, each epoch and over all ranks together, what a training loop trains on.
+
+    Every rank makes one, alike, and goes through the same epochs. An epoch is up to three passes over one loader:
+    ``whole`` before methods that ask for it, ``visible`` to train, ``hidden`` to look again at what was not trained.
+
+    method: an epoch-level method's name, with its options as keywords (``max_fraction=0.3``), or a method.
+    data: the training set, or its length; ids are 0 to n - 1, as a map-style data set counts.
+    batch_size: samples of one rank's largest batch. accumulate: batches of a rank that make one optimizer step.
+    warmup_epochs: of the loop's schedule; the learning rate is scaled after them.
+    fingerprint: of the data set, for methods that read score files.
+    comm: the ranks; if not given, those of torch.distributed where that is initialised, else the starter's.
+    Raises UserError, on all ranks alike.
+    """
+
+    def __init__(
+        self,
+        method: str | Method,
+        data: Sized | int,
+        *,
+        epochs: int,
+        batch_size: int,
+        accumulate: int = 1,
+        warmup_epochs: float = 0,
+        seed: int = 0,
+        fingerprint: str = "",
+        comm: Comm | None = None,
+        **options: Any,
+    ):
+        self._comm = comm or _comm_of_this_process()
+        self._everyone = Everyone(self._comm)
+        n = data if isinstance(data, int) else len(data)
+        self._everyone.agree(n, "the number of samples")
+        self.method = self._comm.agreed(lambda: _own_loop_method(method, options, epochs))
+        self._everyone.agree((self.method.model_dump(), epochs, batch_size, accumulate, seed), "the options of hiding")
+        if n < self._comm.size:
+            raise DataError(f"hiding: the data set has {n} samples for {self._comm.size} ranks; use at most one rank a sample")
+        self.n, self.epochs = n, epochs
+        self._batch_size, self._accumulate, self._warmup, self._seed = batch_size, accumulate, warmup_epochs, seed
+        self._homes = Homes(n, self._comm.size)
+        self._observed = [name for name in self.method.columns if name in OBSERVED]
+        self._ledger = first_ledger(self.method, self._homes, self._comm, fingerprint)
+        self._epoch: Epoch | None = None  # the one that goes on
+        self._plan: Plan | None = None
+        self._pass: _Pass | None = None
+        self._done = -1
+        self.metrics: dict[str, Any] = {}
+        self.batch_sampler = _BatchSampler(self)
+        self.sampler = _Sampler(self)
+
+    # Passes
+
+    def whole(self, epoch: int, loader: Iterable) -> Iterator[tuple[np.ndarray, Any]]:
+        """Yield (ids, batch) over all samples, before an epoch's plan; nothing where the method does not ask for it.
+
+        For a loop without gradient, in eval mode, as ``hidden`` is.
+        """
+        if self.begin_whole(epoch):
+            yield from self._paired(loader)
+
+    def visible(self, epoch: int, loader: Iterable) -> Iterator[tuple[np.ndarray, Any]]:
+        """Plan the epoch and yield (ids, batch) over what it trains; ids: (k,) int64."""
+        self.begin_visible(epoch)
+        yield from self._paired(loader)
+
+    def hidden(self, loader: Iterable) -> Iterator[tuple[np.ndarray, Any]]:
+        """Yield (ids, batch) over what the plan wants to be looked at again, after training; perhaps nothing.
+
+        For a loop without gradient; in eval mode, unless the method's refresh_mode is train.
+        """
+        if self.begin_hidden():
+            yield from self._paired(loader)
+
+    # The same, for loops that somebody else runs: the loader reads what was begun last
+
+    def begin_whole(self, epoch: int) -> bool:
+        """Begin an epoch with a pass over all samples, if the method wants to look before it plans."""
+        self._begin_epoch(epoch)
+        if not self.method.looks_first(self._epoch):
+            return False
+        self._begin_pass("whole", np.ones(len(self._ledger), bool))
+        return True
+
+    def begin_visible(self, epoch: int) -> None:
+        """Plan the epoch; the loader reads what it trains."""
+        looked = self._pass is not None and self._pass.name == "whole" and self._epoch.number == epoch
+        if looked:
+            self._end_pass()
+            self._ledger = self._ledger.with_columns(self.method.looked(self._epoch, self._ledger))
+        elif self._epoch is None or self._plan is not None or self._epoch.number != epoch:
+            self._begin_epoch(epoch)
+        if self.method.looks_first(self._epoch) and not looked:
+            raise LoopError(
+                f"hiding: {self.method.method} plans epoch {epoch} by a forward pass over all samples, but there was none; "
+                "go through hiding.whole(epoch, loader) first"
+            )
+        self._plan = plan = self.method.plan(self._epoch, self._ledger, self._everyone)
+        turns = self._begin_pass("visible", plan.train, plan.weight)
+        n_hidden, self._n_refresh = self._everyone.count(plan.train == 0, plan.refresh if plan.refresh is not None else plan.train < 0)
+        self.metrics = {
+            "epoch": epoch,
+            "n_samples": self.n,
+            "n_candidates": plan.n_candidates,
+            "n_moved_back": plan.n_moved_back,
+            "n_hidden": n_hidden,
+            "hidden_fraction": n_hidden / self.n,
+            "max_fraction": plan.max_fraction,
+            "n_forward": looked * self.n + turns.n + self._n_refresh,
+            "n_backward": turns.n,
+            "lr_scale": plan.lr_scale,
+            "steps": turns.steps,
+            "order_hash": f"{turns.order_hash:016x}",
+        }
+
+    def begin_hidden(self) -> bool:
+        """End the training pass; return whether there is something to look at again, which the loader reads then."""
+        if self._pass is None or self._pass.name != "visible":
+            raise LoopError("hiding: the hidden are looked at after training; go through hiding.visible(epoch, loader) first")
+        self._end_pass()
+        if not self._n_refresh:
+            return False
+        self._begin_pass("hidden", self._plan.refresh)
+        return True
+
+    @property
+    def next_epoch(self) -> int:
+        """The epoch after the last that is done: where a loop goes on after ``load_state_dict``."""
+        return self._done + 1
+
+    # What the loop tells
+
+    @property
+    def ids(self) -> np.ndarray:
+        """(k,) int64, the samples of the next batch to be observed."""
+        if self._pass is None or self._pass.n_observed == len(self._pass.turns):
+            raise LoopError("hiding: no batch is left in this pass; begin an epoch with hiding.visible or begin_visible")
+        return self._pass.ids(self._pass.n_observed)
+
+    def observe(
+        self, ids: np.ndarray | torch.Tensor, losses: torch.Tensor, logits: torch.Tensor, target: torch.Tensor
+    ) -> torch.Tensor:
+        """Note what the forward pass of the next batch says of each sample; return the loss to go back through.
+
+        ids: (k,) as ``visible`` yields them, or as the data set does. losses: (k,), or (k, ...) of pixels, of which each
+        sample's mean counts; of the training criterion, without weights. logits: (k, C, ...); target: (k, ...) int64.
+        The returned mean of weight x loss is this rank's share of the mean over the global batch, accumulated batches
+        included: averaged over ranks, as DistributedDataParallel does, and added up, it is that mean.
+        Nothing is waited for on the device. Raises LoopError.
+        """
+        expected = self.ids
+        here, turn = self._pass, self._pass.turns[self._pass.n_observed]
+        self._check(ids, expected)
+        losses = self._by_sample(losses, len(expected))
+        k = len(turn.id)
+        with torch.no_grad():
+            here.book.add(look_closely(turn, logits[:k], target[:k], losses[:k], self._observed))
+        here.n_observed += 1
+        self._progress = turn.progress
+        return weighted_sum(losses[:k], turn.weight * np.float32(turn.counts)) * (self._comm.size / turn.n_global)
+
+    @property
+    def lr_scale(self) -> float:
+        """What multiplies the loop's learning rate now; 1 during warm-up."""
+        if self._plan is None or self._epoch.number + self._progress < self._warmup:
+            return 1.0
+        return self._plan.lr_scale
+
+    def scale_lr(self, optimizer: torch.optim.Optimizer) -> None:
+        """Multiply the learning rate by ``lr_scale`` in every step of this optimizer from now on.
+
+        Around the step only, by hooks of the optimizer's own: schedules go on with the rates that they know.
+        """
+        rates = []
+
+        def scale(optimizer, args, kwargs):
+            rates[:] = [group["lr"] for group in optimizer.param_groups]
+            for group in optimizer.param_groups:
+                group["lr"] = group["lr"] * self.lr_scale
+
+        def restore(optimizer, args, kwargs):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+
+        optimizer.register_step_pre_hook(scale)
+        optimizer.register_step_post_hook(restore)
+
+    # What is kept
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that hiding is between two epochs, tensors and plain values, alike on every rank.
+
+        All ranks call it together, after the epoch's last pass. O(n) memory. Any number of ranks can load it.
+        """
+        self._end_epoch()
+        parts = self._comm.gather(_columns(self._ledger))
+        ledger = {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
+        return {"format": 1, "epoch": self._done, "method": self.method.model_dump(), "seed": self._seed, "ledger": ledger}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the epoch that the state was taken after. Raises LoopError if it is another method's or data set's."""
+        ours = {"format": 1, "method": self.method.model_dump(), "seed": self._seed, "samples": self.n}
+        theirs = {**{name: state.get(name) for name in ours}, "samples": len(state["ledger"]["loss"])}
+        for name, value in ours.items():
+            if theirs[name] != value:
+                raise LoopError(f"hiding: the state has {name} {theirs[name]}, but here it is {value}; load the state of the same run")
+        rows = slice(*self._homes.rows(self._comm.rank))
+        columns = {name: column[rows].numpy().copy() for name, column in state["ledger"].items()}
+        extra = {name: columns.pop(f"extra_{name}") for name in self._ledger.extra}
+        self._ledger = Ledger(self.n, rows.start, **columns, extra=extra)
+        self._done, self._epoch, self._plan, self._pass = state["epoch"], None, None, None
+
+    # Launch parameters
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        """Let a script take its method from the command line: --hide METHOD, and --hide-OPTION for each of its options."""
+        group = parser.add_argument_group("hiding", "which samples are trained in each epoch")
+        group.add_argument("--hide", metavar="METHOD", default="everything", help=", ".join(_EPOCH_LEVEL))
+        owners: dict[str, list[str]] = {}
+        for name, model in _EPOCH_LEVEL.items():
+            for option in model.model_fields.keys() - {"method"}:
+                owners.setdefault(option, []).append(name)
+        for option in sorted(owners):
+            flag = "--hide-" + option.replace("_", "-")
+            group.add_argument(flag, dest=f"hide_{option}", metavar="VALUE", type=_value, help="of " + ", ".join(owners[option]))
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace, data: Sized | int, **rest: Any) -> Hiding:
+        """Return the hiding that the command line asks for; ``rest`` as for Hiding itself."""
+        given = {name.removeprefix("hide_"): value for name, value in vars(arguments).items() if name.startswith("hide_")}
+        return cls(arguments.hide, data, **rest, **{name: value for name, value in given.items() if value is not None})
+
+    # Inside
+
+    def _begin_epoch(self, number: int) -> None:
+        if self._epoch is not None and self._epoch.number == number:
+            raise LoopError(f"hiding: epoch {number} was begun twice; go through its passes once")
+        self._end_epoch()
+        if not self._done < number < self.epochs:
+            last = f"epoch {self._done} is done" if self._done >= 0 else "none is done"
+            raise LoopError(f"hiding: epoch {number} was begun, but {last} and there are {self.epochs}; count them from 0, each once")
+        self._epoch, self._plan, self._progress = Epoch(number, self.epochs, self._seed), None, 0.0
+
+    def _end_epoch(self) -> None:
+        if self._epoch is None:
+            return
+        if self._pass is not None and self._pass.name == "visible" and self._n_refresh:
+            raise LoopError(
+                f"hiding: epoch {self._epoch.number} hid samples, but nobody looked at them again; go through "
+                "hiding.hidden(loader) after training, or they stay hidden for good"
+            )
+        self._end_pass()
+        self._ledger = self._ledger.with_columns(self.method.remember(self._epoch, self._ledger))
+        self._done, self._epoch, self._plan = self._epoch.number, None, None
+
+    def _begin_pass(self, name: str, times: np.ndarray, weight: np.ndarray | None = None) -> Turns:
+        global_batch = self._batch_size * self._comm.size * self._accumulate
+        turns = deal(self._ledger.id, times, self._epoch, self._comm, global_batch, self._accumulate, weight)
+        self._pass = _Pass(name, turns, self._batch_size, NoteBook(self._observed))
+        return turns
+
+    def _end_pass(self) -> None:
+        """Bring home what the pass has noted."""
+        if self._pass is None:
+            return
+        n, n_observed = len(self._pass.turns), self._pass.n_observed
+        if n_observed < n:
+            raise LoopError(
+                f"hiding: observe was called for {n_observed} of the {n} batches of epoch {self._epoch.number}; call it for every "
+                "batch, and let the loader drop none"
+            )
+        self._ledger = self._ledger.observed(send_home(self._pass.book.notes(), self._homes, self._comm), self._epoch.number)
+        self._pass = None
+
+    def _paired(self, loader: Iterable) -> Iterator[tuple[np.ndarray, Any]]:
+        for i, batch in enumerate(loader):
+            yield self.ids, batch
+            if self._pass.n_observed != i + 1:
+                raise LoopError(f"hiding: observe was not called for batch {i} of epoch {self._epoch.number}; call it for every batch")
+
+    def _check(self, ids: np.ndarray | torch.Tensor, expected: np.ndarray) -> None:
+        """Raise LoopError unless ids are those of the batch that comes next."""
+        if ids is expected:
+            return
+        ids = ids.cpu().numpy() if isinstance(ids, torch.Tensor) else np.asarray(ids)
+        if np.array_equal(ids, expected):
+            return
+        where = f"batch {self._pass.n_observed} of epoch {self._epoch.number}"
+        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+            raise LoopError(f"hiding: observe got ids of shape {ids.shape} and type {ids.dtype} for {where}; give one integer a sample")
+        wrong = ids[(ids < 0) | (ids >= self.n)]
+        if len(wrong):
+            raise LoopError(f"hiding: observe got id {wrong[0]} for {where}, but ids go from 0 to {self.n - 1}; give the data set's own")
+        values, counts = np.unique(ids, return_counts=True)
+        if (counts > 1).any() and len(np.unique(expected)) == len(expected):
+            raise LoopError(f"hiding: observe got id {values[counts > 1][0]} twice for {where}; give each sample of the batch once")
+        for later in range(self._pass.n_observed + 1, len(self._pass.turns)):
+            if np.array_equal(ids, self._pass.ids(later)):
+                raise LoopError(f"hiding: observe was not called for {where}, but for batch {later}; call it for every batch, in order")
+        raise LoopError(
+            f"hiding: observe got {len(ids)} ids that are not those of {where}; the loader must read by hiding.batch_sampler, "
+            "or by hiding.sampler with the same batch_size, in order"
+        )
+
+    def _by_sample(self, losses: torch.Tensor, k: int) -> torch.Tensor:
+        """Return losses as (k,). Raises LoopError if they are not one a sample."""
+        if losses.dim() == 0:
+            raise LoopError(
+                f"hiding: observe got one loss for a batch of {k}, an average already; give each sample's own: reduction='none'"
+            )
+        if len(losses) != k:
+            raise LoopError(
+                f"hiding: observe got {len(losses)} losses, but batch {self._pass.n_observed} of epoch {self._epoch.number} has {k} "
+                "samples; give one loss a sample, and the loader the batch_size that hiding has"
+            )
+        return losses if losses.dim() == 1 else losses.flatten(1).mean(1)
+
+
+class _Pass:
+    """One way over some samples: its local batches in order, and what is known of them so far."""
+
+    def __init__(self, name: str, turns: Turns, batch_size: int, book: NoteBook):
+        self.name, self.turns, self.book = name, list(turns), book
+        self.n_observed = 0
+        self.fills = 0  # samples up to which each batch is filled by the plain sampler
+        self.batch_size = batch_size
+        self._last = (-1, -1), np.zeros(0, np.int64)
+
+    def ids(self, i: int) -> np.ndarray:
+        """Return what the loader reads in batch i; what fills it up is its first sample, and does not count."""
+        asked, ids = (i, self.fills), self.turns[i].id
+        if self._last[0] != asked:
+            self._last = asked, np.concatenate([ids, np.full(max(0, self.fills - len(ids)), ids[0])])
+        return self._last[1]
+
+
+class _BatchSampler:
+    """Local batches of the pass that was begun last, as lists of ids, for ``DataLoader(batch_sampler=...)``."""
+
+    def __init__(self, hiding: Hiding):
+        self._hiding = hiding
+
+    def __iter__(self) -> Iterator[list[int]]:
+        here = self._begun()
+        here.fills = 0
+        return iter([turn.id.tolist() for turn in here.turns])
+
+    def __len__(self) -> int:
+        """Batches of this rank; before an epoch is begun, as many as it would take to train everything."""
+        h = self._hiding
+        if h._pass is not None:
+            return len(h._pass.turns)
+        return -(-h.n // (h._batch_size * h._comm.size * h._accumulate)) * h._accumulate
+
+    def _begun(self) -> _Pass:
+        if self._hiding._pass is None:
+            raise LoopError("hiding: the loader was asked for batches before an epoch was begun; begin it with hiding.visible")
+        return self._hiding._pass
+
+
+class _Sampler(_BatchSampler):
+    """The same ids one by one, for loaders that make batches of ``batch_size`` themselves, whether they drop the last or not.
+
+    Every batch is filled up to exactly that size with samples that do not count.
+    """
+
+    def __iter__(self) -> Iterator[int]:
+        here = self._begun()
+        here.fills = here.batch_size
+        return (id for i in range(len(here.turns)) for id in here.ids(i).tolist())
+
+    def __len__(self) -> int:
+        return super().__len__() * self._hiding._batch_size
+
+
+_EPOCH_LEVEL = {name: model for name, model in METHODS.items() if not issubclass(model, BatchMethod)}
+
+
+def _own_loop_method(method: str | Method, options: dict, epochs: int) -> Method:
+    """Return the method, checked to be one that decides epoch by epoch. Raises JobError."""
+    if isinstance(method, str):
+        method = pick({"hide": {"method": method, **options}}, "hiding", "hide", "method", METHODS)
+    elif options:
+        raise JobError(f"hiding: {', '.join(options)} given beside a method that has its options already; set them there")
+    if isinstance(method, BatchMethod) or any(method.draws_each_step(Epoch(number, epochs, 0)) for number in range(epochs)):
+        raise JobError(f"hiding: {method.method} chooses batch by batch, which a loop of one's own cannot; use kakurenbo train")
+    if "grad_norm" in method.columns:
+        raise JobError(f"hiding: {method.method} asks for the last layer's gradient norm, which only kakurenbo train sees; use el2n")
+    return method
+
+
+def _comm_of_this_process() -> Comm:
+    """Return the ranks of the loop's own process group, else MPI's, else this process alone. Raises LoopError."""
+    if dist.is_available() and dist.is_initialized():
+        from .world.torchrun import Group
+
+        return Group(dist.new_group(backend="gloo"))
+    started = started_by(os.environ)
+    if started is not None and started.starter == "torchrun":
+        if started.size > 1:
+            raise LoopError("hiding: torchrun started several ranks that have not met; call torch.distributed.init_process_group first")
+        return Serial()
+    return open_comm()
+
+
+def _columns(ledger: Ledger) -> dict[str, np.ndarray]:
+    columns = {name: getattr(ledger, name) for name in ("loss", "correct", "confidence", "seen_epoch")}
+    return columns | {f"extra_{name}": column for name, column in ledger.extra.items()}
+
+
+def _value(text: str) -> Any:
+    """Return what a word on the command line says: 0.3, true, [0, 30, 60], a name."""
+    import yaml
+
+    return yaml.safe_load(text)
