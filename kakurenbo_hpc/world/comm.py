@@ -1,7 +1,8 @@
 """What ranks can say to each other. One interface, a leaf for each way of starting ranks; serial is here.
 
-All calls are collective: every rank makes the same calls in the same order, from its main thread. Arrays are numpy,
-of any numeric dtype, equal in shape and dtype on all ranks unless said otherwise; what comes back is a new array.
+All calls but ``post_send`` and ``post_receive`` are collective: every rank makes the same calls in the same order. All are
+made from the main thread. Arrays are numpy, of any numeric dtype, equal in shape and dtype on all ranks unless said
+otherwise; what comes back is a new array.
 """
 
 from __future__ import annotations
@@ -25,6 +26,18 @@ class Pending(ABC):
     @abstractmethod
     def wait(self) -> int:
         """Return its result. Waited for, never polled: polling would complete at different steps on different ranks."""
+
+
+class Transfer(ABC):
+    """Bytes that are under way between two ranks. Unlike a ``Pending``, it decides nothing that ranks must do alike."""
+
+    @abstractmethod
+    def done(self) -> bool:
+        """Return whether they have left, or arrived; a leaf that cannot tell says no until it is waited for."""
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Return when they have."""
 
 
 class Comm(ABC):
@@ -63,6 +76,14 @@ class Comm(ABC):
     @abstractmethod
     def post_max(self, value: int) -> Pending:
         """Begin a maximum of one integer over ranks; ``wait`` for it later. At most one is under way at a time."""
+
+    @abstractmethod
+    def post_send(self, data: np.ndarray, to: int) -> Transfer:
+        """Begin to send bytes, (k,) uint8, to another rank; they must not change before they have left."""
+
+    @abstractmethod
+    def post_receive(self, data: np.ndarray, source: int) -> Transfer:
+        """Begin to fill data, (k,) uint8, with what another rank sends; what one rank sends arrives in the order in which it did."""
 
     @abstractmethod
     def barrier(self) -> None:
@@ -126,6 +147,12 @@ class Serial(Comm):
 
     def post_max(self, value: int) -> Pending:
         return Arrived(value)
+
+    def post_send(self, data: np.ndarray, to: int) -> Transfer:
+        raise ValueError("one rank, alone, has nobody to send to")
+
+    def post_receive(self, data: np.ndarray, source: int) -> Transfer:
+        raise ValueError("one rank, alone, has nobody to receive from")
 
     def barrier(self) -> None:
         pass

@@ -10,7 +10,7 @@ import numpy as np
 from mpi4py import MPI
 
 from ..errors import FAILED
-from .comm import Comm, Pending
+from .comm import Comm, Pending, Transfer
 
 
 class Mpi(Comm):
@@ -66,6 +66,12 @@ class Mpi(Comm):
     def post_max(self, value: int) -> Pending:
         return _Posted(self._mpi, value)
 
+    def post_send(self, data: np.ndarray, to: int) -> Transfer:
+        return _Moving(self._mpi.Isend([data, MPI.BYTE], to))
+
+    def post_receive(self, data: np.ndarray, source: int) -> Transfer:
+        return _Moving(self._mpi.Irecv([data, MPI.BYTE], source))
+
     def barrier(self) -> None:
         self._mpi.Barrier()
 
@@ -87,6 +93,17 @@ class _Posted(Pending):
     def wait(self) -> int:
         self._request.Wait()
         return int(self._ours[0])
+
+
+class _Moving(Transfer):
+    def __init__(self, request: MPI.Request):
+        self._request = request
+
+    def done(self) -> bool:
+        return self._request.Test()
+
+    def wait(self) -> None:
+        self._request.Wait()
 
 
 def _starts(counts: np.ndarray) -> np.ndarray:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import reduce
+from queue import Empty, SimpleQueue
 from typing import Any, NoReturn
 
 import numpy as np
 
 from ..errors import FAILED
-from .comm import Arrived, Comm, Pending
+from .comm import Arrived, Comm, Pending, Transfer
 
 
 class Threads(Comm):
     """One of several ranks that live in threads; made by ``run_in_threads``."""
 
-    def __init__(self, rank: int, size: int, barrier: threading.Barrier, slots: list):
+    def __init__(self, rank: int, size: int, barrier: threading.Barrier, slots: list, boxes: list[list[SimpleQueue]]):
         self.rank, self.size = rank, size
-        self._barrier, self._slots = barrier, slots
+        self._barrier, self._slots, self._boxes = barrier, slots, boxes
 
     def gather(self, value: Any) -> list:
         self._slots[self.rank] = value
@@ -45,6 +47,13 @@ class Threads(Comm):
     def post_max(self, value: int) -> Pending:
         return Arrived(max(self.gather(value)))
 
+    def post_send(self, data: np.ndarray, to: int) -> Transfer:
+        self._boxes[to][self.rank].put(data.copy())
+        return _Gone()
+
+    def post_receive(self, data: np.ndarray, source: int) -> Transfer:
+        return _Coming(data, self._boxes[self.rank][source], self._barrier)
+
     def barrier(self) -> None:
         self._barrier.wait()
 
@@ -53,15 +62,46 @@ class Threads(Comm):
         raise SystemExit(code)
 
 
+class _Gone(Transfer):
+    def done(self) -> bool:
+        return True
+
+    def wait(self) -> None:
+        pass
+
+
+class _Coming(Transfer):
+    """A receive that takes the next letter from its sender's box; receives are asked in the order in which they were posted."""
+
+    def __init__(self, data: np.ndarray, box: SimpleQueue, barrier: threading.Barrier):
+        self._data, self._box, self._barrier, self._here = data, box, barrier, False
+
+    def done(self) -> bool:
+        if not self._here:
+            try:
+                self._data[:] = self._box.get_nowait()
+                self._here = True
+            except Empty:
+                pass
+        return self._here
+
+    def wait(self) -> None:
+        while not self.done():
+            if self._barrier.broken:
+                raise threading.BrokenBarrierError
+            time.sleep(1e-4)
+
+
 def run_in_threads(size: int, work: Callable[[Comm], Any]) -> list:
     """Run work(comm) on size ranks at once and return their results in order; the first rank's exception is raised."""
     barrier, slots = threading.Barrier(size), [None] * size
+    boxes = [[SimpleQueue() for _ in range(size)] for _ in range(size)]
     results: list = [None] * size
     problems: list[BaseException | None] = [None] * size
 
     def one(rank: int) -> None:
         try:
-            results[rank] = work(Threads(rank, size, barrier, slots))
+            results[rank] = work(Threads(rank, size, barrier, slots, boxes))
         except BaseException as problem:
             problems[rank] = problem
             barrier.abort()

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from ..errors import FAILED
-from .comm import Comm, Pending
+from .comm import Comm, Pending, Transfer
 
 
 class Group(Comm):
@@ -72,6 +72,12 @@ class Group(Comm):
     def post_max(self, value: int) -> Pending:
         return _Posted(value, self._group)
 
+    def post_send(self, data: np.ndarray, to: int) -> Transfer:
+        return _Moving(dist.isend(torch.from_numpy(data), group=self._group, group_dst=to))
+
+    def post_receive(self, data: np.ndarray, source: int) -> Transfer:
+        return _Moving(dist.irecv(torch.from_numpy(data), group=self._group, group_src=source))
+
     def barrier(self) -> None:
         dist.barrier(group=self._group)
 
@@ -95,6 +101,19 @@ class Torch(Group):
         dist.barrier()
         dist.destroy_process_group()
         gc.collect()  # a process group that is still referred to at exit aborts the process: its threads were not joined
+
+
+class _Moving(Transfer):
+    def __init__(self, work: dist.Work):
+        self._work, self._left = work, False
+
+    def done(self) -> bool:
+        return self._left  # Gloo only knows once it was waited for
+
+    def wait(self) -> None:
+        if not self._left:
+            self._work.wait()
+        self._left = True
 
 
 class _Posted(Pending):

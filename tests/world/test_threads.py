@@ -80,6 +80,23 @@ def test_a_posted_maximum_arrives_when_it_is_waited_for(size):
     assert run_in_threads(size, lambda comm: comm.post_max(comm.rank * 10).wait()) == [(size - 1) * 10] * size
 
 
+@given(sizes)
+def test_what_is_sent_arrives_in_the_order_in_which_it_was_sent(size):
+    def work(comm):
+        others = [rank for rank in range(size) if rank != comm.rank]
+        letters = [(to, np.array([comm.rank, n], np.uint8)) for n in range(3) for to in others]
+        leaving = [comm.post_send(letter, to) for to, letter in letters]
+        received = [(source, np.zeros(2, np.uint8)) for _ in range(3) for source in others]
+        arriving = [comm.post_receive(letter, source) for source, letter in received]
+        for transfer in arriving + leaving:
+            transfer.wait()
+        assert all(transfer.done() for transfer in arriving + leaving)
+        return [letter.tolist() for _, letter in received]
+
+    for rank, letters in enumerate(run_in_threads(size, work)):
+        assert letters == [[source, n] for n in range(3) for source in range(size) if source != rank]
+
+
 def test_nobody_passes_a_barrier_before_all_are_there():
     late = threading.Event()
 

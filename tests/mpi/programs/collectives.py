@@ -39,6 +39,17 @@ posted = comm.post_max(10 * rank)
 comm.sum(np.ones(1))  # other calls may pass while it is under way
 assert posted.wait() == 10 * (size - 1)
 
+letters = {(source, n): np.arange(2**20 * (n == 2) + n, dtype=np.uint8) + source for source in range(size) for n in range(3)}
+under_way = [comm.post_send(letters[rank, n], to) for n in range(3) for to in range(size) if to != rank]
+arrived = {(source, n): np.zeros_like(letters[source, n]) for source in range(size) if source != rank for n in range(3)}
+under_way += [comm.post_receive(arrived[source, n], source) for source, n in arrived]
+assert all(transfer.done() in (True, False) for transfer in under_way)
+comm.sum(np.ones(1))
+for transfer in under_way:
+    transfer.wait()
+    assert transfer.done()
+assert all((arrived[name] == letters[name]).all() for name in arrived)
+
 assert comm.on_first(lambda: "read once") == "read once"
 
 
