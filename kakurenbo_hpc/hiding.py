@@ -208,15 +208,15 @@ class Hiding:
 
         Around the step only, by hooks of the optimizer's own: schedules go on with the rates that they know.
         """
-        rates = []
+        rates = []  # before the step; and before the step inside it, where a subclass calls its parent's
 
         def scale(optimizer, args, kwargs):
-            rates[:] = [group["lr"] for group in optimizer.param_groups]
-            for group in optimizer.param_groups:
+            rates.append([group["lr"] for group in optimizer.param_groups])
+            for group in optimizer.param_groups if len(rates) == 1 else ():
                 group["lr"] = group["lr"] * self.lr_scale
 
         def restore(optimizer, args, kwargs):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates.pop(), strict=True):
                 group["lr"] = rate
 
         optimizer.register_step_pre_hook(scale)

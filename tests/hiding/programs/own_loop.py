@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from hiding import readme
+import readme_loop
 
 images, labels = load_digits(return_X_y=True)
 images, labels = torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels)
@@ -50,7 +50,7 @@ if sys.argv[1] == "changed":
     begin_hidden = Hiding.begin_hidden
     Hiding.begin_hidden = lambda self: kept.append(self.metrics) or begin_hidden(self)  # to see what the loop itself does not print
 
-exec(getattr(readme, sys.argv[1])())
+exec(getattr(readme_loop, sys.argv[1])())
 
 model.eval()
 with torch.no_grad():

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-_README = Path(__file__).parents[2] / "README.md"
+_README = Path(__file__).parents[1] / "README.md"
 
 
 def plain() -> str:

@@ -1,0 +1,157 @@
+"""What loops do wrong, and the one line that each is told."""
+
+import numpy as np
+import pytest
+import torch
+from loops import N, Loop, from_words, hiding
+
+from kakurenbo_hpc import Hiding
+from kakurenbo_hpc.errors import UserError
+from kakurenbo_hpc.world.threads import run_in_threads
+
+
+def begun(epoch=0, **changed):
+    h = hiding(**changed)
+    h.begin_visible(epoch)
+    return h
+
+
+def tell(h, ids=None, losses=None):
+    k = len(h.ids)
+    losses = torch.ones(k) if losses is None else losses
+    return h.observe(h.ids if ids is None else ids, losses, torch.ones(k, 3), torch.zeros(k, dtype=torch.int64))
+
+
+def tell_all(h):
+    for _ in range(len(h.batch_sampler)):
+        tell(h)
+
+
+def twice(h):
+    ids = h.ids.copy()
+    ids[1] = ids[0]
+    return ids
+
+
+def second_batch(h):
+    return h._pass.turns[1].id
+
+
+def skips_one(h):
+    for i, _ in enumerate(h.visible(0, range(9))):
+        if i != 1:
+            tell(h)
+
+
+def leaves_early(h):
+    h.begin_visible(0)
+    tell(h)
+    h.begin_visible(1)
+
+
+def leaves_the_hidden(h):
+    Loop(h).run(range(2))
+    h.begin_visible(2)
+    tell_all(h)
+    h.begin_visible(3)
+
+
+CASES = {
+    "a mean": (lambda h: tell(h, losses=torch.tensor(0.7)), "one loss for a batch of 10, an average already.*reduction='none'"),
+    "another number of losses": (lambda h: tell(h, losses=torch.ones(7)), "got 7 losses, but batch 0 of epoch 0 has 10"),
+    "an id beyond the data": (lambda h: tell(h, h.ids + N), r"got id \d+ for batch 0 of epoch 0, but ids go from 0 to 89"),
+    "a negative id": (lambda h: tell(h, -1 - h.ids), "but ids go from 0 to 89"),
+    "an id twice": (lambda h: tell(h, twice(h)), r"got id \d+ twice for batch 0"),
+    "ids of another order": (lambda h: tell(h, h.ids[::-1].copy()), "10 ids that are not those of batch 0.*batch_sampler"),
+    "ids of another shape": (lambda h: tell(h, h.ids.reshape(2, 5)), r"ids of shape \(2, 5\).*give one integer a sample"),
+    "a batch later": (lambda h: tell(h, second_batch(h)), "not called for batch 0 of epoch 0, but for batch 1"),
+    "too many batches": (lambda h: [tell(h) for _ in range(10)], "no batch is left in this pass"),
+    "an epoch twice": (lambda h: h.begin_visible(0), "epoch 0 was begun twice"),
+    "an epoch that is left early": (lambda h: h.begin_visible(1), "observe was called for 0 of the 9 batches of epoch 0"),
+    "a state in the middle": (lambda h: h.state_dict(), "observe was called for 0 of the 9 batches of epoch 0"),
+    "the hidden too early": (lambda h: h.begin_hidden(), "observe was called for 0 of the 9 batches"),
+}
+
+
+@pytest.mark.parametrize("what", CASES)
+def test_a_mistake_in_a_begun_epoch_is_named(what):
+    do, message = CASES[what]
+    with pytest.raises(UserError, match=message):
+        do(begun())
+
+
+FRESH = {
+    "ids before an epoch": (lambda h: h.ids, "begin an epoch"),
+    "a loader before an epoch": (lambda h: iter(h.batch_sampler), "before an epoch was begun"),
+    "a sampler before an epoch": (lambda h: iter(h.sampler), "before an epoch was begun"),
+    "the hidden before training": (lambda h: h.begin_hidden(), "looked at after training"),
+    "an epoch beyond the last": (lambda h: h.begin_visible(6), "epoch 6 was begun, but none is done and there are 6"),
+    "a batch not observed": (skips_one, "observe was not called for batch 1 of epoch 0"),
+    "a loop left early": (leaves_early, "observe was called for 1 of the 9 batches of epoch 0"),
+    "the hidden never looked at": (leaves_the_hidden, "epoch 2 hid samples, but nobody looked at them again.*hiding.hidden"),
+    "an epoch again": (lambda h: (Loop(h).run(range(2)), h.begin_visible(1)), "epoch 1 was begun twice|epoch 1 is done"),
+}
+
+
+@pytest.mark.parametrize("what", FRESH)
+def test_a_mistake_in_the_order_of_calls_is_named(what):
+    do, message = FRESH[what]
+    with pytest.raises(UserError, match=message):
+        do(hiding(confidence=0.4))
+
+
+def state(**changed):
+    h = hiding(**changed)
+    Loop(h).run(range(1))
+    return h.state_dict()
+
+
+def of_more_samples():
+    h = Hiding("kakurenbo", N + 1, epochs=6, batch_size=10, seed=3)
+    h.load_state_dict(state())
+
+
+BUILT = {
+    "a method nobody knows": (lambda: hiding("kakurembo"), "kakurembo.*did you mean kakurenbo"),
+    "an option nobody knows": (lambda: hiding(max_fractoin=0.3), "max_fractoin.*did you mean max_fraction"),
+    "an option of another": (lambda: hiding(prune_ratio=0.3), "prune_ratio is an option of infobatch"),
+    "a percentage": (lambda: hiding(max_fraction=30.0), "max_fraction is 30.0, but must be in .*write 0.3 for 30 percent"),
+    "a batch-level method": (lambda: hiding("selective_backprop"), "selective_backprop chooses batch by batch.*kakurenbo train"),
+    "weights renewed each step": (lambda: hiding("sample_importance", online="step"), "chooses batch by batch"),
+    "a look that was not taken": (lambda: hiding("iswr").begin_visible(0), "hiding.whole"),
+    "the state of another method": (lambda: hiding("random").load_state_dict(state()), "state has method"),
+    "the state of another seed": (lambda: hiding(seed=4).load_state_dict(state()), "state has seed 3, but here it is 4"),
+    "the state of another data set": (of_more_samples, "state has samples 90, but here it is 91"),
+    "a word that is no number": (lambda: from_words("--hide", "kakurenbo", "--hide-max-fraction", "much"), "max_fraction is 'much'"),
+}
+
+
+@pytest.mark.parametrize("what", BUILT)
+def test_a_mistake_in_what_is_asked_for_is_named(what):
+    do, message = BUILT[what]
+    with pytest.raises(UserError, match=message) as problem:
+        do()
+    assert "\n" not in str(problem.value)
+
+
+def test_ranks_that_see_different_data_sets_are_all_told():
+    def work(comm):
+        with pytest.raises(UserError, match="ranks differ in the number of samples: rank 0 has 90, rank 2 has 89"):
+            Hiding("kakurenbo", N - comm.rank // 2, epochs=2, batch_size=10, comm=comm)
+
+    run_in_threads(3, work)
+
+
+def test_more_ranks_than_samples():
+    def work(comm):
+        with pytest.raises(UserError, match="2 samples for 3 ranks"):
+            Hiding("everything", 2, epochs=2, batch_size=1, comm=comm)
+
+    run_in_threads(3, work)
+
+
+def test_a_loss_that_is_not_a_number_adds_nothing():
+    h = begun()
+    losses = torch.full((10,), 2.0)
+    losses[3] = np.nan
+    assert tell(h, losses=losses).item() == pytest.approx(1.8)

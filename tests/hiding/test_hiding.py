@@ -1,0 +1,240 @@
+"""Hiding in a loop of one's own: the same plans as the driver's, whatever the loop reads and steps by."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from loops import N, Loop, from_words, hiding
+from torch.utils.data import DataLoader
+
+from kakurenbo_hpc import Hiding
+from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.data.source import Request
+from kakurenbo_hpc.job import check_job
+from kakurenbo_hpc.run import run
+from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.selection.scores import About, write_scores
+from kakurenbo_hpc.training.models import build_model
+from kakurenbo_hpc.world.comm import Serial
+from kakurenbo_hpc.world.threads import run_in_threads
+
+
+JOB = {
+    "name": "digits",
+    "seed": 3,
+    "data": {"name": "digits", "augment": False},
+    "model": {"name": "small_cnn", "options": {"width": 4}},
+    "training": {"epochs": 4, "global_batch": 100, "lr": 0.05, "schedule": "constant"},
+    "selection": {"method": "kakurenbo", "max_fraction": 0.4, "confidence": 0.5},
+}
+
+
+def test_a_loop_of_ones_own_is_the_driver_bit_for_bit(tmp_path):
+    job = check_job(JOB, "job", DATA, METHODS)
+    run(job, tmp_path / "run", Serial())
+    driver = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+    source = job.data.open(job.seed).train
+
+    class Digits(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(source)
+
+        def __getitems__(self, ids):
+            return source.__getitems__(Request(np.array(ids), np.zeros(len(ids), np.int32), 0, False))
+
+    model = build_model(job.model, 10, (1, 8, 8), job.seed)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    own = Hiding(job.selection, Digits(), epochs=4, batch_size=100, seed=3)
+    own.scale_lr(optimizer)
+    loader = DataLoader(Digits(), batch_sampler=own.batch_sampler, collate_fn=lambda batch: batch)
+    for epoch, line in enumerate(driver):
+        losses_seen = []
+        model.train()
+        for ids, (input, target) in own.visible(epoch, loader):
+            logits = model(input)
+            losses = F.cross_entropy(logits, target, reduction="none")
+            own.observe(ids, losses, logits, target).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses_seen.append(losses.detach())
+        model.eval()
+        with torch.no_grad():
+            for ids, (input, target) in own.hidden(loader):
+                logits = model(input)
+                own.observe(ids, F.cross_entropy(logits, target, reduction="none"), logits, target)
+        for name in own.metrics.keys() & line.keys():
+            assert own.metrics[name] == line[name], name
+        assert float(torch.cat(losses_seen).double().mean()) == pytest.approx(line["train_loss"], rel=1e-12)
+    assert driver[-1]["n_hidden"] > 100
+
+
+def options(name, folder):
+    """What makes the method act within six epochs."""
+    if name == "static":
+        write_scores(folder / "scores.h5", About("random", "a test", "points", "points", N, 0.0, 0, 0), np.arange(N) % 7.0, Serial())
+        return {"scores": [str(folder / "scores.h5")], "fingerprint": "points"}
+    return {
+        "kakurenbo": {"confidence": 0.4},
+        "spv": {"burn_in": 1},
+        "ucb": {"every": 2},
+        "epsilon_greedy": {"every": 2},
+        "sample_importance": {"weights_pass": "fresh", "pretrain_epochs": 0},
+        "selective_backprop_epoch": {"selectivity": 0.5},
+    }.get(name, {})
+
+
+EPOCH_LEVEL = sorted(name for name in METHODS if name not in ("selective_backprop", "kath18"))
+
+
+@pytest.mark.parametrize("name", EPOCH_LEVEL)
+def test_every_epoch_level_method_trains_what_it_plans_on_any_number_of_ranks(name, tmp_path):
+    chosen = options(name, tmp_path)
+
+    def work(comm):
+        loop = Loop(hiding(name, comm=comm, batch_size=12 // comm.size, **chosen))
+        return loop.run(range(6)), loop.trained
+
+    alone, trained = run_in_threads(1, work)[0]
+    for line, ids in zip(alone, trained, strict=True):
+        assert len(ids) == line["n_backward"] and len(set(ids.tolist())) == N - line["n_hidden"]
+    if name != "everything":
+        assert any(line["n_hidden"] for line in alone)
+    for size in (2, 3):
+        for lines, _ in run_in_threads(size, work):
+            assert [line["order_hash"] for line in lines] == [line["order_hash"] for line in alone]
+            assert [line["n_hidden"] for line in lines] == [line["n_hidden"] for line in alone]
+
+
+READERS = {
+    "loader processes": lambda h: {"batch_sampler": h.batch_sampler, "num_workers": 2},
+    "plain sampler": lambda h: {"sampler": h.sampler, "batch_size": 10},
+    "plain sampler, last batch dropped": lambda h: {"sampler": h.sampler, "batch_size": 10, "drop_last": True, "num_workers": 1},
+}
+
+
+@pytest.mark.parametrize("how", READERS)
+def test_however_the_loader_reads_the_same_is_learned(how):
+    expected, other = Loop(hiding()), Loop(hiding(), READERS[how])
+    assert other.run(range(6)) == expected.run(range(6))
+    torch.testing.assert_close(other.model.weight, expected.model.weight)
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch():
+    whole, parts = Loop(hiding(batch_size=30)), Loop(hiding(batch_size=10, accumulate=3), accumulate=3)
+    assert parts.run(range(6)) == whole.run(range(6))
+    torch.testing.assert_close(parts.model.weight, whole.model.weight)
+
+
+def test_mixed_precision_hides_and_learns():
+    loop = Loop(hiding(confidence=0.4))
+    plain, loop.model.forward = loop.model.forward, lambda input: autocast(plain, input)
+
+    def autocast(forward, input):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return forward(input)
+
+    assert loop.run(range(6))[-1]["n_hidden"] > 0
+    assert loop.model.weight.dtype == torch.float32
+
+
+def test_pixels_count_by_their_mean():
+    h = hiding("everything", epochs=1, batch_size=N)
+    h.begin_visible(0)
+    losses = torch.rand(N, 4, 5, requires_grad=True)
+    logits, target = torch.randn(N, 3, 4, 5), torch.randint(3, (N, 4, 5))
+    assert h.observe(h.ids, losses, logits, target).item() == pytest.approx(losses.mean().item(), rel=1e-5)
+    by_id = losses.detach().mean((1, 2))[torch.from_numpy(np.argsort(h._pass.turns[0].id))]
+    torch.testing.assert_close(h.state_dict()["ledger"]["loss"], by_id)
+
+
+# The learning rate
+
+
+class Recording(torch.optim.SGD):
+    """Notes the rate of each step."""
+
+    def __init__(self, parameters, lr):
+        super().__init__(parameters, lr)
+        self.rates = []
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        self.rates.append(self.param_groups[0]["lr"])
+        return super().step(closure)
+
+
+def test_the_rate_is_scaled_in_the_step_and_nowhere_else():
+    h = hiding("random", fraction=0.5, scale_lr=True, warmup_epochs=1)
+    loop = Loop(h)
+    loop.optimizer = Recording(loop.model.parameters(), lr=1.0)
+    h.scale_lr(loop.optimizer)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(loop.optimizer, 0.5)
+    for epoch in range(3):
+        lines = loop.run([epoch])
+        assert loop.optimizer.param_groups[0]["lr"] == 0.5**epoch
+        schedule.step()
+    per_epoch = lines[0]["steps"]
+    assert loop.optimizer.rates == [1.0] * per_epoch + [0.5 * 2] * per_epoch + [0.25 * 2] * per_epoch
+
+
+def test_no_global_random_state_is_touched():
+    def states():
+        return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
+
+    before = states()
+    h = hiding("sample_importance", pretrain_epochs=1)
+    for epoch in range(3):
+        h.begin_visible(epoch)
+        for _ in range(len(h.batch_sampler)):
+            k = len(h.ids)
+            h.observe(h.ids, torch.ones(k), torch.ones(k, 3), torch.zeros(k, dtype=torch.int64))
+    assert states() == before
+
+
+# What is kept
+
+
+@pytest.mark.parametrize("name", ["kakurenbo", "infobatch", "spv", "rs2"])
+def test_a_loop_goes_on_from_its_state_as_if_it_had_never_stopped(name, tmp_path):
+    whole, first, second = (Loop(hiding(name)) for _ in range(3))
+    lines = whole.run(range(6))
+    assert first.run(range(3)) == lines[:3]
+    torch.save({"hiding": first.hiding.state_dict(), "model": first.model.state_dict()}, tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    second.hiding.load_state_dict(state["hiding"])
+    second.model.load_state_dict(state["model"])
+    assert second.hiding.next_epoch == 3
+    assert second.run(range(3, 6)) == lines[3:]
+    assert torch.equal(second.model.weight, whole.model.weight)
+
+
+def test_other_ranks_go_on_with_the_same_plan():
+    def begin(comm):
+        loop = Loop(hiding(comm=comm, batch_size=6))
+        loop.run(range(3))
+        return loop.hiding.state_dict()
+
+    states = run_in_threads(2, begin)
+    assert all(torch.equal(states[0]["ledger"]["loss"], state["ledger"]["loss"]) for state in states)
+
+    def go_on(comm):
+        h = hiding(comm=comm, batch_size=12 // comm.size)
+        h.load_state_dict(states[0])
+        h.begin_visible(3)
+        return h.metrics
+
+    assert len({str(line) for size in (1, 2, 3, 4) for line in run_in_threads(size, go_on)}) == 1
+
+
+# Launch parameters
+
+
+def test_a_script_gets_its_method_from_the_command_line():
+    assert from_words().method.method == "everything"
+    chosen = from_words("--hide", "kakurenbo", "--hide-max-fraction", "0.4", "--hide-fraction-epochs", "[0, 3]", "--hide-move-back", "false")
+    assert (chosen.method.max_fraction, chosen.method.fraction_epochs, chosen.method.move_back) == (0.4, [0, 3], False)
+    assert from_words("--hide", "infobatch", "--hide-prune-ratio=0.2").method.prune_ratio == 0.2

@@ -1,0 +1,70 @@
+"""Lightning trains with the callback: it plans, hides, looks again, and goes on from its own checkpoints."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from loops import POINTS
+from torch.utils.data import DataLoader
+
+from kakurenbo_hpc import Hiding
+from kakurenbo_hpc.errors import UserError
+from kakurenbo_hpc.training.vision import transforms
+
+transforms()  # lightning imports torchvision, which does not load beside a torch without CUDA unless told so
+lightning = pytest.importorskip("lightning.pytorch")
+
+from kakurenbo_hpc.lightning import HidingCallback  # noqa: E402
+
+
+class Module(lightning.LightningModule):
+    def __init__(self, method="kakurenbo", **options):
+        super().__init__()
+        torch.manual_seed(0)
+        self.model, self.method, self.options = torch.nn.Linear(5, 3), method, options
+        self.lines = []
+
+    def setup(self, stage):
+        self.hiding = Hiding(self.method, POINTS, epochs=6, batch_size=10, **self.options)
+
+    def train_dataloader(self):
+        return DataLoader(POINTS, batch_sampler=self.hiding.batch_sampler)
+
+    def training_step(self, batch, i):
+        input, target = batch
+        logits = self.model(input)
+        if i == 0 and torch.is_grad_enabled():
+            self.lines.append(self.hiding.metrics)
+        return self.hiding.observe(self.hiding.ids, F.cross_entropy(logits, target, reduction="none"), logits, target)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.model.parameters(), lr=0.3)
+
+
+def fit(module, folder, epochs, checkpoint=None, **changed):
+    trainer = lightning.Trainer(
+        **{"reload_dataloaders_every_n_epochs": 1} | changed, max_epochs=epochs, accelerator="cpu", logger=False, default_root_dir=folder,
+        callbacks=[HidingCallback()], enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, ckpt_path=checkpoint)
+    return module.lines
+
+
+def test_two_epochs_hide_and_train(tmp_path):
+    first, second = fit(Module(confidence=0.4), tmp_path, 2)
+    assert first["n_hidden"] == 0 and first["n_backward"] == 90
+    assert second["n_hidden"] > 0 and second["n_backward"] == 90 - second["n_hidden"]
+
+
+@pytest.mark.parametrize("method", ["kakurenbo", "iswr"])
+def test_a_run_goes_on_from_lightnings_checkpoint(method, tmp_path):
+    whole, first, second = Module(method), Module(method), Module(method)
+    lines = fit(whole, tmp_path / "whole", 6)
+    assert fit(first, tmp_path, 3) == lines[:3]
+    (checkpoint,) = (tmp_path / "checkpoints").glob("*.ckpt")
+    assert fit(second, tmp_path, 6, checkpoint) == lines[3:]
+    assert torch.equal(second.model.weight, whole.model.weight)
+
+
+def test_a_trainer_that_keeps_its_loader_is_refused(tmp_path):
+    with pytest.raises(UserError, match="reload_dataloaders_every_n_epochs=1"):
+        fit(Module(), tmp_path, 2, reload_dataloaders_every_n_epochs=0)
