@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from kakurenbo_hpc import Hiding
 from kakurenbo_hpc.errors import UserError
-from kakurenbo_hpc.training.vision import transforms
+from kakurenbo_hpc.vision import transforms
 
 transforms()  # lightning imports torchvision, which does not load beside a torch without CUDA unless told so
 lightning = pytest.importorskip("lightning.pytorch")
