@@ -73,10 +73,10 @@ class Group(Comm):
         return _Posted(value, self._group)
 
     def post_send(self, data: np.ndarray, to: int) -> Transfer:
-        return _Moving(dist.isend(torch.from_numpy(data), group=self._group, group_dst=to))
+        return _Moving(dist.isend(torch.from_numpy(data), dist.get_global_rank(self._group, to), self._group))
 
     def post_receive(self, data: np.ndarray, source: int) -> Transfer:
-        return _Moving(dist.irecv(torch.from_numpy(data), group=self._group, group_src=source))
+        return _Moving(dist.irecv(torch.from_numpy(data), dist.get_global_rank(self._group, source), self._group))
 
     def barrier(self) -> None:
         dist.barrier(group=self._group)
