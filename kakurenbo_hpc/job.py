@@ -53,13 +53,42 @@ Fraction = Annotated[float, AfterValidator(_below_one)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Augmentation = Literal[
+    "flip", "crop", "shift", "cutout", "auto_augment", "rand_augment", "trivial_augment_wide", "random_erasing"
+]
 
 
 class DataOptions(Options):
-    """What every data set takes. workers: loader processes per rank; 0 reads in the rank's own process."""
+    """What every data set takes. workers: loader processes per rank; 0 reads in the rank's own process.
+
+    seed: of the data set itself, whatever the seed of the run: what is rendered, and which samples the variations below strike.
+    label_noise: share of the training labels that are another class's. imbalance: training samples of the last class for each
+    of the first, fewer from class to class. repeats: how often each training sample is there, every time as an id of its own;
+    repeats_classes: only those of the last classes, this share of all. drop_classes: classes that are left out everywhere.
+    augmentation: what training images go through, in this order.
+    """
 
     name: str
     workers: Annotated[int, Field(ge=0, le=256)] = 0
+    seed: Seed = 0
+    label_noise: Probability = 0.0
+    imbalance: Annotated[float, Field(gt=0, le=1)] = 1.0
+    repeats: Count = 1
+    repeats_classes: Annotated[float, Field(gt=0, le=1)] = 1.0
+    drop_classes: list[Annotated[int, Field(ge=0)]] = []
+    augmentation: list[Augmentation] = []
+
+    @model_validator(mode="after")
+    def _each_once(self) -> DataOptions:
+        for name in ("drop_classes", "augmentation"):
+            values = getattr(self, name)
+            twice = [value for i, value in enumerate(values) if value in values[:i]]
+            if twice:
+                raise ValueError(f"{name} holds {twice[0]} twice; keep one")
+        if self.repeats_classes < 1 and self.repeats == 1:
+            raise ValueError(f"repeats_classes is {self.repeats_classes:g}, but repeats is 1; say how often with repeats")
+        return self
 
 
 class Model(Options):
@@ -149,7 +178,7 @@ class Job(Options):
     """One experiment."""
 
     name: Annotated[str, AfterValidator(_file_name)]
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
     data: SerializeAsAny[DataOptions]
     model: Model
     training: Training
@@ -206,7 +235,7 @@ def read_yaml(path: str | Path) -> dict:
         reason = os.strerror(problem.errno) if isinstance(problem, OSError) and problem.errno else "not UTF-8 text"
         raise JobError(f"{path}: cannot be read ({reason}); give a YAML file") from None
     try:
-        values = _load(text)
+        values = load_yaml(text)
     except yaml.YAMLError as problem:
         raise JobError(f"{path}: not valid YAML ({' '.join(str(problem).split())})") from None
     if not isinstance(values, dict):
@@ -238,7 +267,7 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
 
 
-def _load(text: str) -> Any:
+def load_yaml(text: str) -> Any:
     """Return what the YAML text says. Raises YAMLError, whatever PyYAML's constructors stumble over."""
     try:
         return yaml.load(text, _Loader)
@@ -253,7 +282,7 @@ def _set(values: dict, override: str) -> None:
     if not equals or not all(name.split(".")):
         raise JobError(f"--set {override}: not of the form section.key=value; for example --set training.epochs=5")
     try:
-        value = _load(text)
+        value = load_yaml(text)
     except yaml.YAMLError:
         raise JobError(f"--set {override}: the value is not valid YAML; quote it") from None
     *sections, last = name.split(".")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .batch import Memory
+from .data import open_data
 from .data.loader import Loader
 from .data.source import Data
 from .epoch import run_epoch
@@ -48,7 +49,7 @@ def set_up(job: Job, world: World, method: Method) -> tuple[Stages, Data]:
     Raises UserError on all ranks alike.
     """
     comm, everyone = world.comm, Everyone(world.comm)
-    data = comm.agreed(lambda: job.data.open(job.seed))
+    data = comm.agreed(lambda: open_data(job.data, job.seed))
     everyone.agree((data.fingerprint, len(data.train)), "the data set")
     global_batch = comm.agreed(lambda: fitting_batch(job, len(data.train), world.size))
     observed = [name for name in method.columns if name in OBSERVED]

@@ -24,7 +24,7 @@ from bench_common import LEAST_TRIALS, header, median, say, spread, verdict
 from torch.utils.data import DataLoader, TensorDataset
 
 from kakurenbo_hpc.batch import Candidates
-from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.data import DATA, open_data
 from kakurenbo_hpc.data.source import Request, Source
 from kakurenbo_hpc.epoch import run_epoch
 from kakurenbo_hpc.job import Job, read_job
@@ -81,7 +81,7 @@ class Bare:
     """What one would write in PyTorch."""
 
     def __init__(self, job: Job, world: World):
-        data = job.data.open(job.seed)
+        data = open_data(job.data, job.seed)
         inputs, targets = _tensors(data.train)
         self._device = world.device
         self._model = build_model(job.model, data.n_classes, data.shape, job.seed).to(world.device)
@@ -142,7 +142,7 @@ def _tensors(source: Source) -> tuple[torch.Tensor, torch.Tensor]:
 
 def job_of(name: str, width: int, epochs: int, *more: str) -> Job:
     """Return one of the repository's jobs on the digits, with a network of this width, not augmented, at a constant rate."""
-    changes = [f"training.epochs={epochs}", f"model.options={{width: {width}}}", "data.augment=false"]
+    changes = [f"training.epochs={epochs}", f"model.options={{width: {width}}}", "data.augmentation=[]"]
     changes += ["training.schedule=constant", "record.ledger=false", *more]
     return read_job(JOBS / f"{name}.yaml", changes, DATA, METHODS)
 

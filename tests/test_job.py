@@ -34,7 +34,18 @@ SHORTEST = {
 LONGEST = {
     "name": "long",
     "seed": 7,
-    "data": {"name": "squares", "workers": 2, "side": 4},
+    "data": {
+        "name": "squares",
+        "workers": 2,
+        "seed": 3,
+        "label_noise": 0.2,
+        "imbalance": 0.01,
+        "repeats": 5,
+        "repeats_classes": 0.2,
+        "drop_classes": [4, 5],
+        "augmentation": ["crop", "flip"],
+        "side": 4,
+    },
     "model": {"name": "resnet50", "options": {"zero_init_residual": True, "layers": [3, 4], "head": {"bias": None}}},
     "training": {
         "epochs": 90,

@@ -13,7 +13,7 @@ import kakurenbo_hpc
 PACKAGE = Path(kakurenbo_hpc.__file__).parent
 
 LEVELS = [
-    {"errors", "draws"},
+    {"errors", "draws", "vision"},
     {"ledger", "plan", "job", "batch", "places"},
     {"world"},
     {"record"},
@@ -22,7 +22,7 @@ LEVELS = [
     {"passes"},
     {"epoch"},
     {"run", "hiding", "launcher", "report"},
-    {"score", "lightning"},
+    {"score"},
     {"compare"},
     {"cli", "__init__"},
 ]

@@ -35,6 +35,10 @@ class Source(ABC):
     def __getitems__(self, request: Request) -> tuple[torch.Tensor, torch.Tensor]:
         """Return inputs (k, ...) float32 and targets (k, ...) int64. Named as torch's fetcher wants it."""
 
+    def labels(self) -> np.ndarray | None:
+        """Return the class of every sample, (len,) int64, without reading any; None where targets are no classes."""
+        return None
+
 
 @dataclass(frozen=True)
 class Data:

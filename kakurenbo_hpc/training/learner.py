@@ -15,6 +15,7 @@ from ..draws import key, one
 from ..errors import JobError
 from ..job import Model, Training
 from ..record.clock import Parts
+from ..vision import transforms
 from ..world.gradients import Gradients
 from ..world.world import World
 from .criterion import build_criterion, weighted_sum
@@ -22,7 +23,6 @@ from .gradient_norm import LastInput
 from .models import build_model
 from .observe import Seen, look_closely
 from .optim import Schedule, build_optimizer
-from .vision import transforms
 
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

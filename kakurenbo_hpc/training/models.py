@@ -9,7 +9,7 @@ from torch import nn
 
 from ..errors import JobError, nearest
 from ..job import Model
-from .vision import timm, torchvision_models
+from ..vision import timm, torchvision_models
 
 
 class SmallCnn(nn.Module):

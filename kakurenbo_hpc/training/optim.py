@@ -7,7 +7,7 @@ from torch import nn
 
 from ..errors import JobError, nearest
 from ..job import Training
-from .vision import timm
+from ..vision import timm
 
 
 def build_optimizer(training: Training, model: nn.Module, lr: float) -> torch.optim.Optimizer:

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.data import DATA, open_data
 from kakurenbo_hpc.data.loader import Loader
 from kakurenbo_hpc.job import Model, Training
 from kakurenbo_hpc.ledger import Homes
@@ -15,7 +15,7 @@ from kakurenbo_hpc.world.world import open_comm, settle
 
 comm = open_comm()
 world = settle(comm)
-data = DATA["digits"](name="digits").open(seed=3)
+data = open_data(DATA["digits"](name="digits"), seed=3)
 training = Training(epochs=1, global_batch=60, lr=0.1)
 learner = Learner(training, Model(name="small_cnn", options={"norm": "batch"}), world, 10, data.shape, seed=5, extra=())
 learner.join(Gradients(world), data.shape)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.data import DATA, open_data
 from kakurenbo_hpc.data.loader import Loader
 from kakurenbo_hpc.job import Model, Training
 from kakurenbo_hpc.ledger import Homes
@@ -24,7 +24,7 @@ n, accumulate, precision = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 LR = 0.5
 comm = open_comm()
 world = settle(comm)
-data = DATA["digits"](name="digits").open(seed=3)
+data = open_data(DATA["digits"](name="digits"), seed=3)
 model = Model(name="small_cnn", options={"width": 8})
 training = Training(
     epochs=1, global_batch=60, accumulate=accumulate, lr=LR, momentum=0.0, precision=precision, schedule="constant",
