@@ -1,0 +1,151 @@
+"""Files on their way from rank to rank while training goes on: read, sent, received and written in pieces, a few at a time.
+
+Every rank takes its pieces, outgoing and incoming, in the order of (number of the parcel, offset), which all ranks share. So
+of all pieces that are under way the first one is the next both for its sender and for its receiver: nobody waits in a circle,
+however few pieces a rank holds at a time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError
+from ..world.comm import Comm, Transfer
+from .store import Store
+
+PIECE = 64 << 20  # bytes: a file of DeepCAM in one
+AT_A_TIME = 2  # pieces that a rank holds in memory each way: one at the disk, one on the network
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """One file that goes to, or comes from, another rank. number: the same on both, unique over all ranks."""
+
+    number: int
+    name: str
+    size: int
+    rank: int
+
+
+class Delivery:
+    """This rank's part of an exchange of files. Its sender keeps a file: remove it once all ranks have finished."""
+
+    def __init__(self, outgoing: Iterable[Parcel], incoming: Iterable[Parcel], store: Store, comm: Comm):
+        """Begin. outgoing, incoming: in the order of their numbers."""
+        self._store, self._comm = store, comm
+        self._to_send, self._to_receive = _pieces(outgoing), _pieces(incoming)
+        self._leaving: deque[_Piece] = deque()
+        self._arriving: deque[_Piece] = deque()
+        self._disk = ThreadPoolExecutor(2)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Do what can be done without waiting. Called between steps, on the main thread. Raises DataError where a disk fails."""
+        moved = True
+        while moved:
+            self._begin()
+            moved = self._leaving and self._left(self._leaving[0], wait=False) and self._leaving.popleft()
+            moved = self._arriving and self._arrived(self._arriving[0], wait=False) and self._arriving.popleft() or moved
+
+    def finish(self) -> None:
+        """Wait until all that comes is written and all that goes has left."""
+        while self._leaving or self._arriving:
+            first = min((queue[0] for queue in (self._leaving, self._arriving) if queue), key=lambda piece: piece.order)
+            if self._leaving and first is self._leaving[0]:
+                self._left(self._leaving.popleft(), wait=True)
+            else:
+                self._arrived(self._arriving.popleft(), wait=True)
+            self.go_on()
+        self._disk.shutdown()
+
+    def _begin(self) -> None:
+        """Take up as many pieces as may be held at a time."""
+        while len(self._leaving) < AT_A_TIME and (piece := next(self._to_send, None)):
+            piece.io = self._disk.submit(_read, self._store.folder / piece.parcel.name, piece)
+            self._leaving.append(piece)
+        while len(self._arriving) < AT_A_TIME and (piece := next(self._to_receive, None)):
+            piece.transfer = self._comm.post_receive(piece.data, piece.parcel.rank)
+            self._arriving.append(piece)
+        for piece in self._leaving:
+            if piece.transfer is None:
+                if not piece.io.done():
+                    break  # what goes to one rank must go in order
+                piece.io.result()
+                piece.transfer = self._comm.post_send(piece.data, piece.parcel.rank)
+
+    def _left(self, piece: _Piece, wait: bool) -> bool:
+        if piece.transfer is None:
+            if not wait:
+                return False
+            piece.io.result()
+            piece.transfer = self._comm.post_send(piece.data, piece.parcel.rank)
+        return _over(piece.transfer, wait)
+
+    def _arrived(self, piece: _Piece, wait: bool) -> bool:
+        if piece.io is None:
+            if not _over(piece.transfer, wait):
+                return False
+            piece.io = self._disk.submit(_write, self._store.beside(piece.parcel.name), piece)
+        if not (wait or piece.io.done()):
+            return False
+        piece.io.result()
+        if piece.offset + len(piece.data) == piece.parcel.size:
+            self._store.whole(piece.parcel.name)
+        return True
+
+
+@dataclass
+class _Piece:
+    """Bytes of a file from offset on. An outgoing piece is read, then sent; an incoming one received, then written."""
+
+    parcel: Parcel
+    offset: int
+    data: np.ndarray
+    transfer: Transfer | None = None
+    io: Future | None = None
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return self.parcel.number, self.offset
+
+
+def _pieces(parcels: Iterable[Parcel]) -> Iterator[_Piece]:
+    for parcel in parcels:
+        for offset in range(0, max(1, parcel.size), PIECE):
+            yield _Piece(parcel, offset, np.empty(min(PIECE, parcel.size - offset), np.uint8))
+
+
+def _over(transfer: Transfer, wait: bool) -> bool:
+    if wait:
+        transfer.wait()
+    return wait or transfer.done()
+
+
+def _read(path: Path, piece: _Piece) -> None:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            file.seek(piece.offset)
+            left = memoryview(piece.data)
+            while n := file.readinto(left):
+                left = left[n:]
+    except OSError as problem:
+        raise DataError(f"{path}: cannot be read ({problem.strerror}), though it was staged; resume the run to fetch it again") from None
+    if len(left):
+        raise DataError(f"{path}: ends {len(left)} bytes early, though it was staged; resume the run to fetch it again")
+
+
+def _write(path: Path, piece: _Piece) -> None:
+    try:
+        with open(path, "r+b" if piece.offset else "wb", buffering=0) as file:
+            file.seek(piece.offset)
+            left = memoryview(piece.data)
+            while len(left):
+                left = left[file.write(left) :]
+    except OSError as problem:
+        raise DataError(f"{path}: cannot be written ({problem.strerror}); give a larger scratch folder") from None

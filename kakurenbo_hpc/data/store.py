@@ -1,0 +1,134 @@
+"""A rank's shard on its node's own disk: copies of files of the shared file system, each whole or not there.
+
+A store is a folder, ``SCRATCH/kakurenbo/NAME/rank_0003``, with a note of whose files it holds. What lies in it may vanish at any
+time: every file can be fetched again. Nothing is removed but files of the data set that this store holds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError
+
+_NOTE = "kakurenbo.json"
+_THREADS = 4  # a shared file system answers several readers faster than one
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the samples of a data set lie on the shared file system, one file each: root / names[i], sizes[i] bytes."""
+
+    root: Path
+    names: list[str]
+    sizes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class Store:
+    """One rank's folder, of files with the names that they have on the shared file system."""
+
+    def __init__(self, folder: Path, fingerprint: str):
+        """Open or make it, for this process alone. fingerprint: of the data set.
+
+        Raises DataError if it cannot be written to, holds files of another data set or of nobody, or is in use.
+        """
+        self.folder = folder
+        note = folder / _NOTE
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not note.exists() and any(folder.iterdir()):
+                raise DataError(f"{folder}: not empty, and not staged by us; give another scratch folder, or remove this one")
+            self._lock = open(note, "a+")  # noqa: SIM115, locked until the process ends
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"{folder}: in use by another run; wait for its end, or give another scratch folder") from None
+        except OSError as problem:
+            raise DataError(f"{folder}: cannot be written to ({problem.strerror}); give a scratch folder that can") from None
+        self._lock.seek(0)
+        text = self._lock.read()
+        if not text:
+            json.dump({"data": fingerprint}, self._lock)
+            self._lock.flush()
+        elif text != json.dumps({"data": fingerprint}):
+            raise DataError(f"{folder}: holds files of another data set; remove it, or give another scratch folder")
+
+    def holds(self, name: str, size: int) -> bool:
+        """Return whether the file is here, of this size."""
+        try:
+            return (self.folder / name).stat().st_size == size
+        except OSError:
+            return False
+
+    def keep(self, names: Iterable[str], of: Files) -> None:
+        """Remove all of a data set's files but these, and what was left half-written."""
+        kept = {str(self.folder / name) for name in names}
+        known = {str(self.folder / name) for name in of.names}
+        for folder, _, found in os.walk(self.folder):
+            for name in found:
+                path = os.path.join(folder, name)
+                if path not in kept and (path in known or name.endswith(".part")):
+                    os.unlink(path)
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Remove these files."""
+        for name in names:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def beside(self, name: str) -> Path:
+        """Return where a file is written before it is whole; its folder is there."""
+        path = self.folder / f"{name}.part"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def whole(self, name: str) -> None:
+        """Give the file that was written beside its name."""
+        os.replace(self.beside(name), self.folder / name)
+
+    def fetch(self, files: Files, rows: Iterable[int], tell: Callable[[int], None] = lambda n_bytes: None) -> None:
+        """Copy these rows' files from the shared file system, several at a time. tell: called with the size of each.
+
+        Raises DataError if one is not there, or is not of its size, or the disk is full.
+        """
+
+        def copy(row: int) -> int:
+            name, size = files.names[row], int(files.sizes[row])
+            self._copy(files.root / name, name, size)
+            return size
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for size in pool.map(copy, rows):
+                tell(size)
+
+    def _copy(self, source: Path, name: str, size: int) -> None:
+        beside = self.beside(name)
+        try:
+            shutil.copyfile(source, beside)
+            found = beside.stat().st_size
+        except OSError as problem:
+            raise DataError(f"{source}: cannot be copied to {self.folder} ({problem.strerror})") from None
+        if found != size:
+            beside.unlink()
+            raise DataError(f"{source}: {found} bytes were copied, but the manifest says {size}; was the data set changed?")
+        self.whole(name)
+
+
+def missing(store: Store, files: Files, rows: Iterable[int]) -> list[int]:
+    """Return the rows whose files are not in the store."""
+    return [row for row in rows if not store.holds(files.names[row], int(files.sizes[row]))]
+
+
+def free_bytes(folder: Path) -> tuple[int, int]:
+    """Return which disk the folder is on, as a number, and how many bytes are free there for us."""
+    disk = os.statvfs(folder)
+    return os.stat(folder).st_dev, disk.f_bavail * disk.f_frsize
