@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +27,18 @@ class Request:
     augment: bool
 
 
+@dataclass(frozen=True)
+class Files:
+    """Where samples lie, one file each: sample i is root / names[i], of sizes[i] bytes. names: relative, with forward slashes."""
+
+    root: Path
+    names: Sequence[str]
+    sizes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
 class Source(ABC):
     """Samples 0 to len - 1. It goes to loader processes by pickling, and is opened there."""
 
@@ -38,6 +52,14 @@ class Source(ABC):
     def labels(self) -> np.ndarray | None:
         """Return the class of every sample, (len,) int64, without reading any; None where targets are no classes."""
         return None
+
+    def files(self) -> Files | None:
+        """Return the file of every sample; None where samples are not files of their own."""
+        return None
+
+    def lying_in(self, root: Path) -> Source:
+        """Return the same samples, read from files of the same names below another folder."""
+        raise TypeError(f"{type(self).__name__} reads no files")
 
 
 @dataclass(frozen=True)

@@ -12,27 +12,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ..errors import DataError
+from .source import Files
 
 _NOTE = "kakurenbo.json"
 _THREADS = 4  # a shared file system answers several readers faster than one
-
-
-@dataclass(frozen=True)
-class Files:
-    """Where the samples of a data set lie on the shared file system, one file each: root / names[i], sizes[i] bytes."""
-
-    root: Path
-    names: list[str]
-    sizes: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.names)
 
 
 class Store:
