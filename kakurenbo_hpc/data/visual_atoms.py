@@ -19,7 +19,7 @@ from .source import Data, Request, Source
 
 ORBITS, WAVES = 3, 2  # contours of an image; sinusoids that each of them adds to its circle
 TURN = 4096  # angles are whole numbers, 4096 to a turn: sines are looked up, and images are alike to the bit on every machine
-AT_ONCE = 32  # images drawn together: what is worked on then fits in a core's cache
+AT_ONCE = 16  # images drawn together: what is worked on then fits in a core's cache
 
 _SINE = np.sin(np.arange(TURN) * (2 * np.pi / TURN)).astype(np.float32)
 
@@ -110,13 +110,13 @@ def _shapes(options: VisualAtoms) -> Shapes:
 
 
 def _strayed(shape: Shapes, id: np.ndarray, stream: int, difficulty: float) -> Shapes:
-    """Return the instances of these shapes: every number moved, by a jitter that is each instance's own.
+    """Return instances of these shapes: every number moved at random, as far as the instance's own jitter lets it.
 
-    The jitter is difficulty x a Lomax variable of shape 2, at most 4: half of all stray less than 0.41 x difficulty, one in 25 ten times that.
+    The jitter is difficulty x a Pareto variable of shape 2, at most 4: from 1, half of all below 1.41, one in 16 at 4.
     """
     parts = [getattr(shape, name) for name in ("phase", "amplitude", "radius", "brightness", "pose")]
     fate, *moves = _draws(stream, id, [(), *(part.shape[1:] for part in parts)])
-    jitter = np.float32(difficulty) * np.minimum(1 / np.sqrt(1 - fate) - 1, np.float32(4))
+    jitter = np.float32(difficulty) * np.minimum(1 / np.sqrt(1 - fate), np.float32(4))
     phase, amplitude, radius, brightness, pose = (
         part + step * jitter.reshape(-1, *[1] * (part.ndim - 1)) * (2 * move - 1) for part, move, step in zip(parts, moves, STEPS, strict=True)
     )
