@@ -34,6 +34,10 @@ class DataError(UserError):
     """The data is not there, or is not what its name says."""
 
 
+class LoopError(UserError):
+    """A training loop of one's own did not do what hiding needs of it."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a clause for an error message: the nearest known names, or all of them when none is near."""
     known = sorted(set(known))

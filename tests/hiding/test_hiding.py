@@ -11,7 +11,7 @@ from loops import N, Loop, from_words, hiding
 from torch.utils.data import DataLoader
 
 from kakurenbo_hpc import Hiding
-from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.data import DATA, open_data
 from kakurenbo_hpc.data.source import Request
 from kakurenbo_hpc.job import check_job
 from kakurenbo_hpc.run import run
@@ -25,7 +25,7 @@ from kakurenbo_hpc.world.threads import run_in_threads
 JOB = {
     "name": "digits",
     "seed": 3,
-    "data": {"name": "digits", "augment": False},
+    "data": {"name": "digits", "augmentation": []},
     "model": {"name": "small_cnn", "options": {"width": 4}},
     "training": {"epochs": 4, "global_batch": 100, "lr": 0.05, "schedule": "constant"},
     "selection": {"method": "kakurenbo", "max_fraction": 0.4, "confidence": 0.5},
@@ -37,7 +37,7 @@ def test_a_loop_of_ones_own_is_the_driver_bit_for_bit(tmp_path):
     run(job, tmp_path / "run", Serial())
     driver = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
-    source = job.data.open(job.seed).train
+    source = open_data(job.data, job.seed).train
 
     class Digits(torch.utils.data.Dataset):
         def __len__(self):
@@ -147,7 +147,7 @@ def test_pixels_count_by_their_mean():
     losses = torch.rand(N, 4, 5, requires_grad=True)
     logits, target = torch.randn(N, 3, 4, 5), torch.randint(3, (N, 4, 5))
     assert h.observe(h.ids, losses, logits, target).item() == pytest.approx(losses.mean().item(), rel=1e-5)
-    by_id = losses.detach().mean((1, 2))[torch.from_numpy(np.argsort(h._pass.turns[0].id))]
+    by_id = losses.detach().mean((1, 2))[torch.from_numpy(np.argsort(h._pass.turn.id))]
     torch.testing.assert_close(h.state_dict()["ledger"]["loss"], by_id)
 
 

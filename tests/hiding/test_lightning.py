@@ -13,7 +13,7 @@ from kakurenbo_hpc.vision import transforms
 transforms()  # lightning imports torchvision, which does not load beside a torch without CUDA unless told so
 lightning = pytest.importorskip("lightning.pytorch")
 
-from kakurenbo_hpc.lightning import HidingCallback  # noqa: E402
+from kakurenbo_hpc.hiding.lightning import HidingCallback  # noqa: E402
 
 
 class Module(lightning.LightningModule):

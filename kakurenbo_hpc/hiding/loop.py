@@ -1,8 +1,4 @@
-"""Selection under a training loop of one's own: the driver's parts, for a loop that somebody else wrote.
-
-Nothing is patched and no global random state is touched. The model, the optimizer, the schedule and the loader are the
-loop's; ``Hiding`` chooses what the loader reads, and is told what the loop saw.
-"""
+"""Plans, passes and notes of a training loop that somebody else wrote."""
 
 from __future__ import annotations
 
@@ -15,25 +11,24 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from .errors import DataError, JobError, UserError
-from .job import pick
-from .ledger import Homes, Ledger
-from .order.deal import Turns, deal
-from .order.home import send_home
-from .plan import Epoch, Plan
-from .selection import METHODS
-from .selection.batch_level import BatchMethod
-from .selection.everyone import Everyone
-from .selection.method import OBSERVED, Method, first_ledger
-from .training.criterion import weighted_sum
-from .training.observe import NoteBook, look_closely
-from .world.comm import Comm, Serial
-from .world.started import started_by
-from .world.world import open_comm
-
-
-class LoopError(UserError):
-    """The loop did not do what hiding needs of it."""
+from ..errors import DataError, JobError, LoopError
+from ..job import pick
+from ..ledger import Homes, Ledger
+from ..order.deal import Turns, deal
+from ..order.home import send_home
+from ..plan import Epoch, Plan
+from ..selection import METHODS
+from ..selection.batch_level import BatchMethod
+from ..selection.everyone import Everyone
+from ..selection.method import OBSERVED, Method, first_ledger
+from ..training.criterion import weighted_sum
+from ..training.observe import NoteBook, look_closely
+from ..world.comm import Comm, Serial
+from ..world.started import started_by
+from ..world.world import open_comm
+from . import arguments as words
+from .mistakes import by_sample, check_ids
+from .reading import BatchSampler, Pass, Sampler
 
 
 class Hiding:
@@ -74,17 +69,19 @@ class Hiding:
         if n < self._comm.size:
             raise DataError(f"hiding: the data set has {n} samples for {self._comm.size} ranks; use at most one rank a sample")
         self.n, self.epochs = n, epochs
-        self._batch_size, self._accumulate, self._warmup, self._seed = batch_size, accumulate, warmup_epochs, seed
+        self._global_batch = batch_size * self._comm.size * accumulate
+        self._accumulate, self._warmup, self._seed = accumulate, warmup_epochs, seed
         self._homes = Homes(n, self._comm.size)
         self._observed = [name for name in self.method.columns if name in OBSERVED]
         self._ledger = first_ledger(self.method, self._homes, self._comm, fingerprint)
         self._epoch: Epoch | None = None  # the one that goes on
         self._plan: Plan | None = None
-        self._pass: _Pass | None = None
+        self._pass: Pass | None = None
         self._done = -1
         self.metrics: dict[str, Any] = {}
-        self.batch_sampler = _BatchSampler(self)
-        self.sampler = _Sampler(self)
+        n_most = -(-n // self._global_batch) * accumulate
+        self.batch_sampler = BatchSampler(lambda: self._pass, n_most)
+        self.sampler = Sampler(lambda: self._pass, n_most, batch_size)
 
     # Passes
 
@@ -170,9 +167,7 @@ class Hiding:
     @property
     def ids(self) -> np.ndarray:
         """(k,) int64, the samples of the next batch to be observed."""
-        if self._pass is None or self._pass.n_observed == len(self._pass.turns):
-            raise LoopError("hiding: no batch is left in this pass; begin an epoch with hiding.visible or begin_visible")
-        return self._pass.ids(self._pass.n_observed)
+        return self._unfinished().ids
 
     def observe(
         self, ids: np.ndarray | torch.Tensor, losses: torch.Tensor, logits: torch.Tensor, target: torch.Tensor
@@ -185,13 +180,11 @@ class Hiding:
         included: averaged over ranks, as DistributedDataParallel does, and added up, it is that mean.
         Nothing is waited for on the device. Raises LoopError.
         """
-        expected = self.ids
-        here, turn = self._pass, self._pass.turns[self._pass.n_observed]
-        self._check(ids, expected)
-        losses = self._by_sample(losses, len(expected))
-        k = len(turn.id)
-        with torch.no_grad():
-            here.book.add(look_closely(turn, logits[:k], target[:k], losses[:k], self._observed))
+        here = self._unfinished()
+        check_ids(ids, here, self.n)
+        losses, turn = by_sample(losses, here), here.turn
+        k = len(turn.id)  # what fills the batch up comes after them
+        here.book.add(look_closely(turn, logits[:k], target[:k], losses[:k], self._observed))
         here.n_observed += 1
         self._progress = turn.progress
         return weighted_sum(losses[:k], turn.weight * np.float32(turn.counts)) * (self._comm.size / turn.n_global)
@@ -252,21 +245,13 @@ class Hiding:
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Let a script take its method from the command line: --hide METHOD, and --hide-OPTION for each of its options."""
-        group = parser.add_argument_group("hiding", "which samples are trained in each epoch")
-        group.add_argument("--hide", metavar="METHOD", default="everything", help=", ".join(_EPOCH_LEVEL))
-        owners: dict[str, list[str]] = {}
-        for name, model in _EPOCH_LEVEL.items():
-            for option in model.model_fields.keys() - {"method"}:
-                owners.setdefault(option, []).append(name)
-        for option in sorted(owners):
-            flag = "--hide-" + option.replace("_", "-")
-            group.add_argument(flag, dest=f"hide_{option}", metavar="VALUE", type=_value, help="of " + ", ".join(owners[option]))
+        words.add_arguments(parser)
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace, data: Sized | int, **rest: Any) -> Hiding:
         """Return the hiding that the command line asks for; ``rest`` as for Hiding itself."""
-        given = {name.removeprefix("hide_"): value for name, value in vars(arguments).items() if name.startswith("hide_")}
-        return cls(arguments.hide, data, **rest, **{name: value for name, value in given.items() if value is not None})
+        method, options = words.chosen(arguments)
+        return cls(method, data, **rest, **options)
 
     # Inside
 
@@ -292,16 +277,20 @@ class Hiding:
         self._done, self._epoch, self._plan = self._epoch.number, None, None
 
     def _begin_pass(self, name: str, times: np.ndarray, weight: np.ndarray | None = None) -> Turns:
-        global_batch = self._batch_size * self._comm.size * self._accumulate
-        turns = deal(self._ledger.id, times, self._epoch, self._comm, global_batch, self._accumulate, weight)
-        self._pass = _Pass(name, turns, self._batch_size, NoteBook(self._observed))
+        turns = deal(self._ledger.id, times, self._epoch, self._comm, self._global_batch, self._accumulate, weight)
+        self._pass = Pass(name, self._epoch.number, turns, NoteBook(self._observed))
         return turns
+
+    def _unfinished(self) -> Pass:
+        if self._pass is None or self._pass.n_observed == len(self._pass):
+            raise LoopError("hiding: no batch is left in this pass; begin an epoch with hiding.visible or begin_visible")
+        return self._pass
 
     def _end_pass(self) -> None:
         """Bring home what the pass has noted."""
         if self._pass is None:
             return
-        n, n_observed = len(self._pass.turns), self._pass.n_observed
+        n, n_observed = len(self._pass), self._pass.n_observed
         if n_observed < n:
             raise LoopError(
                 f"hiding: observe was called for {n_observed} of the {n} batches of epoch {self._epoch.number}; call it for every "
@@ -315,104 +304,6 @@ class Hiding:
             yield self.ids, batch
             if self._pass.n_observed != i + 1:
                 raise LoopError(f"hiding: observe was not called for batch {i} of epoch {self._epoch.number}; call it for every batch")
-
-    def _check(self, ids: np.ndarray | torch.Tensor, expected: np.ndarray) -> None:
-        """Raise LoopError unless ids are those of the batch that comes next."""
-        if ids is expected:
-            return
-        ids = ids.cpu().numpy() if isinstance(ids, torch.Tensor) else np.asarray(ids)
-        if np.array_equal(ids, expected):
-            return
-        where = f"batch {self._pass.n_observed} of epoch {self._epoch.number}"
-        if ids.ndim != 1 or ids.dtype.kind not in "iu":
-            raise LoopError(f"hiding: observe got ids of shape {ids.shape} and type {ids.dtype} for {where}; give one integer a sample")
-        wrong = ids[(ids < 0) | (ids >= self.n)]
-        if len(wrong):
-            raise LoopError(f"hiding: observe got id {wrong[0]} for {where}, but ids go from 0 to {self.n - 1}; give the data set's own")
-        values, counts = np.unique(ids, return_counts=True)
-        if (counts > 1).any() and len(np.unique(expected)) == len(expected):
-            raise LoopError(f"hiding: observe got id {values[counts > 1][0]} twice for {where}; give each sample of the batch once")
-        for later in range(self._pass.n_observed + 1, len(self._pass.turns)):
-            if np.array_equal(ids, self._pass.ids(later)):
-                raise LoopError(f"hiding: observe was not called for {where}, but for batch {later}; call it for every batch, in order")
-        raise LoopError(
-            f"hiding: observe got {len(ids)} ids that are not those of {where}; the loader must read by hiding.batch_sampler, "
-            "or by hiding.sampler with the same batch_size, in order"
-        )
-
-    def _by_sample(self, losses: torch.Tensor, k: int) -> torch.Tensor:
-        """Return losses as (k,). Raises LoopError if they are not one a sample."""
-        if losses.dim() == 0:
-            raise LoopError(
-                f"hiding: observe got one loss for a batch of {k}, an average already; give each sample's own: reduction='none'"
-            )
-        if len(losses) != k:
-            raise LoopError(
-                f"hiding: observe got {len(losses)} losses, but batch {self._pass.n_observed} of epoch {self._epoch.number} has {k} "
-                "samples; give one loss a sample, and the loader the batch_size that hiding has"
-            )
-        return losses if losses.dim() == 1 else losses.flatten(1).mean(1)
-
-
-class _Pass:
-    """One way over some samples: its local batches in order, and what is known of them so far."""
-
-    def __init__(self, name: str, turns: Turns, batch_size: int, book: NoteBook):
-        self.name, self.turns, self.book = name, list(turns), book
-        self.n_observed = 0
-        self.fills = 0  # samples up to which each batch is filled by the plain sampler
-        self.batch_size = batch_size
-        self._last = (-1, -1), np.zeros(0, np.int64)
-
-    def ids(self, i: int) -> np.ndarray:
-        """Return what the loader reads in batch i; what fills it up is its first sample, and does not count."""
-        asked, ids = (i, self.fills), self.turns[i].id
-        if self._last[0] != asked:
-            self._last = asked, np.concatenate([ids, np.full(max(0, self.fills - len(ids)), ids[0])])
-        return self._last[1]
-
-
-class _BatchSampler:
-    """Local batches of the pass that was begun last, as lists of ids, for ``DataLoader(batch_sampler=...)``."""
-
-    def __init__(self, hiding: Hiding):
-        self._hiding = hiding
-
-    def __iter__(self) -> Iterator[list[int]]:
-        here = self._begun()
-        here.fills = 0
-        return iter([turn.id.tolist() for turn in here.turns])
-
-    def __len__(self) -> int:
-        """Batches of this rank; before an epoch is begun, as many as it would take to train everything."""
-        h = self._hiding
-        if h._pass is not None:
-            return len(h._pass.turns)
-        return -(-h.n // (h._batch_size * h._comm.size * h._accumulate)) * h._accumulate
-
-    def _begun(self) -> _Pass:
-        if self._hiding._pass is None:
-            raise LoopError("hiding: the loader was asked for batches before an epoch was begun; begin it with hiding.visible")
-        return self._hiding._pass
-
-
-class _Sampler(_BatchSampler):
-    """The same ids one by one, for loaders that make batches of ``batch_size`` themselves, whether they drop the last or not.
-
-    Every batch is filled up to exactly that size with samples that do not count.
-    """
-
-    def __iter__(self) -> Iterator[int]:
-        here = self._begun()
-        here.fills = here.batch_size
-        return (id for i in range(len(here.turns)) for id in here.ids(i).tolist())
-
-    def __len__(self) -> int:
-        return super().__len__() * self._hiding._batch_size
-
-
-_EPOCH_LEVEL = {name: model for name, model in METHODS.items() if not issubclass(model, BatchMethod)}
-
 
 def _own_loop_method(method: str | Method, options: dict, epochs: int) -> Method:
     """Return the method, checked to be one that decides epoch by epoch. Raises JobError."""
@@ -430,7 +321,7 @@ def _own_loop_method(method: str | Method, options: dict, epochs: int) -> Method
 def _comm_of_this_process() -> Comm:
     """Return the ranks of the loop's own process group, else MPI's, else this process alone. Raises LoopError."""
     if dist.is_available() and dist.is_initialized():
-        from .world.torchrun import Group
+        from ..world.torchrun import Group
 
         return Group(dist.new_group(backend="gloo"))
     started = started_by(os.environ)
@@ -446,8 +337,3 @@ def _columns(ledger: Ledger) -> dict[str, np.ndarray]:
     return columns | {f"extra_{name}": column for name, column in ledger.extra.items()}
 
 
-def _value(text: str) -> Any:
-    """Return what a word on the command line says: 0.3, true, [0, 30, 60], a name."""
-    import yaml
-
-    return yaml.safe_load(text)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from .hiding import LoopError
+from ..errors import LoopError
 
 
 class HidingCallback(Callback):
