@@ -67,6 +67,8 @@ class DataOptions(Options):
     of the first, fewer from class to class. repeats: how often each training sample is there, every time as an id of its own;
     repeats_classes: only those of the last classes, this share of all. drop_classes: classes that are left out everywhere.
     augmentation: what training images go through, in this order.
+    placement: every rank reads all samples from a file system that they share, or its own part from its node's disk (local).
+    exchange: local: the share of its samples that each rank swaps with random others after each plan; 0 to 1.
     """
 
     name: str
@@ -78,9 +80,11 @@ class DataOptions(Options):
     repeats_classes: Annotated[float, Field(gt=0, le=1)] = 1.0
     drop_classes: list[Annotated[int, Field(ge=0)]] = []
     augmentation: list[Augmentation] = []
+    placement: Literal["shared", "local"] = "shared"
+    exchange: Probability = 0.0
 
     @model_validator(mode="after")
-    def _each_once(self) -> DataOptions:
+    def _consistent(self) -> DataOptions:
         for name in ("drop_classes", "augmentation"):
             values = getattr(self, name)
             twice = [value for i, value in enumerate(values) if value in values[:i]]

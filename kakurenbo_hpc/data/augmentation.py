@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from ..draws import bits, key
 from ..errors import DataError
 from ..job import DataOptions
-from .source import Data, Request, Source
+from .source import Data, Files, Request, Source
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +57,12 @@ class Augmented(Source):
 
     def labels(self) -> np.ndarray:
         return self._source.labels()
+
+    def files(self) -> Files | None:
+        return self._source.files()
+
+    def lying_in(self, root: Path) -> Augmented:
+        return Augmented(self._source.lying_in(root), self._names, self._seed)
 
     def __getitems__(self, request: Request):
         images, targets = self._source.__getitems__(request)

@@ -8,13 +8,14 @@ data only loses the dropped classes.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from ..draws import bits, key, uniform
 from ..errors import DataError
 from ..job import DataOptions
-from .source import Data, Request, Source
+from .source import Data, Files, Request, Source
 
 VARIATIONS = ("drop_classes", "imbalance", "label_noise", "repeats", "repeats_classes")
 
@@ -65,7 +66,16 @@ class Varied(Source):
         return len(self._row)
 
     def labels(self) -> np.ndarray | None:
-        return self._source.labels() if self._label is None else self._label
+        return self._label
+
+    def files(self) -> Files | None:
+        files = self._source.files()
+        if files is None or self._again.any():  # a file that several samples share belongs to none of them
+            return None
+        return Files(files.root, [files.names[row] for row in self._row], files.sizes[self._row])
+
+    def lying_in(self, root: Path) -> Varied:
+        return Varied(self._source.lying_in(root), self._row, self._again, self._label)
 
     def __getitems__(self, request: Request):
         import torch
