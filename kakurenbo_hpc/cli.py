@@ -29,6 +29,7 @@ app = typer.Typer(
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job file, or the name of one that comes with the package.")]
 RunDir = Annotated[Optional[Path], typer.Option(help="Where the run is kept; runs/NAME if not given.")]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the job: --set training.epochs=5.")]
+Scratch = Annotated[Optional[str], typer.Option(help="A folder on each node's own disk, for data.placement local; $TMPDIR may stand in it.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run directory.")]
 
 
@@ -49,14 +50,14 @@ def kakurenbo(version: Annotated[bool, typer.Option("--version", help="Print the
 
 
 @app.command()
-def train(job: JobArgument, run_dir: RunDir = None, set: Set = [], resume: Resume = False) -> int:
+def train(job: JobArgument, run_dir: RunDir = None, set: Set = [], resume: Resume = False, scratch: Scratch = None) -> int:
     """Train a job, as one of the ranks that mpirun, srun or torchrun started, or alone."""
 
     def work(comm: Comm) -> int:
         checked = comm.on_first(lambda: _job(job, set))
         from .run import run
 
-        return run(checked, run_dir or Path("runs") / checked.name, comm, resume)
+        return run(checked, run_dir or Path("runs") / checked.name, comm, resume, scratch)
 
     return _together(work)
 

@@ -34,6 +34,8 @@ def run_epoch(epoch: Epoch, ledger: Ledger, memory: Memory, stages: Stages, cloc
             ledger = look(np.ones(len(ledger), bool), "eval", True, epoch, ledger, s)
             ledger = ledger.with_columns(s.method.looked(epoch, ledger))
         plan = s.method.plan(epoch, ledger, s.everyone)
+        if s.shards is not None:
+            ledger = s.shards.exchange(epoch, plan.train != 0, ledger)
         thins = isinstance(s.method, BatchMethod) and s.method.thins(epoch)
         turns = deal_turns(plan.train, epoch, ledger, s, plan.weight, thins)
 
@@ -81,4 +83,5 @@ def _line(
         "steps": trained.steps,
         "order_hash": f"{turns.order_hash:016x}",
         "loss_histogram": {"edges": histogram.edges.tolist(), "counts": histogram.counts.tolist()},
+        **({} if s.shards is None else {"exchange": s.shards.told()}),
     }

@@ -16,6 +16,7 @@ from .record.progress import Progress
 from .selection.batch_level import BatchMethod
 from .selection.everyone import Everyone
 from .selection.method import OBSERVED, Method
+from .shards import Shards
 from .sieve import Sieve
 from .training.learner import Learner
 from .training.observe import NoteBook
@@ -24,7 +25,7 @@ from .world.world import World
 
 @dataclass(frozen=True)
 class Stages:
-    """Everything an epoch passes through."""
+    """Everything an epoch passes through. shards: None where all ranks read all samples."""
 
     world: World
     everyone: Everyone
@@ -36,6 +37,7 @@ class Stages:
     progress: Progress
     global_batch: int
     accumulate: int
+    shards: Shards | None = None
 
 
 @dataclass(frozen=True)
@@ -138,9 +140,10 @@ def deal_turns(
     times: np.ndarray, epoch: Epoch, ledger: Ledger, s: Stages, weight: np.ndarray | None = None, thins: bool = False
 ) -> Turns:
     """Deal this many passes of each row over ranks and batches; candidates in batches of the method's own size."""
-    if thins:
-        return deal(ledger.id, times, epoch, s.world.comm, s.method.candidates(s.global_batch), 1, weight)
-    return deal(ledger.id, times, epoch, s.world.comm, s.global_batch, s.accumulate, weight)
+    global_batch, accumulate = (s.method.candidates(s.global_batch), 1) if thins else (s.global_batch, s.accumulate)
+    if s.shards is not None:
+        return s.shards.deal(ledger, times, epoch, global_batch, accumulate, weight)
+    return deal(ledger.id, times, epoch, s.world.comm, global_batch, accumulate, weight)
 
 
 def _observed(method: Method) -> list[str]:

@@ -25,26 +25,30 @@ from .selection.batch_level import BatchMethod
 from .selection.everyone import Everyone
 from .selection.method import OBSERVED, Method, first_ledger
 from .selection.scores import About, write_scores
+from .shards import ShardLoader, Shards
 from .training.learner import Learner
 from .world.comm import Comm
 from .world.gradients import Gradients
 from .world.world import World, settle
 
 
-def run(job: Job, directory: Path, comm: Comm, resume: bool = False) -> int:
+def run(job: Job, directory: Path, comm: Comm, resume: bool = False, scratch: str | None = None) -> int:
     """Train the job in its run directory, from its newest checkpoint if ``resume``; return the exit code.
 
+    scratch: a folder on each node's own disk, for data.placement local.
     Raises UserError, on all ranks alike and before anything is trained, if the job cannot be run as it is.
     """
     world = settle(comm)
     gradients = Gradients(world)
-    _train(job, directory, world, gradients, resume)
+    _train(job, directory, world, gradients, resume, scratch)
     gradients.close()
     return DONE
 
 
-def set_up(job: Job, world: World, method: Method) -> tuple[Stages, Data]:
+def set_up(job: Job, world: World, method: Method, scratch: str | None = None) -> tuple[Stages, Data]:
     """Return everything that the job's epochs pass through, with this method, and the data set.
+
+    With data.placement local, ranks read from stores in the scratch folder, which are yet to be filled.
 
     Raises UserError on all ranks alike.
     """
@@ -52,6 +56,9 @@ def set_up(job: Job, world: World, method: Method) -> tuple[Stages, Data]:
     data = comm.agreed(lambda: open_data(job.data, job.seed))
     everyone.agree((data.fingerprint, len(data.train)), "the data set")
     global_batch = comm.agreed(lambda: fitting_batch(job, len(data.train), world.size))
+    shards = comm.agreed(lambda: Shards(job.data, data, scratch, world)) if job.data.placement == "local" else None
+    data = shards.lying_here(data) if shards else data
+    train = Loader(data.train, job.data.workers, world.device)
     observed = [name for name in method.columns if name in OBSERVED]
     learner = comm.agreed(lambda: Learner(job.training, job.model, world, data.n_classes, data.shape, job.seed, observed))
     stages = Stages(
@@ -59,20 +66,22 @@ def set_up(job: Job, world: World, method: Method) -> tuple[Stages, Data]:
         everyone=everyone,
         method=method,
         homes=Homes(len(data.train), world.size),
-        train=Loader(data.train, job.data.workers, world.device),
+        train=ShardLoader(train, shards) if shards else train,
         validation=Loader(data.validation, job.data.workers, world.device),
         learner=learner,
         progress=Progress(world.rank, job.training.epochs),
         global_batch=global_batch,
         accumulate=job.training.accumulate,
+        shards=shards,
     )
     return stages, data
 
 
-def _train(job: Job, directory: Path, world: World, gradients: Gradients, resume: bool) -> None:
+def _train(job: Job, directory: Path, world: World, gradients: Gradients, resume: bool, scratch: str | None) -> None:
     comm = world.comm
-    stages, data = set_up(job, world, job.selection)
+    stages, data = set_up(job, world, job.selection, scratch)
     ledger = first_ledger(job.selection, stages.homes, comm, data.fingerprint)
+    ledger = stages.shards.placed(ledger) if stages.shards else ledger
     memory = job.selection.first_memory() if isinstance(job.selection, BatchMethod) else {}
     found = comm.on_first(lambda: open_run(directory, job, resume))
     stages.learner.join(gradients, data.shape)
@@ -88,6 +97,11 @@ def _train(job: Job, directory: Path, world: World, gradients: Gradients, resume
         metrics.rewind(facts and facts["line"])
         write_provenance(directory, {"ranks": world.size, "global_batch": stages.global_batch, "data": data.fingerprint})
     _greet(job, stages, found, resume)
+    if stages.shards:
+        if facts and facts["ranks"] != world.size:
+            ledger = stages.shards.placed(ledger)
+        n_bytes = stages.shards.settle(ledger, stages.progress.bar, may_hide(job.selection))
+        stages.progress.say(f"staged {n_bytes / 1e9:.3g} GB in {stages.shards.folder.parent}")
     for number in range(done, job.training.epochs):
         epoch = Epoch(number, job.training.epochs, job.seed)
         ledger, memory = _epoch(epoch, ledger, memory, job, directory, stages, metrics, data)
@@ -140,6 +154,11 @@ def fitting_batch(job: Job, n: int, n_ranks: int) -> int:
         return job.training.batch(n_ranks)
     except ValueError as problem:
         raise JobError(f"{problem}") from None
+
+
+def may_hide(method: Method) -> float:
+    """Return the share of the samples that a method's options let it hide; 0 where they name none."""
+    return float(getattr(method, "max_fraction", getattr(method, "fraction", 0.0)))
 
 
 def _greet(job: Job, stages: Stages, found: Path | None, resume: bool) -> None:

@@ -18,7 +18,7 @@ LEVELS = [
     {"world"},
     {"record"},
     {"selection", "order", "data", "training"},
-    {"sieve"},
+    {"sieve", "shards"},
     {"passes"},
     {"epoch"},
     {"run", "hiding", "launcher", "report"},

@@ -7,10 +7,11 @@ time: every file can be fetched again. Nothing is removed but files of the data 
 from __future__ import annotations
 
 import fcntl
+import filecmp
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,21 +50,14 @@ class Store:
         elif text != json.dumps({"data": fingerprint}):
             raise DataError(f"{folder}: holds files of another data set; remove it, or give another scratch folder")
 
-    def holds(self, name: str, size: int) -> bool:
-        """Return whether the file is here, of this size."""
-        try:
-            return (self.folder / name).stat().st_size == size
-        except OSError:
-            return False
-
-    def keep(self, names: Iterable[str], of: Files) -> None:
-        """Remove all of a data set's files but these, and what was left half-written."""
+    def keep(self, names: Iterable[str], known: Iterable[str]) -> None:
+        """Remove all known files but these, and what was left half-written. Names that nobody knows are not ours."""
         kept = {str(self.folder / name) for name in names}
-        known = {str(self.folder / name) for name in of.names}
+        known = {str(self.folder / name) for name in known}
         for folder, _, found in os.walk(self.folder):
             for name in found:
                 path = os.path.join(folder, name)
-                if path not in kept and (path in known or name.endswith(".part")):
+                if path not in kept and path.removesuffix(".part") in known:
                     os.unlink(path)
 
     def drop(self, names: Iterable[str]) -> None:
@@ -81,8 +75,21 @@ class Store:
         """Give the file that was written beside its name."""
         os.replace(self.beside(name), self.folder / name)
 
-    def fetch(self, files: Files, rows: Iterable[int], tell: Callable[[int], None] = lambda n_bytes: None) -> None:
-        """Copy these rows' files from the shared file system, several at a time. tell: called with the size of each.
+    def lacks(self, files: Files, rows: Iterable[int], compare: bool = False) -> list[int]:
+        """Return the rows whose files are not here; compare: or are not, byte for byte, what the shared file system has."""
+
+        def is_here(row: int) -> bool:
+            name = files.names[row]
+            return self._holds(name, int(files.sizes[row])) and not (
+                compare and not filecmp.cmp(files.root / name, self.folder / name, shallow=False)
+            )
+
+        rows = list(rows)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return [row for row, here in zip(rows, pool.map(is_here, rows)) if not here]
+
+    def fetch(self, files: Files, rows: Iterable[int]) -> Iterator[int]:
+        """Copy these rows' files from the shared file system, several at a time; yield each one's size once it is here.
 
         Raises DataError if one is not there, or is not of its size, or the disk is full.
         """
@@ -93,8 +100,13 @@ class Store:
             return size
 
         with ThreadPoolExecutor(_THREADS) as pool:
-            for size in pool.map(copy, rows):
-                tell(size)
+            yield from pool.map(copy, rows)
+
+    def _holds(self, name: str, size: int) -> bool:
+        try:
+            return (self.folder / name).stat().st_size == size
+        except OSError:
+            return False
 
     def _copy(self, source: Path, name: str, size: int) -> None:
         beside = self.beside(name)
@@ -107,11 +119,6 @@ class Store:
             beside.unlink()
             raise DataError(f"{source}: {found} bytes were copied, but the manifest says {size}; was the data set changed?")
         self.whole(name)
-
-
-def missing(store: Store, files: Files, rows: Iterable[int]) -> list[int]:
-    """Return the rows whose files are not in the store."""
-    return [row for row in rows if not store.holds(files.names[row], int(files.sizes[row]))]
 
 
 def free_bytes(folder: Path) -> tuple[int, int]:

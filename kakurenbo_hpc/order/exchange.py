@@ -36,22 +36,26 @@ def exchanged(ids: np.ndarray, place: np.ndarray, visible: np.ndarray, epoch: Ep
     visible samples move, and none moves with fewer. A function of (seed, epoch, id), of where samples lie and of their homes.
     Four to ten reductions of P numbers; memory O(S + P).
     """
-    place = place.copy()
+    before, place = place, place.copy()
     shown, hidden = np.flatnonzero(visible), np.flatnonzero(~visible)
     n_shown, n_hidden = _at_each(place[shown], comm), _at_each(place[hidden], comm)
     target = even(n_shown)
     leaving, free = np.maximum(n_shown - target, 0), np.maximum(target - n_shown, 0)
     _pour(shown, leaving, free, ids, place, key(epoch.seed, "balance", epoch.number), comm)
 
-    _swap(shown, swapped(int(n_shown.sum()), share, comm.size), ids, place, epoch, comm)
+    n_swapped = swapped(int(n_shown.sum()), share, comm.size)
+    _swap(shown, n_swapped, ids, place, epoch, comm)
 
     allowed = _most_hidden(int(n_hidden.sum()), comm.size)
     crowded, room = np.maximum(n_hidden - allowed, 0), np.maximum(allowed - n_hidden, 0)
     _pour(hidden, crowded, room, ids, place, key(epoch.seed, "crowded", epoch.number), comm)
 
-    held = _at_each(place, comm)
+    # While samples are on their way, nothing but the crowded has left yet, and everything visible may have come.
+    held_before, held = n_shown + n_hidden, _at_each(place, comm)
+    on_the_way = held_before - crowded + _at_each(place[shown][place[shown] != before[shown]], comm)
     most = most_held(int(n_shown.sum()), int(n_hidden.sum()), comm.size)
     assert held.max() <= most, f"a rank is to hold {held.max()} samples, but may hold {most}"
+    assert (on_the_way <= np.maximum(held_before, held) + n_swapped).all(), "a rank would hold more than its exchange share on top"
     return place
 
 
@@ -81,7 +85,9 @@ def _at_each(place: np.ndarray, comm: Comm) -> np.ndarray:
     return comm.sum(np.bincount(place, minlength=comm.size))
 
 
-def _pour(rows: np.ndarray, leaving: np.ndarray, room: np.ndarray, ids: np.ndarray, place: np.ndarray, stream: int, comm: Comm) -> None:
+def _pour(
+    rows: np.ndarray, leaving: np.ndarray, room: np.ndarray, ids: np.ndarray, place: np.ndarray, stream: int, comm: Comm
+) -> None:
     """Move ``leaving[p]`` of the rows at each place p to the places with room, filled in order of rank; changes ``place``."""
     if not leaving.any():
         return

@@ -33,8 +33,9 @@ def deals(draw):
 def dealt_local(times, cuts, global_batch, accumulate, weight, epoch, place, late):
     def work(comm):
         rows = slice(cuts[comm.rank], cuts[comm.rank + 1])
+        ids, filler = np.arange(len(times)), 10**6 + comm.rank
         some = [None if column is None else column[rows] for column in (weight, late)]
-        return deal_local(np.arange(len(times))[rows], times[rows], place[rows], epoch, comm, global_batch, accumulate, *some, 10**6 + comm.rank)
+        return deal_local(ids[rows], times[rows], place[rows], epoch, comm, global_batch, accumulate, *some, filler)
 
     return run_in_threads(len(cuts) - 1, work)
 

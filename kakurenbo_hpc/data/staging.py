@@ -1,0 +1,76 @@
+"""A rank's share of a data set, copied to its node's disk; what is needed is compared with what is free before anything is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import DataError, JobError
+from ..world.world import World
+from .source import Data, Files
+from .store import Store, free_bytes
+
+
+class Part(NamedTuple):
+    """Some of a data set's files. rows: of those that are to lie here."""
+
+    files: Files
+    rows: Sequence[int]
+
+
+def open_store(name: str, data: Data, scratch: str | None, world: World) -> Store:
+    """Return this rank's store, in the scratch folder of its node.
+
+    name: of the data set. scratch: a path, in which variables of the node's environment may stand ($TMPDIR).
+    Raises JobError or DataError, perhaps on one rank only: call it under ``comm.agreed``.
+    """
+    if data.train.files() is None or data.validation.files() is None:
+        raise JobError(f"data.placement is local, but samples of {name} are not files of their own; set it to shared")
+    if scratch is None:
+        raise JobError("data.placement is local, but no scratch folder is known; give --scratch DIR, or scratch in the machine file")
+    folder = os.path.expanduser(os.path.expandvars(scratch))
+    if "$" in folder:
+        raise JobError(f"scratch is {scratch}, but {world.node} does not set that variable; give a folder, or a variable that is set")
+    return Store(Path(folder) / "kakurenbo" / name / f"rank_{world.rank:04d}", data.fingerprint)
+
+
+def stage(parts: Sequence[Part], store: Store, world: World, bar: Callable, spare: int = 0, compare: bool = False) -> int:
+    """Fetch what the store lacks of these parts; return how many bytes all ranks fetched. Collective.
+
+    bar: ``Progress.bar``. spare: bytes that must stay free. compare: files that are here must equal the shared ones.
+    Raises DataError, on all ranks alike, if a file cannot be copied, or, before copying, if a disk is too small.
+    """
+    lacking = [Part(files, store.lacks(files, rows, compare)) for files, rows in parts]
+    needed = sum(int(files.sizes[row]) for files, rows in lacking for row in rows)
+    asked = world.comm.gather((world.node, *free_bytes(store.folder), needed, spare, str(store.folder.parent)))
+    world.comm.agreed(lambda: _check(asked))
+    for files, rows in lacking:
+        world.comm.agreed(lambda: sum(bar(store.fetch(files, rows), len(rows), "stage")))  # noqa: B023, called at once
+    return sum(ask[3] for ask in asked)
+
+
+def _check(asked: list[tuple]) -> None:
+    """Raise DataError if the ranks of a node ask for more than its disk has."""
+    disks = {}
+    for node, disk, free, needed, spare, folder in asked:
+        before = disks.get((node, disk), (free, 0, 0, folder))
+        disks[node, disk] = min(free, before[0]), needed + before[1], spare + before[2], folder
+    for (node, _), (free, needed, spare, folder) in disks.items():
+        if needed and needed + spare > free:
+            moves = f", and {_size(spare)} for samples on the move" if spare else ""
+            raise DataError(
+                f"{folder} on {node}: {_size(needed)} are to be copied there{moves}, but {_size(free)} are free; "
+                "give a larger scratch folder, or use more nodes"
+            )
+
+
+def _size(n: int) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if n < 1000:
+            break
+        n /= 1000
+    else:
+        unit = "TB"
+    return f"{n:.4g} {unit}"

@@ -1,0 +1,167 @@
+"""Samples on node-local disks: which lie on this rank, how they change ranks after a plan, and turns over what lies here.
+
+What moves comes in while the epoch trains what is there already; the turns that need it wait until all ranks have all of it.
+A place is where a sample is trained, and is in the ledger and its checkpoint; the files are only copies: whatever a disk
+lacks when a run begins or goes on is fetched from the shared file system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from .batch import Batch, Turn
+from .data.delivery import Delivery, Parcel
+from .data.loader import Loader
+from .data.source import Data
+from .data.staging import Part, open_store, stage
+from .data.store import Store
+from .job import DataOptions
+from .ledger import Homes, Ledger
+from .order.deal import Turns
+from .order.deal_local import deal_local
+from .order.exchange import exchanged, first_places
+from .plan import Epoch
+from .world.world import World
+
+COLUMN = {"place": (np.int32, -1)}
+_WORD = np.dtype([("id", np.int64), ("rank", np.int32), ("visible", bool)])  # a sample that moves, and the other rank
+
+
+class Shards:
+    """This rank's shard of the training samples, beside its part of the validation samples, which stays."""
+
+    def __init__(self, options: DataOptions, data: Data, scratch: str | None, world: World):
+        """Open this rank's store. scratch: a folder of the node. Raises UserError, perhaps on one rank only."""
+        self._store = open_store(options.name, data, scratch, world)
+        self._files, self._validation = data.train.files(), data.validation.files()
+        self._world, self._comm, self._share = world, world.comm, options.exchange
+        self._here = self._awaited = np.zeros(0, np.int64)
+        self._late: np.ndarray | None = None
+        self._delivery: Delivery | None = None
+        self._told = {"n_moved": 0, "bytes_moved": 0, "waited": 0.0}
+
+    @property
+    def folder(self) -> Path:
+        """Where this rank's files lie, under the names that they have on the shared file system."""
+        return self._store.folder
+
+    def lying_here(self, data: Data) -> Data:
+        """Return the data set that reads from this rank's store."""
+        return replace(data, train=data.train.lying_in(self.folder), validation=data.validation.lying_in(self.folder))
+
+    def placed(self, ledger: Ledger) -> Ledger:
+        """Return the ledger with every row at its first place."""
+        return ledger.with_columns({"place": first_places(ledger.id, self._comm.size)})
+
+    def settle(self, ledger: Ledger, bar: Callable, hides: float = 0.0, compare: bool = False) -> int:
+        """Make the store hold what lies here, neither more nor less; return how many bytes all ranks fetched for it.
+
+        bar: ``Progress.bar``. hides: the largest share that the method may hide, for which there must be room.
+        compare: what is there already must equal the shared files, byte for byte. Raises DataError on all ranks alike.
+        """
+        self._here = np.sort(self._tell(ledger.extra["place"], ledger.id))
+        validation = range(*Homes(len(self._validation), self._comm.size).rows(self._comm.rank))
+        mine = self._names(self._here) + [self._validation.names[row] for row in validation]
+        self._store.keep(mine, [*self._files.names, *self._validation.names])
+        parts = [Part(self._files, self._here.tolist()), Part(self._validation, validation)]
+        spare = (self._share + hides) * self._files.sizes[self._here].sum()
+        return stage(parts, self._store, self._world, bar, int(spare), compare)
+
+    def exchange(self, epoch: Epoch, visible: np.ndarray, ledger: Ledger) -> Ledger:
+        """Return the ledger whose places even out what this epoch trains; the files that move are under way then.
+
+        visible: (S,) bool, of this rank's rows.
+        """
+        before = ledger.extra["place"]
+        after = exchanged(ledger.id, before, visible, epoch, self._comm, self._share)
+        moved = np.flatnonzero(after != before)
+        going, coming = np.empty((2, len(moved)), _WORD)
+        going["id"], going["rank"], going["visible"] = ledger.id[moved], after[moved], visible[moved]
+        coming["id"], coming["rank"], coming["visible"] = ledger.id[moved], before[moved], visible[moved]
+        going, coming = np.sort(self._tell(before[moved], going)), np.sort(self._tell(after[moved], coming))
+
+        self._here = np.union1d(np.setdiff1d(self._here, going["id"]), coming["id"])
+        self._awaited, self._late = coming["id"], visible & (after != before)
+        self._store.drop(self._names(going["id"][~going["visible"]]))
+        self._gone, self._to_fetch = self._names(going["id"][going["visible"]]), coming["id"][~coming["visible"]]
+        received = coming[coming["visible"]]
+        self._delivery = Delivery(self._parcels(going[going["visible"]]), self._parcels(received), self._store, self._comm)
+        n, n_bytes = self._comm.sum(np.array([len(coming), self._files.sizes[coming["id"]].sum()])).tolist()
+        self._told = {"n_moved": n, "bytes_moved": n_bytes, "waited": 0.0}
+        if not n:
+            self.finish()
+        return ledger.with_columns({"place": after})
+
+    @property
+    def under_way(self) -> bool:
+        """Whether samples are still on their way to any rank; the same on all ranks."""
+        return self._delivery is not None
+
+    def go_on(self) -> None:
+        """Let what is under way come nearer, without waiting."""
+        self._delivery.go_on()
+
+    def finish(self) -> None:
+        """Wait until all ranks have all that comes to them; then remove what went. Collective."""
+        begun = perf_counter()
+        self._delivery.finish()
+        self._comm.barrier()
+        self._store.drop(self._gone)
+        for _ in self._store.fetch(self._files, self._to_fetch.tolist()):
+            pass
+        self._awaited, self._late, self._delivery = self._awaited[:0], None, None
+        self._told["waited"] = perf_counter() - begun
+
+    def n_ready(self, turns: list[Turn]) -> int:
+        """Return how many turns all ranks can take before what is under way has come. Collective."""
+        waits = (i for i, turn in enumerate(turns) if np.isin(turn.id, self._awaited).any())
+        return int(self._comm.min(np.array([next(waits, len(turns))]))[0])
+
+    def deal(
+        self, ledger: Ledger, times: np.ndarray, epoch: Epoch, global_batch: int, accumulate: int, weight: np.ndarray | None
+    ) -> Turns:
+        """Deal this many passes of each row to where it lies; what is still on its way comes last."""
+        idle = np.append(np.setdiff1d(self._here, self._awaited), self._here)[0]
+        late = self._late if self._delivery else None
+        return deal_local(
+            ledger.id, times, ledger.extra["place"], epoch, self._comm, global_batch, accumulate, weight, late, int(idle)
+        )
+
+    def told(self) -> dict:
+        """Return what the epoch's metrics say: n_moved and bytes_moved of all ranks, and the longest wait for them, in seconds."""
+        return self._told | {"waited": float(self._comm.max(np.array([self._told["waited"]]))[0])}
+
+    def _tell(self, rank: np.ndarray, what: np.ndarray) -> np.ndarray:
+        """Send what[i] to rank[i]; return all that came here."""
+        order = np.argsort(rank, kind="stable")
+        ends = np.searchsorted(rank[order], np.arange(1, self._comm.size))
+        return np.concatenate(self._comm.alltoallv(np.split(what[order], ends)))
+
+    def _names(self, ids: np.ndarray) -> list[str]:
+        return [self._files.names[row] for row in ids]
+
+    def _parcels(self, words: np.ndarray) -> list[Parcel]:
+        return [Parcel(id, self._files.names[id], int(self._files.sizes[id]), rank) for id, rank, _ in words.tolist()]
+
+
+class ShardLoader:
+    """Reads batches from this rank's shard, as a ``Loader`` does; those that need what is under way, once it is here."""
+
+    def __init__(self, loader: Loader, shards: Shards):
+        self.source, self._loader, self._shards = loader.source, loader, shards
+
+    def __call__(self, turns: Iterable[Turn], epoch: int, augment: bool) -> Iterator[Batch]:
+        """Read these turns in order. One pass at a time."""
+        turns, n_ready = list(turns), 0
+        if self._shards.under_way:
+            n_ready = self._shards.n_ready(turns)
+            for batch in self._loader(turns[:n_ready], epoch, augment):
+                yield batch
+                self._shards.go_on()
+            self._shards.finish()
+        yield from self._loader(turns[n_ready:], epoch, augment)
