@@ -30,8 +30,8 @@ def varied(data: Data, options: DataOptions) -> Data:
         return data
     fingerprint = "+".join([data.fingerprint, *(f"{name}={changes[name]}" for name in changes), f"seed={options.seed}"])
     if changes.keys() == {"repeats"}:
-        train = _repeated(data.train, np.arange(len(data.train)), None, np.full(len(data.train), options.repeats))
-        return replace(data, train=train, fingerprint=fingerprint)
+        n, label = len(data.train), data.train.labels()
+        return replace(data, train=_repeated(data.train, np.arange(n), label, np.full(n, options.repeats)), fingerprint=fingerprint)
     if data.train.labels() is None or data.validation.labels() is None:
         name = min(changes.keys() - {"repeats"})
         raise DataError(f"data.{name} is {changes[name]}, but {options.name} does not tell the class of each sample; remove it")

@@ -1,0 +1,154 @@
+"""Training augmentation: a sample's draws are its own, whoever reads it, and nobody else's generator notices."""
+
+import multiprocessing
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from ranks import start
+from read import atoms, images, of_process, random_states
+
+from kakurenbo_hpc.batch import Turn
+from kakurenbo_hpc.data.augmentation import Augmented, augmented
+from kakurenbo_hpc.data.digits import Images
+from kakurenbo_hpc.data.loader import Loader, plain_turns
+from kakurenbo_hpc.data.source import Data
+from kakurenbo_hpc.errors import DataError
+from kakurenbo_hpc.job import Augmentation, DataOptions
+
+NAMES = get_args(Augmentation)
+IDS = np.arange(48)
+
+
+def under(*names, run_seed=0, **options):
+    return atoms(augmentation=[*names], run_seed=run_seed, channels=3, pixels=32, **options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_samples_draws_depend_on_its_key_and_on_nothing_else(name):
+    source = under(name).train
+    torch.manual_seed(1)
+    before = random_states()
+    together = images(source, IDS, epoch=3)
+    assert random_states() == before
+    torch.manual_seed(2)
+    np.random.seed(2)
+    apart = torch.cat([images(source, [id], epoch=3) for id in IDS])
+    assert torch.equal(together, apart)
+    assert together.dtype == torch.float32 and together.shape == (48, 3, 32, 32) and 0 <= together.min() <= together.max() <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_epoch_copy_or_run_seed_is_another_draw(name):
+    first = images(under(name).train, IDS)
+    for other in (
+        images(under(name).train, IDS, epoch=1),
+        images(under(name).train, IDS, copy=1),
+        images(under(name, run_seed=1).train, IDS),
+    ):
+        assert (first != other).flatten(1).any(1).float().mean() > 0.3, "one in two stays as it is under flip and random_erasing"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_validation_and_a_plain_look_are_left_alone(name):
+    data, plain = under(name), under()
+    assert torch.equal(images(data.validation, IDS[:40]), images(plain.validation, IDS[:40]))
+    assert torch.equal(images(data.train, IDS, augment=False), images(plain.train, IDS))
+
+
+NUMBERED = torch.arange(1.0, 1 + 32 * 32).reshape(1, 1, 32, 32).numpy() / 2000
+
+
+def numbered(*names, n=400):
+    """Return n augmentations of one image in which every pixel is another number, none zero; and that image."""
+    source = Augmented(Images(np.repeat(NUMBERED, n, 0), np.zeros(n)), names, seed=5)
+    return images(source, np.arange(n))[:, 0].numpy(), NUMBERED[0, 0]
+
+
+def test_the_order_of_names_is_the_order_of_doing():
+    (moved, _), (cut, _) = numbered("crop"), numbered("cutout")
+    assert np.array_equal(numbered("crop", "cutout")[0], np.where(cut == 0, 0, moved))
+    assert not np.array_equal(numbered("cutout", "crop")[0], np.where(cut == 0, 0, moved))
+
+
+def test_flip_turns_one_in_two_from_left_to_right():
+    turned, plain = numbered("flip")
+    flipped = (turned == plain[:, ::-1]).all((1, 2))
+    assert np.array_equal(~flipped, (turned == plain).all((1, 2))) and 150 < flipped.sum() < 250
+
+
+@pytest.mark.parametrize(("name", "most"), [("shift", 1), ("crop", 4)])
+def test_shift_and_crop_move_an_image_with_zeros_coming_in(name, most):
+    moved, plain = numbered(name, n=2000)
+    padded = np.pad(plain, most)
+    every = {(r, c): padded[r : r + 32, c : c + 32].tobytes() for r in range(2 * most + 1) for c in range(2 * most + 1)}
+    counts = {place: sum(image.tobytes() == wanted for image in moved) for place, wanted in every.items()}
+    expected = 2000 / len(every)
+    assert sum(counts.values()) == 2000 and all(abs(n - expected) < 5 * expected**0.5 for n in counts.values())
+
+
+def test_cutout_is_a_square_of_half_the_side_whose_centre_is_anywhere():
+    cut, plain = numbered("cutout", n=2000)
+    holes = cut == 0
+    assert np.array_equal(np.where(holes, plain, cut), np.broadcast_to(plain, cut.shape))
+    rows, columns = holes.any(2), holes.any(1)
+    assert np.array_equal(holes, rows[:, :, None] & columns[:, None, :])
+    sizes = np.bincount(rows.sum(1))
+    assert sizes[:8].sum() == 0 and len(sizes) == 17 and abs(sizes[16] / 2000 - 17 / 32) < 0.05, "16, or less at an edge"
+
+
+def test_torchvisions_own_transform_under_the_same_state_is_the_oracle():
+    from kakurenbo_hpc.draws import bits, key
+    from kakurenbo_hpc.vision import transforms
+
+    plain = (images(under().train, IDS) * 255).round().byte()
+    for name, transform in {"rand_augment": transforms().RandAugment(), "auto_augment": transforms().AutoAugment()}.items():
+        seen = images(under(name).train, IDS, epoch=2, copy=1)
+        for id, state in enumerate(bits(key(0, f"augment, {name}", 2), IDS, np.ones(48))):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(state) >> 1)
+                assert torch.equal(seen[id], transform(plain[id]).float() / 255)
+
+
+def test_other_processes_draw_the_same():
+    source = under("flip", "crop", "trivial_augment_wide", "random_erasing", repeats=2, label_noise=0.2).train
+    here = images(source, IDS, epoch=4).numpy().tobytes()
+    with multiprocessing.get_context("forkserver").Pool(1) as pool:
+        assert pool.apply(of_process, [(source, IDS, 4)]) == here
+
+
+def test_loader_processes_draw_the_same():
+    source = under("crop", "rand_augment").train
+    turns: list[Turn] = plain_turns(0, 48, 12)
+    read = lambda workers: torch.cat([b.input for b in Loader(source, workers, torch.device("cpu"))(turns, 1, True)])  # noqa: E731
+    assert torch.equal(read(0), read(2))
+
+
+def test_ranks_draw_the_same():
+    done = start(2, "-c", PROGRAM)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+PROGRAM = """
+import numpy as np
+from kakurenbo_hpc.data import DATA, open_data
+from kakurenbo_hpc.data.source import Request
+from kakurenbo_hpc.world.world import open_comm
+comm = open_comm()
+options = dict(classes=4, instances=10, pixels=16, label_noise=0.3, repeats=2, augmentation=["flip", "trivial_augment_wide"])
+data = open_data(DATA["visual_atoms"](name="visual_atoms", **options), 3)
+ids = np.arange(len(data.train))
+mine, labels = data.train.__getitems__(Request(ids[comm.rank :: comm.size], ids[comm.rank :: comm.size] * 0, 1, True))
+total = comm.sum(np.array([float(mine.double().sum()), float((labels.double() * (1 + ids[comm.rank :: comm.size])).sum())]))
+whole, labels = data.train.__getitems__(Request(ids, ids * 0, 1, True))
+assert np.allclose(total, [float(whole.double().sum()), float((labels.double() * (1 + ids)).sum())], rtol=1e-12)
+comm.close()
+"""
+
+
+def test_a_library_transform_is_refused_for_channels_that_it_does_not_know():
+    bands = Data(train=Images(np.zeros((2, 4, 8, 8), np.float32), np.arange(2)), validation=None, n_classes=2, shape=(4, 8, 8), fingerprint="")
+    with pytest.raises(DataError, match="holds rand_augment, which takes images of 1 or 3 channels, but bands has 4; remove it"):
+        augmented(bands, DataOptions(name="bands", augmentation=["flip", "rand_augment"]), seed=0)
+    assert augmented(bands, DataOptions(name="bands", augmentation=["flip"]), seed=0).train.labels().tolist() == [0, 1]
