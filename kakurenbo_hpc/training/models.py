@@ -1,4 +1,4 @@
-"""A network by name: ours for the digits, or any of timm's or torchvision's."""
+"""A network by name: ours for the digits and for DeepCAM, or any of timm's or torchvision's."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import nn
 from ..errors import JobError, nearest
 from ..job import Model
 from ..vision import timm, torchvision_models
+from .deeplab import DeepLab
+from .norms import NORMS
 
 
 class SmallCnn(nn.Module):
@@ -34,24 +36,17 @@ class SmallCnn(nn.Module):
         return self.head(self.features(input))
 
 
-_NORMS = {
-    "group": lambda width: nn.GroupNorm(min(8, width), width),
-    "batch": nn.BatchNorm2d,
-    "none": lambda width: nn.Identity(),
-}
-
-
 def _block(inputs: int, outputs: int, norm: str) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), _NORMS[norm](outputs), nn.ReLU())
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), NORMS[norm](outputs), nn.ReLU())
 
 
-OURS = {"small_cnn": SmallCnn}
+OURS = {"small_cnn": SmallCnn, "deepcam_deeplabv3plus": DeepLab}
 
 
-def build_model(model: Model, n_classes: int, shape: Sequence[int], seed: int) -> nn.Module:
+def build_model(model: Model, n_classes: int, shape: Sequence[int], seed: int, target_shape: Sequence[int] = ()) -> nn.Module:
     """Return the network, initialised from the seed alike on every rank, and tried on one input.
 
-    shape: of one input, channels first. Raises JobError for a name nobody knows, or options or input that do not fit.
+    shape: of one input, channels first. target_shape: (H, W) of masks, () of class labels. Raises JobError for a name nobody knows, or options or input that do not fit.
     """
     torch.manual_seed(seed)
     try:
@@ -67,10 +62,12 @@ def build_model(model: Model, n_classes: int, shape: Sequence[int], seed: int) -
             f"model.name is {model.name} with options {model.options}, which cannot be built for inputs of shape "
             f"{tuple(shape)} ({reason[:200]}); choose another model or change its options"
         ) from None
-    if tuple(output.shape) != (1, n_classes):
+    needed, kind = (1, n_classes, *target_shape), "segmentation" if target_shape else "classification"
+    if not isinstance(output, torch.Tensor) or tuple(output.shape) != needed:
+        found = f"has shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else f"is of type {type(output).__name__}"
         raise JobError(
-            f"model.name is {model.name}, whose output for one input has shape {tuple(output.shape)}, but (1, {n_classes}) "
-            "is needed, logits of one sample; choose a classification model"
+            f"model.name is {model.name}, whose output for one input {found}, but {needed} is needed, logits of one sample; "
+            f"choose a {kind} model"
         )
     return network.train()
 
