@@ -51,6 +51,12 @@ def test_a_method_that_nobody_knows_is_named():
     assert done.returncode == 2 and "kakurenbi" in done.stderr
 
 
+def test_drawing_images_is_measured_beside_reading_them_from_memory():
+    lines = bench("bench_data.py", "visual_atoms", "--trials", "2")
+    assert first_words(lines)[:5] == ["result:", "hardware:", "versions:", "trials:", "data:"]
+    assert sum(" px " in line for line in lines) == 3 and any("random_erasing" in line for line in lines)
+
+
 def test_the_driver_is_measured_beside_a_bare_loop_and_its_ideal():
     lines = bench("bench_epoch.py", "--widths", "4,4", "--trials", "2", "--threads", "1")
     assert first_words(lines)[:5] == ["result:", "hardware:", "versions:", "trials:", "network:"]

@@ -68,7 +68,8 @@ class Augmented(Source):
         images, targets = self._source.__getitems__(request)
         if request.augment:
             for name in self._names:
-                draw = bits(key(self._seed, f"augment, {name}", request.epoch), request.id, request.copy)
+                purpose = "augment" if name == "shift" else f"augment, {name}"  # shift was there first: its runs stay what they were
+                draw = bits(key(self._seed, purpose, request.epoch), request.id, request.copy)
                 images = _OURS[name](images, draw) if name in _OURS else _library(images, draw, name)
         return images, targets
 
