@@ -15,14 +15,14 @@ class Started:
     size: int
 
 
-# rank and size variables of each starter, the surest first; a PMI process manager under srun sets Slurm's as well
+# mark, rank, size and local rank of each starter, the surest first; a PMI process manager under srun sets Slurm's as well
 _STARTERS = [
-    ("torchrun", "TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"),
-    ("Open MPI's mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("MVAPICH's mpiexec", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
-    ("a PMI mpiexec (MPICH, Intel)", "PMI_RANK", "PMI_RANK", "PMI_SIZE"),
-    ("PALS mpiexec", "PALS_RANKID", "PALS_RANKID", "PALS_NRANKS"),
-    ("srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+    ("torchrun", "TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_RANK"),
+    ("Open MPI's mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ("MVAPICH's mpiexec", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK"),
+    ("a PMI mpiexec (MPICH, Intel)", "PMI_RANK", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
+    ("PALS mpiexec", "PALS_RANKID", "PALS_RANKID", "PALS_NRANKS", "PALS_LOCAL_RANKID"),
+    ("srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
 ]
 
 
@@ -31,10 +31,18 @@ def started_by(environ: Mapping[str, str]) -> Started | None:
 
     A plain ``python`` inside a batch shell is no rank: SLURM_PROCID stands there too, but no step of srun's.
     """
-    for starter, mark, rank, size in _STARTERS:
+    for starter, mark, rank, size, _ in _STARTERS:
         if mark in environ and rank in environ and size in environ:
             # The batch shell itself is a step of one task without a connection to srun; salloc's shell is one with it.
             if starter == "srun" and ("SLURM_SRUN_COMM_HOST" not in environ or environ.get("SLURM_STEP_ID") == "4294967290"):
                 continue
             return Started(starter, int(environ[rank]), int(environ[size]))
     return None
+
+
+def local_rank(environ: Mapping[str, str]) -> int | None:
+    """Return this rank's place among those of its node, or None where the starter does not say."""
+    started = started_by(environ)
+    names = [local for starter, *_, local in _STARTERS if started and starter == started.starter]
+    # A PMI that srun serves leaves the local rank to Slurm's own variable.
+    return next((int(environ[name]) for name in [*names, "SLURM_LOCALID"] if started and name in environ), None)
