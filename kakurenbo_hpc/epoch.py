@@ -50,13 +50,13 @@ def run_epoch(epoch: Epoch, ledger: Ledger, memory: Memory, stages: Stages, cloc
         after = after.with_columns(s.method.remember(epoch, after))
 
     with clock("evaluate"):
-        loss, accuracy = evaluate(s)
+        measured = evaluate(s)
 
-    return Outcome(after, memory, plan, ledger, _line(epoch, plan, turns, trained, after, loss, accuracy, s))
+    return Outcome(after, memory, plan, ledger, _line(epoch, plan, turns, trained, after, measured, s))
 
 
 def _line(
-    epoch: Epoch, plan: Plan, turns: Turns, trained: Trained, after: Ledger, loss: float, accuracy: float, s: Stages
+    epoch: Epoch, plan: Plan, turns: Turns, trained: Trained, after: Ledger, measured: dict[str, float], s: Stages
 ) -> dict:
     """Return what the run's metrics say of this epoch."""
     refreshed = np.zeros(len(after), bool) if plan.refresh is None else plan.refresh
@@ -67,8 +67,7 @@ def _line(
     return {
         "epoch": epoch.number,
         "train_loss": s.everyone.mean(trained.losses).value,
-        "val_loss": loss,
-        "val_accuracy": accuracy,
+        **measured,
         "n_samples": after.n_total,
         "n_candidates": plan.n_candidates,
         "n_moved_back": plan.n_moved_back,

@@ -105,7 +105,9 @@ class Model(Options):
 class Training(Options):
     """How the network is trained; the papers' words, epochs as the unit of time, learning rate before any scaling.
 
+    warmup_steps, milestone_steps: in steps of an epoch that hides nothing, instead of warmup_epochs and milestones.
     mixup, cutmix: the parameter alpha of their Beta distribution; 0 for none.
+    correct_iou: the mean IoU from which a sample of a segmentation counts as correct.
     """
 
     epochs: Count
@@ -118,11 +120,13 @@ class Training(Options):
     momentum: Fraction = 0.9
     nesterov: bool = False
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    schedule: Literal["constant", "cosine", "step", "multistep", "poly", "tanh"] = "cosine"
+    schedule: Literal["constant", "cosine", "step", "multistep", "poly", "tanh", "onecycle"] = "cosine"
     warmup_epochs: Annotated[float, Field(ge=0)] = 0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
     min_lr: Annotated[float, Field(ge=0)] = 0.0
     decay_epochs: Positive | None = None
     milestones: list[Positive] = []
+    milestone_steps: list[Count] = []
     decay_rate: Positive = 0.1
     criterion: Literal["cross_entropy", "focal"] = "cross_entropy"
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
@@ -132,14 +136,20 @@ class Training(Options):
     cutmix: Annotated[float, Field(ge=0)] = 0.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     sync_batchnorm: bool = False
+    correct_iou: Probability = 0.7
 
     @model_validator(mode="after")
     def _consistent(self) -> Training:
         if (self.global_batch is None) == (self.batch_per_rank is None):
             found = "neither is" if self.global_batch is None else "both are"
             raise ValueError(f"exactly one of global_batch and batch_per_rank is needed, but {found} given")
-        if self.schedule == "multistep" and not self.milestones:
+        for epochs, steps in (("warmup_epochs", "warmup_steps"), ("milestones", "milestone_steps")):
+            if getattr(self, epochs) and getattr(self, steps):
+                raise ValueError(f"{epochs} and {steps} are both given; choose one")
+        if self.schedule == "multistep" and not (self.milestones or self.milestone_steps):
             raise ValueError("schedule is multistep, but milestones is empty; list the epochs at which the rate falls")
+        if self.schedule == "onecycle" and (self.warmup_epochs or self.warmup_steps or self.min_lr):
+            raise ValueError("schedule is onecycle, which has a rise and a lowest rate of its own; remove warm-up and min_lr")
         if self.schedule == "step" and self.decay_epochs is None:
             raise ValueError("schedule is step, but decay_epochs is missing; give the epochs between two falls of the rate")
         if self.criterion == "focal" and (self.label_smoothing or self.mixup or self.cutmix):
@@ -160,6 +170,24 @@ class Training(Options):
                 f"accumulated batches; use a multiple of {n_ranks * self.accumulate}, or training.batch_per_rank"
             )
         return self.global_batch
+
+    def in_epochs(self, n: int, global_batch: int) -> Training:
+        """Return the same with warm-up and milestones in epochs of n samples, all of them trained.
+
+        Raises JobError if warm-up is as long as the run.
+        """
+        steps = -(-n // global_batch)
+        values = self.model_dump() | {"warmup_steps": 0, "milestone_steps": []}
+        if self.warmup_steps:
+            if self.warmup_steps >= self.epochs * steps:
+                raise JobError(
+                    f"training.warmup_steps is {self.warmup_steps}, but must be less than the run's {self.epochs * steps} steps, "
+                    f"{self.epochs} epochs of {steps}"
+                )
+            values["warmup_epochs"] = self.warmup_steps / steps
+        if self.milestone_steps:
+            values["milestones"] = [step / steps for step in self.milestone_steps]
+        return Training(**values)
 
     def peak_lr(self, n_ranks: int) -> float:
         """Return the learning rate after warm-up: ``lr``, times the ranks if the job says so (Goyal et al. 2017)."""

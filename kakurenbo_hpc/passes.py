@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from .batch import Memory
 from .data.loader import Loader, plain_turns
-from .ledger import Homes, Ledger
+from .ledger import Homes, Ledger, Notes
 from .order.deal import Turns, deal
 from .order.home import send_home
 from .plan import Epoch, Plan
@@ -20,6 +21,7 @@ from .shards import Shards
 from .sieve import Sieve
 from .training.learner import Learner
 from .training.observe import NoteBook
+from .training.segmentation import mean_iou
 from .world.world import World
 
 
@@ -125,15 +127,25 @@ def look(rows: np.ndarray, mode: str, augment: bool, epoch: Epoch, ledger: Ledge
     return ledger.observed(send_home(book.notes(), s.homes, s.world.comm), epoch.number)
 
 
-def evaluate(s: Stages) -> tuple[float, float]:
-    """Return mean loss and accuracy over the validation set: each rank its part, no sample twice."""
+def evaluate(s: Stages) -> dict[str, float]:
+    """Return mean loss and accuracy, or IoU, over the validation set: each rank its part, no sample twice."""
     first, last = Homes(len(s.validation.source), s.world.size).rows(s.world.rank)
     turns = plain_turns(first, last, max(1, s.global_batch // s.world.size))
-    book = NoteBook()
+    book = NoteBook(s.learner.measures)
     for seen in s.learner.evaluate(s.validation(turns, epoch=0, augment=False)):
         book.add(seen)
     notes = book.notes()
-    return s.everyone.mean(notes.loss).value, s.everyone.mean(notes.correct).value
+    loss = {"val_loss": s.everyone.mean(notes.loss).value}
+    return loss | (_iou(notes, s) if s.learner.measures else {"val_accuracy": s.everyone.mean(notes.correct).value})
+
+
+def _iou(notes: Notes, s: Stages) -> dict[str, float]:
+    """Return the mean over images of each one's mean IoU, and the mean IoU of all images as one."""
+    # A rank without an image has no column to tell the number of classes.
+    counts = np.stack([notes.extra[name].reshape(-1, s.learner.n_classes).astype(np.int64) for name in s.learner.measures])
+    total = s.world.comm.sum(counts.sum(axis=1, keepdims=True))
+    each, whole = (mean_iou(*torch.from_numpy(c)).float().numpy() for c in (counts, total))
+    return {"val_iou": s.everyone.mean(each).value, "val_iou_corpus": float(whole[0])}
 
 
 def deal_turns(

@@ -60,7 +60,12 @@ def set_up(job: Job, world: World, method: Method, scratch: str | None = None) -
     data = shards.lying_here(data) if shards else data
     train = Loader(data.train, job.data.workers, world.device)
     observed = [name for name in method.columns if name in OBSERVED]
-    learner = comm.agreed(lambda: Learner(job.training, job.model, world, data.n_classes, data.shape, job.seed, observed))
+    learner = comm.agreed(
+        lambda: Learner(
+            job.training.in_epochs(len(data.train), global_batch), job.model, world, data.n_classes, data.shape, job.seed, observed,
+            data.target_shape,
+        )
+    )
     stages = Stages(
         world=world,
         everyone=everyone,

@@ -60,9 +60,11 @@ LONGEST = {
         "weight_decay": 5e-5,
         "schedule": "multistep",
         "warmup_epochs": 5.0,
+        "warmup_steps": 0,  # instead of warmup_epochs
         "min_lr": 1e-6,
         "decay_epochs": 2.4,
         "milestones": [30.0, 60.0, 80.0],
+        "milestone_steps": [],
         "decay_rate": 0.97,
         "criterion": "cross_entropy",
         "focal_gamma": 1.5,
@@ -72,6 +74,7 @@ LONGEST = {
         "cutmix": 0.0,
         "precision": "bf16",
         "sync_batchnorm": True,
+        "correct_iou": 0.6,
     },
     "selection": {
         "method": "kakurenbo",
@@ -266,6 +269,8 @@ def test_a_set_below_a_value_or_with_a_broken_value_says_so(file):
             job(training={"global_batch": None}),
             "training: exactly one of global_batch and batch_per_rank is needed, but neither is given",
         ),
+        (job(training={"warmup_epochs": 0.5, "warmup_steps": 4}), "training: warmup_epochs and warmup_steps are both given; choose one"),
+        (job(training={"schedule": "onecycle", "warmup_steps": 4}), "training: schedule is onecycle, which has a rise and a lowest"),
         (job(training={"schedule": "multistep"}), "training: schedule is multistep, but milestones is empty; list the epochs"),
         (job(training={"schedule": "step"}), "training: schedule is step, but decay_epochs is missing; give the epochs"),
         (job(training={"warmup_epochs": 3}), "training: warmup_epochs is 3, but must be less than epochs, 3"),

@@ -64,10 +64,14 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class Data:
-    """A data set in two parts. shape: of one input. fingerprint: changes when ids would mean other samples."""
+    """A data set in two parts. shape: of one input. fingerprint: changes when ids would mean other samples.
+
+    target_shape: (H, W) of masks; () where targets are class labels.
+    """
 
     train: Source
     validation: Source
     n_classes: int
     shape: tuple[int, ...]
     fingerprint: str
+    target_shape: tuple[int, ...] = ()

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+_SCORES = {"val_accuracy": "accuracy", "val_iou": "IoU", "val_iou_corpus": "corpus IoU"}
+
 
 class Progress:
     """Speaks on rank 0 and is silent elsewhere."""
@@ -30,10 +32,10 @@ class Progress:
 
     def epoch(self, line: dict) -> None:
         """Tell one epoch's metrics in one line."""
-        accuracy = f"accuracy {line['val_accuracy']:.4f}" if line["val_accuracy"] is not None else "accuracy -"
+        score = "  ".join(f"{word} {line[name]:.4f}" if line[name] is not None else f"{word} -" for name, word in _SCORES.items() if name in line)
         loss = f"{line['train_loss']:.4f}" if line["train_loss"] is not None else "not finite"
         self.say(
-            f"epoch {line['epoch'] + 1}/{self._epochs}  loss {loss}  {accuracy}  hidden {line['n_hidden']} of "
+            f"epoch {line['epoch'] + 1}/{self._epochs}  loss {loss}  {score}  hidden {line['n_hidden']} of "
             f"{line['n_samples']} ({line['hidden_fraction']:.1%})  {line['steps']} steps  lr {line['lr']:.4g}  "
             f"{line['seconds']['total']:.2f} s"
         )

@@ -18,7 +18,7 @@ from ..record.clock import Parts
 from ..vision import transforms
 from ..world.gradients import Gradients
 from ..world.world import World
-from .criterion import build_criterion, weighted_sum
+from .criterion import build_criterion, by_sample, weighted_sum
 from .gradient_norm import LastInput
 from .models import build_model
 from .observe import Seen, look_closely
@@ -34,18 +34,21 @@ class Learner:
     """
 
     def __init__(
-        self, training: Training, model: Model, world: World, n_classes: int, shape: Sequence[int], seed: int, extra: Sequence[str]
+        self, training: Training, model: Model, world: World, n_classes: int, shape: Sequence[int], seed: int, extra: Sequence[str],
+        target_shape: Sequence[int] = (),
     ):
         self._training, self._world, self._seed, self._extra = training, world, seed, tuple(extra)
-        self.model = build_model(model, n_classes, shape, seed)
+        self.model = build_model(model, n_classes, shape, seed, target_shape)
         if training.sync_batchnorm and world.device.type == "cpu":
             raise JobError("training.sync_batchnorm is true, but these ranks have no GPU, where alone it works; set it to false")
         self.model.to(world.device)
         self.optimizer = build_optimizer(training, self.model, training.peak_lr(world.size))
         self._schedule = Schedule(training, self.optimizer)
-        self.criterion = build_criterion(training, n_classes, world.device)
-        self._mix = _mixing(training, n_classes)
-        self._last_input = LastInput(self.model) if "grad_norm" in self._extra else None
+        self.criterion = build_criterion(training, n_classes, world.device, target_shape)
+        self._mix = _mixing(training, n_classes, target_shape)
+        self._last_input = _last_input(self.model, target_shape) if "grad_norm" in self._extra else None
+        self.n_classes = n_classes
+        self.measures = ("intersection", "union") if target_shape else ()  # what evaluate tells beside loss and correctness
         self.parts = Parts(world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=training.precision == "fp16")
 
@@ -117,13 +120,17 @@ class Learner:
         return self._seen(batch, logits, losses), losses
 
     def evaluate(self, batches: Iterable[Batch]) -> list[Seen]:
-        """Look at every batch of a validation set; losses are plain cross entropy, whatever the training criterion is."""
+        """Look at every batch of a validation set; losses are plain cross entropy, whatever the training criterion is.
+
+        Columns are the usual ones and ``measures``.
+        """
         self.model.eval()
         seen = []
         with torch.no_grad():
             for batch in batches:
                 logits, _ = self._forward(self.model, batch)
-                seen.append(look_closely(batch.turn, logits, batch.target, F.cross_entropy(logits.float(), batch.target, reduction="none")))
+                losses = by_sample(F.cross_entropy(logits.float(), batch.target, reduction="none"))
+                seen.append(look_closely(batch.turn, logits, batch.target, losses, self.measures))
         return seen
 
     def average_statistics(self) -> None:
@@ -149,7 +156,7 @@ class Learner:
         self.scaler.load_state_dict(state["scaler"])
 
     def _seen(self, batch: Batch, logits: torch.Tensor, losses: torch.Tensor) -> Seen:
-        return look_closely(batch.turn, logits, batch.target, losses, self._extra, self._last_input)
+        return look_closely(batch.turn, logits, batch.target, losses, self._extra, self._last_input, self._training.correct_iou)
 
     def _set_off(self, turn: Turn) -> None:
         self.model.train()
@@ -181,9 +188,17 @@ class Learner:
         torch.manual_seed(one(key(self._seed, f"{purpose} dropout", self._epoch), step * self._world.size + self._world.rank))
 
 
-def _mixing(training: Training, n_classes: int) -> nn.Module | None:
+def _last_input(model: nn.Module, target_shape: Sequence[int]) -> LastInput:
+    if target_shape:
+        raise JobError("selection asks for grad_norm, which is known for class labels, but the data has masks; choose another score")
+    return LastInput(model)
+
+
+def _mixing(training: Training, n_classes: int, target_shape: Sequence[int]) -> nn.Module | None:
     """Return torchvision's MixUp or CutMix, which turns (k,) targets into soft ones; its draws follow the step's seed."""
     if not (training.mixup or training.cutmix):
         return None
+    if target_shape:
+        raise JobError("training.mixup and training.cutmix are for class labels, but the data has masks; set both to 0")
     mix = transforms().CutMix if training.cutmix else transforms().MixUp
     return mix(alpha=training.mixup or training.cutmix, num_classes=n_classes)

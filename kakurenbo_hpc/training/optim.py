@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -28,14 +30,36 @@ def build_optimizer(training: Training, model: nn.Module, lr: float) -> torch.op
     )
 
 
+ONECYCLE_RISE = 0.3  # of the run
+
+
+def onecycle(progress: float) -> float:
+    """Return the rate at this share of the run, as a share of the highest: a 25th at first, 1, at last 4e-6.
+
+    Along cosines, with the defaults of torch.optim.lr_scheduler.OneCycleLR; momentum is left alone.
+    """
+    first, last = 1 / 25, 1 / 25 / 1e4
+    if progress < ONECYCLE_RISE:
+        start, end, done = first, 1.0, progress / ONECYCLE_RISE
+    else:
+        start, end, done = 1.0, last, (progress - ONECYCLE_RISE) / (1 - ONECYCLE_RISE)
+    return end + (start - end) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+
+
 class Schedule:
     """Sets the learning rate from epoch progress, so that an epoch of fewer steps does not stretch it.
 
-    The rate is the schedule's times ``scale`` once warm-up is over (KAKURENBO's rule), and has no state to save.
+    The rate is the schedule's times ``scale`` once warm-up is over (KAKURENBO's rule), and has no state to save. OneCycle's
+    rise counts as warm-up, our choice.
     """
 
     def __init__(self, training: Training, optimizer: torch.optim.Optimizer):
-        self._optimizer, self._warmup = optimizer, training.warmup_epochs
+        self._optimizer, self._epochs, self._warmup = optimizer, training.epochs, training.warmup_epochs
+        self._peaks = [group["lr"] for group in optimizer.param_groups]
+        self._schedule = None
+        if training.schedule == "onecycle":
+            self._warmup = ONECYCLE_RISE * training.epochs
+            return
         constant = training.schedule == "constant"
         self._schedule, _ = timm().scheduler.create_scheduler_v2(
             optimizer,
@@ -45,13 +69,17 @@ class Schedule:
             warmup_lr=0.0,
             min_lr=training.min_lr,
             decay_epochs=training.decay_epochs or training.epochs,
-            decay_milestones=training.milestones,
+            decay_milestones=[milestone + 1 for milestone in training.milestones],  # timm's falls come an epoch before them
             decay_rate=1.0 if constant else training.decay_rate,
         )
 
     def set(self, epochs_done: float, scale: float = 1.0) -> float:
         """Set and return the learning rate at this progress of the run; 2.5 is the middle of the third epoch."""
-        self._schedule.step(epochs_done)
+        if self._schedule:
+            self._schedule.step(epochs_done)
+        else:
+            for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+                group["lr"] = peak * onecycle(epochs_done / self._epochs)
         for group in self._optimizer.param_groups:
             group["lr"] *= scale if epochs_done >= self._warmup else 1.0
         return self._optimizer.param_groups[0]["lr"]
