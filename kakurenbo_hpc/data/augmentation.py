@@ -114,7 +114,7 @@ def _moved(images: torch.Tensor, draw: np.ndarray, most: int) -> torch.Tensor:
     rows = down[:, None, None] + np.arange(height)[:, None]
     columns = right[:, None, None] + np.arange(width)
     moved = padded[np.arange(len(draw))[:, None, None], :, rows, columns]  # (k, H, W, C): numpy puts the slice last
-    return torch.from_numpy(np.ascontiguousarray(moved.transpose(0, 3, 1, 2)))
+    return torch.from_numpy(moved.transpose(0, 3, 1, 2).copy())  # a view of one channel would pass for channels last
 
 
 def _two(draw: np.ndarray, first: int, second: int) -> tuple[np.ndarray, np.ndarray]:
