@@ -26,6 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+data_app = typer.Typer(help="Get data ready.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job file, or the name of one that comes with the package.")]
 RunDir = Annotated[Optional[Path], typer.Option(help="Where the run is kept; runs/NAME if not given.")]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the job: --set training.epochs=5.")]
@@ -102,6 +105,28 @@ def launch(
 
     checked = _job(job, set)
     return start(find_job(job), ranks, run_dir or Path("runs") / checked.name, set, resume, machine, dry_run)
+
+
+@data_app.command()
+def stage(
+    job: JobArgument,
+    scratch: Annotated[str, typer.Option(help="A folder on each node's own disk; $TMPDIR may stand in it.")],
+    checksum: Annotated[bool, typer.Option("--checksum", help="Read what is there already, and compare it with the shared files.")] = False,
+    set: Set = [],
+) -> int:
+    """Copy each rank's share of a job's data to its node's disk, as train does where it lacks. Runs on ranks as train does."""
+
+    def work(comm: Comm) -> int:
+        checked = comm.on_first(lambda: _job(job, set))
+        from .data.staging import in_words
+        from .shards import stage
+
+        folder, n_bytes = stage(checked, scratch, comm, checksum)
+        if comm.rank == 0:
+            print(f"{folder}: {in_words(n_bytes)} copied for {comm.size} rank{'s' * (comm.size > 1)}")
+        return DONE
+
+    return _together(work)
 
 
 def _together(work: Callable[[Comm], int]) -> int:

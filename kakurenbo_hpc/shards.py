@@ -15,20 +15,22 @@ from time import perf_counter
 import numpy as np
 
 from .batch import Batch, Turn
+from .data import open_data
 from .data.delivery import Delivery, Parcel
 from .data.loader import Loader
 from .data.source import Data
-from .data.staging import Part, open_store, stage
+from .data.staging import Part, fetch_all, open_store
 from .data.store import Store
-from .job import DataOptions
+from .job import DataOptions, Job
 from .ledger import Homes, Ledger
 from .order.deal import Turns
 from .order.deal_local import deal_local
 from .order.exchange import exchanged, first_places
 from .plan import Epoch
-from .world.world import World
+from .record.progress import Progress
+from .world.comm import Comm
+from .world.world import World, settle
 
-COLUMN = {"place": (np.int32, -1)}
 _WORD = np.dtype([("id", np.int64), ("rank", np.int32), ("visible", bool)])  # a sample that moves, and the other rank
 
 
@@ -70,7 +72,7 @@ class Shards:
         self._store.keep(mine, [*self._files.names, *self._validation.names])
         parts = [Part(self._files, self._here.tolist()), Part(self._validation, validation)]
         spare = (self._share + hides) * self._files.sizes[self._here].sum()
-        return stage(parts, self._store, self._world, bar, int(spare), compare)
+        return fetch_all(parts, self._store, self._world, bar, int(spare), compare)
 
     def exchange(self, epoch: Epoch, visible: np.ndarray, ledger: Ledger) -> Ledger:
         """Return the ledger whose places even out what this epoch trains; the files that move are under way then.
@@ -165,3 +167,13 @@ class ShardLoader:
                 self._shards.go_on()
             self._shards.finish()
         yield from self._loader(turns[n_ready:], epoch, augment)
+
+
+def stage(job: Job, scratch: str, comm: Comm, compare: bool) -> tuple[Path, int]:
+    """Fill every rank's store as a run of the job on these ranks finds it best; return where they lie and the bytes copied."""
+    world = settle(comm)
+    data = comm.agreed(lambda: open_data(job.data, job.seed))
+    shards = comm.agreed(lambda: Shards(job.data, data, scratch, world))
+    homes = Homes(len(data.train), world.size)
+    ledger = shards.placed(Ledger.unseen(homes.n, *homes.rows(world.rank)))
+    return shards.folder.parent, shards.settle(ledger, Progress(world.rank, 0).bar, compare=compare)

@@ -135,9 +135,9 @@ def _read(path: Path, piece: _Piece) -> None:
             while n := file.readinto(left):
                 left = left[n:]
     except OSError as problem:
-        raise DataError(f"{path}: cannot be read ({problem.strerror}), though it was staged; resume the run to fetch it again") from None
+        raise DataError(f"{path}: cannot be read ({problem.strerror}); resume the run, which fetches it again") from None
     if len(left):
-        raise DataError(f"{path}: ends {len(left)} bytes early, though it was staged; resume the run to fetch it again")
+        raise DataError(f"{path}: ends {len(left)} bytes early; resume the run, which fetches it again")
 
 
 def _write(path: Path, piece: _Piece) -> None:

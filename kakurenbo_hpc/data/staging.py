@@ -29,14 +29,14 @@ def open_store(name: str, data: Data, scratch: str | None, world: World) -> Stor
     if data.train.files() is None or data.validation.files() is None:
         raise JobError(f"data.placement is local, but samples of {name} are not files of their own; set it to shared")
     if scratch is None:
-        raise JobError("data.placement is local, but no scratch folder is known; give --scratch DIR, or scratch in the machine file")
+        raise JobError("data.placement is local, but no scratch folder is named; give --scratch DIR, or scratch in the machine file")
     folder = os.path.expanduser(os.path.expandvars(scratch))
     if "$" in folder:
-        raise JobError(f"scratch is {scratch}, but {world.node} does not set that variable; give a folder, or a variable that is set")
+        raise JobError(f"scratch is {scratch}, but {world.node} does not set that variable; give a folder")
     return Store(Path(folder) / "kakurenbo" / name / f"rank_{world.rank:04d}", data.fingerprint)
 
 
-def stage(parts: Sequence[Part], store: Store, world: World, bar: Callable, spare: int = 0, compare: bool = False) -> int:
+def fetch_all(parts: Sequence[Part], store: Store, world: World, bar: Callable, spare: int = 0, compare: bool = False) -> int:
     """Fetch what the store lacks of these parts; return how many bytes all ranks fetched. Collective.
 
     bar: ``Progress.bar``. spare: bytes that must stay free. compare: files that are here must equal the shared ones.
@@ -59,14 +59,15 @@ def _check(asked: list[tuple]) -> None:
         disks[node, disk] = min(free, before[0]), needed + before[1], spare + before[2], folder
     for (node, _), (free, needed, spare, folder) in disks.items():
         if needed and needed + spare > free:
-            moves = f", and {_size(spare)} for samples on the move" if spare else ""
+            moves = f", and {in_words(spare)} must be left for samples that move" if spare else ""
             raise DataError(
-                f"{folder} on {node}: {_size(needed)} are to be copied there{moves}, but {_size(free)} are free; "
+                f"{folder} on {node}: {in_words(needed)} are to be copied there{moves}, but {in_words(free)} are free; "
                 "give a larger scratch folder, or use more nodes"
             )
 
 
-def _size(n: int) -> str:
+def in_words(n: int) -> str:
+    """Return a number of bytes as people write it."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if n < 1000:
             break

@@ -117,7 +117,7 @@ class Store:
             raise DataError(f"{source}: cannot be copied to {self.folder} ({problem.strerror})") from None
         if found != size:
             beside.unlink()
-            raise DataError(f"{source}: {found} bytes were copied, but the manifest says {size}; was the data set changed?")
+            raise DataError(f"{source}: {found} bytes were copied, but {size} were expected; was the data set changed?")
         self.whole(name)
 
 

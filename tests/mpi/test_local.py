@@ -153,6 +153,15 @@ def test_on_another_number_of_ranks_places_are_dealt_anew(folder, tmp_path):
     assert lines(tmp_path / "local3")[-1]["n_hidden"] == lines(folder / "local3")[-1]["n_hidden"]
 
 
+def test_what_was_staged_before_is_not_copied_again(folder, tmp_path):
+    done = train(2, tmp_path, "run", folder / "data", harm="staged")
+    size = sum(path.stat().st_size for path in (folder / "data").rglob("*.npy"))
+    assert f"{tmp_path}/scratch_run/kakurenbo/digit_files: {size / 1000:.4g} kB copied for 2 ranks" in done.stdout, done.stderr
+    assert stored(tmp_path / "scratch_run") == [list(range(rank, N, 2)) for rank in range(2)]
+    done = train(2, tmp_path, "run", folder / "data", harm="staged")
+    assert "0 bytes copied" in done.stdout
+
+
 # Bad input.
 
 
@@ -170,7 +179,7 @@ def test_a_data_set_without_files_is_refused():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "no scratch folder is known; give --scratch DIR"),
+        ([], "no scratch folder is named; give --scratch DIR"),
         (["--scratch", "$NOBODY_SET_THIS/x"], "scratch is $NOBODY_SET_THIS/x, but"),
         (["--scratch", "/proc/version"], "cannot be written to (Not a directory)"),
     ],

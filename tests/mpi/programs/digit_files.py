@@ -2,7 +2,7 @@
 
 ``python digit_files.py HARM RUN_DIR WORDS`` trains like ``kakurenbo train WORDS``; every rank writes the (epoch, id) that it trains into
 RUN_DIR/trained_RANK. HARM is what happens to rank 1 in the third epoch: ``nothing``, ``killed`` when it is about to wait for the
-samples that change their rank, or ``killed_later``, when they have come.
+samples that change their rank, or ``killed_later``, when they have come. With ``staged`` it is ``kakurenbo data stage WORDS``.
 """
 
 import os
@@ -86,7 +86,8 @@ def main(harm: str, run_dir: str, *words: str) -> None:
     Shards.epoch = -1
     Learner.step, Learner.begin_epoch, Shards.finish = noted, begun, harmed
     DATA["digit_files"] = DigitFiles
-    sys.argv = ["kakurenbo", "train", *words, "--run-dir", run_dir]
+    command = ["data", "stage"] if harm == "staged" else ["train", "--run-dir", run_dir]
+    sys.argv = ["kakurenbo", *command, *words]
     cli.main()
 
 

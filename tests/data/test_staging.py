@@ -1,0 +1,126 @@
+"""A shard on a node's disk: whole files or none, nothing of others touched, and what is needed is told before it is copied."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from kakurenbo_hpc.data import staging
+from kakurenbo_hpc.data.source import Files
+from kakurenbo_hpc.data.staging import Part, fetch_all, in_words
+from kakurenbo_hpc.data.store import Store
+from kakurenbo_hpc.errors import DataError
+from kakurenbo_hpc.world.threads import run_in_threads
+from kakurenbo_hpc.world.world import World
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Six files of 10, 20, ... 60 bytes on the shared file system."""
+    names = [f"train/{number}.h5" for number in range(6)]
+    for number, name in enumerate(names):
+        path = tmp_path / "shared" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes([number]) * 10 * (number + 1))
+    return Files(tmp_path / "shared", names, np.arange(10, 70, 10))
+
+
+def no_bar(items, n, label):
+    return items
+
+
+def staged(tmp_path, files, n_ranks=2, **options):
+    """Stage every n_ranks-th file on each rank, all on one node; return the bytes copied."""
+
+    def work(comm):
+        world = World(comm, "node1", comm.rank, comm.size, torch.device("cpu"))
+        store = Store(tmp_path / f"rank_{comm.rank}", "cyclones")
+        return fetch_all([Part(files, range(comm.rank, 6, comm.size))], store, world, no_bar, **options)
+
+    return run_in_threads(n_ranks, work)
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_each_rank_gets_its_files_and_a_second_time_nothing(tmp_path, files):
+    assert staged(tmp_path, files) == [210, 210]
+    for rank in range(2):
+        here = content(tmp_path / f"rank_{rank}")
+        assert here.pop("kakurenbo.json")
+        assert here == {name: (files.root / name).read_bytes() for name in files.names[rank::2]}
+    assert staged(tmp_path, files) == [0, 0]
+
+
+def test_what_was_half_written_or_changed_its_size_is_copied_again(tmp_path, files):
+    staged(tmp_path, files)
+    os.truncate(tmp_path / "rank_0" / "train/2.h5", 29)
+    (tmp_path / "rank_1" / "train/3.h5").rename(tmp_path / "rank_1" / "train/3.h5.part")
+    assert staged(tmp_path, files) == [70, 70]
+    assert (tmp_path / "rank_1" / "train/3.h5").read_bytes() == bytes([3]) * 40
+
+
+def test_a_changed_byte_is_found_where_files_are_compared(tmp_path, files):
+    staged(tmp_path, files)
+    (tmp_path / "rank_0" / "train/4.h5").write_bytes(bytes(50))
+    assert staged(tmp_path, files) == [0, 0]
+    assert staged(tmp_path, files, compare=True) == [50, 50]
+    assert (tmp_path / "rank_0" / "train/4.h5").read_bytes() == bytes([4]) * 50
+
+
+@pytest.mark.parametrize(
+    ("free", "spare", "said"),
+    [
+        (209, 0, "210 bytes are to be copied there, but 209 bytes are free; give a larger scratch folder"),
+        (2000, 1_000_000, "210 bytes are to be copied there, and 2 MB must be left for samples that move, but 2 kB are free"),
+    ],
+)
+def test_a_disk_that_is_too_small_for_the_ranks_of_a_node_is_told_before_anything_is_copied(tmp_path, files, monkeypatch, free, spare, said):
+    monkeypatch.setattr(staging, "free_bytes", lambda folder: (7, free))
+    with pytest.raises(DataError, match=said) as raised:
+        staged(tmp_path, files, spare=spare)
+    assert raised.value.agreed and str(raised.value).startswith(f"{tmp_path} on node1: ")
+    assert not list(tmp_path.glob("rank_*/train"))
+
+
+def test_what_is_there_needs_no_room(tmp_path, files, monkeypatch):
+    staged(tmp_path, files)
+    monkeypatch.setattr(staging, "free_bytes", lambda folder: (7, 0))
+    assert staged(tmp_path, files) == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (os.unlink, "5.h5: cannot be copied to .* .No such file or directory."),
+        (lambda path: os.truncate(path, 59), "5.h5: 59 bytes were copied, but 60 were expected; was the data set changed?"),
+    ],
+)
+def test_a_file_that_is_not_what_it_was_is_named_on_all_ranks(tmp_path, files, harm, said):
+    harm(files.root / "train/5.h5")
+    with pytest.raises(DataError, match=said) as raised:
+        staged(tmp_path, files)
+    assert raised.value.agreed
+    assert not list(tmp_path.rglob("rank_1/train/5.h5*"))
+
+
+def test_only_files_of_the_data_set_are_removed(tmp_path, files):
+    staged(tmp_path, files, n_ranks=1)
+    (tmp_path / "rank_0" / "train" / "thesis.part").write_text("seven years")
+    (tmp_path / "rank_0" / "train" / "3.h5.part").write_text("half")
+    Store(tmp_path / "rank_0", "cyclones").keep(["train/1.h5"], files.names)
+    assert set(content(tmp_path / "rank_0")) == {"kakurenbo.json", "train/1.h5", "train/thesis.part"}
+
+
+def test_two_runs_do_not_share_a_store(tmp_path):
+    one = Store(tmp_path / "rank_0", "cyclones")
+    with pytest.raises(DataError, match="in use by another run"):
+        Store(tmp_path / "rank_0", "cyclones")
+    del one
+    Store(tmp_path / "rank_0", "cyclones")
+
+
+def test_sizes_are_written_as_people_write_them():
+    assert [in_words(n) for n in (0, 999, 56_600_000, 7_000_000_000, 6_910_000_000_000)] == ["0 bytes", "999 bytes", "56.6 MB", "7 GB", "6.91 TB"]
