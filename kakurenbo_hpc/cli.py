@@ -32,6 +32,8 @@ app.add_typer(data_app, name="data")
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job file, or the name of one that comes with the package.")]
 RunDir = Annotated[Optional[Path], typer.Option(help="Where the run is kept; runs/NAME if not given.")]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the job: --set training.epochs=5.")]
+MachineOption = Annotated[str, typer.Option(help="A machine file, or the name of one that comes with the package.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")]
 Scratch = Annotated[Optional[str], typer.Option(help="A folder on each node's own disk, for data.placement local; $TMPDIR may stand in it.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run directory.")]
 
@@ -92,41 +94,82 @@ def score(
 @app.command()
 def launch(
     job: JobArgument,
-    ranks: Annotated[int, typer.Option(min=1, help="Ranks to start here.")] = 1,
-    machine: Annotated[str, typer.Option(help="A machine file, or the name of one that comes with the package.")] = "local",
+    ranks: Annotated[Optional[int], typer.Option(min=1, help="Ranks to start; as many as the nodes take if not given.")] = None,
+    machine: MachineOption = "local",
+    nodes: Annotated[Optional[int], typer.Option(min=1, help="Inside a batch job: the nodes to start ranks on.")] = None,
     run_dir: RunDir = None,
     set: Set = [],
     resume: Resume = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command line and start nothing.")] = False,
 ) -> int:
-    """Start ranks on this machine and train a job on them."""
+    """Start ranks, on this machine or on the nodes of the batch job that this is, and train a job on them."""
     from .launcher.launch import launch as start
     from .places import find_job
 
     checked = _job(job, set)
-    return start(find_job(job), ranks, run_dir or Path("runs") / checked.name, set, resume, machine, dry_run)
+    return start(find_job(job), ranks, nodes, run_dir or Path("runs") / checked.name, set, resume, machine, dry_run)
 
 
-@data_app.command()
-def stage(
+@app.command()
+def machines() -> None:
+    """List the machines that come with the package."""
+    from .launcher.machine import list_machines
+
+    print(list_machines())
+
+
+@app.command()
+def submit(
     job: JobArgument,
-    scratch: Annotated[str, typer.Option(help="A folder on each node's own disk; $TMPDIR may stand in it.")],
-    checksum: Annotated[bool, typer.Option("--checksum", help="Read what is there already, and compare it with the shared files.")] = False,
+    machine: MachineOption,
+    walltime: Annotated[str, typer.Option(help="The most time that it takes: 2h, 90m, 1d or HH:MM:SS.")],
+    nodes: Annotated[str, typer.Option(help="Nodes; several sizes, 1,2,4, make a sweep.")] = "1",
+    scaling: Annotated[Optional[str], typer.Option(help="Of a sweep, what stays: strong, the global batch; weak, a rank's.")] = None,
+    array_of_seeds: Annotated[Optional[str], typer.Option(metavar="SEEDS", help="A job for each of these seeds: 1,2,3.")] = None,
+    name: Annotated[Optional[str], typer.Option(help="Of the run; the job's if not given.")] = None,
+    dependency: Annotated[Optional[str], typer.Option(help="Begin after another job, as the batch system says it: afterok:ID.")] = None,
+    run_dir: RunDir = None,
     set: Set = [],
+    resume: Resume = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script and the command, and submit nothing.")] = False,
 ) -> int:
-    """Copy each rank's share of a job's data to its node's disk, as train does where it lacks. Runs on ranks as train does."""
+    """Submit a job to Slurm or PBS. A run that its walltime interrupts is put into the queue again until it is done."""
+    from .launcher.submit import order, submit as start
 
-    def work(comm: Comm) -> int:
-        checked = comm.on_first(lambda: _job(job, set))
-        from .data.staging import in_words
-        from .shards import stage
+    asked = order(machine, nodes, walltime, set, name, run_dir, dependency, array_of_seeds, scaling, resume)
+    return start(lambda overrides: _job(job, overrides), asked, dry_run)
 
-        folder, n_bytes = stage(checked, scratch, comm, checksum)
-        if comm.rank == 0:
-            print(f"{folder}: {in_words(n_bytes)} copied for {comm.size} rank{'s' * (comm.size > 1)}")
-        return DONE
 
-    return _together(work)
+@app.command()
+def status(
+    run: Annotated[Optional[Path], typer.Argument(metavar="RUN", help="A run directory, or a folder of runs.")] = None,
+    all: Annotated[bool, typer.Option("--all", help="All runs below runs/.")] = False,
+) -> int:
+    """Tell how runs that were submitted are."""
+    from .launcher.follow import status as tell
+
+    if (run is None) != all:
+        raise UserError("status: name a run directory, or say --all for all below runs/; one of them")
+    return tell(run or Path("runs"))
+
+
+@app.command()
+def cancel(run: RunArgument) -> int:
+    """Cancel the job of a run that was submitted, and do not put it into the queue again."""
+    from .launcher.follow import cancel as end
+
+    return end(run)
+
+
+@app.command()
+def logs(
+    run: RunArgument,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job has ended.")] = False,
+) -> int:
+    """Print what a run that was submitted has said."""
+    from .launcher.follow import logs as tell
+
+    return tell(run, follow)
 
 
 def _together(work: Callable[[Comm], int]) -> int:

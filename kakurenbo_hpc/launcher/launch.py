@@ -1,4 +1,4 @@
-"""Start the ranks of a job on this machine, and end as they end."""
+"""Start the ranks of a job, here or on the nodes of a batch job, and end as they end."""
 
 from __future__ import annotations
 
@@ -14,25 +14,43 @@ from typing import IO
 
 from ..errors import DONE, FAILED, REQUEUE, TERMINATED, USER_ERROR, UserError
 from .lastwords import LastWords
-from .machine import read_machine
-from .starter import CommandLine, with_mpirun
+from .machine import Machine, find_machine, read_machine
+from .starter import CommandLine, Layout, starter_line
 
 
-def launch(job: Path, ranks: int, run_dir: Path, overrides: list[str], resume: bool, machine: str, dry_run: bool) -> int:
-    """Print the command line that trains a job on ranks of this machine and, unless dry_run, run it.
+def launch(
+    job: Path, ranks: int | None, nodes: int | None, run_dir: Path, overrides: list[str], resume: bool, machine: str, dry_run: bool
+) -> int:
+    """Print the command line that trains a job on ranks and, unless dry_run, run it.
 
+    ranks: of this machine; or, inside a batch job, of all its nodes together. Not given: as many as the nodes take.
     machine: a machine file, or the name of one that comes with the package.
     Returns the exit code of DESIGN.md. Raises UserError if the machine cannot start these ranks.
     """
     here = read_machine(machine)
-    if here.ranks_per_node is not None and ranks > here.ranks_per_node:
-        raise UserError(
-            f"--ranks is {ranks}, but {here.name} takes at most {here.ranks_per_node} on a node (ranks_per_node in its machine "
-            f"file); start at most {here.ranks_per_node}"
-        )
-    line = with_mpirun(ranks, train_words(job, run_dir, overrides, resume), here.environment)
+    layout = fitting_layout(here, ranks, nodes)
+    words = train_words(job, run_dir, overrides, resume)
+    if here.scratch:
+        words += ["--scratch", here.scratch]
+    if here.gpus_per_node:
+        words = [sys.executable, "-m", "kakurenbo_hpc.launcher.rank", str(find_machine(machine)), *words]
+    line = starter_line(here, layout, words)
     print(line, flush=True)
     return DONE if dry_run else run(line)
+
+
+def fitting_layout(machine: Machine, ranks: int | None, nodes: int | None) -> Layout:
+    """Return how many ranks start on how many nodes. Raises UserError if the nodes do not take so many."""
+    ranks = ranks or (machine.ranks_per_node or 1) * (nodes or 1)
+    if ranks % (nodes or 1):
+        raise UserError(f"--ranks is {ranks}, not divisible by {nodes} nodes; start as many ranks on each node")
+    layout = Layout(ranks, nodes)
+    if machine.ranks_per_node is not None and layout.per_node > machine.ranks_per_node:
+        raise UserError(
+            f"--ranks is {ranks}, but {machine.name} takes at most {machine.ranks_per_node} on a node (ranks_per_node in its machine "
+            f"file); start at most {machine.ranks_per_node * (nodes or 1)}"
+        )
+    return layout
 
 
 def train_words(job: Path, run_dir: Path, overrides: list[str], resume: bool) -> list[str]:
@@ -47,7 +65,8 @@ def run(line: CommandLine) -> int:
     """Run a starter to its end and return its exit code; one that DESIGN.md does not promise becomes 1.
 
     Its stderr passes through line by line; why it failed is printed once more, last. Signals that ask us to end are passed on
-    to the starter; where it then ends with neither 0 nor 75, the code is 143.
+    to the starter; where it then ends with neither 0 nor 75, the code is 143. USR1, which asks ranks to write a checkpoint and
+    leave, is passed on as well.
     """
     words = LastWords()
     with _signals_passed_on() as (received, targets):
@@ -74,6 +93,7 @@ def _ended(code: int, received: list[int], words: LastWords) -> int:
     """Print the last line where one is due; return our exit code."""
     if code in (DONE, REQUEUE):
         return code
+    received = [number for number in received if number != signal.SIGUSR1]
     if received:
         name = signal.Signals(received[0]).name
         _say(f"kakurenbo: ended by {name}, mpirun with exit code {code}; add --resume to go on from the newest checkpoint")
@@ -95,7 +115,7 @@ def _signals_passed_on() -> Iterator[tuple[list[int], list[subprocess.Popen]]]:
         for target in targets:
             target.send_signal(number)
 
-    heeded = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    heeded = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1) if signal.getsignal(n) != signal.SIG_IGN]
     before = {number: signal.signal(number, pass_on) for number in heeded}
     try:
         yield received, targets

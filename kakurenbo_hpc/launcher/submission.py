@@ -1,0 +1,106 @@
+"""The folder ``batch`` in a run directory: what was submitted for the run, and what became of it.
+
+It holds ``script.sh``, ``job.yaml`` (resolved), ``machine.yaml``, ``submission.json``, ``jobs.txt`` (job ids, the newest last),
+``log.txt``, and ``exit_code`` once the script has ended.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..errors import DONE, UserError
+from ..record.files import write_whole
+from .pbs import Pbs
+from .slurm import Slurm
+from .system import BatchSystem, State
+
+SYSTEMS: dict[str, BatchSystem] = {system.name: system for system in (Slurm(), Pbs())}
+ENDED = ("done", "cancelled", "failed")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What was submitted. walltime_s: seconds. scaling, seed: of the sweep that it is part of."""
+
+    system: str
+    name: str
+    machine: str
+    nodes: int
+    ranks: int
+    walltime_s: int
+    scaling: str | None = None
+    seed: int | None = None
+
+
+class Batch:
+    """A run's folder ``batch``."""
+
+    def __init__(self, run: Path):
+        self.run = run
+        self.folder = run / "batch"
+        self.log = self.folder / "log.txt"
+
+    def prepare(self, submission: Submission, files: dict[str, str]) -> None:
+        """Write everything that a submission needs. Raises UserError if the folder cannot be written to."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "exit_code").unlink(missing_ok=True)
+            (self.run / "stop").unlink(missing_ok=True)
+            for name, text in files.items():
+                write_whole(self.folder / name, text)
+            write_whole(self.folder / "submission.json", json.dumps(asdict(submission), indent=1) + "\n")
+        except OSError as problem:
+            raise UserError(f"{self.folder}: cannot be written to ({problem.strerror}); give another --run-dir") from None
+
+    def submit(self, dependency: str | None) -> str:
+        """Hand the script to its batch system and return the job id."""
+        job_id = self.system.submit(self.folder, dependency)
+        with open(self.folder / "jobs.txt", "a") as file:
+            file.write(f"{job_id}\n")
+        return job_id
+
+    @property
+    def submission(self) -> Submission:
+        """Raises UserError if nothing was submitted for this run."""
+        path = self.folder / "submission.json"
+        try:
+            return Submission(**json.loads(path.read_text()))
+        except FileNotFoundError:
+            raise UserError(f"{self.run}: nothing was submitted for a run there; name the run directory that submit printed") from None
+        except (OSError, ValueError, TypeError):
+            raise UserError(f"{path}: cannot be read; submit the run again") from None
+
+    @property
+    def system(self) -> BatchSystem:
+        return SYSTEMS[self.submission.system]
+
+    @property
+    def job_ids(self) -> list[str]:
+        """All jobs of this run, the newest last."""
+        path = self.folder / "jobs.txt"
+        return path.read_text().split() if path.exists() else []
+
+    @property
+    def state(self) -> State:
+        """How the newest job is; where the batch system has forgotten it, what the script left."""
+        if not self.job_ids:
+            return State("failed", "was never accepted")
+        known = self.system.state(self.job_ids[-1])
+        if known is not None:
+            return known
+        left = self.folder / "exit_code"
+        if not left.exists():
+            return State("failed", f"{self.submission.system} knows nothing of it, and it left no exit code")
+        code = left.read_text().strip()
+        return State("done" if code == str(DONE) else "failed", f"exit code {code}")
+
+
+def submissions(folder: Path) -> list[Batch]:
+    """Return the submission of a run directory, or those of all runs below a folder. Raises UserError if there are none."""
+    found = [Batch(path.parent.parent) for path in sorted([folder / "batch/submission.json", *folder.glob("**/batch/submission.json")])]
+    unique = list({batch.run: batch for batch in found if (batch.folder / "submission.json").exists()}.values())
+    if not unique:
+        raise UserError(f"{folder}: nothing was submitted for a run there; name the run directory that submit printed")
+    return unique

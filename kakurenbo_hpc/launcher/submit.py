@@ -1,0 +1,152 @@
+"""From a job and a machine to jobs in the queue: one, or a sweep over nodes and seeds."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import yaml
+
+from ..errors import DONE, JobError, RunDirectoryError, UserError
+from ..job import Job
+from .batch import Script, clock, fitting_walltime, python_of
+from .machine import Machine, read_machine, word
+from .submission import ENDED, SYSTEMS, Batch, Submission
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a person asked for. nodes: one size, or those of a sweep; scaling: strong or weak. name, run_dir: of the run, or of the sweep."""
+
+    machine: str
+    nodes: tuple[int, ...]
+    walltime: str
+    overrides: tuple[str, ...] = ()
+    name: str | None = None
+    run_dir: Path | None = None
+    dependency: str | None = None
+    seeds: tuple[int, ...] = ()
+    scaling: str | None = None
+    resume: bool = False
+
+
+def order(
+    machine: str,
+    nodes: str,
+    walltime: str,
+    overrides: Iterable[str],
+    name: str | None,
+    run_dir: Path | None,
+    dependency: str | None,
+    seeds: str | None,
+    scaling: str | None,
+    resume: bool,
+) -> Order:
+    """Return the order of words from a command line. Raises UserError for the first that is wrong."""
+    if scaling not in (None, "strong", "weak"):
+        raise UserError(f"--scaling is {scaling}, but must be strong (the global batch stays) or weak (that of each rank stays)")
+    if dependency is not None:
+        try:
+            word(dependency)
+        except ValueError as problem:
+            raise UserError(f"--dependency is {dependency!r}, but {problem}; for example afterok:12") from None
+    if name is not None and (not name.strip(". ") or "/" in name or not name.isprintable() or len(name) > 100):
+        raise UserError(f"--name is {name[:60]!r}, but a run's folder cannot be called so; give 1 to 100 characters, no '/'")
+    sizes, draws = _numbers("--nodes", nodes, 1), _numbers("--array-of-seeds", seeds, 0) if seeds is not None else ()
+    return Order(machine, sizes, walltime, tuple(overrides), name, run_dir, dependency, draws, scaling, resume)
+
+
+def _numbers(option: str, text: str, least: int) -> tuple[int, ...]:
+    found = tuple(int(part) for part in text.split(",") if re.fullmatch("[0-9]{1,9}", part))
+    if len(found) != text.count(",") + 1 or min(found) < least or len(set(found)) < len(found):
+        raise UserError(f"{option} is {text!r}, but must be different whole numbers from {least} on; for example 1,2,4")
+    return found
+
+
+def submit(read: Callable[[list[str]], Job], order: Order, dry_run: bool) -> int:
+    """Submit all jobs of an order, or, on a dry run, print their scripts on stdout and the commands on stderr.
+
+    read: from overrides to the job. Raises UserError, before anything is submitted, if one of them cannot be run.
+    """
+    machine = read_machine(order.machine)
+    if machine.scheduler == "none":
+        raise UserError(f"{machine.name} has no batch system; start here with kakurenbo launch, or choose another --machine")
+    parts = list(_parts(read, order, machine))
+    for batch, submission, files in parts:
+        if dry_run:
+            print(files["script.sh"], end="", flush=True)
+            words = SYSTEMS[machine.scheduler].submit_words(order.dependency)
+            _remark(f"would run: cd {shlex.quote(str(batch.folder))} && {shlex.join(words)}")
+        else:
+            _check_free(batch, order.resume)
+    for batch, submission, files in [] if dry_run else parts:
+        batch.prepare(submission, files)
+        job_id = batch.submit(order.dependency)
+        size = f"{submission.nodes} x {machine.ranks_per_node} ranks, {clock(submission.walltime_s)}"
+        print(f"job {job_id}: {submission.name} on {machine.name}, {size}")
+        print(f"log: {batch.log}")
+        print(f"follow: kakurenbo logs --follow {shlex.quote(str(batch.run))}", flush=True)
+    if dry_run:
+        _remark("nothing was submitted")
+    return DONE
+
+
+def _parts(read: Callable[[list[str]], Job], order: Order, machine: Machine) -> Iterator[tuple[Batch, Submission, dict[str, str]]]:
+    """Yield each job of the order: where it runs, what it is, and the files that it needs."""
+    walltime_s = fitting_walltime(order.walltime, machine)
+    if len(order.nodes) > 1 and order.scaling is None:
+        raise UserError("--nodes gives several sizes; say with --scaling strong or weak what stays the same, or give one")
+    sweep = order.scaling is not None
+    for nodes, seed in product(order.nodes, order.seeds or (None,)):
+        ranks = nodes * machine.ranks_per_node
+        overrides = list(order.overrides) + ([f"seed={seed}"] if seed is not None else [])
+        job = read(overrides)
+        if sweep:
+            smallest = min(order.nodes) * machine.ranks_per_node
+            job = read(overrides + _same_batch(job, smallest, order.scaling))
+        _batch(job, ranks)
+        steps = ([f"nodes_{nodes:04d}"] if sweep else []) + ([f"seed_{seed}"] if seed is not None else [])
+        name = order.name or job.name
+        run = Path(order.run_dir or Path("runs") / name, *steps).absolute()
+        script = Script("_".join([name, *steps]), nodes, walltime_s, machine, run, Path.cwd(), python_of(machine))
+        files = {
+            "job.yaml": yaml.safe_dump(job.as_dict(), sort_keys=False),
+            "machine.yaml": yaml.safe_dump(machine.model_dump(mode="json"), sort_keys=False),
+            "script.sh": script.text(),
+        }
+        yield Batch(run), Submission(machine.scheduler, script.name, machine.name, nodes, ranks, walltime_s, order.scaling, seed), files
+
+
+def _same_batch(job: Job, smallest: int, scaling: str) -> list[str]:
+    """Return overrides that keep the batch of the smallest size: the global one (strong), or that of each rank (weak)."""
+    batch = _batch(job, smallest)
+    if scaling == "strong":
+        return [f"training.global_batch={batch}", "training.batch_per_rank=null"]
+    return [f"training.batch_per_rank={batch // (smallest * job.training.accumulate)}", "training.global_batch=null"]
+
+
+def _batch(job: Job, ranks: int) -> int:
+    try:
+        return job.training.batch(ranks)
+    except ValueError as problem:
+        raise JobError(f"{job.name}: {problem}") from None
+
+
+def _check_free(batch: Batch, resume: bool) -> None:
+    """Raise RunDirectoryError if a run is there that goes on, or that nobody asked to resume."""
+    run = batch.run
+    if (batch.folder / "jobs.txt").exists():
+        state = batch.state
+        if state.word not in ENDED:
+            raise RunDirectoryError(f"{run}: job {batch.job_ids[-1]} is {state.word}; wait, or end it with kakurenbo cancel")
+    if (run / "job.yaml").exists() and not resume:
+        raise RunDirectoryError(f"{run}: a run is there; add --resume, or give another --run-dir")
+
+
+def _remark(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

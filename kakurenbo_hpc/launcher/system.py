@@ -1,0 +1,65 @@
+"""What every batch system can do, and how its commands are called."""
+
+from __future__ import annotations
+
+import subprocess
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+from ..errors import UserError
+
+
+class State(NamedTuple):
+    """What a batch system says of a job. word: queued, running, done, cancelled or failed. detail: in its own words."""
+
+    word: str
+    detail: str
+
+
+class BatchSystem(ABC):
+    """A batch system, through its commands."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def submit_words(self, dependency: str | None) -> list[str]:
+        """Return the command that submits ``script.sh`` of the folder it runs in. dependency: as its own option takes it."""
+
+    @abstractmethod
+    def job_id(self, said: str) -> str:
+        """Return the job id in what the command said."""
+
+    @abstractmethod
+    def state(self, job_id: str) -> State | None:
+        """Return how a job is, or None where it has been forgotten. Raises UserError if the system cannot be asked."""
+
+    @abstractmethod
+    def cancel_words(self, job_id: str) -> list[str]: ...
+
+    def submit(self, folder: Path, dependency: str | None) -> str:
+        """Submit the script in a folder and return the job id. Raises UserError, with the system's reason, if it refuses."""
+        return self.job_id(say(self.submit_words(dependency), folder))
+
+    def cancel(self, job_id: str) -> None:
+        """Cancel a job. Raises UserError if that is refused."""
+        say(self.cancel_words(job_id))
+
+
+def ask(words: list[str], folder: Path | None = None) -> subprocess.CompletedProcess:
+    """Run a command of a batch system; output as text. Raises UserError if it is not there or does not answer."""
+    try:
+        return subprocess.run(words, cwd=folder, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=120)
+    except FileNotFoundError:
+        raise UserError(f"no {words[0]} on the PATH; run this where the batch system is, or choose another --machine") from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{words[0]} gives no answer in two minutes; try again later") from None
+
+
+def say(words: list[str], folder: Path | None = None) -> str:
+    """Run a command that has to succeed and return its stdout. Raises UserError, with its own words, if it does not."""
+    done = ask(words, folder)
+    if done.returncode:
+        said = " ".join((done.stderr or done.stdout).split())
+        raise UserError(f"{words[0]} refuses: {said[:300] or f'exit code {done.returncode}'}; correct the machine file or the command")
+    return done.stdout

@@ -1,0 +1,33 @@
+#!/bin/bash
+#PBS -N it_s__a____touch_stolen___touch_stolen___touch_stolen_touch_stolen
+#PBS -l select=2:ncpus=2:mpiprocs=2:ompthreads=1
+#PBS -l walltime=02:00:00
+#PBS -A project-7
+#PBS -q gpu
+#PBS -r y
+#PBS -j oe
+
+run='/tmp/it'"'"'s "a" $(touch stolen) `touch stolen`; touch stolen
+touch stolen'
+exec >> "$run/batch/log.txt" 2>&1
+# PBS says nothing before the walltime: the ranks write a checkpoint and leave with 75 when this moment has come.
+KAKURENBO_DEADLINE=$(($(date +%s) + 7020))
+export KAKURENBO_DEADLINE
+export UCX_TLS=rc,sm
+export NOTE='it'"'"'s $(date)'
+cd -- /home/me || exit 1
+
+trap 'again=1; cancelled=1' TERM # from qdel, or at the walltime; PBS sends it to the ranks as well
+/home/me/venv/bin/python -m kakurenbo_hpc.cli launch "$run/batch/job.yaml" --machine "$run/batch/machine.yaml" \
+    --nodes 2 --run-dir "$run" --resume &
+ranks=$!
+again=1
+while [ -n "$again" ]; do again=; wait "$ranks"; code=$?; done # a signal ends the waiting, not the ranks
+
+echo "$code" > "$run/batch/exit_code"
+requeues=${REQUEUES:-0}
+if [ "$code" -eq 75 ] && [ -z "${cancelled:-}" ] && [ "$requeues" -lt 0 ]; then
+    cd -- "$run/batch" &&
+        qsub -v REQUEUES=$((requeues + 1)) -W depend=afterany:"$PBS_JOBID" script.sh >> jobs.txt
+fi
+exit "$code"

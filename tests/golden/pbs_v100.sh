@@ -1,0 +1,32 @@
+#!/bin/bash -l
+#PBS -N digits_kakurenbo
+#PBS -l select=2:ncpus=40:mpiprocs=4:ompthreads=10:mem=360gb:ngpus=4
+#PBS -l walltime=02:00:00
+#PBS -r y
+#PBS -j oe
+#PBS -l place=scatter:excl
+
+run=/home/me/runs/digits_kakurenbo
+exec >> "$run/batch/log.txt" 2>&1
+# PBS says nothing before the walltime: the ranks write a checkpoint and leave with 75 when this moment has come.
+KAKURENBO_DEADLINE=$(($(date +%s) + 7020))
+export KAKURENBO_DEADLINE
+module load gcc
+module load cuda/12.6
+module load openmpi
+cd -- /home/me || exit 1
+
+trap 'again=1; cancelled=1' TERM # from qdel, or at the walltime; PBS sends it to the ranks as well
+/home/me/venv/bin/python -m kakurenbo_hpc.cli launch "$run/batch/job.yaml" --machine "$run/batch/machine.yaml" \
+    --nodes 2 --run-dir "$run" --resume &
+ranks=$!
+again=1
+while [ -n "$again" ]; do again=; wait "$ranks"; code=$?; done # a signal ends the waiting, not the ranks
+
+echo "$code" > "$run/batch/exit_code"
+requeues=${REQUEUES:-0}
+if [ "$code" -eq 75 ] && [ -z "${cancelled:-}" ] && [ "$requeues" -lt 20 ]; then
+    cd -- "$run/batch" &&
+        qsub -v REQUEUES=$((requeues + 1)) -W depend=afterany:"$PBS_JOBID" script.sh >> jobs.txt
+fi
+exit "$code"

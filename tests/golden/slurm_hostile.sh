@@ -1,0 +1,32 @@
+#!/bin/bash
+#SBATCH --job-name=it_s__a____touch_stolen___touch_stolen___touch_stolen_touch_stolen
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=2
+#SBATCH --time=02:00:00
+#SBATCH --account=project-7
+#SBATCH --partition=gpu
+#SBATCH --output=log.txt
+#SBATCH --open-mode=append
+#SBATCH --signal=B:USR1@180
+#SBATCH --requeue
+
+run='/tmp/it'"'"'s "a" $(touch stolen) `touch stolen`; touch stolen
+touch stolen'
+export UCX_TLS=rc,sm
+export NOTE='it'"'"'s $(date)'
+cd -- /home/me || exit 1
+
+# Slurm sends USR1 shortly before the walltime, TERM when somebody cancels. On USR1 the ranks write a checkpoint and leave with 75.
+trap 'again=1; touch "$run/stop"; kill -USR1 "$ranks"' USR1
+trap 'again=1; cancelled=1' TERM
+/home/me/venv/bin/python -m kakurenbo_hpc.cli launch "$run/batch/job.yaml" --machine "$run/batch/machine.yaml" \
+    --nodes 2 --run-dir "$run" --resume &
+ranks=$!
+again=1
+while [ -n "$again" ]; do again=; wait "$ranks"; code=$?; done # a signal ends the waiting, not the ranks
+
+echo "$code" > "$run/batch/exit_code"
+if [ "$code" -eq 75 ] && [ -z "${cancelled:-}" ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 0 ]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"

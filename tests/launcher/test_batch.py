@@ -1,0 +1,112 @@
+"""The scripts that batch systems run: whole, as golden files, and with values that would like to run something.
+
+After a wanted change: GOLDEN=write pytest tests/launcher/test_batch.py, and read the diff.
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kakurenbo_hpc.errors import UserError
+from kakurenbo_hpc.launcher.batch import Script, clock, plain_name, seconds
+from kakurenbo_hpc.launcher.machine import Machine, read_machine
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+HOSTILE = "it's \"a\" $(touch stolen) `touch stolen`; touch stolen\ntouch stolen"
+
+
+def script(machine: Machine, run: str = "/home/me/runs/digits_kakurenbo", name: str = "digits_kakurenbo", nodes: int = 2) -> Script:
+    return Script(name, nodes, 7200, machine, Path(run), Path("/home/me"), "/home/me/venv/bin/python")
+
+
+def own(system: str, **facts) -> Machine:
+    return Machine(name="own", scheduler=system, **{"starter": "mpirun", "ranks_per_node": 2, **facts})
+
+
+FULL = {"account": "project-7", "queue": "gpu", "environment": {"UCX_TLS": "rc,sm", "NOTE": "it's $(date)"}, "max_requeues": 0}
+SCRIPTS = {
+    "slurm_v100.sh": lambda: script(read_machine("slurm_v100")),
+    "pbs_v100.sh": lambda: script(read_machine("pbs_v100")),
+    "slurm_small.sh": lambda: script(own("slurm"), nodes=1),
+    "pbs_small.sh": lambda: script(own("pbs"), nodes=1),
+    "slurm_hostile.sh": lambda: script(own("slurm", **FULL), run=f"/tmp/{HOSTILE}", name=HOSTILE),
+    "pbs_hostile.sh": lambda: script(own("pbs", **FULL), run=f"/tmp/{HOSTILE}", name=HOSTILE),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_is_the_golden_one(name):
+    text = SCRIPTS[name]().text()
+    if os.environ.get("GOLDEN") == "write":
+        (GOLDEN / name).write_text(text)
+    assert text == (GOLDEN / name).read_text()
+    assert text.count("\n") <= 40
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_is_right_for_bash_and_shellcheck(name):
+    path = GOLDEN / name
+    assert subprocess.run(["bash", "-n", path], capture_output=True, text=True).stderr == ""
+    if shutil.which("shellcheck") is None and not os.environ.get("CI"):
+        pytest.skip("no shellcheck here")
+    # That $(...) stands there and does not expand, and that quotes are taken literally, is what a hostile name is for.
+    wanted = ["--exclude=SC2016,SC2089,SC2090"] if "hostile" in name else []
+    checked = subprocess.run(["shellcheck", *wanted, path], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("system", ["slurm", "pbs"])
+def test_nothing_in_a_name_or_path_runs(system, tmp_path):
+    """bash really runs the script of a hostile name, path, variable and program; the program sees all of them as they are."""
+    run = tmp_path / HOSTILE.replace("/", "_")
+    (run / "batch").mkdir(parents=True)
+    python = tmp_path / f"py {HOSTILE}"
+    python.write_text('#!/bin/bash\nprintf "%s\\0" "$PWD" "$NOTE" "$@" > "$SEEN"\n')
+    python.chmod(0o755)
+    machine = own(system, environment={"NOTE": HOSTILE, "SEEN": str(tmp_path / "seen")})
+    text = Script(HOSTILE, 1, 7200, machine, run, run, str(python)).text()
+    done = subprocess.run(["bash", "-c", text], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    here, note, *words = (tmp_path / "seen").read_text().split("\0")[:-1]
+    assert (here, note) == (str(run), HOSTILE)
+    assert words[2:] == [
+        *("launch", f"{run}/batch/job.yaml", "--machine", f"{run}/batch/machine.yaml"),
+        *("--nodes", "1", "--run-dir", str(run), "--resume"),
+    ]
+    assert not list(tmp_path.rglob("stolen"))
+    assert (run / "batch" / "exit_code").read_text() == "0\n"
+
+
+@pytest.mark.parametrize("system", ["slurm", "pbs"])
+def test_no_header_line_comes_from_a_name(system):
+    headers = [line for line in script(own(system), name="x\n#SBATCH --uid=0\n#PBS -P root").text().splitlines() if line.startswith("#")]
+    assert not [line for line in headers if "uid" in line and "job-name" not in line and "-N" not in line]
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [("digits", "digits"), ("a b/c", "a_b_c"), ("-rf", "k-rf"), ("x" * 300, "x" * 100), ("3d", "3d"), ("ä", "k_"), ("é.v1", "k_.v1")],
+)
+def test_the_batch_system_gets_a_name_that_it_takes(name, plain):
+    assert plain_name(name) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "s"),
+    [("90m", 5400), ("2h", 7200), ("1d", 86400), ("00:01:00", 60), ("48:00:00", 172800), ("2-03:00:01", 183601)],
+)
+def test_a_walltime_is_read(text, s):
+    assert seconds(text) == s
+
+
+def test_a_walltime_is_written_as_both_systems_read_it():
+    assert [clock(s) for s in (60, 3599, 360000)] == ["00:01:00", "00:59:59", "100:00:00"]
+
+
+@pytest.mark.parametrize("text", ["", "2", "90", "1:30", "2 h", "00:61:00", "0h", "00:00:00", "-1h", "2h30", "1e3h", "2h\n", "$(x)"])
+def test_what_is_no_walltime_is_refused(text):
+    with pytest.raises(UserError, match="^--walltime .*; write 2h, 90m, 1d, or HH:MM:SS$"):
+        seconds(text)
