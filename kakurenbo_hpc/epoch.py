@@ -29,6 +29,7 @@ class Outcome:
 def run_epoch(epoch: Epoch, ledger: Ledger, memory: Memory, stages: Stages, clock: Clock) -> Outcome:
     """Run one epoch on this rank."""
     s = stages
+    s.trail.begin_epoch()
     with clock("plan"):
         if s.method.looks_first(epoch):
             ledger = look(np.ones(len(ledger), bool), "eval", True, epoch, ledger, s)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
-from .batch import Memory
+from .batch import Batch, Memory
 from .data.loader import Loader, plain_turns
 from .ledger import Homes, Ledger, Notes
 from .order.deal import Turns, deal
@@ -22,6 +23,7 @@ from .sieve import Sieve
 from .training.learner import Learner
 from .training.observe import NoteBook
 from .training.segmentation import mean_iou
+from .trail import Finds, Trail
 from .world.world import World
 
 
@@ -40,6 +42,7 @@ class Stages:
     global_batch: int
     accumulate: int
     shards: Shards | None = None
+    trail: Trail = field(default_factory=Trail)
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def train(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory
         s.learner.begin_epoch(epoch.number, plan.lr_scale, memory["trained"][0] / ledger.n_total, turns.n / ledger.n_total)
     else:
         s.learner.begin_epoch(epoch.number, plan.lr_scale)
-    for batch in s.progress.bar(s.train(turns, epoch.number, augment=True), len(turns), "train"):
+    for batch in _along("train", turns, epoch, True, book, s):
         book.add(s.learner.step(batch))
     notes = book.notes()
     ledger = ledger.observed(send_home(notes, s.homes, s.world.comm), epoch.number)
@@ -76,24 +79,27 @@ def train(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory
 def train_by_steps(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory, s: Stages) -> tuple[Ledger, Memory, Trained]:
     """Train as many entries as the plan names, drawn step by step, each by what the step before has told."""
     s.learner.begin_epoch(epoch.number, plan.lr_scale)
-    times, losses = np.zeros(len(ledger), np.int64), []
-    for step in s.progress.bar(range(turns.steps), turns.steps, "train"):
+    book = NoteBook(_observed(s.method))
+    done = s.trail.begin_pass(book)
+    ledger = ledger.observed(send_home(book.notes(), s.homes, s.world.comm), epoch.number) if done else ledger
+    for step in s.progress.bar(range(done, turns.steps), turns.steps, "train"):
         n = (step + 1) * turns.n // turns.steps - step * turns.n // turns.steps
         one = s.method.plan_step(epoch, step, n, ledger, s.everyone)
         dealt = deal_turns(one.train, epoch, ledger, s, one.weight)
-        # A sample drawn again is another copy, with draws of its own.
+        before = step * s.global_batch  # a sample drawn again is another copy, with draws of its own
         here = [
-            replace(turn, step=step, progress=(step + 0.5) / turns.steps, copy=turn.copy + step * s.global_batch) for turn in dealt
+            replace(turn, step=step, progress=(step + 0.5) / turns.steps, copy=turn.copy + before, position=turn.position + before)
+            for turn in dealt
         ]
-        book = NoteBook(_observed(s.method))
+        news = NoteBook(_observed(s.method))
         for batch in s.train(here, epoch.number, augment=True):
-            book.add(s.learner.step(batch))
-        notes = book.notes()
-        ledger = ledger.observed(send_home(notes, s.homes, s.world.comm), epoch.number)
-        times += one.train
-        losses.append(notes.loss)
-    (n_hidden,) = s.everyone.count(times == 0)
-    return ledger, memory, Trained(np.concatenate(losses), n_hidden, turns.n, turns.n, turns.steps)
+            seen = s.learner.step(batch)
+            for noted in (book, news):
+                noted.add(seen)
+        ledger = ledger.observed(send_home(news.notes(), s.homes, s.world.comm), epoch.number)
+        s.trail.step_done(step)
+    (n_hidden,) = s.everyone.count(ledger.seen_epoch != epoch.number)
+    return ledger, memory, Trained(book.notes().loss, n_hidden, turns.n, turns.n, turns.steps)
 
 
 def sift(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory, s: Stages) -> tuple[Ledger, Memory, Trained]:
@@ -102,9 +108,10 @@ def sift(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory,
     s.learner.begin_epoch(epoch.number, plan.lr_scale, start)
     sieve = Sieve(
         s.method, memory, s.learner, s.everyone, s.world.comm, epoch, s.global_batch, s.accumulate, turns.n, ledger.n_total,
-        _observed(s.method),
+        _observed(s.method), lambda turn: list(s.train([turn], epoch.number, augment=True))[0],
     )
-    sieve.train(s.progress.bar(s.train(turns, epoch.number, augment=True), len(turns), "train"))
+    # A graph cannot be put down.
+    sieve.train(_along("train", turns, epoch, True, sieve, s, may_stop=not s.method.keeps_graph))
     looked, trained = sieve.looked.notes(), sieve.trained.notes()
     if "selection_loss" in ledger.extra:
         looked = looked.with_extra(selection_loss=looked.loss)
@@ -120,7 +127,7 @@ def look(rows: np.ndarray, mode: str, augment: bool, epoch: Epoch, ledger: Ledge
     """Pass the marked rows of all ranks' ledgers forward, dealt evenly over ranks; return the ledger that knows."""
     book = NoteBook(_observed(s.method))
     turns = deal_turns(rows, epoch, ledger, s)
-    for batch in s.progress.bar(s.train(turns, epoch.number, augment), len(turns), "look"):
+    for batch in _along("look", turns, epoch, augment, book, s):
         book.add(s.learner.look(batch, mode)[0])
     if mode == "train":
         s.learner.average_statistics()
@@ -156,6 +163,14 @@ def deal_turns(
     if s.shards is not None:
         return s.shards.deal(ledger, times, epoch, global_batch, accumulate, weight)
     return deal(ledger.id, times, epoch, s.world.comm, global_batch, accumulate, weight)
+
+
+def _along(
+    label: str, turns: Turns, epoch: Epoch, augment: bool, finds: Finds, s: Stages, may_stop: bool = True
+) -> Iterator[Batch]:
+    """Yield the batches of a pass that are still to be done, under a bar."""
+    batches = s.trail.along(turns, lambda rest: s.train(rest, epoch.number, augment), finds, may_stop)
+    return s.progress.bar(batches, len(turns), label)
 
 
 def _observed(method: Method) -> list[str]:

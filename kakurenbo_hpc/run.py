@@ -8,15 +8,15 @@ from .batch import Memory
 from .data import open_data
 from .data.loader import Loader
 from .data.source import Data
-from .epoch import run_epoch
-from .errors import DONE, DataError, JobError
+from .epoch import Outcome, run_epoch
+from .errors import DONE, REQUEUE, DataError, JobError
 from .job import Job
 from .ledger import Homes, Ledger
 from .passes import Stages
 from .plan import Epoch
 from .record import checkpoint
 from .record.clock import Clock
-from .record.directory import open_run
+from .record.directory import check_same, open_run
 from .record.ledger_file import write_ledger
 from .record.metrics import Metrics
 from .record.progress import Progress
@@ -26,9 +26,11 @@ from .selection.everyone import Everyone
 from .selection.method import OBSERVED, Method, first_ledger
 from .selection.scores import About, write_scores
 from .shards import ShardLoader, Shards
+from .trail import Stopped, Trail
 from .training.learner import Learner
 from .world.comm import Comm
 from .world.gradients import Gradients
+from .world.stop import Stop
 from .world.world import World, settle
 
 
@@ -38,14 +40,21 @@ def run(job: Job, directory: Path, comm: Comm, resume: bool = False, scratch: st
     scratch: a folder on each node's own disk, for data.placement local.
     Raises UserError, on all ranks alike and before anything is trained, if the job cannot be run as it is.
     """
+    if resume and comm.on_first(lambda: _is_finished(job, directory)):
+        if comm.rank == 0:
+            print(f"{directory}: all {job.training.epochs} epochs are done", flush=True)
+        return DONE
     world = settle(comm)
     gradients = Gradients(world)
-    _train(job, directory, world, gradients, resume, scratch)
+    with comm.agreed(lambda: Stop(comm, directory)) as stop:
+        finished = _Run(job, directory, world, stop, scratch).train(gradients, resume)
     gradients.close()
-    return DONE
+    return DONE if finished else REQUEUE
 
 
-def set_up(job: Job, world: World, method: Method, scratch: str | None = None) -> tuple[Stages, Data]:
+def set_up(
+    job: Job, world: World, method: Method, scratch: str | None = None, stop: Stop | None = None
+) -> tuple[Stages, Data]:
     """Return everything that the job's epochs pass through, with this method, and the data set.
 
     With data.placement local, ranks read from stores in the scratch folder, which are yet to be filled.
@@ -78,70 +87,114 @@ def set_up(job: Job, world: World, method: Method, scratch: str | None = None) -
         global_batch=global_batch,
         accumulate=job.training.accumulate,
         shards=shards,
+        trail=Trail(stop),
     )
     return stages, data
 
 
-def _train(job: Job, directory: Path, world: World, gradients: Gradients, resume: bool, scratch: str | None) -> None:
-    comm = world.comm
-    stages, data = set_up(job, world, job.selection, scratch)
-    ledger = first_ledger(job.selection, stages.homes, comm, data.fingerprint)
-    ledger = stages.shards.placed(ledger) if stages.shards else ledger
-    memory = job.selection.first_memory() if isinstance(job.selection, BatchMethod) else {}
-    found = comm.on_first(lambda: open_run(directory, job, resume))
-    stages.learner.join(gradients, data.shape)
-    done, facts = 0, None
-    if found:
-        facts, ledger = checkpoint.load_facts(found), comm.agreed(lambda: checkpoint.load_ledger(found, ledger))
+class _Run:
+    """A job on its way: what its epochs pass through, and what they leave in the run directory."""
+
+    def __init__(self, job: Job, directory: Path, world: World, stop: Stop, scratch: str | None):
+        self._job, self._directory, self._world, self._stop = job, directory, world, stop
+        self._stages, self._data = set_up(job, world, job.selection, scratch, stop)
+        self._metrics = Metrics(directory)
+        self._last: dict | None = None  # the line of the last whole epoch
+        self._before: dict[str, float] = {}  # seconds of an epoch that is taken up again
+
+    def train(self, gradients: Gradients, resume: bool) -> bool:
+        """Run the epochs that are still to be run; return whether all are done, or all ranks left before."""
+        job, stages, comm = self._job, self._stages, self._world.comm
+        ledger = first_ledger(job.selection, stages.homes, comm, self._data.fingerprint)
+        ledger = stages.shards.placed(ledger) if stages.shards else ledger
+        memory = job.selection.first_memory() if isinstance(job.selection, BatchMethod) else {}
+        found = comm.on_first(lambda: open_run(self._directory, job, resume))
+        stages.learner.join(gradients, self._data.shape)
+        facts = checkpoint.load_facts(found) if found else {"epoch": -1, "ranks": comm.size, "line": None}
+        if found:
+            ledger, memory = self._take_up(found, facts, ledger, memory)
+        if comm.rank == 0:
+            self._metrics.rewind(self._last)
+            write_provenance(self._directory, {"ranks": comm.size, "global_batch": stages.global_batch, "data": self._data.fingerprint})
+        _greet(job, stages, found, resume)
+        if stages.shards:
+            if facts["ranks"] != comm.size:
+                ledger = stages.shards.placed(ledger)
+            n_bytes = stages.shards.settle(ledger, stages.progress.bar, may_hide(job.selection))
+            stages.progress.say(f"staged {n_bytes / 1e9:.3g} GB in {stages.shards.folder.parent}")
+
+        for number in range(facts["epoch"] + 1, job.training.epochs):
+            epoch = Epoch(number, job.training.epochs, job.seed)
+            clock, self._before = Clock(self._world.device, self._before), {}
+            try:
+                outcome = run_epoch(epoch, ledger, memory, stages, clock)
+            except Stopped:
+                self._leave_inside(epoch, ledger, memory, clock)
+                return False
+            leaves = self._stop.agreed_at_once()
+            self._write_down(epoch, outcome, clock, leaves)
+            ledger, memory = outcome.ledger, outcome.memory
+            if leaves and number < epoch.total - 1:
+                stages.progress.say(f"leaving after epoch {number + 1}: {self._stop.why}; add --resume to go on")
+                return False
+        return True
+
+    def _take_up(self, found: Path, facts: dict, ledger: Ledger, memory: Memory) -> tuple[Ledger, Memory]:
+        """Restore what the checkpoint holds; return ledger and memory."""
+        world, learner = self._world, self._stages.learner
+        ledger = world.comm.agreed(lambda: checkpoint.load_ledger(found, ledger))
         memory = checkpoint.load_memory(found, world.rank) if memory else memory
-        stages.learner.load_state_dict(checkpoint.load_learner(found, world.device))
-        done = facts["epoch"] + 1
+        learner.load_state_dict(checkpoint.load_learner(found, world.device))
+        inside = checkpoint.load_inside(found, world.rank, world.size, world.device)
+        if inside is not None:
+            learner.load_buffers(inside.buffers)
+            self._stages.trail.take_up(inside.passed)
+            self._before = facts["seconds"]
+        self._last = facts["line"]
+        return ledger, memory
 
-    metrics = Metrics(directory)
-    if world.rank == 0:
-        metrics.rewind(facts and facts["line"])
-        write_provenance(directory, {"ranks": world.size, "global_batch": stages.global_batch, "data": data.fingerprint})
-    _greet(job, stages, found, resume)
-    if stages.shards:
-        if facts and facts["ranks"] != world.size:
-            ledger = stages.shards.placed(ledger)
-        n_bytes = stages.shards.settle(ledger, stages.progress.bar, may_hide(job.selection))
-        stages.progress.say(f"staged {n_bytes / 1e9:.3g} GB in {stages.shards.folder.parent}")
-    for number in range(done, job.training.epochs):
-        epoch = Epoch(number, job.training.epochs, job.seed)
-        ledger, memory = _epoch(epoch, ledger, memory, job, directory, stages, metrics, data)
+    def _write_down(self, epoch: Epoch, outcome: Outcome, clock: Clock, leaves: bool) -> None:
+        """Write what an epoch left: ledger file, weights, checkpoint, line of metrics."""
+        job, world, learner = self._job, self._world, self._stages.learner
+        parts, line = learner.parts.take(), outcome.line
+        if job.record.ledger:
+            write_ledger(self._directory, epoch.number, outcome.planned_on, outcome.plan, world.comm)
+        if "importance" in outcome.ledger.extra and (job.selection.weighs_after(epoch) or epoch.number in job.record.weights_at):
+            _write_weights(self._directory, epoch, outcome.ledger, job, world, self._data)
+        with clock("checkpoint"):
+            if leaves or epoch.number == epoch.total - 1 or (epoch.number + 1) % job.record.checkpoint_every == 0:
+                facts = {"epoch": epoch.number, "ranks": world.size, "line": {**line, "seconds": clock.seconds(parts)}}
+                self._save(f"epoch_{epoch.number:04d}", outcome.ledger, outcome.memory, facts)
+        line["seconds"] = clock.seconds(parts)
+        self._last = line
+        if world.rank == 0:
+            self._metrics.add(line)
+            self._stages.progress.epoch(line)
+
+    def _leave_inside(self, epoch: Epoch, ledger: Ledger, memory: Memory, clock: Clock) -> None:
+        """Write a checkpoint of an epoch that was left between two steps; ledger and memory are those it began with."""
+        learner, passed = self._stages.learner, self._stages.trail.passed()
+        seconds = clock.seconds(learner.parts.take())
+        facts = {"epoch": epoch.number - 1, "ranks": self._world.size, "line": self._last, "seconds": seconds}
+        inside = checkpoint.Inside(passed, learner.buffers())
+        self._save(f"epoch_{epoch.number:04d}_inside", ledger, memory, facts, inside)
+        self._stages.progress.say(
+            f"leaving in epoch {epoch.number + 1} after {passed[-1][0]} steps of its pass {len(passed)}: {self._stop.why}; "
+            "add --resume to go on"
+        )
+
+    def _save(self, name: str, ledger: Ledger, memory: Memory, facts: dict, inside: checkpoint.Inside | None = None) -> None:
+        folder, keep = self._directory / "checkpoints", self._job.record.keep
+        checkpoint.save(folder, name, self._stages.learner.state_dict(), ledger, memory, facts, self._world.comm, keep, inside)
 
 
-def _epoch(
-    epoch: Epoch, ledger: Ledger, memory: Memory, job: Job, directory: Path, stages: Stages, metrics: Metrics, data: Data
-) -> tuple[Ledger, Memory]:
-    """Run one epoch and write down what it left: ledger file, weights, checkpoint, line of metrics."""
-    world = stages.world
-    clock = Clock(world.device)
-    outcome = run_epoch(epoch, ledger, memory, stages, clock)
-    parts, line = stages.learner.parts.take(), outcome.line
-    if job.record.ledger:
-        write_ledger(directory, epoch.number, outcome.planned_on, outcome.plan, world.comm)
-    if "importance" in outcome.ledger.extra and (stages.method.weighs_after(epoch) or epoch.number in job.record.weights_at):
-        _write_weights(directory, epoch, outcome.ledger, job, world, data)
-    with clock("checkpoint"):
-        last = epoch.number == epoch.total - 1
-        if last or (epoch.number + 1) % job.record.checkpoint_every == 0:
-            checkpoint.save(
-                directory / "checkpoints",
-                f"epoch_{epoch.number:04d}",
-                stages.learner.state_dict(),
-                outcome.ledger,
-                outcome.memory,
-                {"epoch": epoch.number, "ranks": world.size, "line": {**line, "seconds": clock.seconds(parts)}},
-                world.comm,
-                job.record.keep,
-            )
-    line["seconds"] = clock.seconds(parts)
-    if world.rank == 0:
-        metrics.add(line)
-        stages.progress.epoch(line)
-    return outcome.ledger, outcome.memory
+def _is_finished(job: Job, directory: Path) -> bool:
+    """Whether the newest checkpoint of this very job is of its last epoch. On rank 0 alone."""
+    if not (directory / "job.yaml").exists():
+        return False
+    check_same(directory / "job.yaml", job)
+    found = checkpoint.newest_valid(directory / "checkpoints")
+    return found is not None and checkpoint.load_facts(found)["epoch"] == job.training.epochs - 1
 
 
 def _write_weights(directory: Path, epoch: Epoch, ledger: Ledger, job: Job, world: World, data: Data) -> None:

@@ -7,7 +7,7 @@ will never come.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,8 +59,9 @@ class Sieve:
 
     def __init__(
         self, method: BatchMethod, memory: Memory, learner: Learner, everyone: Everyone, comm: Comm, epoch: Epoch,
-        global_batch: int, accumulate: int, n_candidates: int, n_total: int, extra: list[str],
+        global_batch: int, accumulate: int, n_candidates: int, n_total: int, extra: list[str], read: Callable[[Turn], Batch],
     ):
+        """read: reads one turn, whenever no batch is being read."""
         self.memory = memory
         self.looked, self.trained = NoteBook(extra), NoteBook(extra)
         self.n_forward = self.n_trained = self.steps = 0
@@ -69,7 +70,7 @@ class Sieve:
         self._n_candidates, self._n_total = n_candidates, n_total
         self._queue: list[_Chosen] = []
         self._ids: list[np.ndarray] = []
-        self._progress = 0.0
+        self._progress, self._read = 0.0, read
 
     def train(self, batches: Iterator[Batch]) -> None:
         """Look at every candidate batch and take every step that is due."""
@@ -83,6 +84,41 @@ class Sieve:
                 self._step([self._local_batch] * self._comm.size, looks)
         while any(waiting := self._comm.gather(self._n_queued())):
             self._step([min(n, self._local_batch) for n in waiting], self._method.looks(self.memory))
+
+    def found(self) -> dict[str, np.ndarray]:
+        """Return what a rank has found out between two candidate batches. ``all_``: the same on all ranks, or anyone's.
+
+        The samples that wait are named, not kept: their draws belong to (id, copy), so they can be read again.
+        """
+        queue = {name: np.concatenate([getattr(part, name) for part in [self._spare, *self._queue]])[1:] for name in _NAMED}
+        return {
+            **{f"looked_{name}": column for name, column in self.looked.found().items()},
+            **{f"trained_{name}": column for name, column in self.trained.found().items()},
+            **{f"queue_{name}": column for name, column in queue.items()},
+            "ids": np.concatenate([np.zeros(0, np.int64), *self._ids]),
+            "n_forward": np.array([self.n_forward]),
+            "all_counts": np.array([self.n_trained, self.steps]),
+            "all_progress": np.array([self._progress]),
+            "all_spare": np.array([self._spare.id[0], self._spare.copy[0]]),
+            **{f"all_memory_{name}": array for name, array in self.memory.items()},
+        }
+
+    def recall(self, found: Mapping[str, np.ndarray]) -> None:
+        """Go on where another sieve was when it had found this."""
+        self.looked.recall(_under("looked_", found))
+        self.trained.recall(_under("trained_", found))
+        self.memory = _under("all_memory_", found)
+        self._ids = [found["ids"]]
+        self.n_forward = int(found["n_forward"].sum())
+        self.n_trained, self.steps = found["all_counts"].tolist()
+        self._progress = float(found["all_progress"][0])
+        waiting = _under("queue_", found)
+        id, copy = ([np.concatenate([found["all_spare"][[i]], waiting[name]]) for i, name in enumerate(("id", "copy"))])
+        weight = np.concatenate([np.ones(1, np.float32), waiting["weight"]])
+        rows = np.arange(len(id))
+        batch = self._read(Turn(0, id, copy.astype(np.int32), weight, rows, True, len(id), True, True, self._progress))
+        self._spare = self._rows(batch, rows[:1], np.ones(1, np.float32))
+        self._queue = [self._rows(batch, rows[1:], np.ones(len(rows) - 1, np.float32))]
 
     @property
     def n_distinct(self) -> int:
@@ -182,8 +218,15 @@ class Sieve:
         )
 
 
+_NAMED = ("id", "copy", "weight")
+
+
+def _under(prefix: str, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in found.items() if name.startswith(prefix)}
+
+
 def _joined(parts: list[_Chosen]) -> _Chosen:
-    arrays = (np.concatenate([getattr(part, name) for part in parts]) for name in ("id", "copy", "weight"))
+    arrays = (np.concatenate([getattr(part, name) for part in parts]) for name in _NAMED)
     tensors = (torch.cat([getattr(part, name) for part in parts]) for name in ("input", "target"))
     return _Chosen(*arrays, *tensors, None, parts[0].n_steps)
 

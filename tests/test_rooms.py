@@ -18,7 +18,7 @@ LEVELS = [
     {"world"},
     {"record"},
     {"selection", "order", "data", "training"},
-    {"sieve", "shards"},
+    {"sieve", "shards", "trail"},
     {"passes"},
     {"epoch"},
     {"run", "hiding", "launcher", "report"},

@@ -1,8 +1,10 @@
-"""Checkpoints: everything a run is at the end of an epoch, written beside and renamed, never torn, never unpickled.
+"""Checkpoints: everything a run is, at the end of an epoch or between two steps of one, never torn, never unpickled.
 
-A checkpoint is a folder: ``learner.pt`` (rank 0's: all ranks are alike at the end of an epoch), one ``ledger_START.npz``
-a rank, ``memory_RANK.npz`` of batch-level methods, and ``manifest.json`` with sizes and checksums, which is written last. Ledger parts are named by the first id
-they hold, so that another number of ranks can read them.
+A checkpoint is a folder, written beside and renamed: ``learner.pt`` (rank 0's: parameters are alike on all ranks), one
+``ledger_START.npz`` a rank, ``memory_RANK.npz`` of batch-level methods, and ``manifest.json`` with checksums, which is
+written last. Ledger parts are named by the first id they hold, so that another number of ranks can read them. Inside an
+epoch, ledger and memory are those that it began with, and there are ``trail_RANK.npz``, what its passes have found out, and
+``buffers_RANK.pt``, since ranks differ in BatchNorm's statistics then.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +31,22 @@ FORMAT = 1
 _COLUMNS = ("loss", "correct", "confidence", "seen_epoch")
 
 
-def save(folder: Path, name: str, learner: dict, ledger: Ledger, memory: Memory, facts: dict, comm: Comm, keep: int) -> None:
+@dataclass(frozen=True)
+class Inside:
+    """What a checkpoint inside an epoch holds of one rank: steps and findings of each pass so far, and the model's buffers."""
+
+    passed: Sequence[tuple[int, Mapping[str, np.ndarray]]]
+    buffers: Mapping[str, torch.Tensor]
+
+
+def save(
+    folder: Path, name: str, learner: dict, ledger: Ledger, memory: Memory, facts: dict, comm: Comm, keep: int,
+    inside: Inside | None = None,
+) -> None:
     """Write checkpoint ``folder / name`` from all ranks together, then drop all but the newest ``keep``.
 
-    learner: tensors and plain values, rank 0's are written. facts: plain values, for the manifest.
+    name: epoch_NNNN, or epoch_NNNN_inside. learner: tensors and plain values, rank 0's are written. facts: plain values, for
+    the manifest.
     """
     beside = folder / f".{name}.part"
     if comm.rank == 0:
@@ -46,6 +62,12 @@ def save(folder: Path, name: str, learner: dict, ledger: Ledger, memory: Memory,
     if memory:
         np.savez(beside / _memory(comm.rank), **memory)
         mine.append(beside / _memory(comm.rank))
+    if inside is not None:
+        facts = {**facts, "steps": [steps for steps, _ in inside.passed]}
+        found = {f"{i}_{name}": array for i, (_, pass_) in enumerate(inside.passed) for name, array in pass_.items()}
+        np.savez(beside / _trail(comm.rank), **found)
+        torch.save(dict(inside.buffers), beside / _buffers(comm.rank))
+        mine += [beside / _trail(comm.rank), beside / _buffers(comm.rank)]
     mine += [beside / "learner.pt"] if comm.rank == 0 else []
     files = {name: sums for written in comm.gather({p.name: _checksum(p) for p in mine}) for name, sums in written.items()}
     if comm.rank == 0:
@@ -103,8 +125,46 @@ def load_ledger(checkpoint: Path, fresh: Ledger) -> Ledger:
 def load_memory(checkpoint: Path, rank: int) -> Memory:
     """Return what a batch-level method kept on this rank; of fewer ranks, each one's goes to several."""
     n_saved = load_facts(checkpoint)["ranks"]
-    with np.load(checkpoint / _memory(rank % n_saved), allow_pickle=False) as kept:
+    return _arrays(checkpoint / _memory(rank % n_saved))
+
+
+def load_inside(checkpoint: Path, rank: int, n_ranks: int, device: torch.device) -> Inside | None:
+    """Return what this rank of n_ranks takes up again of a checkpoint inside an epoch; None at an epoch's end.
+
+    Of another number of ranks, each one's findings go to one rank, those named ``all_`` to every rank; buffers are the mean.
+    """
+    facts = load_facts(checkpoint)
+    if "steps" not in facts:
+        return None
+    n_saved = facts["ranks"]
+    parts = [_arrays(checkpoint / _trail(old)) for old in range(rank, n_saved, n_ranks)]
+    one = _arrays(checkpoint / _trail(rank % n_saved))
+    found = {name: array if _is_all(name) else np.concatenate([array[:0], *(part[name] for part in parts)]) for name, array in one.items()}
+    passed = [(steps, _of_pass(i, found)) for i, steps in enumerate(facts["steps"])]
+    saved = [rank] if n_saved == n_ranks else range(n_saved)
+    buffers = [torch.load(checkpoint / _buffers(old), map_location=device, weights_only=True) for old in saved]
+    return Inside(passed, {name: torch.stack([b[name].double() for b in buffers]).mean(0) for name in buffers[0]})
+
+
+def _of_pass(i: int, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(f"{i}_"): array for name, array in found.items() if name.startswith(f"{i}_")}
+
+
+def _is_all(name: str) -> bool:
+    return name.partition("_")[2].startswith("all_")
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as kept:
         return {name: kept[name] for name in kept.files}
+
+
+def _trail(rank: int) -> str:
+    return f"trail_{rank:06d}.npz"
+
+
+def _buffers(rank: int) -> str:
+    return f"buffers_{rank:06d}.pt"
 
 
 def _memory(rank: int) -> str:
@@ -112,8 +172,9 @@ def _memory(rank: int) -> str:
 
 
 def _all(folder: Path) -> list[Path]:
-    """Return all checkpoints, newest first."""
-    return sorted((p for p in folder.glob("epoch_*") if re.fullmatch(r"epoch_\d+", p.name)), key=lambda p: int(p.name[6:]), reverse=True)
+    """Return all checkpoints, newest first; one inside an epoch is older than that at its end."""
+    there = [(p, re.fullmatch(r"epoch_(\d+)(_inside)?", p.name)) for p in folder.glob("epoch_*")]
+    return [p for p, name in sorted((pair for pair in there if pair[1]), key=lambda pair: (int(pair[1][1]), not pair[1][2]), reverse=True)]
 
 
 def _problem(checkpoint: Path) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -14,9 +14,11 @@ STAGES = ("plan", "train", "refresh", "evaluate", "checkpoint")
 class Clock:
     """Adds up wall seconds by stage, as this rank sees them; a stage that waits for others counts the waiting."""
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device, before: Mapping[str, float] = {}):
+        """before: the seconds of an epoch that was left inside and is taken up again."""
         self._device = device
         self._begun = time.perf_counter()
+        self._before = before
         self._seconds = dict.fromkeys(STAGES, 0.0)
 
     @contextmanager
@@ -32,7 +34,8 @@ class Clock:
     def seconds(self, parts: dict[str, float]) -> dict[str, float]:
         """Return seconds by stage, in ``total`` since the clock was made, and the training stage's parts and ``other``."""
         other = self._seconds["train"] - sum(parts.values())
-        return {**self._seconds, "total": time.perf_counter() - self._begun, **parts, "other": max(0.0, other)}
+        now = {**self._seconds, "total": time.perf_counter() - self._begun, **parts, "other": max(0.0, other)}
+        return {name: seconds + self._before.get(name, 0.0) for name, seconds in now.items()}
 
 
 PARTS = ("selection_forward", "training_forward", "backward")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -154,6 +154,14 @@ class Learner:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+
+    def buffers(self) -> dict[str, torch.Tensor]:
+        """Return the model's buffers of floating point, BatchNorm's statistics: in the middle of an epoch, this rank's own."""
+        return {name: buffer for name, buffer in self.model.named_buffers() if buffer.is_floating_point()}
+
+    def load_buffers(self, buffers: Mapping[str, torch.Tensor]) -> None:
+        for name, buffer in self.buffers().items():
+            buffer.copy_(buffers[name])
 
     def _seen(self, batch: Batch, logits: torch.Tensor, losses: torch.Tensor) -> Seen:
         return look_closely(batch.turn, logits, batch.target, losses, self._extra, self._last_input, self._training.correct_iou)
