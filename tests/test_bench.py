@@ -38,6 +38,14 @@ def test_every_method_that_plans_an_epoch_can_be_measured():
     assert {"kakurenbo", "everything", "rank", "static"} <= rows.keys()
 
 
+def test_balance_between_shards_is_measured_in_steps_samples_and_files():
+    lines = bench("bench_exchange.py", "--ranks", "4,8", "--real", "2", "--files", "1", "--mb", "0.1", "--trials", "2")
+    assert first_words(lines)[:5] == ["result:", "hardware:", "versions:", "trials:", "data:"]
+    rows = {row[0]: row for row in map(str.split, lines) if row and row[0] in ("4", "8")}
+    assert all(float(row[2]) <= float(row[3]) for row in rows.values()) and len(rows) == 2
+    assert any("2 ranks: through MPI" in line for line in lines)
+
+
 def test_under_a_starter_it_measures_on_those_ranks():
     done = start(2, SCRIPTS / "bench_selection.py", *TINY)
     assert done.returncode == 0, done.stderr[-3000:]

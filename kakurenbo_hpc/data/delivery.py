@@ -19,8 +19,8 @@ from ..errors import DataError
 from ..world.comm import Comm, Transfer
 from .store import Store
 
-PIECE = 64 << 20  # bytes: a file of DeepCAM in one
-AT_A_TIME = 2  # pieces that a rank holds in memory each way: one at the disk, one on the network
+PIECE = 8 << 20  # bytes
+AT_A_TIME = 4  # pieces that a rank holds in memory each way, some at the disk, some on the network
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Delivery:
     def __init__(self, outgoing: Iterable[Parcel], incoming: Iterable[Parcel], store: Store, comm: Comm):
         """Begin. outgoing, incoming: in the order of their numbers."""
         self._store, self._comm = store, comm
-        self._to_send, self._to_receive = _pieces(outgoing), _pieces(incoming)
+        self._to_send, self._to_receive = self._pieces(outgoing), self._pieces(incoming)
+        self._free: list[np.ndarray] = []  # buffers to use again: fresh memory costs as much as a copy into it
         self._leaving: deque[_Piece] = deque()
         self._arriving: deque[_Piece] = deque()
         self._disk = ThreadPoolExecutor(2)
@@ -79,13 +80,22 @@ class Delivery:
                 piece.io.result()
                 piece.transfer = self._comm.post_send(piece.data, piece.parcel.rank)
 
+    def _pieces(self, parcels: Iterable[Parcel]) -> Iterator[_Piece]:
+        for parcel in parcels:
+            for offset in range(0, max(1, parcel.size), PIECE):
+                buffer = self._free.pop() if self._free else np.empty(PIECE, np.uint8)
+                yield _Piece(parcel, offset, buffer, buffer[: parcel.size - offset])
+
     def _left(self, piece: _Piece, wait: bool) -> bool:
         if piece.transfer is None:
             if not wait:
                 return False
             piece.io.result()
             piece.transfer = self._comm.post_send(piece.data, piece.parcel.rank)
-        return _over(piece.transfer, wait)
+        if not _over(piece.transfer, wait):
+            return False
+        self._free.append(piece.buffer)
+        return True
 
     def _arrived(self, piece: _Piece, wait: bool) -> bool:
         if piece.io is None:
@@ -97,6 +107,7 @@ class Delivery:
         piece.io.result()
         if piece.offset + len(piece.data) == piece.parcel.size:
             self._store.whole(piece.parcel.name)
+        self._free.append(piece.buffer)
         return True
 
 
@@ -106,6 +117,7 @@ class _Piece:
 
     parcel: Parcel
     offset: int
+    buffer: np.ndarray
     data: np.ndarray
     transfer: Transfer | None = None
     io: Future | None = None
@@ -113,12 +125,6 @@ class _Piece:
     @property
     def order(self) -> tuple[int, int]:
         return self.parcel.number, self.offset
-
-
-def _pieces(parcels: Iterable[Parcel]) -> Iterator[_Piece]:
-    for parcel in parcels:
-        for offset in range(0, max(1, parcel.size), PIECE):
-            yield _Piece(parcel, offset, np.empty(min(PIECE, parcel.size - offset), np.uint8))
 
 
 def _over(transfer: Transfer, wait: bool) -> bool:
