@@ -11,6 +11,7 @@ from ..errors import USER_ERROR
 # Open MPI 4 and 5 break these sentences over two lines. Hydra's banner goes to stdout and names no rank.
 _KILLED = re.compile(r"process rank (\d+) with PID \d+ on node (\S+) exited on signal (\d+)")
 _LEFT = re.compile(r"Process name: \[\S+,(\d+)\] Exit code: (\d+)")
+_SRUN = re.compile(r"srun: error: (\S+): task (\d+): (\w+)(?: with exit code (\d+))?")
 _MEMORY = "; often the system was out of memory (dmesg says so), or the batch system ended it"
 
 
@@ -45,4 +46,8 @@ class LastWords:
             return f"kakurenbo: rank {rank} on {node}: killed by {by}" + (_MEMORY if by == "SIGKILL" else "")
         if left := _LEFT.search(banner):
             return f"kakurenbo: rank {left[1]}: left with exit code {left[2]} and without a word of ours; see above"
-        return f"kakurenbo: mpirun ended with exit code {code}, and no rank said why; see above"
+        if step := _SRUN.search(banner):
+            node, number, fate, left = step.groups()
+            how = f"left with exit code {left} and without a word of ours; see above" if left else fate.lower()
+            return f"kakurenbo: rank {number} on {node}: {how}" + (_MEMORY if fate == "Killed" else "")
+        return f"kakurenbo: the starter ended with exit code {code}, and no rank said why; see above"

@@ -96,7 +96,7 @@ def _ended(code: int, received: list[int], words: LastWords) -> int:
     received = [number for number in received if number != signal.SIGUSR1]
     if received:
         name = signal.Signals(received[0]).name
-        _say(f"kakurenbo: ended by {name}, mpirun with exit code {code}; add --resume to go on from the newest checkpoint")
+        _say(f"kakurenbo: ended by {name}, the starter with exit code {code}; add --resume to go on from the newest checkpoint")
         return TERMINATED
     if code == TERMINATED:
         return code

@@ -55,7 +55,7 @@ def test_the_users_mistake_is_the_last_line(capfd):
 def test_a_rank_that_fails_is_named_in_the_last_line(harm, said, capfd):
     assert run(ranks_that_end(harm)) == FAILED
     line = last(capfd)
-    hydra = "kakurenbo: mpirun ended with exit code"  # which names no rank on its stderr
+    hydra = "kakurenbo: the starter ended with exit code"  # which names no rank on its stderr
     assert line.startswith(said) or (harm != "raise" and line.startswith(hydra))
     assert "SIGKILL" in line or harm != "killed" or line.startswith(hydra)
 
@@ -74,7 +74,7 @@ def test_a_signal_is_passed_on_and_ends_all_ranks(number, tmp_path, capfd):
     assert run(ranks_that_end("wait", tmp_path)) == TERMINATED
     sender.join()
     assert time.monotonic() - begun < 10
-    assert last(capfd).startswith(f"kakurenbo: ended by {number.name}, mpirun with exit code ")
+    assert last(capfd).startswith(f"kakurenbo: ended by {number.name}, the starter with exit code ")
     assert signal.getsignal(number) is before
 
 
@@ -176,6 +176,8 @@ the job to be terminated. The first process to do so was:
   Process name: [[5840,1],1]
   Exit code:    7
 """
+SRUN_KILLED = "srun: error: n1: task 1: Killed\nsrun: Terminating StepId=12.0\n"
+SRUN_LEFT = "srun: error: n7: task 14: Exited with exit code 7\nslurmstepd: error: *** STEP 12.0 ON n1 CANCELLED ***\n"
 OPEN_MPI_5_LEFT = "   Process name: [prterun-vm-29349@1,1]\n   Exit code:    7\n"
 
 
@@ -186,7 +188,9 @@ OPEN_MPI_5_LEFT = "   Process name: [prterun-vm-29349@1,1]\n   Exit code:    7\n
         (OPEN_MPI_4_KILLED, 139, "kakurenbo: rank 14 on n7.site: killed by SIGSEGV"),
         (OPEN_MPI_4_LEFT, 7, "kakurenbo: rank 1: left with exit code 7 and without a word of ours"),
         (OPEN_MPI_5_LEFT, 7, "kakurenbo: rank 1: left with exit code 7 and without a word of ours"),
-        ("", 9, "kakurenbo: mpirun ended with exit code 9, and no rank said why"),
+        (SRUN_KILLED, 137, "kakurenbo: rank 1 on n1: killed; often the system was out of memory"),
+        (SRUN_LEFT, 7, "kakurenbo: rank 14 on n7: left with exit code 7 and without a word of ours"),
+        ("", 9, "kakurenbo: the starter ended with exit code 9, and no rank said why"),
         ("kakurenbo: rank 1 of 2 on a: E: x\nkakurenbo: a remark\n" + OPEN_MPI_5_LEFT, 1, "kakurenbo: rank 1 of 2 on a: E: x"),
         ("kakurenbo: rank 1 of 2 on a: E: x\nkakurenbo: rank 0 of 2 on a: F: y\n", 1, "kakurenbo: rank 0 of 2 on a: F: y"),
         ("kakurenbo: job.yaml: wrong\n" + OPEN_MPI_5_LEFT, 2, "kakurenbo: job.yaml: wrong"),

@@ -1,0 +1,133 @@
+"""A Slurm of two nodes, both this machine: real slurmctld, slurmd and munged, in a folder of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+NEEDED = ("slurmctld", "slurmd", "munged", "sbatch")
+
+CONF = """\
+ClusterName=here
+SlurmctldHost=localhost
+SlurmctldPort={ports[0]}
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
+ReturnToService=2
+KillWait=5
+# A job that was requeued may not begin before twice this and a second.
+SlurmctldTimeout=10
+SlurmdTimeout=60
+SchedulerParameters=sched_interval=1,sched_min_interval=0,bf_interval=1
+NodeName=n[1-2] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}] CPUs=4
+PartitionName=all Nodes=n[1-2] Default=YES MaxTime=60 OverSubscribe=NO
+"""
+
+
+class SlurmHere:
+    """Starts in a folder, stops its daemons at the end. conf: for SLURM_CONF."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.conf = folder, folder / "slurm.conf"
+        self._daemons: list[subprocess.Popen] = []
+
+    def __enter__(self) -> SlurmHere:
+        (self.folder / "state").mkdir()
+        self.conf.write_text(CONF.format(folder=self.folder, ports=_free_ports(3)))
+        self._munge()
+        self._start("slurmctld", "-D", "-f", self.conf)
+        for node in ("n1", "n2"):
+            self._start("slurmd", "-D", "-f", self.conf, "-N", node)
+        self._wait_for(lambda: self.say("sinfo", "--noheader", "--format=%D %t") == "2 idle", "two idle nodes")
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        for daemon in reversed(self._daemons):
+            daemon.terminate()
+        for daemon in self._daemons:
+            try:
+                daemon.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"SLURM_CONF": str(self.conf)}
+
+    def say(self, *words: str) -> str:
+        """Run one of Slurm's commands and return what it said, whatever became of it."""
+        done = subprocess.run(words, env=self.environment, capture_output=True, text=True)
+        return (done.stdout + done.stderr).strip()
+
+    def _munge(self) -> None:
+        key = self.folder / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o600)
+        names = {"key-file": key, "socket": self.folder / "munge.socket"}
+        names |= {f"{what}-file": self.folder / f"munge.{what}" for what in ("pid", "log", "seed")}
+        self._start("munged", "--foreground", "--force", *(f"--{option}={path}" for option, path in names.items()))
+        self._wait_for((self.folder / "munge.socket").exists, "munged")
+
+    def _start(self, *words: object) -> None:
+        log = open(self.folder / f"{len(self._daemons)}-{words[0]}.out", "wb")  # noqa: SIM115, the daemon's to keep
+        path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+        daemon = subprocess.Popen(
+            [shutil.which(str(words[0]), path=path), *map(str, words[1:])],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        log.close()
+        self._daemons.append(daemon)
+
+    def _wait_for(self, ready, what: str) -> None:
+        give_up = time.monotonic() + 60
+        while not ready():
+            ended = [daemon.args for daemon in self._daemons if daemon.poll() is not None]
+            if ended or time.monotonic() > give_up:
+                logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in sorted(self.folder.glob("*.[lo][ou][gt]")))
+                self.__exit__()
+                raise RuntimeError(f"no {what}; ended: {ended}\n{logs}")
+            time.sleep(0.1)
+
+
+def slurm_or_skip(folder: Path) -> SlurmHere:
+    """Return a Slurm that is yet to be entered; skips the test on a machine without one, never in CI."""
+    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+    missing = [name for name in NEEDED if shutil.which(name, path=path) is None]
+    if not os.environ.get("CI") and (missing or os.geteuid() != 0):
+        pytest.skip(f"no {', '.join(missing)} here" if missing else "starting Slurm's daemons needs root")
+    return SlurmHere(folder)
+
+
+def _free_ports(n: int) -> list[int]:
+    """Return n ports in a row that nobody listens on."""
+    for first in range(20000 + os.getpid() % 1000 * 10, 60000, n):
+        try:
+            sockets = [socket.create_server(("127.0.0.1", first + i)) for i in range(n)]
+        except OSError:
+            continue
+        for one in sockets:
+            one.close()
+        return [first + i for i in range(n)]
+    raise RuntimeError("no free ports")
