@@ -172,6 +172,31 @@ def logs(
     return tell(run, follow)
 
 
+@app.command()
+def compare(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A comparison file, or a job with --methods.")],
+    methods: Annotated[Optional[str], typer.Option(help="Methods to compare on a job, separated by commas.")] = None,
+    seeds: Annotated[Optional[int], typer.Option(min=1, help="Seeds 1 to this; the file's own if not given, or 3.")] = None,
+    out: Annotated[Path, typer.Option(help="Where runs and tables are kept.")] = Path("compare"),
+    quick: Annotated[bool, typer.Option("--quick", help="The file's smaller size.")] = False,
+    set: Set = [],
+) -> int:
+    """Run contenders, seeds and controls by one protocol, and print one table. Runs on ranks as train does."""
+
+    def work(comm: Comm) -> int:
+        from . import compare as protocol
+        from .places import find_job
+
+        def read():
+            if methods is not None:
+                return protocol.of_methods(file, methods.split(","), seeds or 3, set)
+            return protocol.read_comparison(find_job(file), quick, seeds)
+
+        return protocol.compare(*comm.on_first(read), out, comm)
+
+    return _together(work)
+
+
 def _together(work: Callable[[Comm], int]) -> int:
     """Do the work on all ranks and return the exit code; whatever ends one rank ends all."""
     from .world.world import await_the_cause, open_comm

@@ -243,7 +243,7 @@ def read_job(path: str | Path, overrides: Iterable[str], data: Table, methods: T
     """
     values = read_yaml(path)
     for override in overrides:
-        _set(values, override)
+        set_value(values, override)
     return check_job(values, str(path), data, methods)
 
 
@@ -309,7 +309,8 @@ def load_yaml(text: str) -> Any:
         raise yaml.YAMLError(str(problem)) from None
 
 
-def _set(values: dict, override: str) -> None:
+def set_value(values: dict, override: str) -> None:
+    """Lay one ``section.key=value`` over a job's values. Raises JobError."""
     name, equals, text = override.partition("=")
     if not equals or not all(name.split(".")):
         raise JobError(f"--set {override}: not of the form section.key=value; for example --set training.epochs=5")

@@ -14,7 +14,7 @@ PACKAGE = Path(kakurenbo_hpc.__file__).parent
 
 LEVELS = [
     {"errors", "draws", "vision"},
-    {"ledger", "plan", "job", "batch", "places"},
+    {"ledger", "plan", "job", "batch", "places", "protocol"},
     {"world"},
     {"record"},
     {"selection", "order", "data", "training"},

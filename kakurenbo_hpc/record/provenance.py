@@ -21,7 +21,12 @@ _LIBRARIES = ("torch", "numpy", "mpi4py", "timm", "torchvision", "h5py", "scikit
 
 def write_provenance(run: Path, facts: dict) -> None:
     """Write versions, machine, command and git commit beside the facts of this run. On rank 0 alone."""
-    provenance = {
+    write_whole(run / "provenance.json", json.dumps({**provenance(), **facts}, indent=2) + "\n")
+
+
+def provenance() -> dict:
+    """Return versions, machine, command and git commit."""
+    return {
         "kakurenbo_hpc": __version__,
         "commit": _commit(),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -33,9 +38,7 @@ def write_provenance(run: Path, facts: dict) -> None:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads_per_rank": torch.get_num_threads(),
         "batch_job": os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID"),
-        **facts,
     }
-    write_whole(run / "provenance.json", json.dumps(provenance, indent=2) + "\n")
 
 
 def _version(name: str) -> str | None:
