@@ -8,6 +8,7 @@ from .batch import Memory
 from .data import open_data
 from .data.loader import Loader
 from .data.source import Data
+from .data.staging import in_words
 from .epoch import Outcome, run_epoch
 from .errors import DONE, REQUEUE, DataError, JobError
 from .job import Job
@@ -121,7 +122,7 @@ class _Run:
             if facts["ranks"] != comm.size:
                 ledger = stages.shards.placed(ledger)
             n_bytes = stages.shards.settle(ledger, stages.progress.bar, may_hide(job.selection))
-            stages.progress.say(f"staged {n_bytes / 1e9:.3g} GB in {stages.shards.folder.parent}")
+            stages.progress.say(f"staged {in_words(n_bytes)} in {stages.shards.folder.parent}")
 
         for number in range(facts["epoch"] + 1, job.training.epochs):
             epoch = Epoch(number, job.training.epochs, job.seed)
@@ -173,6 +174,8 @@ class _Run:
 
     def _leave_inside(self, epoch: Epoch, ledger: Ledger, memory: Memory, clock: Clock) -> None:
         """Write a checkpoint of an epoch that was left between two steps; ledger and memory are those it began with."""
+        if self._stages.shards and self._stages.shards.under_way:
+            self._stages.shards.finish()
         learner, passed = self._stages.learner, self._stages.trail.passed()
         seconds = clock.seconds(learner.parts.take())
         facts = {"epoch": epoch.number - 1, "ranks": self._world.size, "line": self._last, "seconds": seconds}

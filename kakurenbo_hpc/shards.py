@@ -42,8 +42,8 @@ class Shards:
         self._store = open_store(options.name, data, scratch, world)
         self._files, self._validation = data.train.files(), data.validation.files()
         self._world, self._comm, self._share = world, world.comm, options.exchange
-        self._here = self._awaited = np.zeros(0, np.int64)
-        self._late: np.ndarray | None = None
+        self._here = self._came = np.zeros(0, np.int64)
+        self._waits_for_all = False
         self._delivery: Delivery | None = None
         self._told = {"n_moved": 0, "bytes_moved": 0, "waited": 0.0}
 
@@ -57,16 +57,18 @@ class Shards:
         return replace(data, train=data.train.lying_in(self.folder), validation=data.validation.lying_in(self.folder))
 
     def placed(self, ledger: Ledger) -> Ledger:
-        """Return the ledger with every row at its first place."""
-        return ledger.with_columns({"place": first_places(ledger.id, self._comm.size)})
+        """Return the ledger with every row at its first place, and the epoch of its last move: none yet."""
+        return ledger.with_columns({"place": first_places(ledger.id, self._comm.size), "moved": np.full(len(ledger), -1, np.int32)})
 
     def settle(self, ledger: Ledger, bar: Callable, hides: float = 0.0, compare: bool = False) -> int:
         """Make the store hold what lies here, neither more nor less; return how many bytes all ranks fetched for it.
 
+        The next exchange is then waited for at once: an epoch that is taken up in its middle may need any sample.
+
         bar: ``Progress.bar``. hides: the largest share that the method may hide, for which there must be room.
         compare: what is there already must equal the shared files, byte for byte. Raises DataError on all ranks alike.
         """
-        self._here = np.sort(self._tell(ledger.extra["place"], ledger.id))
+        self._here, self._waits_for_all = np.sort(self._tell(ledger.extra["place"], ledger.id)), True
         validation = range(*Homes(len(self._validation), self._comm.size).rows(self._comm.rank))
         mine = self._names(self._here) + [self._validation.names[row] for row in validation]
         self._store.keep(mine, [*self._files.names, *self._validation.names])
@@ -88,16 +90,18 @@ class Shards:
         going, coming = np.sort(self._tell(before[moved], going)), np.sort(self._tell(after[moved], coming))
 
         self._here = np.union1d(np.setdiff1d(self._here, going["id"]), coming["id"])
-        self._awaited, self._late = coming["id"], visible & (after != before)
+        self._came = coming["id"]
         self._store.drop(self._names(going["id"][~going["visible"]]))
         self._gone, self._to_fetch = self._names(going["id"][going["visible"]]), coming["id"][~coming["visible"]]
         received = coming[coming["visible"]]
         self._delivery = Delivery(self._parcels(going[going["visible"]]), self._parcels(received), self._store, self._comm)
         n, n_bytes = self._comm.sum(np.array([len(coming), self._files.sizes[coming["id"]].sum()])).tolist()
         self._told = {"n_moved": n, "bytes_moved": n_bytes, "waited": 0.0}
-        if not n:
+        if self._waits_for_all or not n:
             self.finish()
-        return ledger.with_columns({"place": after})
+        self._waits_for_all = False
+        last = np.where(after != before, np.int32(epoch.number), ledger.extra["moved"])
+        return ledger.with_columns({"place": after, "moved": last})
 
     @property
     def under_way(self) -> bool:
@@ -116,23 +120,21 @@ class Shards:
         self._store.drop(self._gone)
         for _ in self._store.fetch(self._files, self._to_fetch.tolist()):
             pass
-        self._awaited, self._late, self._delivery = self._awaited[:0], None, None
+        self._delivery = None
         self._told["waited"] = perf_counter() - begun
 
     def n_ready(self, turns: list[Turn]) -> int:
         """Return how many turns all ranks can take before what is under way has come. Collective."""
-        waits = (i for i, turn in enumerate(turns) if np.isin(turn.id, self._awaited).any())
+        waits = (i for i, turn in enumerate(turns) if np.isin(turn.id, self._came).any())
         return int(self._comm.min(np.array([next(waits, len(turns))]))[0])
 
     def deal(
         self, ledger: Ledger, times: np.ndarray, epoch: Epoch, global_batch: int, accumulate: int, weight: np.ndarray | None
     ) -> Turns:
-        """Deal this many passes of each row to where it lies; what is still on its way comes last."""
-        idle = np.append(np.setdiff1d(self._here, self._awaited), self._here)[0]
-        late = self._late if self._delivery else None
-        return deal_local(
-            ledger.id, times, ledger.extra["place"], epoch, self._comm, global_batch, accumulate, weight, late, int(idle)
-        )
+        """Deal this many passes of each row to where it lies; what moved in this epoch comes last."""
+        place, late = ledger.extra["place"], ledger.extra["moved"] == epoch.number
+        idle = np.append(np.setdiff1d(self._here, self._came), self._here)[0]
+        return deal_local(ledger.id, times, place, epoch, self._comm, global_batch, accumulate, weight, late, int(idle))
 
     def told(self) -> dict:
         """Return what the epoch's metrics say: n_moved and bytes_moved of all ranks, and the longest wait for them, in seconds."""

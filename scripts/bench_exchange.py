@@ -147,7 +147,8 @@ def deliver(folder: str, n_files: int, n_bytes: int, n_trials: int, answer: str)
 
     def by_copy() -> None:
         comm.barrier()
-        seconds.append(took(lambda: [shutil.copyfile(store.folder / f"mine_{i}", store.folder / f"copy_{i}") for i in range(n_files)]))
+        pairs = [(store.folder / f"mine_{i}", store.folder / f"copy_{i}") for i in range(n_files)]
+        seconds.append(took(lambda: [shutil.copyfile(*pair) for pair in pairs]))
         for i in range(n_files):
             (store.folder / f"copy_{i}").unlink()
 
@@ -175,7 +176,7 @@ def report(simulated: list[dict], delivered: dict[int, dict], given: argparse.Na
         f"result:    {most['ranks']:,} ranks: {steps['with']:.1f} steps an epoch with balance, {steps['without']:.1f} without "
         f"({steps['without'] / steps['with'] - 1:.0%} more), {steps['in_blocks']:.1f} with files in order of time",
         header(("numpy", "mpi4py"), f"{given.trials} of each way, in turn; the mean of {EPOCHS - 1} epochs with hidden samples"),
-        f"data:      {PER_RANK} samples a rank, F = {given.fraction}, exchange share {given.share}; made losses (lognormal, alike in time)",
+        f"data:      {PER_RANK} samples a rank, F = {given.fraction}, exchange share {given.share}; made losses, alike in time",
         "",
         "               steps an epoch          moved an epoch                 most a rank        the decision",
         " ranks  F*   with without in blocks  samples   share   hidden      GB  gets     holds  ms of one rank, reductions",
@@ -190,12 +191,12 @@ def report(simulated: list[dict], delivered: dict[int, dict], given: argparse.Na
             f"{max(epoch['most_in'] for epoch in one['epochs']):>5} {held:>4} ({held / PER_RANK:.2f}) "
             f"{1e3 * median(one['seconds']):>8.2f}, {one['calls']} of {8 * one['ranks']:,} bytes"
         )
-    lines += ["", f"real files of {given.mb} MB, every rank sends {given.files} and receives {given.files}, MB/s of all ranks together"]
+    lines += ["", f"real files of {given.mb} MB, {given.files} from each rank to the next at once; MB/s of all ranks together"]
     for n, found in delivered.items():
         mb = n * given.files * given.mb
         lines.append(
-            f"  {n} ranks: through MPI {mb / median(found['mpi']):,.0f}, a plain copy of as many {mb / median(found['copy']):,.0f}, "
-            f"ratio {spread([b / a for a, b in zip(found['mpi'], found['copy'], strict=True)], 2)}"
+            f"  {n} ranks: through MPI {mb / median(found['mpi']):,.0f}, "
+            f"a plain copy of as many {mb / median(found['copy']):,.0f}, ratio {spread([b / a for a, b in zip(found['mpi'], found['copy'], strict=True)], 2)}"
         )
     return "\n".join(lines)
 

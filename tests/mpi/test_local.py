@@ -143,6 +143,17 @@ def test_a_run_whose_rank_was_killed_between_exchange_and_checkpoint_goes_on_as_
     assert trained(tmp_path / "run") == later
 
 
+def test_a_run_that_was_left_in_the_middle_of_an_epoch_is_taken_up_as_if_it_had_not(folder, tmp_path):
+    left = train(3, tmp_path, "run", folder / "data", harm="left")
+    assert left.returncode == 75 and "leaving in epoch 3" in left.stdout, left.stderr[-3000:]
+    done = train(3, tmp_path, "run", folder / "data", "--resume")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert results(tmp_path / "run") == results(folder / "local3")
+    before, after = parameters(folder / "local3"), parameters(tmp_path / "run")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert trained(tmp_path / "run") == trained(folder / "local3"), "no step was done twice"
+
+
 def test_on_another_number_of_ranks_places_are_dealt_anew(folder, tmp_path):
     shutil.copytree(folder / "local3", tmp_path / "local3")
     shutil.rmtree(tmp_path / "local3" / "checkpoints" / f"epoch_{EPOCHS - 1:04d}")

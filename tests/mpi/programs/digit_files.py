@@ -2,7 +2,8 @@
 
 ``python digit_files.py HARM RUN_DIR WORDS`` trains like ``kakurenbo train WORDS``; every rank writes the (epoch, id) that it trains into
 RUN_DIR/trained_RANK. HARM is what happens to rank 1 in the third epoch: ``nothing``, ``killed`` when it is about to wait for the
-samples that change their rank, or ``killed_later``, when they have come. With ``staged`` it is ``kakurenbo data stage WORDS``.
+samples that change their rank, or ``killed_later``, when they have come; with ``left`` all ranks are told in the second step of
+that epoch to leave. With ``staged`` it is ``kakurenbo data stage WORDS``.
 """
 
 import os
@@ -69,6 +70,8 @@ def main(harm: str, run_dir: str, *words: str) -> None:
         if batch.turn.counts:
             with open(f"{run_dir}/trained_{self._world.rank}", "a") as file:
                 file.writelines(f"{self.epoch} {id}\n" for id in batch.turn.id)
+        if harm == "left" and self.epoch == 2 and batch.turn.step == 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
         return step(self, batch)
 
     def begun(self, number, *rest):
