@@ -193,10 +193,10 @@ def report(simulated: list[dict], delivered: dict[int, dict], given: argparse.Na
         )
     lines += ["", f"real files of {given.mb} MB, {given.files} from each rank to the next at once; MB/s of all ranks together"]
     for n, found in delivered.items():
-        mb = n * given.files * given.mb
+        mb, ratios = n * given.files * given.mb, [b / a for a, b in zip(found["mpi"], found["copy"], strict=True)]
         lines.append(
             f"  {n} ranks: through MPI {mb / median(found['mpi']):,.0f}, "
-            f"a plain copy of as many {mb / median(found['copy']):,.0f}, ratio {spread([b / a for a, b in zip(found['mpi'], found['copy'], strict=True)], 2)}"
+            f"a plain copy of as many {mb / median(found['copy']):,.0f}, ratio {spread(ratios, 2)}"
         )
     return "\n".join(lines)
 

@@ -44,6 +44,8 @@ LONGEST = {
         "repeats_classes": 0.2,
         "drop_classes": [4, 5],
         "augmentation": ["crop", "flip"],
+        "placement": "local",
+        "exchange": 0.1,
         "side": 4,
     },
     "model": {"name": "resnet50", "options": {"zero_init_residual": True, "layers": [3, 4], "head": {"bias": None}}},
