@@ -45,6 +45,8 @@ class Shards:
         self._here = self._came = np.zeros(0, np.int64)
         self._waits_for_all = False
         self._delivery: Delivery | None = None
+        self._gone: list[str] = []  # files to remove, and rows to fetch, once all has come
+        self._to_fetch = np.zeros(0, np.int64)
         self._told = {"n_moved": 0, "bytes_moved": 0, "waited": 0.0}
 
     @property
@@ -63,10 +65,9 @@ class Shards:
     def settle(self, ledger: Ledger, bar: Callable, hides: float = 0.0, compare: bool = False) -> int:
         """Make the store hold what lies here, neither more nor less; return how many bytes all ranks fetched for it.
 
-        The next exchange is then waited for at once: an epoch that is taken up in its middle may need any sample.
-
         bar: ``Progress.bar``. hides: the largest share that the method may hide, for which there must be room.
         compare: what is there already must equal the shared files, byte for byte. Raises DataError on all ranks alike.
+        The next exchange is then waited for at once: an epoch that is taken up in its middle may need any sample.
         """
         self._here, self._waits_for_all = np.sort(self._tell(ledger.extra["place"], ledger.id)), True
         validation = range(*Homes(len(self._validation), self._comm.size).rows(self._comm.rank))
@@ -137,7 +138,7 @@ class Shards:
         return deal_local(ledger.id, times, place, epoch, self._comm, global_batch, accumulate, weight, late, int(idle))
 
     def told(self) -> dict:
-        """Return what the epoch's metrics say: n_moved and bytes_moved of all ranks, and the longest wait for them, in seconds."""
+        """Return what the epoch's metrics say: n_moved and bytes_moved of all ranks; waited, the longest wait for them in seconds."""
         return self._told | {"waited": float(self._comm.max(np.array([self._told["waited"]]))[0])}
 
     def _tell(self, rank: np.ndarray, what: np.ndarray) -> np.ndarray:
