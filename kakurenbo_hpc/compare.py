@@ -102,6 +102,9 @@ def read_comparison(path: Path, quick: bool = False, seeds: int | None = None) -
     """Return a comparison file and the contenders it names, every job checked. Raises JobError."""
     values = read_yaml(path)
     comparison = checked(Comparison, values, str(path))
+    for seeds_given in (comparison.seeds, comparison.quick.seeds):
+        if len(set(seeds_given)) < len(seeds_given):
+            raise JobError(f"{path}: seeds are {seeds_given}, but each may stand once; remove the second")
     if quick:
         chosen = comparison.quick.contenders or list(comparison.contenders)
         for name in chosen:
@@ -112,8 +115,6 @@ def read_comparison(path: Path, quick: bool = False, seeds: int | None = None) -
         )
     if seeds is not None:
         comparison = comparison.model_copy(update={"seeds": list(range(1, seeds + 1))})
-    if len(set(comparison.seeds)) < len(comparison.seeds):
-        raise JobError(f"{path}: seeds are {comparison.seeds}, but each may stand once; remove the second")
     beside = path.parent / comparison.job
     base = read_yaml(beside if beside.is_file() else find_job(comparison.job))
     for change in [comparison.set, *([comparison.quick.set] if quick else [])]:

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
@@ -352,7 +352,7 @@ def _sentence(error: dict, model: type[Options], prefix: str) -> str:
     name = (prefix + ".".join(loc)).rstrip(".")
     if unknown:
         for part in loc[:-1]:
-            model = model.model_fields[part].annotation
+            model = _within(model, part)
         return f"{name} is no key that is known; {nearest(loc[-1], model.model_fields)}"
     if error["type"] == "missing":
         return f"{name} is missing; add it"
@@ -363,6 +363,12 @@ def _sentence(error: dict, model: type[Options], prefix: str) -> str:
         message = message.replace("Input should be", "must be").replace("valid ", "").replace("a integer", "an integer")
         message = "it " + message if not message.startswith("must") else message
     return f"{name} is {_found(error['input'])}, but {message}"
+
+
+def _within(model: Any, part: str) -> Any:
+    """Return what a key of this model, or of a mapping of models, is declared as."""
+    inner = model.model_fields[part].annotation if hasattr(model, "model_fields") else get_args(model)[-1]
+    return next((one for one in get_args(inner) if hasattr(one, "model_fields")), inner) if get_origin(inner) is not dict else inner
 
 
 def _found(value: object) -> str:

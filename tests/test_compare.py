@@ -1,0 +1,124 @@
+"""Comparisons run for real: on one rank and two, taken up again, the short form; and what is wrong in a file is told first."""
+
+import json
+import time
+
+import pytest
+import yaml
+from ranks import start
+
+from kakurenbo_hpc.compare import read_comparison
+from kakurenbo_hpc.errors import JobError
+
+TINY = {
+    "name": "tiny",
+    "shows": "a try",
+    "job": "digits_everything",
+    "set": {"training": {"epochs": 3, "warmup_epochs": 0}},
+    "contenders": {"kakurenbo": {"selection": {"method": "kakurenbo", "move_back": False, "max_fraction": 0.5}}},
+    "seeds": [1, 2],
+}
+
+
+def written(folder, **changed):
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**TINY, **changed}), encoding="utf-8")
+    return path
+
+
+def compared(folder, *words, n=1):
+    ended = start(n, "-m", "kakurenbo_hpc.cli", "compare", *words, "--out", folder / "out", timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def comparison(folder, name="tiny"):
+    return json.loads((folder / "out" / name / "comparison.json").read_text(encoding="utf-8"))
+
+
+def test_a_comparison_runs_its_contenders_and_controls_and_is_taken_up_again(tmp_path):
+    file = written(tmp_path)
+    told = compared(tmp_path, file)
+    rows = comparison(tmp_path)["contenders"]
+    share = rows["kakurenbo"]["hidden_fraction"]
+    controls = [name for name in rows if name not in ("everything", "kakurenbo")]
+    assert list(rows)[:2] == ["everything", "kakurenbo"] and share > 0.1
+    (random,) = (name for name in controls if name.startswith("random"))
+    assert abs(float(random.split()[1]) - share) <= 0.025 + 1e-9
+    assert "2 epochs" in controls
+    assert rows["everything"]["n_backward"] == 3 * 1437 and rows["2 epochs"]["n_backward"] == 2 * 1437
+    assert rows["everything"]["speed_up"]["0.0"] == 1.0
+    assert all(f"| {name} " in told for name in rows)
+    assert (tmp_path / "out" / "tiny" / "table.md").read_text(encoding="utf-8") in told
+
+    runs = sorted((tmp_path / "out" / "runs").iterdir())
+    assert len(runs) == 2 * len(rows)
+    before = {run: (run / "metrics.jsonl").stat().st_mtime_ns for run in runs}
+    checkpoints = runs[0] / "checkpoints"
+    for checkpoint in checkpoints.iterdir():  # as if the first had been killed in its last epoch
+        if checkpoint.name == "epoch_0002":
+            for file_there in checkpoint.iterdir():
+                file_there.unlink()
+            checkpoint.rmdir()
+    begun = time.time_ns()
+    compared(tmp_path, file)
+    assert comparison(tmp_path)["contenders"].keys() == rows.keys()
+    again = [run for run in runs if (run / "metrics.jsonl").stat().st_mtime_ns > begun]
+    assert again == runs[:1] and all((run / "metrics.jsonl").stat().st_mtime_ns == before[run] for run in runs[1:])
+
+
+def test_the_short_form_compares_methods_on_two_ranks(tmp_path):
+    words = ["digits_everything", "--methods", "infobatch", "--seeds", "1", "--set", "training.epochs=2", "--set", "training.warmup_epochs=0"]
+    compared(tmp_path, *words, n=2)
+    told = comparison(tmp_path, "digits_everything_infobatch")
+    assert list(told["contenders"])[:2] == ["everything", "infobatch"] and told["ranks"] == 2 and told["seeds"] == [1]
+
+
+def test_the_components_of_kakurenbo_compare_quickly(tmp_path):
+    told = compared(tmp_path, "jobs/evidence/kak_t5.yaml", "--quick")
+    assert "| v1111 " in told and "| everything " in told
+
+
+def test_scores_are_made_first_and_their_cost_is_added(tmp_path):
+    contenders = {"el2n": {"scores": {"method": "el2n", "epochs": 1, "repeats": 1}, "selection": {"fraction": 0.4}}}
+    compared(tmp_path, written(tmp_path, contenders=contenders, seeds=[1]))
+    row = comparison(tmp_path)["contenders"]["el2n"]
+    kept = 1437 - int(0.4 * 1437)
+    assert row["n_backward"] == 1437 + 3 * kept, "one epoch of everything for the scores"
+    assert row["n_forward"] == 2 * 1437 + 3 * kept
+
+
+def test_one_run_that_fails_does_not_stop_the_others(tmp_path):
+    contenders = {"broken": {"model": {"name": "resnet_of_nobody"}}, **TINY["contenders"]}
+    ended = start(1, "-m", "kakurenbo_hpc.cli", "compare", written(tmp_path, contenders=contenders, seeds=[1]), "--out", tmp_path / "out")
+    assert ended.returncode == 1 and "failed: broken: model.name is 'resnet_of_nobody'" in ended.stdout
+    assert "kakurenbo" in comparison(tmp_path)["contenders"]
+
+
+WRONG = {
+    "a key nobody knows": ({"contender": {}}, "contender is no key that is known; did you mean contenders"),
+    "no contenders": ({"contenders": {}}, "contenders is {}, but"),
+    "no seeds": ({"seeds": []}, "seeds is \\[\\]"),
+    "a seed twice": ({"seeds": [1, 1]}, "each may stand once"),
+    "a job nobody has": ({"job": "digits_evrything"}, "no such job file.*digits_everything"),
+    "a method nobody knows": ({"contenders": {"a": {"selection": {"method": "kakurembo"}}}}, "contender a: selection.method is 'kakurembo'"),
+    "an option nobody knows": ({"contenders": {"a": {"selection": {"method": "random", "share": 0.1}}}}, "contender a: selection.share"),
+    "a section nobody knows": ({"contenders": {"a": {"selektion": {}}}}, "selektion is no key"),
+    "the baseline's name": ({"contenders": {"everything": {}}}, "a contender is called everything"),
+    "a picture nobody draws": ({"pictures": ["convergance"]}, "pictures"),
+    "a quick contender that is none": ({"quick": {"contenders": ["b"]}}, "quick.contenders names b"),
+    "a control nobody knows": ({"controls": ["nothing"]}, "controls"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_in_a_file_is_told_before_anything_runs(tmp_path, what):
+    changed, message = WRONG[what]
+    with pytest.raises(JobError, match=message) as problem:
+        read_comparison(written(tmp_path, **changed), quick=True)
+    assert "\n" not in str(problem.value) and str(tmp_path / "tiny.yaml") in str(problem.value) or "job" in what
+
+
+def test_nothing_is_made_where_the_file_is_wrong(tmp_path):
+    ended = start(1, "-m", "kakurenbo_hpc.cli", "compare", written(tmp_path, seeds=[]), "--out", tmp_path / "out")
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
