@@ -197,6 +197,28 @@ def compare(
     return _together(work)
 
 
+@data_app.command()
+def stage(
+    job: JobArgument,
+    scratch: Annotated[str, typer.Option(help="A folder on each node's own disk; $TMPDIR may stand in it.")],
+    checksum: Annotated[bool, typer.Option("--checksum", help="Read what is there already, and compare it with the shared files.")] = False,
+    set: Set = [],
+) -> int:
+    """Copy each rank's share of a job's data to its node's disk, as train does where it lacks. Runs on ranks as train does."""
+
+    def work(comm: Comm) -> int:
+        checked = comm.on_first(lambda: _job(job, set))
+        from .data.staging import in_words
+        from .shards import stage
+
+        folder, n_bytes = stage(checked, scratch, comm, checksum)
+        if comm.rank == 0:
+            print(f"{folder}: {in_words(n_bytes)} copied for {comm.size} rank{'s' * (comm.size > 1)}")
+        return DONE
+
+    return _together(work)
+
+
 def _together(work: Callable[[Comm], int]) -> int:
     """Do the work on all ranks and return the exit code; whatever ends one rank ends all."""
     from .world.world import await_the_cause, open_comm

@@ -138,7 +138,7 @@ class Shards:
         return deal_local(ledger.id, times, place, epoch, self._comm, global_batch, accumulate, weight, late, int(idle))
 
     def told(self) -> dict:
-        """Return what the epoch's metrics say: n_moved and bytes_moved of all ranks; waited, the longest wait for them in seconds."""
+        """Return what the metrics say: n_moved and bytes_moved of all ranks; waited, the longest wait for them, in seconds."""
         return self._told | {"waited": float(self._comm.max(np.array([self._told["waited"]]))[0])}
 
     def _tell(self, rank: np.ndarray, what: np.ndarray) -> np.ndarray:
