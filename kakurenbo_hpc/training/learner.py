@@ -44,6 +44,7 @@ class Learner:
         self.model.to(world.device)
         self.optimizer = build_optimizer(training, self.model, training.peak_lr(world.size))
         self._schedule = Schedule(training, self.optimizer)
+        self.lr = self._schedule.set(0.0)
         self.criterion = build_criterion(training, n_classes, world.device, target_shape)
         self._mix = _mixing(training, n_classes, target_shape)
         self._last_input = _last_input(self.model, target_shape) if "grad_norm" in self._extra else None
@@ -65,7 +66,6 @@ class Learner:
         """
         self._epoch, self._lr_scale = number, lr_scale
         self._start, self._span = float(number if start is None else start), float(span)
-        self.lr = self._schedule.set(self._start, lr_scale)
         self.model.train()
 
     def step(self, batch: Batch) -> Seen:
@@ -148,12 +148,14 @@ class Learner:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "lr": self.lr,
         }
 
     def load_state_dict(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        self.lr = state["lr"]
 
     def buffers(self) -> dict[str, torch.Tensor]:
         """Return the model's buffers of floating point, BatchNorm's statistics: in the middle of an epoch, this rank's own."""

@@ -1,0 +1,95 @@
+"""Leaves runs of methods between two steps, anywhere, takes them up again, and compares them with runs that went through.
+
+Arguments: a folder for the run directories; how many places a method; a comma-separated list of variants, all if not given.
+"""
+
+import json
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+
+from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.draws import key, one
+from kakurenbo_hpc.job import read_job
+from kakurenbo_hpc.places import find_job
+from kakurenbo_hpc.run import run
+from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.world.stop import Stop
+from kakurenbo_hpc.world.world import open_comm
+
+VARIANTS = {
+    "everything": "",
+    "kakurenbo": "confidence=0.3",
+    "kakurenbo in train mode": "refresh_mode=train confidence=0.3",
+    "infobatch": "",
+    "iswr": "",
+    "sample_importance": "",
+    "sample_importance online": "online=step",
+    "selective_backprop": "",
+    "selective_backprop stale": "stale=2 prime_epochs=1 lr_clock=backward",
+    "selective_backprop kept": "reuse_forward=true selection_batch=120 history_scope=global",
+    "kath18": "",
+    "spv": "burn_in=1",
+    "rs2": "",
+}
+folder, n_places = Path(sys.argv[1]), int(sys.argv[2])
+wanted = sys.argv[3].split(",") if len(sys.argv) > 3 else list(VARIANTS)
+comm = open_comm()
+asked = {"count": 0, "at": -1}
+
+
+def agreed(self):
+    """Stand for an answer that all ranks agree on, at one call of many."""
+    asked["count"] += 1
+    if asked["count"] == asked["at"]:
+        self.why = "the drill"
+    return asked["count"] == asked["at"]
+
+
+Stop.agreed = agreed
+Stop.agreed_at_once = agreed
+
+
+def job(variant):
+    sets = ["training.epochs=3", "training.global_batch=120", f"selection={{method: {variant.split()[0]}}}"]
+    sets += ["model.options={width: 4, norm: batch}", "record.checkpoint_every=2"]
+    return read_job(find_job("digits_everything"), sets + [f"selection.{option}" for option in VARIANTS[variant].split()], DATA, METHODS)
+
+
+def ran(variant, directory, at, resume=False):
+    asked.update(count=0, at=at)
+    return run(job(variant), directory, comm, resume)
+
+
+def outcome(directory):
+    lines = [json.loads(text) for text in (directory / "metrics.jsonl").read_text().splitlines()]
+    learner = torch.load(directory / "checkpoints" / "epoch_0002" / "learner.pt", weights_only=True)
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines], learner["model"]
+
+
+def drill(variant):
+    whole = folder / variant.replace(" ", "_")
+    assert ran(variant, whole, at=-1) == 0
+    n_calls = asked["count"]
+    for place in range(n_places):
+        at = 1 + int((place + one(key(place, variant), 0) / 2**64) / n_places * (n_calls - 1))
+        directory = folder / f"{variant.replace(' ', '_')}_{at}"
+        left = ran(variant, directory, at)
+        assert left == 75, (variant, at, left)
+        assert ran(variant, directory, at=-1, resume=True) == 0
+        if comm.rank == 0:
+            (lines, model), (lines_again, model_again) = outcome(whole), outcome(directory)
+            assert [line["epoch"] for line in lines_again] == [0, 1, 2]
+            assert lines_again == lines, (variant, at, [(k, a[k], b[k]) for a, b in zip(lines, lines_again) for k in a if a[k] != b[k]])
+            assert all(torch.equal(model[name], model_again[name]) for name in model), (variant, at)
+            print(variant, "left at call", at, "of", n_calls, flush=True)
+
+try:
+    for variant in wanted:
+        drill(variant)
+    comm.close()
+except BaseException:
+    traceback.print_exc()
+    comm.abort(1)

@@ -1,0 +1,107 @@
+"""Runs that are asked to leave: all ranks go at the same step, with exit code 75, and the run taken up is the one that went through."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from ranks import command, environment, start, train
+
+LEFT_AND_TAKEN_UP = Path(__file__).parent / "programs" / "left_and_taken_up.py"
+EPOCHS = 12
+JOB = ["digits_kakurenbo", "--set", "record.ledger=false", "--set", "selection.confidence=0.3"]
+
+
+@pytest.mark.parametrize(
+    ("n", "variants"), [(1, "selective_backprop,sample_importance online,iswr"), (2, "kakurenbo in train mode,kath18,infobatch")]
+)
+def test_a_run_left_at_any_step_goes_on_bit_for_bit(n, variants, tmp_path):
+    ended = start(n, LEFT_AND_TAKEN_UP, tmp_path, 2, variants, timeout=400)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert ended.stdout.count("left at call") == 2 * len(variants.split(","))
+
+
+def lines(run):
+    return [json.loads(text) for text in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def outcome(run):
+    learner = torch.load(run / "checkpoints" / f"epoch_{EPOCHS - 1:04d}" / "learner.pt", weights_only=True)
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines(run)], {k: v.tolist() for k, v in learner["model"].items()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert train(2, *JOB, "--run-dir", run).returncode == 0
+    return outcome(run)
+
+
+def begun(run, **more):
+    """Start the job on two ranks and wait until it has trained two epochs."""
+    words = [*command("mpirun", 2), "-m", "kakurenbo_hpc.cli", "train", *JOB, "--run-dir", run]
+    started = subprocess.Popen(list(map(str, words)), env=environment() | more, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while started.poll() is None and not more and not ((run / "metrics.jsonl").exists() and len(lines(run)) >= 2):
+        time.sleep(0.02)
+    return started
+
+
+def a_rank(started):
+    """Return the process of one rank."""
+    return next(p for p in psutil.Process(started.pid).children(recursive=True) if "kakurenbo_hpc.cli" in p.cmdline() and "train" in p.cmdline())
+
+
+ASKED = {
+    "USR1 to one rank": lambda started, run: a_rank(started).send_signal(signal.SIGUSR1),
+    "TERM to one rank, twice": lambda started, run: [a_rank(started).send_signal(signal.SIGTERM) for _ in range(2)],
+    "INT to one rank": lambda started, run: a_rank(started).send_signal(signal.SIGINT),
+    "USR2 to one rank": lambda started, run: a_rank(started).send_signal(signal.SIGUSR2),
+    "USR1 to mpirun": lambda started, run: started.send_signal(signal.SIGUSR1),
+    "the file": lambda started, run: (run / "stop").write_text("the queue wants its nodes back\n"),
+}
+
+
+@pytest.mark.parametrize("how", ASKED)
+def test_whoever_is_asked_all_leave_together_and_the_run_goes_on(how, whole, tmp_path):
+    run = tmp_path / "run"
+    started = begun(run)
+    ASKED[how](started, run)
+    told, _ = started.communicate(timeout=60)
+    assert started.returncode == 75, told
+    assert "leaving" in told and "add --resume to go on" in told
+    if how == "the file":
+        assert "the queue wants its nodes back" in told
+    assert not (run / "stop").exists()
+    assert len(lines(run)) < EPOCHS
+    again = train(2, *JOB, "--run-dir", run, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert outcome(run) == whole
+
+
+def test_the_deadline_ends_a_run_in_time(tmp_path):
+    run = tmp_path / "run"
+    started = begun(run, KAKURENBO_DEADLINE=str(time.time() - 1))
+    told, _ = started.communicate(timeout=100)
+    assert started.returncode == 75 and "the allotted time is over" in told
+
+
+def test_a_finished_run_that_is_started_again_is_done_at_once(tmp_path):
+    run, job = tmp_path / "run", [*JOB, "--set", "training.epochs=2", "--set", "selection.fraction_epochs=[0]"]
+    assert train(1, *job, "--run-dir", run).returncode == 0
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    again = train(1, *job, "--run-dir", run, "--resume")
+    assert again.returncode == 0 and "all 2 epochs are done" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_a_deadline_that_is_no_time_is_told(tmp_path):
+    ended = subprocess.run(
+        [*command("alone", 1), "-m", "kakurenbo_hpc.cli", "train", *JOB, "--run-dir", str(tmp_path / "run")],
+        env=environment() | {"KAKURENBO_DEADLINE": "noon"}, capture_output=True, text=True, cwd=os.getcwd(),
+    )  # fmt: skip
+    assert ended.returncode == 2 and "KAKURENBO_DEADLINE is 'noon'" in ended.stderr and ended.stderr.count("\n") == 1
