@@ -184,15 +184,18 @@ def compare(
     """Run contenders, seeds and controls by one protocol, and print one table. Runs on ranks as train does."""
 
     def work(comm: Comm) -> int:
-        from . import compare as protocol
+        from .compare import compare as run_all
+        from .comparison import of_methods, read_comparison
         from .places import find_job
 
         def read():
-            if methods is not None:
-                return protocol.of_methods(file, methods.split(","), seeds or 3, set)
-            return protocol.read_comparison(find_job(file), quick, seeds)
+            if methods is None:
+                return read_comparison(find_job(file), quick, seeds, set)
+            if quick:
+                raise UserError("compare: --quick and --methods are both given, but only a comparison file has a smaller size; choose one")
+            return of_methods(file, methods.split(","), seeds or 3, set)
 
-        return protocol.compare(*comm.on_first(read), out, comm)
+        return run_all(*comm.on_first(read), out, comm)
 
     return _together(work)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -92,10 +93,10 @@ def pareto_shares(curves: Mapping[str, Sequence[Curve]]) -> dict[str, float]:
     """
     points = [(seconds, 1 - accuracy, name) for name, runs in curves.items() for c in runs for seconds, accuracy in zip(c.seconds, c.accuracy)]
     front, least = [], np.inf
-    for _, group in _by(sorted(points), 0):
-        lowest = min(error for _, error, _ in group)
+    for _, group in groupby(sorted(points), key=lambda point: point[0]):
+        (_, lowest, first), *others = group
         if lowest < least:
-            front += [name for _, error, name in group if error == lowest]
+            front += [first, *(name for _, error, name in others if error == lowest)]
             least = lowest
     return {name: front.count(name) / len(front) for name in curves}
 
@@ -113,9 +114,3 @@ def differs(curves: Sequence[Curve], baseline: Sequence[Curve]) -> tuple[float, 
         error = np.hypot(*(np.std(x, ddof=1) / np.sqrt(len(x)) if len(x) > 1 else np.nan for x in (a, b)))
     gap = float(np.mean(a) - np.mean(b))
     return gap, float(error), bool(abs(gap) > 2 * error)
-
-
-def _by(rows: Sequence[tuple], column: int):
-    from itertools import groupby
-
-    return ((value, list(group)) for value, group in groupby(rows, key=lambda row: row[column]))

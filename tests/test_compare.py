@@ -3,12 +3,14 @@
 import json
 import time
 
+import numpy as np
 import pytest
 import yaml
 from ranks import start
 
-from kakurenbo_hpc.compare import read_comparison
+from kakurenbo_hpc.comparison import controls, of_methods, read_comparison
 from kakurenbo_hpc.errors import JobError
+from kakurenbo_hpc.protocol import Curve
 
 TINY = {
     "name": "tiny",
@@ -22,7 +24,7 @@ TINY = {
 
 def written(folder, **changed):
     path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump({**TINY, **changed}), encoding="utf-8")
+    path.write_text(yaml.safe_dump({**TINY, **changed}, sort_keys=False), encoding="utf-8")
     return path
 
 
@@ -95,6 +97,56 @@ def test_one_run_that_fails_does_not_stop_the_others(tmp_path):
     assert "kakurenbo" in comparison(tmp_path)["contenders"]
 
 
+def spent(forward, backward):
+    """One run of one epoch that spent this."""
+    return [Curve(*(np.array([value], float) for value in (0.5, 10, forward, backward, 1.0)))]
+
+
+def test_controls_are_made_of_what_contenders_really_spent(tmp_path):
+    noisy = {"data": {"label_noise": 0.2}}
+    contenders = {
+        "much": {"selection": {"method": "infobatch"}},
+        "little": {"selection": {"method": "random", "fraction": 0.1}},
+        "noise": noisy,
+        "in noise": {**noisy, "against": "noise", "selection": {"method": "infobatch"}},
+    }
+    training = {"epochs": 20, "warmup_epochs": 4, "schedule": "multistep", "milestones": [10, 15]}
+    file = written(tmp_path, contenders=contenders, set={"training": training})
+    comparison, entries = read_comparison(file)
+    curves = {"everything": spent(100, 100), "much": spent(100, 40), "little": spent(89, 89), "noise": spent(100, 100), "in noise": spent(70, 70)}
+    made = dict(controls(comparison, entries, curves))
+    assert list(made) == ["random 0.10", "random 0.60", "noise: random 0.30", "12 epochs", "18 epochs", "noise: 14 epochs"]
+    assert made["random 0.60"].job.selection.fraction == 0.6 and made["random 0.60"].job.data.label_noise == 0
+    assert made["noise: random 0.30"].job.data.label_noise == 0.2 and made["noise: random 0.30"].against == "noise"
+    shorter = made["12 epochs"].job  # (100 + 2 x 40) / 300 of 20
+    assert (shorter.selection.method, shorter.training.epochs) == ("everything", 12)
+    assert shorter.training.milestones == pytest.approx([6, 9]) and shorter.training.warmup_epochs == pytest.approx(2.4)
+
+
+def test_who_scales_is_compared_with_not_scaling_unless_that_is_there_already(tmp_path):
+    contenders = {
+        "kakurenbo": {"selection": {"method": "kakurenbo"}},
+        "infobatch": {"selection": {"method": "infobatch"}},
+        "soft": {"selection": {"method": "infobatch", "rescale": False}},
+        "random": {"selection": {"method": "random"}},
+    }
+    _, entries = read_comparison(written(tmp_path, contenders=contenders, controls=["rs2", "unscaled"]))
+    assert list(entries) == ["everything", *contenders, "kakurenbo, unscaled", "rs2"]
+    assert not entries["kakurenbo, unscaled"].job.selection.scale_lr
+
+
+def test_the_same_job_has_one_run_whatever_it_is_called(tmp_path):
+    same = {"selection": {"method": "random", "fraction": 0.2}}
+    _, entries = read_comparison(written(tmp_path, contenders={"a": same, "b": {**same, "record": {"keep": 1}}, "c": {}}))
+    assert entries["a"].named(1).name == entries["b"].named(1).name != entries["a"].named(2).name
+    assert entries["c"].named(1).name == entries["everything"].named(1).name != entries["a"].named(1).name
+
+
+def test_the_short_form_takes_the_jobs_own_settings_for_its_own_method():
+    _, entries = of_methods("digits_kakurenbo", ["kakurenbo", "infobatch", "kakurenbo"], 2, ["selection.max_fraction=0.2"])
+    assert list(entries) == ["everything", "kakurenbo", "infobatch"] and entries["kakurenbo"].job.selection.max_fraction == 0.2
+
+
 WRONG = {
     "a key nobody knows": ({"contender": {}}, "contender is no key that is known; did you mean contenders"),
     "no contenders": ({"contenders": {}}, "contenders is {}, but"),
@@ -107,6 +159,9 @@ WRONG = {
     "the baseline's name": ({"contenders": {"everything": {}}}, "a contender is called everything"),
     "a picture nobody draws": ({"pictures": ["convergance"]}, "pictures"),
     "a quick contender that is none": ({"quick": {"contenders": ["b"]}}, "quick.contenders names b"),
+    "a line that is not there": ({"contenders": {"a": {"against": "b"}}}, "contender a: against names b"),
+    "a line of itself": ({"contenders": {"a": {"against": "a"}}}, "against names a, which is no other"),
+    "a job that scores": ({"set": {"scores": {"method": "el2n"}}}, "set.scores is no key"),
     "a control nobody knows": ({"controls": ["nothing"]}, "controls"),
 }
 

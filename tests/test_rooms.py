@@ -21,7 +21,7 @@ LEVELS = [
     {"sieve", "shards", "trail"},
     {"passes"},
     {"epoch"},
-    {"run", "hiding", "launcher", "report"},
+    {"run", "hiding", "launcher", "report", "comparison"},
     {"score"},
     {"compare"},
     {"cli", "__init__"},
