@@ -91,11 +91,12 @@ class NoteBook:
         return Notes(**{name: columns.pop(name) for name in columns.keys() - set(self._extra)}, extra=columns)
 
     def found(self) -> dict[str, np.ndarray]:
-        """Return everything noted as named columns, (k,) each."""
+        """Return everything noted as named columns, (k, ...) each."""
         columns = {"id": [seen.turn.id for seen in self._seen], "position": [seen.turn.position for seen in self._seen]}
         for name in self._before.keys() - columns.keys():
             columns[name] = [torch.cat([seen.columns[name] for seen in self._seen]).cpu().numpy()] if self._seen else []
-        return {name: np.concatenate([before, *columns[name]]) for name, before in self._before.items()}
+        parts = {name: [part for part in (before, *columns[name]) if len(part)] for name, before in self._before.items()}
+        return {name: np.concatenate(some) if some else self._before[name] for name, some in parts.items()}
 
     def recall(self, found: Mapping[str, np.ndarray]) -> None:
         """Begin with what an earlier book had found."""
