@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from kakurenbo_hpc.protocol import (
     Curve, accuracy_at, best, cost_to_error, differs, final, mean_curve, pareto_shares, speed_up, spread,
@@ -67,13 +68,28 @@ def test_who_is_faster_at_every_error_has_the_whole_front():
     assert shares == {"slow": 0.0, "fast": 1.0}
 
 
-def test_a_difference_is_noise_until_it_is_twice_its_standard_error():
+def test_a_difference_is_noise_until_student_says_otherwise():
     a, b = [curve([x]) for x in (0.80, 0.82, 0.84)], [curve([x]) for x in (0.70, 0.72, 0.74)]
     gap, error, beyond = differs(a, b)
     assert gap == pytest.approx(0.1) and error == pytest.approx(0, abs=1e-12) and beyond, "paired by seed"
-    gap, error, beyond = differs([curve([x]) for x in (0.8, 0.7, 0.9)], [curve([x]) for x in (0.81, 0.74, 0.8)])
-    assert gap == pytest.approx(0.05 / 3) and not beyond
     assert not differs(a[:1], b[:1])[2], "one seed says nothing"
+    assert not differs([curve([x]) for x in (0.80, 0.82, 0.81)], [curve([x]) for x in (0.79, 0.79, 0.79)])[2], "3.5 errors of three"
+
+
+final_accuracies = st.lists(st.integers(0, 1000).map(lambda n: n / 1000), min_size=2, max_size=15)
+
+
+@given(final_accuracies, final_accuracies)
+def test_what_is_beyond_noise_is_what_scipy_finds(a, b):
+    gap, error, beyond = differs([curve([x]) for x in a], [curve([x]) for x in b])
+    assert gap == pytest.approx(statistics.fmean(a) - statistics.fmean(b), abs=1e-12)
+    if len(a) == len(b):
+        low, high = stats.ttest_1samp(np.subtract(a, b), 0).confidence_interval(0.95)
+    else:
+        apart = math.hypot(*(statistics.stdev(x) / math.sqrt(len(x)) for x in (a, b)))
+        low, high = (gap + sign * stats.t.ppf(0.975, min(len(a), len(b)) - 1) * apart for sign in (-1, 1))
+    if error > 1e-9 and min(abs(low), abs(high)) > 1e-3 * error:  # the table of quantiles has three digits
+        assert beyond == (low > 0 or high < 0)
 
 
 values = st.lists(st.floats(0, 1), min_size=1, max_size=6)
