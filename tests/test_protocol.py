@@ -54,6 +54,7 @@ def test_best_is_the_highest_mean_and_not_the_mean_of_the_highest():
 
 def test_cost_to_an_error_is_that_of_the_first_epoch_that_has_it():
     assert cost_to_error(BASE, 0.31, "steps") == 20
+    assert cost_to_error(BASE, 0.5, "steps") == 10, "no larger is enough"
     assert cost_to_error(curve([0.5, 0.7, 0.8], seconds=2.5), 0.21, "seconds") == 7.5
     assert cost_to_error(BASE, 0.1, "steps") is None
 
@@ -73,7 +74,8 @@ def test_a_difference_is_noise_until_student_says_otherwise():
     gap, error, beyond = differs(a, b)
     assert gap == pytest.approx(0.1) and error == pytest.approx(0, abs=1e-12) and beyond, "paired by seed"
     assert not differs(a[:1], b[:1])[2], "one seed says nothing"
-    assert not differs([curve([x]) for x in (0.80, 0.82, 0.81)], [curve([x]) for x in (0.79, 0.79, 0.79)])[2], "3.5 errors of three"
+    gap, error, beyond = differs([curve([x]) for x in (0.80, 0.82, 0.81)], [curve([x]) for x in (0.79, 0.79, 0.79)])
+    assert gap == pytest.approx(0.02) and error == pytest.approx(0.01 / math.sqrt(3)) and not beyond, "3.5 errors of three"
 
 
 final_accuracies = st.lists(st.integers(0, 1000).map(lambda n: n / 1000), min_size=2, max_size=15)
