@@ -35,6 +35,7 @@ def provenance() -> dict:
         "platform": platform.platform(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "cuda": torch.version.cuda,
+        "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads_per_rank": torch.get_num_threads(),
         "batch_job": os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID"),
