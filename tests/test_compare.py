@@ -28,8 +28,8 @@ def written(folder, **changed):
     return path
 
 
-def compared(folder, *words, n=1):
-    ended = start(n, "-m", "kakurenbo_hpc.cli", "compare", *words, "--out", folder / "out", timeout=300)
+def compared(folder, *words, n=1, starter="mpirun"):
+    ended = start(n, "-m", "kakurenbo_hpc.cli", "compare", *words, "--out", folder / "out", starter=starter, timeout=300)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
@@ -69,9 +69,10 @@ def test_a_comparison_runs_its_contenders_and_controls_and_is_taken_up_again(tmp
     assert again == runs[:1] and all((run / "metrics.jsonl").stat().st_mtime_ns == before[run] for run in runs[1:])
 
 
-def test_the_short_form_compares_methods_on_two_ranks(tmp_path):
+@pytest.mark.parametrize("starter", ["mpirun", "torchrun"])
+def test_the_short_form_compares_methods_on_two_ranks(tmp_path, starter):
     words = ["digits_everything", "--methods", "infobatch", "--seeds", "1", "--set", "training.epochs=2", "--set", "training.warmup_epochs=0"]
-    compared(tmp_path, *words, n=2)
+    compared(tmp_path, *words, n=2, starter=starter)
     told = comparison(tmp_path, "digits_everything_infobatch")
     assert list(told["contenders"])[:2] == ["everything", "infobatch"] and told["ranks"] == 2 and told["seeds"] == [1]
 
