@@ -1,11 +1,11 @@
 """README's loop on the digits, alone or on the ranks that torchrun or mpirun started: own_loop.py plain|changed METRICS."""
 
 import json
+import multiprocessing
 import os
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -21,42 +21,49 @@ images, labels = torch.tensor(images / 16, dtype=torch.float32), torch.tensor(la
 held_out = torch.arange(len(labels)) % 5 == 0
 train_set = TensorDataset(images[~held_out], labels[~held_out])
 
-torch.manual_seed(1)
-torch.set_num_threads(1)
-model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.BatchNorm1d(64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)  # a rate left scaled would go on growing under it
 
-rank = 0
-if "TORCHELASTIC_RUN_ID" in os.environ:
-    dist.init_process_group("gloo")
-    rank, model = dist.get_rank(), torch.nn.parallel.DistributedDataParallel(model)
-elif "OMPI_COMM_WORLD_RANK" in os.environ or "PMI_RANK" in os.environ:
-    from mpi4py import MPI
+def main():
+    torch.manual_seed(1)
+    torch.set_num_threads(1)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.BatchNorm1d(64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)  # a rate left scaled would go on growing under it
 
-    rank = MPI.COMM_WORLD.rank
+    rank, loop = 0, getattr(readme_loop, sys.argv[1])()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        dist.init_process_group("gloo")
+        rank, model = dist.get_rank(), torch.nn.parallel.DistributedDataParallel(model)
+    elif "OMPI_COMM_WORLD_RANK" in os.environ or "PMI_RANK" in os.environ:
+        from mpi4py import MPI
 
-    def average(optimizer, args, kwargs):
-        """What Horovod does for such a script."""
-        for parameter in model.parameters():
-            parameter.grad = torch.from_numpy(MPI.COMM_WORLD.allreduce(parameter.grad.numpy()) / MPI.COMM_WORLD.size)
+        rank = MPI.COMM_WORLD.rank
 
-    optimizer.register_step_pre_hook(average)
+        def average(optimizer, args, kwargs):
+            """What Horovod does for such a script."""
+            for parameter in model.parameters():
+                parameter.grad = torch.from_numpy(MPI.COMM_WORLD.allreduce(parameter.grad.numpy()) / MPI.COMM_WORLD.size)
 
-kept = []
-if sys.argv[1] == "changed":
-    from kakurenbo_hpc import Hiding
+        optimizer.register_step_pre_hook(average)
 
-    begin_hidden = Hiding.begin_hidden
-    Hiding.begin_hidden = lambda self: kept.append(self.metrics) or begin_hidden(self)  # to see what the loop itself does not print
+    kept = []
+    if sys.argv[1] == "changed":
+        from kakurenbo_hpc import Hiding
 
-exec(getattr(readme_loop, sys.argv[1])())
+        begin_hidden = Hiding.begin_hidden
+        Hiding.begin_hidden = lambda self: kept.append(self.metrics) or begin_hidden(self)  # to see what the loop itself does not print
 
-model.eval()
-with torch.no_grad():
-    right = (model(images[held_out]).argmax(1) == labels[held_out]).float().mean()
-if rank == 0:
-    rate = optimizer.param_groups[0]["lr"]
-    Path(sys.argv[2]).write_text(json.dumps({"accuracy": float(right), "rate": rate, "epochs": kept}), encoding="utf-8")
-if dist.is_initialized():
-    dist.destroy_process_group()
+    exec(loop, globals() | locals())
+
+    model.eval()
+    with torch.no_grad():
+        right = (model(images[held_out]).argmax(1) == labels[held_out]).float().mean()
+    if rank == 0:
+        rate = optimizer.param_groups[0]["lr"]
+        Path(sys.argv[2]).write_text(json.dumps({"accuracy": float(right), "rate": rate, "epochs": kept}), encoding="utf-8")
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("forkserver")  # a fork of a process in which Gloo or MPI has threads may hang
+    main()
