@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 
 from .batch import Batch, Memory
 from .data.loader import Loader, plain_turns
-from .ledger import Homes, Ledger, Notes
+from .ledger import Homes, Ledger
 from .order.deal import Turns, deal
 from .order.home import send_home
 from .plan import Epoch, Plan
@@ -21,7 +20,7 @@ from .selection.method import OBSERVED, Method
 from .shards import Shards
 from .sieve import Sieve
 from .training.learner import Learner
-from .training.observe import NoteBook
+from .training.observe import NoteBook, Seen
 from .training.segmentation import mean_iou
 from .trail import Finds, Trail
 from .world.world import World
@@ -138,21 +137,21 @@ def evaluate(s: Stages) -> dict[str, float]:
     """Return mean loss and accuracy, or IoU, over the validation set: each rank its part, no sample twice."""
     first, last = Homes(len(s.validation.source), s.world.size).rows(s.world.rank)
     turns = plain_turns(first, last, max(1, s.global_batch // s.world.size))
-    book = NoteBook(s.learner.measures)
-    for seen in s.learner.evaluate(s.validation(turns, epoch=0, augment=False)):
+    looked = s.learner.evaluate(s.validation(turns, epoch=0, augment=False))
+    book = NoteBook()
+    for seen in looked:
         book.add(seen)
     notes = book.notes()
     loss = {"val_loss": s.everyone.mean(notes.loss).value}
-    return loss | (_iou(notes, s) if s.learner.measures else {"val_accuracy": s.everyone.mean(notes.correct).value})
+    return loss | (_iou(looked, s) if s.learner.has_masks else {"val_accuracy": s.everyone.mean(notes.correct).value})
 
 
-def _iou(notes: Notes, s: Stages) -> dict[str, float]:
+def _iou(looked: list[Seen], s: Stages) -> dict[str, float]:
     """Return the mean over images of each one's mean IoU, and the mean IoU of all images as one."""
-    # A rank without an image has no column to tell the number of classes.
-    counts = np.stack([notes.extra[name].reshape(-1, s.learner.n_classes).astype(np.int64) for name in s.learner.measures])
-    total = s.world.comm.sum(counts.sum(axis=1, keepdims=True))
-    each, whole = (mean_iou(*torch.from_numpy(c)).float().numpy() for c in (counts, total))
-    return {"val_iou": s.everyone.mean(each).value, "val_iou_corpus": float(whole[0])}
+    none = np.zeros((0, s.learner.n_classes), np.int64)  # a rank may have no image
+    counts = [np.concatenate([none, *(seen.columns[name].cpu().numpy() for seen in looked)]) for name in ("intersection", "union")]
+    whole = s.world.comm.sum(np.stack([count.sum(axis=0, keepdims=True) for count in counts]))
+    return {"val_iou": s.everyone.mean(mean_iou(*counts).astype(np.float32)).value, "val_iou_corpus": float(mean_iou(*whole)[0])}
 
 
 def deal_turns(

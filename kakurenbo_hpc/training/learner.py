@@ -49,7 +49,7 @@ class Learner:
         self._mix = _mixing(training, n_classes, target_shape)
         self._last_input = _last_input(self.model, target_shape) if "grad_norm" in self._extra else None
         self.n_classes = n_classes
-        self.measures = ("intersection", "union") if target_shape else ()  # what evaluate tells beside loss and correctness
+        self.has_masks = bool(target_shape)
         self.parts = Parts(world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=training.precision == "fp16")
 
@@ -122,7 +122,7 @@ class Learner:
     def evaluate(self, batches: Iterable[Batch]) -> list[Seen]:
         """Look at every batch of a validation set; losses are plain cross entropy, whatever the training criterion is.
 
-        Columns are the usual ones and ``measures``.
+        Of masks, columns also hold intersection and union, (k, C).
         """
         self.model.eval()
         seen = []
@@ -130,7 +130,7 @@ class Learner:
             for batch in batches:
                 logits, _ = self._forward(self.model, batch)
                 losses = by_sample(F.cross_entropy(logits.float(), batch.target, reduction="none"))
-                seen.append(look_closely(batch.turn, logits, batch.target, losses, self.measures))
+                seen.append(look_closely(batch.turn, logits, batch.target, losses, ("intersection", "union")))
         return seen
 
     def average_statistics(self) -> None:

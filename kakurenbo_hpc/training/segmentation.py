@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 CORRECT_IOU = 0.7  # above 2/3: of three classes, none may be missed altogether
@@ -17,9 +18,12 @@ def overlap(predicted: torch.Tensor, target: torch.Tensor, n_classes: int) -> tu
     return (found & true).sum((2, 3)), (found | true).sum((2, 3))
 
 
-def mean_iou(intersection: torch.Tensor, union: torch.Tensor) -> torch.Tensor:
-    """Return (k,) float64, each image's mean over classes; a class that is neither there nor found counts 1.
+def mean_iou(intersection: torch.Tensor | np.ndarray, union: torch.Tensor | np.ndarray) -> torch.Tensor | np.ndarray:
+    """Return (k,), each image's mean over classes; a class that is neither there nor found counts 1.
+
+    intersection, union: (k, C) integers, tensors or arrays alike.
 
     Source: the MLPerf HPC reference of DeepCAM, utils/metric.py.
     """
-    return torch.where(union > 0, intersection.double() / union, 1).mean(1)
+    empty = union == 0
+    return ((intersection + empty) / (union + empty)).mean(1)

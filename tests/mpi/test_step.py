@@ -26,3 +26,10 @@ def test_batchnorm_statistics_are_the_mean_of_all_ranks(ranks):
     done = start(ranks, PROGRAMS / "batchnorm.py")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "statistics are the mean" in done.stdout
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_masks_are_learned_and_measured_on_any_ranks_as_on_one(ranks):
+    done = start(ranks, PROGRAMS / "one_step_of_masks.py", timeout=60)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "the same step" in done.stdout

@@ -1,0 +1,52 @@
+"""DeepCAM's network: shapes, sizes, and batches of one image."""
+
+import pytest
+import torch
+from torch import nn
+
+from kakurenbo_hpc.job import Model
+from kakurenbo_hpc.training.deeplab import DeepLab
+from kakurenbo_hpc.training.models import build_model
+
+
+def build(shape=(16, 32, 48), **options):
+    return build_model(Model(name="deepcam_deeplabv3plus", options=options), 3, shape, 0, shape[1:])
+
+
+def size(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_one_image_in_train_mode_gives_every_parameter_a_gradient(norm):
+    model = build(width=0.05, middle=1, norm=norm)
+    output = model.train()(torch.randn(1, 16, 32, 48))
+    assert output.shape == (1, 3, 32, 48)
+    output.square().sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+    kinds = {type(m) for m in model.modules() if isinstance(m, nn.GroupNorm | nn.BatchNorm2d)}
+    assert not any(issubclass(kind, nn.BatchNorm2d) for kind in kinds) if norm == "group" else nn.GroupNorm not in kinds
+
+
+def test_the_papers_width_is_large_and_a_small_one_small():
+    with torch.device("meta"):
+        whole = DeepLab(3, 16)
+    assert 55e6 < size(whole) < 58e6
+    assert size(build(width=0.125, middle=2)) < size(whole) / 50
+
+
+def test_an_images_logits_do_not_depend_on_its_batch_with_group_norm():
+    model = build(width=0.05, middle=1, norm="group").train()
+    images = torch.randn(3, 16, 32, 48)
+    torch.testing.assert_close(model(images)[1:2], model(images[1:2]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_close(dtype):
+    model = build(width=0.05, middle=1, norm="group").eval()
+    image = torch.randn(2, 16, 32, 48)
+    with torch.no_grad(), torch.autocast("cpu", dtype=dtype):
+        half = model(image).float()
+    with torch.no_grad():
+        exact = model(image)
+    assert (half - exact).norm() < 0.1 * exact.norm()

@@ -1,0 +1,64 @@
+"""The learning rate as a function of how far the run is."""
+
+import pytest
+import torch
+from torch import nn
+
+from kakurenbo_hpc.errors import JobError
+from kakurenbo_hpc.job import Training
+from kakurenbo_hpc.training.optim import Schedule, build_optimizer, onecycle
+
+
+def schedule(n=1000, **options):
+    training = Training(**{"epochs": 10, "global_batch": 100, "lr": 0.1, **options}).in_epochs(n, 100)
+    return Schedule(training, build_optimizer(training, nn.Linear(2, 2), training.lr))
+
+
+def test_onecycle_is_torchs():
+    n = 10_000
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=n)
+    for step in range(n):
+        if step % 100 == 0 or step == n - 1:
+            assert onecycle(step / (n - 1)) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-3, abs=1e-7)
+        optimizer.step()
+        if step < n - 1:
+            theirs.step()
+
+
+def test_onecycle_scales_the_rate_after_its_rise():
+    rates = schedule(schedule="onecycle")
+    assert rates.set(0, scale=2.0) == pytest.approx(0.1 / 25)
+    assert rates.set(3, scale=2.0) == pytest.approx(0.2)
+    assert rates.set(10) == pytest.approx(0.1 / 25 / 1e4)
+
+
+@pytest.mark.parametrize("milestones", [{"milestones": [4.5, 8.0]}, {"milestone_steps": [45, 80]}])
+def test_the_rate_falls_at_its_milestones(milestones):
+    rates = schedule(schedule="multistep", **milestones)
+    told = [rates.set(done) for done in (0, 4.49, 4.5, 7.99, 8.0, 9.9)]
+    assert told == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_steps_are_counted_in_epochs_that_hide_nothing():
+    """A run of 30 % fewer steps an epoch falls at the same progress, so after fewer steps of its own."""
+    rates = schedule(n=950, schedule="multistep", warmup_steps=5, milestone_steps=[30])  # 9.5 batches are 10 steps
+    assert rates.set(0.25) == pytest.approx(0.05)
+    for steps in (10, 7):
+        falls = next(step for step in range(100) if rates.set((step + 0.5) / steps) < 0.05 and step > steps)
+        assert falls == 3 * steps
+
+
+def test_a_warm_up_longer_than_the_run_is_told():
+    with pytest.raises(JobError, match="warmup_steps is 100, but must be less than the run's 100 steps, 10 epochs of 10"):
+        schedule(warmup_steps=100)
+
+
+@pytest.mark.parametrize("name", ["lamb", "adamw", "rmsprop"])
+def test_optimizers_of_the_papers_take_a_step(name):
+    model = nn.Linear(2, 2)
+    before = model.weight.detach().clone()
+    optimizer = build_optimizer(Training(epochs=1, global_batch=2, lr=0.01, optimizer=name), model, 0.01)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    assert not torch.equal(model.weight, before)
