@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import shlex
 import sys
 
 import pytest
@@ -86,7 +87,7 @@ def test_srun_is_told_all_that_it_forgets_of_sbatch():
 
 def test_torchrun_has_an_agent_on_each_node():
     here, there = (str(starter_line(slurm_machine("torchrun"), Layout(4 * n, n), ["train"], JOB)) for n in (1, 2))
-    torchrun = f"{sys.executable} -m torch.distributed.run --no-python --nproc-per-node=4"
+    torchrun = f"{shlex.quote(sys.executable)} -m torch.distributed.run --no-python --nproc-per-node=4"
     assert here == f"A=b {torchrun} --standalone train"
     srun = "srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --kill-on-bad-exit=1 --cpu-bind=none"
     assert there == f"A=b {srun} {torchrun} --nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=n1:20012 --rdzv-id=12 train"
