@@ -1,9 +1,9 @@
 """The command line for each MPI, and that nothing in it can run by itself."""
 
 import json
+import shlex
 import shutil
 import subprocess
-import shlex
 import sys
 
 import pytest
