@@ -10,7 +10,7 @@ from .data.loader import Loader
 from .data.source import Data
 from .data.staging import in_words
 from .epoch import Outcome, run_epoch
-from .errors import DONE, REQUEUE, DataError, JobError
+from .errors import DONE, REQUEUE, DataError, JobError, UserError
 from .job import Job
 from .ledger import Homes, Ledger
 from .passes import Stages
@@ -47,8 +47,13 @@ def run(job: Job, directory: Path, comm: Comm, resume: bool = False, scratch: st
         return DONE
     world = settle(comm)
     gradients = Gradients(world)
-    with comm.agreed(lambda: Stop(comm, directory)) as stop:
-        finished = _Run(job, directory, world, stop, scratch).train(gradients, resume)
+    try:
+        with comm.agreed(lambda: Stop(comm, directory)) as stop:
+            finished = _Run(job, directory, world, stop, scratch).train(gradients, resume)
+    except UserError as problem:
+        if problem.agreed:  # all ranks are here, and may go on to another run
+            gradients.close()
+        raise
     gradients.close()
     return DONE if finished else REQUEUE
 

@@ -83,14 +83,16 @@ def await_the_cause(problem: BaseException) -> None:
 
 
 def settle(comm: Comm) -> World:
-    """Give this rank its device (one GPU per rank, by local rank) and its share of the node's cores."""
+    """Give this rank its device (one GPU per rank, by local rank) and its share of the node's cores, or OMP_NUM_THREADS if fewer."""
     node = socket.gethostname()
     ranks = comm.gather((node, os.sched_getaffinity(0)))
     nodes = [name for name, _ in ranks]
     local_rank, local_size = nodes[: comm.rank].count(node), nodes.count(node)
     # The starter may have bound each rank to cores of its own: the node's are what its ranks have together.
     cores = set().union(*(mine for name, mine in ranks if name == node))
-    torch.set_num_threads(max(1, min(len(os.sched_getaffinity(0)), len(cores) // local_size)))
+    share = max(1, min(len(os.sched_getaffinity(0)), len(cores) // local_size))
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    torch.set_num_threads(min(share, int(asked)) if asked.isdecimal() and int(asked) else share)
     return World(comm, node, local_rank, local_size, comm.agreed(lambda: _device(node, local_rank, local_size)))
 
 
