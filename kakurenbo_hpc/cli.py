@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from . import __version__
+from .asked import listen
 from .errors import DONE, FAILED, USER_ERROR, UserError
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def kakurenbo(version: Annotated[bool, typer.Option("--version", help="Print the
 @app.command()
 def train(job: JobArgument, run_dir: RunDir = None, set: Set = [], resume: Resume = False, scratch: Scratch = None) -> int:
     """Train a job, as one of the ranks that mpirun, srun or torchrun started, or alone."""
+
+    listen()
 
     def work(comm: Comm) -> int:
         checked = comm.on_first(lambda: _job(job, set))
@@ -182,6 +185,8 @@ def compare(
     set: Set = [],
 ) -> int:
     """Run contenders, seeds and controls by one protocol, and print one table. Runs on ranks as train does."""
+
+    listen()
 
     def work(comm: Comm) -> int:
         from .compare import compare as run_all

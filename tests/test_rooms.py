@@ -13,7 +13,7 @@ import kakurenbo_hpc
 PACKAGE = Path(kakurenbo_hpc.__file__).parent
 
 LEVELS = [
-    {"errors", "draws", "vision"},
+    {"errors", "draws", "vision", "asked"},
     {"ledger", "plan", "job", "batch", "places", "protocol"},
     {"world"},
     {"record"},

@@ -9,10 +9,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..asked import SIGNALS, heard
 from ..errors import WorldError
 from .comm import Comm, Pending
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 DEADLINE = "KAKURENBO_DEADLINE"
 
 
@@ -38,6 +38,8 @@ class Stop:
             self._file.unlink(missing_ok=True)  # it asked an earlier run
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, self._raise) for number in SIGNALS}
+        if heard:
+            self._raise(heard[0], None)
         return self
 
     def __exit__(self, *problem: object) -> None:

@@ -105,3 +105,15 @@ def test_a_deadline_that_is_no_time_is_told(tmp_path):
         env=environment() | {"KAKURENBO_DEADLINE": "noon"}, capture_output=True, text=True, cwd=os.getcwd(),
     )  # fmt: skip
     assert ended.returncode == 2 and "KAKURENBO_DEADLINE is 'noon'" in ended.stderr and ended.stderr.count("\n") == 1
+
+
+def test_a_signal_that_comes_while_a_run_still_begins_is_heeded(tmp_path):
+    run = tmp_path / "run"
+    words = [*command("alone", 1), "-m", "kakurenbo_hpc.cli", "train", *JOB, "--run-dir", str(run)]
+    started = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    status = Path(f"/proc/{started.pid}/status")
+    while not int(next(line for line in status.read_text().splitlines() if line.startswith("SigCgt")).split()[1], 16) >> 9 & 1:
+        time.sleep(0.001)  # until it listens to USR1
+    started.send_signal(signal.SIGUSR1)
+    told, _ = started.communicate(timeout=60)
+    assert started.returncode == 75 and "leaving in epoch 1" in told, told

@@ -1,0 +1,30 @@
+"""Runs that go through a batch system, watched from outside."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def until(ready: Callable[[], Any], what: Callable[[], str], seconds: float = 120) -> Any:
+    """Wait until something is true, and return it. Fails, with what there is to say, after many seconds."""
+    give_up = time.monotonic() + seconds
+    while not (found := ready()):
+        assert time.monotonic() < give_up, what()
+        time.sleep(0.1)
+    return found
+
+
+def metrics(run: Path) -> list[dict]:
+    """Return the lines of a run's metrics, without the seconds that anything took."""
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+
+
+def log(run: Path) -> str:
+    path = run / "batch" / "log.txt"
+    return path.read_text() if path.exists() else "no log"
