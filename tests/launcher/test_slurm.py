@@ -14,7 +14,6 @@ from slurm_here import slurm_or_skip
 from kakurenbo_hpc.launcher.slurm import Slurm
 
 HERE = {"name": "here", "scheduler": "slurm", "starter": "mpirun", "ranks_per_node": 1}
-LONG = ["--set", "training.epochs=60"]
 SHORT = ["--set", "training.epochs=2"]
 
 
@@ -31,7 +30,7 @@ def kakurenbo(slurm, tmp_path):
     def call(*words: object) -> str:
         command = [sys.executable, "-m", "kakurenbo_hpc.cli", *map(str, words)]
         done = subprocess.run(
-            command, env=environment() | {"SLURM_CONF": str(slurm.conf)}, cwd=tmp_path, capture_output=True, text=True, timeout=120
+            command, env=environment() | {"SLURM_CONF": str(slurm.conf)}, cwd=tmp_path, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -53,8 +52,8 @@ def state(kakurenbo, run: Path) -> str:
     return kakurenbo("status", run).splitlines()[1].removeprefix(str(run)).split()[1]
 
 
-def ended(kakurenbo, run: Path) -> str:
-    return until(lambda: (word := state(kakurenbo, run)) in ("done", "failed", "cancelled") and word, lambda: log(run))
+def ended(kakurenbo, run: Path, seconds: float = 120) -> str:
+    return until(lambda: (word := state(kakurenbo, run)) in ("done", "failed", "cancelled") and word, lambda: log(run), seconds)
 
 
 def test_a_run_on_two_nodes_goes_to_its_end(kakurenbo, machine, tmp_path):
@@ -83,25 +82,27 @@ def test_a_cancelled_run_stays_cancelled(kakurenbo, machine, tmp_path):
     assert "has ended already (cancelled" in kakurenbo("cancel", run)
 
 
-@pytest.mark.parametrize("way", ["by a signal", "by its walltime"])
-def test_an_interrupted_run_is_requeued_and_ends_as_if_nothing_had_been(way, slurm, kakurenbo, machine, tmp_path):
+# Slurm looks at walltimes every 30 seconds: the signal for this one comes at any moment of the first 30. On the fastest
+# machine the run must still be under way then.
+@pytest.mark.parametrize(("way", "walltime", "epochs"), [("by a signal", "10m", 60), ("by its walltime", "1m", 350)])
+def test_an_interrupted_run_is_requeued_and_ends_as_if_nothing_had_been(way, walltime, epochs, slurm, kakurenbo, machine, tmp_path):
     run, alone = tmp_path / "run", tmp_path / "uninterrupted"
     here = machine(ranks_per_node=2, grace_s=50)
-    walltime = "1m" if way == "by its walltime" else "10m"
-    kakurenbo("submit", "digits_kakurenbo", "--machine", here, "--walltime", walltime, "--run-dir", run, *LONG)
+    long = ["--set", f"training.epochs={epochs}"]
+    kakurenbo("submit", "digits_kakurenbo", "--machine", here, "--walltime", walltime, "--run-dir", run, *long)
     job_id = (run / "batch" / "jobs.txt").read_text().strip()
-    if way == "by a signal":  # the walltime's may come at once: Slurm sends it up to a minute early
+    if way == "by a signal":
         until(lambda: len(metrics(run)) >= 2, lambda: log(run))
         slurm.say("scancel", "--signal=USR1", "--batch", job_id)
     until(lambda: "Restarts=1" in slurm.say("scontrol", "show", "job", job_id), lambda: log(run))
     assert (run / "batch" / "exit_code").read_text() == "75\n"
-    assert len(metrics(run)) < 60
+    assert len(metrics(run)) < epochs
     assert state(kakurenbo, run) == "queued"
     # A requeued job waits for two minutes; the rest may not need a third start on a slow machine.
     slurm.say("scontrol", "update", f"JobId={job_id}", "StartTime=now", "TimeLimit=10")
-    assert ended(kakurenbo, run) == "done", log(run)
+    assert ended(kakurenbo, run, seconds=600) == "done", log(run)
     assert log(run).count("resuming after") == 1
-    kakurenbo("launch", "digits_kakurenbo", "--ranks", 2, "--run-dir", alone, *LONG)
+    kakurenbo("launch", "digits_kakurenbo", "--ranks", 2, "--run-dir", alone, *long)
     assert metrics(run) == metrics(alone)
 
 
