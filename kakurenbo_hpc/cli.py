@@ -29,6 +29,8 @@ app = typer.Typer(
 
 data_app = typer.Typer(help="Get data ready.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+make_app = typer.Typer(help="Make data to try things on.", no_args_is_help=True)
+data_app.add_typer(make_app, name="make")
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job file, or the name of one that comes with the package.")]
 RunDir = Annotated[Optional[Path], typer.Option(help="Where the run is kept; runs/NAME if not given.")]
@@ -225,6 +227,37 @@ def stage(
         return DONE
 
     return _together(work)
+
+
+@make_app.command("deepcam")
+def make_deepcam(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.")],
+    samples: Annotated[int, typer.Option(min=1, help="Samples to train on.")] = 256,
+    validation: Annotated[int, typer.Option(min=1, help="Samples to validate on.")] = 64,
+    height: Annotated[int, typer.Option(min=16, help="Pixels; 768 in the public set.")] = 64,
+    width: Annotated[int, typer.Option(min=16, help="Pixels; 1152 in the public set.")] = 96,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 1,
+) -> int:
+    """Make weather with cyclones and filaments in it, in HDF5 files laid out like the public DeepCAM set. On all cores of this node."""
+    from .data.made_deepcam import Asked, make
+
+    asked = Asked(samples, validation, height, width, seed)
+    n_made = make(folder, asked)
+    print(f"{folder}: {samples} + {validation} samples of {height} x {width}, {n_made} of them made now")
+    return DONE
+
+
+@data_app.command()
+def stats(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that holds train/ and validation/.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Compute it even if it is there.")] = False,
+) -> int:
+    """Compute stats.h5, the smallest and largest value of each channel, from DeepCAM's training files."""
+    from .data.stats import write_stats
+
+    n = write_stats(folder, replace)
+    print(f"{folder / 'stats.h5'}: computed from {n} files")
+    return DONE
 
 
 def _together(work: Callable[[Comm], int]) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import DataError, JobError
-from ..world.world import World
 from .source import Data, Files
 from .store import Store, free_bytes
+
+if TYPE_CHECKING:
+    from ..world.world import World
 
 
 class Part(NamedTuple):
