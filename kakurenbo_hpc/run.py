@@ -59,16 +59,16 @@ def run(job: Job, directory: Path, comm: Comm, resume: bool = False, scratch: st
 
 
 def set_up(
-    job: Job, world: World, method: Method, scratch: str | None = None, stop: Stop | None = None
+    job: Job, world: World, method: Method, scratch: str | None = None, stop: Stop | None = None, directory: Path | None = None
 ) -> tuple[Stages, Data]:
     """Return everything that the job's epochs pass through, with this method, and the data set.
 
-    With data.placement local, ranks read from stores in the scratch folder, which are yet to be filled.
+    With data.placement local, ranks read from stores in the scratch folder, which are yet to be filled. directory: the run's.
 
     Raises UserError on all ranks alike.
     """
     comm, everyone = world.comm, Everyone(world.comm)
-    data = comm.agreed(lambda: open_data(job.data, job.seed))
+    data = open_data(job.data, job.seed, comm, directory)
     everyone.agree((data.fingerprint, len(data.train)), "the data set")
     global_batch = comm.agreed(lambda: fitting_batch(job, len(data.train), world.size))
     shards = comm.agreed(lambda: Shards(job.data, data, scratch, world)) if job.data.placement == "local" else None
@@ -103,7 +103,7 @@ class _Run:
 
     def __init__(self, job: Job, directory: Path, world: World, stop: Stop, scratch: str | None):
         self._job, self._directory, self._world, self._stop = job, directory, world, stop
-        self._stages, self._data = set_up(job, world, job.selection, scratch, stop)
+        self._stages, self._data = set_up(job, world, job.selection, scratch, stop, directory)
         self._metrics = Metrics(directory)
         self._last: dict | None = None  # the line of the last whole epoch
         self._before: dict[str, float] = {}  # seconds of an epoch that is taken up again

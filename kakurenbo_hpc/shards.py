@@ -175,7 +175,7 @@ class ShardLoader:
 def stage(job: Job, scratch: str, comm: Comm, compare: bool) -> tuple[Path, int]:
     """Fill every rank's store as a run of the job on these ranks finds it best; return where they lie and the bytes copied."""
     world = settle(comm)
-    data = comm.agreed(lambda: open_data(job.data, job.seed))
+    data = open_data(job.data, job.seed, comm)
     shards = comm.agreed(lambda: Shards(job.data, data, scratch, world))
     homes = Homes(len(data.train), world.size)
     ledger = shards.placed(Ledger.unseen(homes.n, *homes.rows(world.rank)))

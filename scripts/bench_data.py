@@ -22,6 +22,7 @@ from kakurenbo_hpc.data import DATA, open_data
 from kakurenbo_hpc.data.digits import Images
 from kakurenbo_hpc.data.source import Request, Source
 from kakurenbo_hpc.job import Augmentation
+from kakurenbo_hpc.world.comm import Serial
 
 BATCH = 256
 SIZES = (16, 32, 64)
@@ -67,7 +68,7 @@ def measure(sources: dict[str, Source], n_trials: int) -> dict[str, list[float]]
 
 
 def _train(**options) -> Source:
-    return open_data(DATA["visual_atoms"](name="visual_atoms", **options), seed=0).train
+    return open_data(DATA["visual_atoms"](name="visual_atoms", **options), seed=0, comm=Serial()).train
 
 
 def _in_memory(source: Source) -> Source:

@@ -81,7 +81,7 @@ class Bare:
     """What one would write in PyTorch."""
 
     def __init__(self, job: Job, world: World):
-        data = open_data(job.data, job.seed)
+        data = open_data(job.data, job.seed, Serial())
         inputs, targets = _tensors(data.train)
         self._device = world.device
         self._model = build_model(job.model, data.n_classes, data.shape, job.seed).to(world.device)

@@ -1,21 +1,30 @@
 """Sample id in, (input, target) out: the one list of data sets. Imports no torch, since every command line reads it."""
 
+from pathlib import Path
+
 from ..job import DataOptions
+from ..world.comm import Comm
 from .augmentation import augmented
+from .deepcam import DeepCam
 from .digits import Digits
+from .hdf5 import Hdf5
 from .source import Data
 from .variations import varied
 from .visual_atoms import VisualAtoms
 
 DATA: dict[str, type[DataOptions]] = {
+    "deepcam": DeepCam,
     "digits": Digits,
+    "hdf5": Hdf5,
     "visual_atoms": VisualAtoms,
 }
 
 
-def open_data(options: DataOptions, seed: int) -> Data:
-    """Return the data set as the job wants it. seed: the run's, for the draws of the training augmentation.
+def open_data(options: DataOptions, seed: int, comm: Comm, directory: Path | None = None) -> Data:
+    """Return the data set as the job wants it. Rank 0 alone opens it, and tells the others what it found. Collective.
 
-    Raises DataError if the data is not there, or cannot be varied or augmented as its options say.
+    seed: the run's, for the draws of the training augmentation. directory: the run's.
+    Raises DataError, on all ranks alike, if the data is not there, or cannot be varied or augmented as its options say.
     """
-    return augmented(varied(options.open(), options), options, seed)
+    data = comm.on_first(lambda: options.open(directory))
+    return comm.agreed(lambda: augmented(varied(data, options), options, seed))

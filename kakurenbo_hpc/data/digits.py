@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ class Digits(DataOptions):
     name: Literal["digits"]
     augmentation: list[Augmentation] = ["shift"]
 
-    def open(self) -> Data:
+    def open(self, directory: Path | None = None) -> Data:
         from sklearn.datasets import load_digits
 
         images, labels = load_digits(return_X_y=True)

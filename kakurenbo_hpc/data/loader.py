@@ -10,15 +10,19 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..batch import Batch, Turn
-from .source import Request, Source
+from .source import ReadAhead, Request, Source
 
 
 class Loader:
-    """Reads batches of one source. Loader processes persist over passes and epochs: only what they are asked changes."""
+    """Reads batches of one source. Loader processes persist over passes and epochs: only what they are asked changes.
+
+    Without loader processes, a source that reads ahead does so: its memory is used again once nothing refers to a batch.
+    """
 
     def __init__(self, source: Source, workers: int, device: torch.device):
         self.source = source
         self._device = device
+        self._reads_ahead = isinstance(source, ReadAhead) and workers == 0
         self._asked = _Asked()
         self._loader = DataLoader(
             source,
@@ -34,10 +38,11 @@ class Loader:
     def __call__(self, turns: Iterable[Turn], epoch: int, augment: bool) -> Iterator[Batch]:
         """Read these turns in order. One pass at a time."""
         turns = list(turns)
-        self._asked.requests = [Request(turn.id, turn.copy, epoch, augment) for turn in turns]
+        self._asked.requests = requests = [Request(turn.id, turn.copy, epoch, augment) for turn in turns]
         if not turns:
             return
-        for turn, (input, target) in zip(turns, self._loader, strict=True):
+        read = self.source.stream(requests, self._device) if self._reads_ahead else self._loader
+        for turn, (input, target) in zip(turns, read, strict=True):
             yield Batch(
                 turn=turn,
                 input=input.to(self._device, non_blocking=True),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +60,14 @@ class Source(ABC):
     def lying_in(self, root: Path) -> Source:
         """Return the same samples, read from files of the same names below another folder."""
         raise TypeError(f"{type(self).__name__} reads no files")
+
+
+class ReadAhead(Source):
+    """Samples that threads of the rank's own process read ahead, where the job asks for no loader processes."""
+
+    @abstractmethod
+    def stream(self, requests: Iterable[Request], device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield what ``__getitems__`` returns for each request, on the device."""
 
 
 @dataclass(frozen=True)

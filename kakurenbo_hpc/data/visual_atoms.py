@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -38,7 +39,7 @@ class VisualAtoms(DataOptions):
     channels: Literal[1, 3] = 1
     difficulty: Probability = 0.5
 
-    def open(self) -> Data:
+    def open(self, directory: Path | None = None) -> Data:
         return Data(
             train=Atoms(self, "train", self.instances),
             validation=Atoms(self, "validation", self.validation),

@@ -11,8 +11,8 @@ from ..job import Job
 from .checkpoint import newest_valid
 from .files import write_whole
 
-# What may be there before a run begins: what submit wrote, and a wish to stop.
-_BEFORE = ("batch", "stop")
+# What may be there before a run begins: what submit wrote, a wish to stop, and where the data lies.
+_BEFORE = ("batch", "stop", "manifest")
 
 
 def open_run(run: Path, job: Job, resume: bool) -> Path | None:

@@ -51,6 +51,8 @@ class DeepLab(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
+        # As DeepCAM's files have it: inputs need no copy, and gradients lie as DDP's buckets expect them.
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         quarter = self.entry(input)  # of the height and the width; the encoder goes down to a sixteenth and back

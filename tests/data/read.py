@@ -7,12 +7,13 @@ import torch
 
 from kakurenbo_hpc.data import DATA, open_data
 from kakurenbo_hpc.data.source import Request
+from kakurenbo_hpc.world.comm import Serial
 
 
 def atoms(seed=0, run_seed=0, **options):
     """Open visual atoms, small unless told otherwise. seed: of the data set."""
     small = {"name": "visual_atoms", "classes": 10, "instances": 30, "validation": 4, "pixels": 16}
-    return open_data(DATA["visual_atoms"](**{**small, **options}, seed=seed), run_seed)
+    return open_data(DATA["visual_atoms"](**{**small, **options}, seed=seed), run_seed, Serial())
 
 
 def read(source, id, epoch=0, augment=True, copy=0):

@@ -134,10 +134,11 @@ PROGRAM = """
 import numpy as np
 from kakurenbo_hpc.data import DATA, open_data
 from kakurenbo_hpc.data.source import Request
+from kakurenbo_hpc.world.comm import Serial
 from kakurenbo_hpc.world.world import open_comm
 comm = open_comm()
 options = dict(classes=4, instances=10, pixels=16, label_noise=0.3, repeats=2, augmentation=["flip", "trivial_augment_wide"])
-data = open_data(DATA["visual_atoms"](name="visual_atoms", **options), 3)
+data = open_data(DATA["visual_atoms"](name="visual_atoms", **options), 3, Serial())
 ids = np.arange(len(data.train))
 mine, labels = data.train.__getitems__(Request(ids[comm.rank :: comm.size], ids[comm.rank :: comm.size] * 0, 1, True))
 total = comm.sum(np.array([float(mine.double().sum()), float((labels.double() * (1 + ids[comm.rank :: comm.size])).sum())]))

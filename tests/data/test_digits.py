@@ -5,8 +5,9 @@ import torch
 
 from kakurenbo_hpc.data import DATA, open_data
 from kakurenbo_hpc.data.source import Request
+from kakurenbo_hpc.world.comm import Serial
 
-DIGITS = open_data(DATA["digits"](name="digits"), seed=4)
+DIGITS = open_data(DATA["digits"](name="digits"), seed=4, comm=Serial())
 
 
 def fetch(ids, epoch=0, augment=True, copy=None, source=DIGITS.train):
@@ -28,7 +29,7 @@ def test_a_samples_augmentation_does_not_depend_on_its_company():
 def test_another_epoch_copy_or_seed_is_another_draw():
     ids = np.arange(200)
     first = fetch(ids)
-    other_seed = open_data(DATA["digits"](name="digits"), seed=5).train
+    other_seed = open_data(DATA["digits"](name="digits"), seed=5, comm=Serial()).train
     for other in (fetch(ids, epoch=1), fetch(ids, copy=np.ones(200)), fetch(ids, source=other_seed)):
         assert 0.7 < (first != other).flatten(1).any(1).float().mean() < 1, "one shift of nine is the same by chance"
 

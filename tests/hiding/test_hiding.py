@@ -37,7 +37,7 @@ def test_a_loop_of_ones_own_is_the_driver_bit_for_bit(tmp_path):
     run(job, tmp_path / "run", Serial())
     driver = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
-    source = open_data(job.data, job.seed).train
+    source = open_data(job.data, job.seed, Serial()).train
 
     class Digits(torch.utils.data.Dataset):
         def __len__(self):

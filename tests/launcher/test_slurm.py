@@ -98,8 +98,8 @@ def test_an_interrupted_run_is_requeued_and_ends_as_if_nothing_had_been(way, wal
     assert (run / "batch" / "exit_code").read_text() == "75\n"
     assert len(metrics(run)) < epochs
     assert state(kakurenbo, run) == "queued"
-    # A requeued job waits for two minutes; the rest may not need a third start on a slow machine.
-    slurm.say("scontrol", "update", f"JobId={job_id}", "StartTime=now", "TimeLimit=10")
+    # A requeued job waits for two minutes; a node refuses one that it ended in the same second. One hour: no third start.
+    slurm.say("scontrol", "update", f"JobId={job_id}", "StartTime=now+5", "TimeLimit=60")
     assert ended(kakurenbo, run, seconds=600) == "done", log(run)
     assert log(run).count("resuming after") == 1
     kakurenbo("launch", "digits_kakurenbo", "--ranks", 2, "--run-dir", alone, *long)

@@ -15,6 +15,7 @@ from kakurenbo_hpc.job import Model
 from kakurenbo_hpc.selection import METHODS
 from kakurenbo_hpc.selection.batch_level import BatchMethod
 from kakurenbo_hpc.training.models import build_model
+from kakurenbo_hpc.world.comm import Serial
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_scores_are_written_for_every_sample_with_what_they_cost(folder):
     el2n, about, label = scores(folder, "el2n")
     assert (0 <= el2n).all() and (el2n <= 2**0.5).all() and len(np.unique(el2n)) > 1000
     assert about["n_forward"] == 2 * 1437 and about["n_backward"] == 1437 and about["seconds"] > 0
-    source = open_data(DATA["digits"](name="digits"), seed=1).train
+    source = open_data(DATA["digits"](name="digits"), seed=1, comm=Serial()).train
     assert (label == source.__getitems__(Request(np.arange(1437), np.zeros(1437, np.int32), 0, False))[1].numpy()).all()
     forgotten, _, _ = scores(folder, "forgetting")
     assert set(np.unique(forgotten)) <= {0, 1, 4}, "in three epochs a sample is forgotten once, or was never learned: 4"
@@ -69,7 +70,7 @@ def test_gradient_norms_of_an_untrained_network_are_those_of_one_pass_a_sample(f
     assert about["n_backward"] == 1437 and cheaper["n_backward"] == 0
     assert (exact > last_layer).all(), "the last layer is a part of the network"
     model = build_model(Model(name="small_cnn"), 10, (1, 8, 8), seed=1).eval()
-    source = open_data(DATA["digits"](name="digits"), seed=1).train
+    source = open_data(DATA["digits"](name="digits"), seed=1, comm=Serial()).train
     input, target = source.__getitems__(Request(np.arange(20), np.zeros(20, np.int32), 0, augment=False))
     for i in range(20):
         model.zero_grad()

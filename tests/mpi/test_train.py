@@ -16,6 +16,7 @@ from kakurenbo_hpc.data import DATA, open_data
 from kakurenbo_hpc.data.source import Request
 from kakurenbo_hpc.job import Model
 from kakurenbo_hpc.training.models import build_model
+from kakurenbo_hpc.world.comm import Serial
 
 EPOCHS = 4
 JOB = ("digits_kakurenbo", "--set", f"training.epochs={EPOCHS}")
@@ -120,7 +121,7 @@ def test_the_refresh_tells_what_the_trained_network_makes_of_the_same_augmented_
     hidden = np.flatnonzero(ledger(runs / name, epoch)["refresh"])
     model = build_model(Model(name="small_cnn"), 10, (1, 8, 8), seed=0).eval()
     model.load_state_dict(parameters(runs / name, epoch))
-    source = open_data(DATA["digits"](name="digits"), seed=1).train
+    source = open_data(DATA["digits"](name="digits"), seed=1, comm=Serial()).train
     input, target = source.__getitems__(Request(hidden, np.zeros(len(hidden), np.int32), epoch, augment=True))
     with torch.no_grad():
         want = F.cross_entropy(model(input), target, reduction="none").numpy()

@@ -30,7 +30,7 @@ class DigitFiles(DataOptions):
     name: Literal["digit_files"]
     path: str
 
-    def open(self) -> Data:
+    def open(self, directory=None) -> Data:
         train, validation = (ArrayFiles(Path(self.path), part) for part in ("train", "validation"))
         return Data(train, validation, 10, (1, 8, 8), f"digits in {Path(self.path).name}")
 

@@ -17,6 +17,7 @@ from kakurenbo_hpc.order.deal import deal
 from kakurenbo_hpc.plan import Epoch
 from kakurenbo_hpc.training.learner import Learner
 from kakurenbo_hpc.training.models import build_model
+from kakurenbo_hpc.world.comm import Serial
 from kakurenbo_hpc.world.gradients import Gradients
 from kakurenbo_hpc.world.world import open_comm, settle
 
@@ -24,7 +25,7 @@ n, accumulate, precision = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 LR = 0.5
 comm = open_comm()
 world = settle(comm)
-data = open_data(DATA["digits"](name="digits"), seed=3)
+data = open_data(DATA["digits"](name="digits"), seed=3, comm=Serial())
 model = Model(name="small_cnn", options={"width": 8})
 training = Training(
     epochs=1, global_batch=60, accumulate=accumulate, lr=LR, momentum=0.0, precision=precision, schedule="constant",
