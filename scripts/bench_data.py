@@ -1,7 +1,10 @@
-"""How fast samples come: one process, one thread, as a rank without loader processes reads them.
+"""How fast samples come: one process, as a rank without loader processes reads them.
 
+    python scripts/bench_data.py deepcam
     python scripts/bench_data.py visual_atoms
 
+deepcam: whole samples, 768 x 1152 x 16, by us, as the MLPerf HPC reference reads them (h5py: open, index, close), and by a
+plain readinto of the same files; from the page cache and from the disk; with threads; and the memory that it takes.
 visual_atoms: images drawn from their formula, in random order, a batch at a time, beside the same images read from memory;
 and what each training augmentation adds.
 """
@@ -9,17 +12,26 @@ and what each training augmentation adds.
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import get_args
 
+import h5py
 import numpy as np
 import torch
 from bench_common import LEAST_TRIALS, header, median, spread, verdict
 
 from kakurenbo_hpc.data import DATA, open_data
+from kakurenbo_hpc.data.deepcam import DATASETS, N_CLASSES
 from kakurenbo_hpc.data.digits import Images
+from kakurenbo_hpc.data.hdf5_samples import Hdf5Samples
+from kakurenbo_hpc.data.manifest import find
 from kakurenbo_hpc.data.source import Request, Source
 from kakurenbo_hpc.job import Augmentation
 from kakurenbo_hpc.world.comm import Serial
@@ -54,6 +66,141 @@ def visual_atoms(n_trials: int) -> str:
     return "\n".join(lines)
 
 
+SAMPLE = (768, 1152, 16)
+THREADS = (1, 2, 4, 8)
+TIMES_H5PY, OF_READINTO = 2.0, 0.85  # what is wanted, with one thread and a warm cache
+
+
+def deepcam(n_trials: int) -> str:
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/var/tmp")) as folder:
+        root = Path(folder)
+        n_bytes = _write(root, 16)
+        ours = {n: _Unprepared(find(root, "train", DATASETS, True, None), None, N_CLASSES, n) for n in THREADS}
+        paths = [ours[1]._manifest.path(file) for file in range(len(ours[1]))]
+        buffer = np.empty(max(path.stat().st_size for path in paths), np.uint8)
+        prepared = DATA["deepcam"](name="deepcam", path=str(root), threads=1).open().train
+        contenders = {
+            "ours": lambda: _all(ours[1]),
+            "h5py": lambda: _each(_by_h5py, paths),
+            "readinto": lambda: _each(lambda path: _plainly(path, buffer), paths),
+            "ours, prepared": lambda: _all(prepared),
+            "h5py, prepared": lambda: _each(lambda path: _as_reference(path, root), paths),
+            **{f"ours, {n} threads": lambda n=n: _all(ours[n]) for n in THREADS[1:]},
+            **{f"h5py, {n} threads": lambda n=n: _by_threads(paths, n) for n in THREADS[1:]},
+        }
+        warm = in_turn(contenders, n_trials)
+        cold = in_turn({name: contenders[name] for name in ("ours", "h5py", "readinto", "ours, 4 threads")}, n_trials, lambda: _forget(paths))
+        before = _memory()
+        _all(ours[4], 8)
+        grown = _memory() - before
+    speed = {name: [n_bytes / s / 1e9 for s in seconds] for name, seconds in warm.items()}
+
+    def beside(a: str, b: str, seconds: dict = warm) -> list[float]:
+        return [y / x for x, y in zip(seconds[a], seconds[b], strict=True)]
+
+    h5py, readinto = median(beside("ours", "h5py")), median(beside("ours", "readinto"))
+    lines = [
+        f"result:    {spread(beside('ours', 'h5py'), 2)} times as fast as h5py, {spread(beside('ours', 'readinto'), 2)} of a plain readinto",
+        header(("numpy", "torch", "h5py"), f"median [quartiles] of {n_trials} passes over the files, contenders in turn, after one to warm up"),
+        f"data:      {len(paths)} files of {n_bytes / len(paths) / 1e6:.0f} MB, samples {' x '.join(map(str, SAMPLE))} float32 and masks",
+        "",
+        "GB per second from the page cache",
+        *(f"  {name:<17} {spread(speed[name], 1)}" for name in contenders),
+        "times as fast as h5py with as many threads, whose lock is one for the process",
+        *(f"  {n} threads{'':<9} {spread(beside(f'ours, {n} threads', f'h5py, {n} threads'), 2)}" for n in THREADS[1:]),
+        "ready to train, float32 from 0 to 1 by channel, beside the reference's way",
+        f"  times as fast     {spread(beside('ours, prepared', 'h5py, prepared'), 2)}",
+        "GB per second from the disk, pages dropped before every pass",
+        *(f"  {name:<17} {spread([n_bytes / s / 1e9 for s in cold[name]], 2)}" for name in cold),
+        f"memory:    {grown / n_bytes * len(paths):.1f} samples' worth more, after {8 * len(paths)} samples with 4 threads",
+        "",
+        verdict(h5py >= TIMES_H5PY, f"{TIMES_H5PY:g} times h5py's speed: {h5py:.2f}"),
+        verdict(readinto >= OF_READINTO, f"{OF_READINTO:g} of readinto's speed: {readinto:.2f}"),
+    ]
+    return "\n".join(lines)
+
+
+class _Unprepared(Hdf5Samples):
+    """Samples as the files have them: reading alone."""
+
+    def prepare(self, input, target):
+        return input, target
+
+
+def _write(root: Path, n: int) -> int:
+    """Write n samples to train on and one to validate; return the bytes of the n."""
+    rng = np.random.default_rng(0)
+    noise = rng.random(SAMPLE, np.float32)
+    for part, number in [("validation", 0), *(("train", number) for number in range(n))]:
+        (root / part).mkdir(exist_ok=True)
+        with h5py.File(root / part / f"data-{number:04d}.h5", "w") as file:
+            file[DATASETS[0]], file[DATASETS[1]] = noise + np.float32(number), np.zeros(SAMPLE[:2], np.float32)
+    with h5py.File(root / "stats.h5", "w") as file:
+        file["climate/minval"], file["climate/maxval"] = np.zeros(SAMPLE[2], np.float32), np.full(SAMPLE[2], n + 1, np.float32)
+    return n * 4 * (math.prod(SAMPLE) + math.prod(SAMPLE[:2]))
+
+
+def _all(source: Hdf5Samples, times: int = 1) -> None:
+    requests = [Request(np.array([id]), np.zeros(1, np.int32), 0, False) for id in range(len(source))] * times
+    for _ in source.stream(requests, torch.device("cpu")):
+        pass
+
+
+def _each(read: Callable[[Path], object], paths: Sequence[Path]) -> None:
+    for path in paths:
+        read(path)
+
+
+def _by_h5py(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    with h5py.File(path, "r") as file:
+        return file[DATASETS[0]][...], file[DATASETS[1]][...]
+
+
+def _as_reference(path: Path, root: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    input, mask = _by_h5py(path)
+    with h5py.File(root / "stats.h5", "r") as file:
+        least, most = file["climate/minval"][...], file["climate/maxval"][...]
+    return torch.from_numpy(((input - least) * (1 / (most - least))).transpose(2, 0, 1)), torch.from_numpy(mask.astype(np.int64))
+
+
+def _by_threads(paths: Sequence[Path], n: int) -> None:
+    with ThreadPoolExecutor(n) as pool:
+        for _ in pool.map(_by_h5py, paths):
+            pass
+
+
+def _plainly(path: Path, buffer: np.ndarray) -> None:
+    with open(path, "rb", buffering=0) as file:
+        left = memoryview(buffer)
+        while n := file.readinto(left):
+            left = left[n:]
+
+
+def _forget(paths: Sequence[Path]) -> None:
+    """Drop the files' pages from the page cache."""
+    for path in paths:
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _memory() -> int:
+    """Return the bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def in_turn(contenders: dict[str, Callable[[], object]], n_trials: int, before: Callable[[], object] = lambda: None) -> dict[str, list[float]]:
+    """Return the seconds that each contender takes, called in turn; the first round is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(n_trials + 1):
+        for name, run in contenders.items():
+            before()
+            begun = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - begun)
+    return {name: taken[1:] for name, taken in seconds.items()}
+
+
 def measure(sources: dict[str, Source], n_trials: int) -> dict[str, list[float]]:
     """Return the seconds that each source takes for a batch, in turn."""
     rng = np.random.default_rng(0)
@@ -77,16 +224,20 @@ def _in_memory(source: Source) -> Source:
     return Images(input.numpy(), target.numpy())
 
 
-BENCHES: dict[str, Callable[[int], str]] = {"visual_atoms": visual_atoms}
+BENCHES: dict[str, tuple[Callable[[int], str], int]] = {
+    "deepcam": (deepcam, LEAST_TRIALS),
+    "visual_atoms": (visual_atoms, 10 * LEAST_TRIALS),
+}
 
 
 def main(words: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", choices=BENCHES)
-    parser.add_argument("--trials", type=int, default=10 * LEAST_TRIALS, help="batches of each contender (default: %(default)s)")
+    parser.add_argument("--trials", type=int, help="passes or batches of each contender (default: 10 passes, or 100 batches)")
     given = parser.parse_args(words)
     torch.set_num_threads(1)
-    print(BENCHES[given.data](given.trials))
+    bench, n_trials = BENCHES[given.data]
+    print(bench(given.trials or n_trials))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 N_CLASSES = 3  # nothing, cyclone, atmospheric river
-_DATASETS = ("climate/data", "climate/labels_0")
+DATASETS = ("climate/data", "climate/labels_0")
 
 
 class DeepCam(DataOptions):
@@ -33,7 +33,7 @@ class DeepCam(DataOptions):
 
     def open(self, directory: Path | None = None) -> Data:
         root = Path(self.path)
-        parts = [find(root, part, _DATASETS, True, directory) for part in ("train", "validation")]
+        parts = [find(root, part, DATASETS, True, directory) for part in ("train", "validation")]
         for manifest in parts:
             _check(manifest)
         height, width, channels = parts[0].shapes[0]
@@ -73,7 +73,7 @@ def _check(manifest: Manifest) -> None:
     inputs, masks = manifest.shapes
     if len(inputs) != 3 or masks != inputs[:2]:
         raise DataError(
-            f"{manifest.path(0)}: {_DATASETS[0]} is of shape {inputs} and {_DATASETS[1]} of {masks}, but (H, W, channels) and (H, W) are read"
+            f"{manifest.path(0)}: {DATASETS[0]} is of shape {inputs} and {DATASETS[1]} of {masks}, but (H, W, channels) and (H, W) are read"
         )
 
 
