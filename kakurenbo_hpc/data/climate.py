@@ -37,21 +37,21 @@ class Channel(NamedTuple):
 
 
 CHANNELS = (
-    Channel("TMQ", "moist", 5, 42, 5, 25, 25),
-    Channel("U850", "east", 5, -5, 5, 30, 15),
-    Channel("V850", "north", 0, 0, 5, 30, 15),
-    Channel("UBOT", "east", 3, -4, 4, 22, 8),
-    Channel("VBOT", "north", 0, 0, 4, 22, 8),
+    Channel("TMQ", "moist", 5, 40, 4, 22, 30),
+    Channel("U850", "east", 5, -5, 4, 25, 20),
+    Channel("V850", "north", 0, 0, 4, 25, 20),
+    Channel("UBOT", "east", 3, -4, 3, 20, 12),
+    Channel("VBOT", "north", 0, 0, 3, 20, 12),
     Channel("QREFHT", "moist", 0.002, 0.017, 0.0015, 0.004, 0.004),
-    Channel("PS", "mass", 96000, 99500, 1800, -3000, -300),
-    Channel("PSL", "mass", 101300, 101100, 700, -3500, -400),
-    Channel("T200", "warm", 212, 220, 2, 5, 1),
-    Channel("T500", "warm", 238, 268, 3, 6, 3),
-    Channel("PRECT", "moist", 1e-8, 4e-8, 2e-8, 4e-7, 1e-7),
+    Channel("PS", "mass", 96000, 99500, 1500, -4500, -300),
+    Channel("PSL", "mass", 101300, 101100, 400, -4500, -300),
+    Channel("T200", "warm", 212, 220, 1.5, 8, 1),
+    Channel("T500", "warm", 240, 266, 2, 10, 3),
+    Channel("PRECT", "moist", 1e-8, 4e-8, 3e-8, 5e-7, 2.5e-7),
     Channel("TS", "warm", 250, 301, 4, -1, 2),
     Channel("TREFHT", "warm", 249, 299, 4, -1, 2),
-    Channel("Z1000", "mass", 100, 90, 60, -300, -35),
-    Channel("Z200", "mass", 10900, 12400, 90, 80, 30),
+    Channel("Z1000", "mass", 100, 90, 30, -380, -25),
+    Channel("Z200", "mass", 10900, 12400, 90, 150, 30),
     Channel("ZBOT", "warm", 57, 65, 1, 1, 0.5),
 )
 

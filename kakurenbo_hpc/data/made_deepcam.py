@@ -55,12 +55,13 @@ def make(folder: Path, asked: Asked, processes: int | None = None) -> int:
     A file is there when it is whole, and is the same for any number of processes.
     Raises DataError if the folder cannot be written to, holds anything else, or the disk is too small.
     """
-    _claim(folder, asked)
-    lacking = [file for file in asked.files() if not path_of(folder, *file).exists()]
-    needed, (_, free) = len(lacking) * asked.file_bytes(), free_bytes(folder)
+    files, workers = asked.files(), processes or len(os.sched_getaffinity(0))
+    lacking = [file for file in files if not path_of(folder, *file).exists()]
+    needed = len(lacking) * asked.file_bytes()
+    _, free = free_bytes(next(there for there in [folder, *folder.absolute().parents] if there.exists()))
     if needed > free:
         raise DataError(f"{folder}: {in_words(needed)} are to be made there, but {in_words(free)} are free; make fewer or smaller samples")
-    files, workers = asked.files(), processes or len(os.sched_getaffinity(0))
+    _claim(folder, asked)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_with_parent) as pool:
         found = pool.map(partial(_make_one, folder, asked), files)
         try:
