@@ -6,7 +6,7 @@ from kakurenbo_hpc.comparison import BASELINE, read_comparison
 from kakurenbo_hpc.places import jobs_dir
 
 FILES = sorted((jobs_dir() / "evidence").glob("*.yaml"))
-NAMED = """kak_t3 kak_t5 info_t1 info_t3 info_t4 info_f3a info_f3b info_t6 sb_t1 sb_f11 sb_f12 sb_f13
+NAMED = """kak_t3 kak_t5 kak_f5 info_t1 info_t3 info_t4 info_f3a info_f3b info_t6 sb_t1 sb_f11 sb_f12 sb_f13
 si_t1 si_f5 si_f8 si_f10 si_f20 si_f21 si_f22 si_controls si_t2"""
 
 
