@@ -16,7 +16,7 @@ def need_room(folder: Path, n_bytes: int) -> None:
     """Raise DataError if so much does not fit on the disk of this folder, which need not be there yet."""
     _, free = free_bytes(next(there for there in [folder, *folder.absolute().parents] if os.path.exists(there)))
     if n_bytes > free:
-        raise DataError(f"{folder}: {in_words(n_bytes)} are to be written there, but {in_words(free)} are free; give a folder on a larger disk")
+        raise DataError(f"{folder}: {in_words(n_bytes)} are to be written there, but {in_words(free)} are free; choose a larger disk")
 
 
 def claim(folder: Path, name: str, content: dict) -> None:

@@ -83,7 +83,7 @@ def _folders(folder: Path) -> list[os.DirEntry]:
     try:
         return [entry for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
     except OSError as problem:
-        raise DataError(f"{folder}: cannot be read ({problem.strerror}); give a folder that holds train/CLASS/ and validation/CLASS/") from None
+        raise DataError(f"{folder}: cannot be read ({problem.strerror}); give one that holds train/CLASS/ and validation/CLASS/") from None
 
 
 def _listed(folder: Path, classes: list[str]) -> _Images:

@@ -124,7 +124,8 @@ def test_folders_that_are_not_ours_are_refused(tmp_path, monkeypatch, capsys):
     (tmp_path / "thesis" / "chapter").write_text("seven years")
     assert "thesis: not empty, and nothing that was begun here" in refused(command(tmp_path / "thesis", SMALL), monkeypatch, capsys)
     assert "chapter: cannot be written to (File exists)" in refused(command(tmp_path / "thesis/chapter", SMALL), monkeypatch, capsys)
-    assert "deeper: cannot be written to (Not a directory)" in refused(command(tmp_path / "thesis/chapter/deeper", SMALL), monkeypatch, capsys)
+    below_a_file = tmp_path / "thesis/chapter/deeper"
+    assert "deeper: cannot be written to (Not a directory)" in refused(command(below_a_file, SMALL), monkeypatch, capsys)
     assert list(tmp_path.rglob("*")) == [tmp_path / "thesis", tmp_path / "thesis" / "chapter"]
 
 

@@ -154,7 +154,7 @@ def empty_class(source):
         (deep, "train/dog/0.png: has more than 8 bits a channel"),
         (lambda source: (source / "train/dog/0.png").write_text("a dog"), "train/dog/0.png: cannot be read as an image"),
         (lambda source: (source / "train/dog/1.png").symlink_to("gone"), "train/dog/1.png: cannot be read (No such file or directory)"),
-        (no_classes, "train: cannot be read (No such file or directory); give a folder that holds train/CLASS/"),
+        (no_classes, "train: cannot be read (No such file or directory); give one that holds train/CLASS/"),
         (no_folders, "validation: found no folders there"),
         (strange_class, "val/elk: there is no such class to train on"),
         (empty_class, "train/elk: found no images there"),
