@@ -260,6 +260,23 @@ def stats(
     return DONE
 
 
+@data_app.command()
+def pack(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder of images: train/CLASS/*, validation/CLASS/* or val/CLASS/*.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the HDF5 files go.")],
+    size: Annotated[Optional[int], typer.Option(min=1, help="Resize the shorter side to this, and crop the centre.")] = None,
+) -> int:
+    """Pack an image folder into HDF5 files of about a gigabyte each, which data.name hdf5 reads. Goes on where it was interrupted."""
+    from .data.packing import pack as pack_all
+
+    done = pack_all(source, folder, size)
+    print(
+        f"{folder}: {done.train} + {done.validation} images of 3 x {done.height} x {done.width} in {done.classes} classes, "
+        f"{done.written} of {done.parts} parts written now"
+    )
+    return DONE
+
+
 def _together(work: Callable[[Comm], int]) -> int:
     """Do the work on all ranks and return the exit code; whatever ends one rank ends all."""
     from .world.world import await_the_cause, open_comm

@@ -5,7 +5,6 @@ What was asked for stands in ``made.json``, so that a making that was interrupte
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import threading
@@ -19,12 +18,10 @@ import h5py
 import numpy as np
 
 from ..errors import DataError
-from ..record.files import write_whole
 from ..record.progress import Progress
 from .climate import CHANNELS, HARD, MISLABELLED, draw
-from .staging import in_words
+from .folder import claim, need_room
 from .stats import Extremes, extremes, save_stats
-from .store import free_bytes
 
 _STEPS_A_DAY = 8
 _SPLITS = ("train", "validation")  # their names differ in the number of the simulation, from 1
@@ -56,12 +53,9 @@ def make(folder: Path, asked: Asked, processes: int | None = None) -> int:
     Raises DataError if the folder cannot be written to, holds anything else, or the disk is too small.
     """
     files, workers = asked.files(), processes or len(os.sched_getaffinity(0))
-    lacking = [file for file in files if not path_of(folder, *file).exists()]
-    needed = len(lacking) * asked.file_bytes()
-    _, free = free_bytes(next(there for there in [folder, *folder.absolute().parents] if there.exists()))
-    if needed > free:
-        raise DataError(f"{folder}: {in_words(needed)} are to be made there, but {in_words(free)} are free; make fewer or smaller samples")
-    _claim(folder, asked)
+    lacking = [file for file in files if not os.path.exists(path_of(folder, *file))]
+    need_room(folder, len(lacking) * asked.file_bytes())
+    claim(folder, "made.json", {**asdict(asked), "hard": HARD, "mislabelled": MISLABELLED})
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_with_parent) as pool:
         found = pool.map(partial(_make_one, folder, asked), files)
         try:
@@ -78,26 +72,6 @@ def path_of(folder: Path, split: str, number: int) -> Path:
     return folder / split / f"data-{date(2000, 1, 1) + timedelta(day)}-{step:02d}-{1 + _SPLITS.index(split)}_0.h5"
 
 
-def _claim(folder: Path, asked: Asked) -> None:
-    """Make the folder this set's."""
-    note, content = folder / "made.json", {**asdict(asked), "hard": HARD, "mislabelled": MISLABELLED}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if note.exists():
-            there = json.loads(note.read_text())
-            other = [f"{name} {there.get(name)}" for name, value in content.items() if there.get(name) != value]
-            if other:
-                raise DataError(f"{folder}: holds another set, with {', '.join(other)}; give another folder, or remove this one")
-        elif any(folder.iterdir()):
-            raise DataError(f"{folder}: not empty, and not made by us; give another folder")
-        else:
-            write_whole(note, json.dumps(content, indent=2) + "\n")
-        for split in _SPLITS:
-            (folder / split).mkdir(exist_ok=True)
-    except (OSError, ValueError) as problem:
-        raise DataError(f"{folder}: cannot be written to ({problem}); give another folder") from None
-
-
 def _make_one(folder: Path, asked: Asked, file: tuple[str, int]) -> Extremes:
     """Write a sample's file if it is not there; return the extremes of its fields."""
     path = path_of(folder, *file)
@@ -109,6 +83,7 @@ def _make_one(folder: Path, asked: Asked, file: tuple[str, int]) -> Extremes:
     sample = draw(asked.seed, *file, asked.height, asked.width)
     beside = path.with_name(f".{path.name}.part")
     try:
+        path.parent.mkdir(exist_ok=True)
         with h5py.File(beside, "w") as h5:
             climate = h5.create_group("climate")
             climate.attrs["hard"], climate.attrs["mislabelled"] = sample.hard, sample.mislabelled

@@ -1,0 +1,180 @@
+"""``kakurenbo data pack``: images into HDF5 parts, in order, each whole or not there."""
+
+import os
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+from said import refused, told
+
+from kakurenbo_hpc.data import packing
+from kakurenbo_hpc.data.packing import pack
+
+
+def picture(path, height=6, width=8, mode="RGB"):
+    """Write an image of random colours, the same for the same name; return its pixels, (3, H, W)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colours = np.random.default_rng(list(path.name.encode())).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image = Image.fromarray(colours).convert(mode)
+    image.save(path)
+    return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+
+
+NAMES = {
+    "train": ["cat/1.png", "cat/2.png", "cat/deeper/3.png", "dog/0.png", "dog/4.PNG", "owl/5.bmp", "owl/6.png"],
+    "val": ["dog/7.png", "owl/8.png"],
+}
+
+
+@pytest.fixture
+def source(tmp_path):
+    """An image folder of three classes, and what is no image in it."""
+    folder = tmp_path / "images"
+    for split, names in NAMES.items():
+        for name in names:
+            picture(folder / split / name)
+    (folder / "train" / "labels.txt").write_text("cat dog owl")
+    (folder / "train" / "cat" / "notes.txt").write_text("a cat")
+    (folder / "train" / "cat" / "._1.png").write_text("a trace of another system")
+    return folder
+
+
+def pixels(source, split):
+    return np.stack([np.asarray(Image.open(source / split / name)).transpose(2, 0, 1) for name in NAMES[split]])
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_images_and_classes_come_in_the_order_of_their_names(source, tmp_path, monkeypatch, capsys):
+    said = told(["data", "pack", source, tmp_path / "packed"], monkeypatch, capsys)
+    assert said == f"{tmp_path}/packed: 7 + 2 images of 3 x 6 x 8 in 3 classes, 2 of 2 parts written now\n"
+    for split, folder, labels in [("train", "train", [0, 0, 0, 1, 1, 2, 2]), ("val", "validation", [1, 2])]:
+        with h5py.File(tmp_path / "packed" / folder / "part_0000.h5") as file:
+            assert (file["inputs"][...] == pixels(source, split)).all() and file["inputs"].dtype == np.uint8
+            assert file["labels"][...].tolist() == labels and file["labels"].dtype == np.int64
+            assert list(file["labels"].attrs["classes"]) == ["cat", "dog", "owl"]
+            assert all(file[name].chunks is None and file[name].id.get_offset() for name in ("inputs", "labels"))
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 1000])
+def test_parts_are_cut_at_their_size_and_hold_all_images_once(source, tmp_path, monkeypatch, at_once):
+    monkeypatch.setattr(packing, "_AT_ONCE_BYTES", at_once * 3 * 6 * 8)
+    done = pack(source, tmp_path / "packed", part_bytes=3 * (3 * 6 * 8) + 5)
+    assert (done.parts, done.written) == (4, 4)
+    parts = [h5py.File(path) for path in sorted((tmp_path / "packed" / "train").iterdir())]
+    assert [len(part["labels"]) for part in parts] == [3, 3, 1]
+    assert (np.concatenate([part["inputs"][...] for part in parts]) == pixels(source, "train")).all()
+
+
+def test_a_part_that_is_whole_is_kept_and_a_torn_one_is_written_again(source, tmp_path):
+    folder, cut = tmp_path / "packed", {"part_bytes": 3 * (3 * 6 * 8)}
+    pack(source, folder, **cut)
+    before = content(folder)
+    assert pack(source, folder, **cut).written == 0
+    os.truncate(folder / "train/part_0001.h5", 600)
+    (folder / "train/part_0002.h5").rename(folder / "train/.part_0002.h5.part")
+    stamp = (folder / "train/part_0000.h5").stat().st_mtime_ns
+    assert pack(source, folder, **cut).written == 2
+    assert content(folder) == before and (folder / "train/part_0000.h5").stat().st_mtime_ns == stamp
+
+
+def test_a_packing_that_ends_in_the_middle_goes_on_there(source, tmp_path, monkeypatch, capsys):
+    broken = source / "train/owl/6.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:-60] + bytes(60))  # of the same size
+    with pytest.raises(packing.DataError, match="owl/6.png: cannot be read as an image"):
+        pack(source, tmp_path / "packed", part_bytes=3 * (3 * 6 * 8))
+    assert sorted(path.name for path in (tmp_path / "packed/train").glob("*.h5")) == ["part_0000.h5", "part_0001.h5"]
+    broken.write_bytes(whole)
+    done = pack(source, tmp_path / "packed", part_bytes=3 * (3 * 6 * 8))
+    assert (done.parts, done.written) == (4, 2)
+
+
+def test_with_a_size_the_shorter_side_is_resized_and_the_centre_cropped(source, tmp_path):
+    flag = np.zeros((40, 120, 3), np.uint8)
+    flag[:, 40:80] = 200
+    Image.fromarray(flag).save(source / "train/cat/1.png")
+    done = pack(source, tmp_path / "packed", size=20)
+    assert (done.height, done.width) == (20, 20)
+    with h5py.File(tmp_path / "packed/train/part_0000.h5") as file:
+        assert file["inputs"].shape == (7, 3, 20, 20)
+        assert (file["inputs"][0, :, :, 1:-1] == 200).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1"])
+def test_grey_images_and_others_become_rgb(source, tmp_path, mode):
+    expected = picture(source / "train/cat/1.png", mode=mode)
+    pack(source, tmp_path / "packed")
+    with h5py.File(tmp_path / "packed/train/part_0000.h5") as file:
+        assert (file["inputs"][0] == expected).all()
+
+
+def test_tens_of_thousands_of_classes_have_room_for_their_names(tmp_path):
+    images = packing._Images([tmp_path / "1.png"], [0])
+    expected = picture(tmp_path / "1.png")
+    names = [f"n{number:08d}" for number in range(30_000)]
+    with packing.ThreadPoolExecutor(1) as pool:
+        list(packing._written(packing._Part(tmp_path / "part_0000.h5", images), names, expected.shape, None, pool))
+    with h5py.File(tmp_path / "part_0000.h5") as file:
+        assert list(file["labels"].attrs["classes"]) == names and (file["inputs"][0] == expected).all()
+
+
+def larger(source):
+    picture(source / "val/owl/8.png", 9, 8)
+
+
+def deep(source):
+    Image.fromarray(np.zeros((6, 8), np.uint16)).save(source / "train/dog/0.png")
+
+
+def no_classes(source):
+    (source / "train").rename(source / "training")
+
+
+def no_folders(source):
+    (source / "val").rename(source / "train" / "cat" / "val")
+    (source / "validation").mkdir()
+
+
+def strange_class(source):
+    picture(source / "val/elk/1.png")
+
+
+def empty_class(source):
+    (source / "train" / "elk").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (larger, "val/owl/8.png: has 9 x 8 pixels, but the first image 6 x 8; add --size"),
+        (deep, "train/dog/0.png: has more than 8 bits a channel"),
+        (lambda source: (source / "train/dog/0.png").write_text("a dog"), "train/dog/0.png: cannot be read as an image"),
+        (lambda source: (source / "train/dog/1.png").symlink_to("gone"), "train/dog/1.png: cannot be read (No such file or directory)"),
+        (no_classes, "train: cannot be read (No such file or directory); give one that holds train/CLASS/"),
+        (no_folders, "validation: found no folders there"),
+        (strange_class, "val/elk: there is no such class to train on"),
+        (empty_class, "train/elk: found no images there"),
+    ],
+)
+def test_what_cannot_be_packed_is_one_line_that_names_it(source, tmp_path, harm, said, monkeypatch, capsys):
+    harm(source)
+    assert said in refused(["data", "pack", source, tmp_path / "packed"], monkeypatch, capsys)
+    assert not list((tmp_path / "packed").glob("validation/*.h5"))
+
+
+def test_an_empty_source_a_size_of_nothing_and_folders_that_hold_something_else_are_refused(source, tmp_path, monkeypatch, capsys):
+    (tmp_path / "empty" / "train").mkdir(parents=True)
+    assert "train: found no folders there" in refused(["data", "pack", tmp_path / "empty", tmp_path / "packed"], monkeypatch, capsys)
+    assert "Invalid value for '--size'" in refused(["data", "pack", source, tmp_path / "packed", "--size=-3"], monkeypatch, capsys)
+    assert "images: not empty, and nothing that was begun here" in refused(["data", "pack", source, source], monkeypatch, capsys)
+    assert not (tmp_path / "packed").exists()
+    pack(source, tmp_path / "packed")
+    before = content(tmp_path / "packed")
+    assert "packed: holds another set, " in refused(["data", "pack", source, tmp_path / "packed", "--size=6"], monkeypatch, capsys)
+    picture(source / "train/dog/9.png")
+    assert "packed: holds another set, " in refused(["data", "pack", source, tmp_path / "packed"], monkeypatch, capsys)
+    assert content(tmp_path / "packed") == before
