@@ -23,16 +23,16 @@ class Extremes(NamedTuple):
 
 
 def write_stats(folder: Path, replace: bool = False) -> int:
-    """Write ``folder/stats.h5`` from the files ``folder/train/data-*.h5``; return how many there are. One thread for each core reads.
+    """Write ``folder/stats.h5`` from the HDF5 files in ``folder/train``; return how many there are. One thread for each core reads.
 
     replace: do so even if it is there. Raises DataError that names the file if one cannot be read, or does not go with the others.
     """
     stats = folder / "stats.h5"
     if stats.exists() and not replace:
         raise DataError(f"{stats}: is there already; add --replace to compute it anew")
-    paths = sorted((folder / "train").glob("data-*.h5"))
+    paths = sorted(path for path in (folder / "train").glob("*") if path.suffix in (".h5", ".hdf5"))
     if not paths:
-        raise DataError(f"{folder / 'train'}: found no files data-*.h5 there; give the folder that holds train/ and validation/")
+        raise DataError(f"{folder / 'train'}: found no .h5 files there; give the folder that holds train/ and validation/")
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         found = list(Progress(0, 0).bar(pool.map(extremes, paths), len(paths), "stats"))
     for path, one in zip(paths, found, strict=True):
