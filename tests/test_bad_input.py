@@ -11,7 +11,7 @@ GOOD = "digits_kakurenbo"
 
 CASES = {
     "no job file": (["nope.yaml"], "nope.yaml: no such job file"),
-    "a shipped job misspelt": (["digits_kakurembo"], "did you mean digits_kakurenbo?"),
+    "a shipped job misspelt": (["digits_kakurembo"], "did you mean digits_kakurenbo"),
     "not YAML": (["broken.yaml"], "broken.yaml: not valid YAML"),
     "a list": (["list.yaml"], "list.yaml: found ['a'], but a mapping"),
     "an unknown key": ([GOOD, "--set", "training.epoch=5"], "training.epoch is no key that is known; did you mean epochs?"),

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import DataError
 from ..job import Count, DataOptions
 from .hdf5_samples import Hdf5Samples
-from .manifest import Manifest, find
+from .manifest import STATS, Manifest, find
 from .source import Data
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ class DeepCam(DataOptions):
         for manifest in parts:
             _check(manifest)
         height, width, channels = parts[0].shapes[0]
-        least, most = _stats(root / "stats.h5", channels)
+        among = root / "train" / STATS
+        least, most = _stats(among if among.exists() else root / STATS, channels)
         train, validation = (Fields(manifest, least, most, self.threads) for manifest in parts)
         return Data(train, validation, N_CLASSES, (channels, height, width), fingerprint(parts), target_shape=(height, width))
 

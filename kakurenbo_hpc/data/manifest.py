@@ -23,6 +23,7 @@ from ..record.files import write_whole
 from ..record.progress import Progress
 
 THROUGH_H5PY = -1
+STATS = "stats.h5"  # no sample, though the public small DeepCAM set has it among them
 _LARGEST = 1 << 34  # bytes of one sample: what says more is damaged, or means harm
 _MANY = 2000  # files, from which on more than one process opens them
 _FOLDER = "manifest"
@@ -86,7 +87,7 @@ def _listed(root: Path, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return names, sizes and times of last change, sorted by name."""
     folder = root / part
     try:
-        found = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith((".h5", ".hdf5")))
+        found = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith((".h5", ".hdf5")) and entry.name != STATS)
     except OSError as problem:
         raise DataError(f"{folder}: cannot be listed ({problem.strerror}); data.path must name a folder with {part}/*.h5 in it") from None
     if not found:

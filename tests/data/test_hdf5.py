@@ -131,6 +131,13 @@ def test_many_files_are_looked_into_by_several_processes(root, monkeypatch):
     assert len(deepcam(root).train) == N
 
 
+def test_statistics_may_lie_among_the_samples(root):
+    first = deepcam(root).train.__getitems__(asked(3))[0]
+    (root / "stats.h5").rename(root / "train" / "stats.h5")
+    data = deepcam(root)
+    assert len(data.train) == N and torch.equal(data.train.__getitems__(asked(3))[0], first)
+
+
 def test_rows_of_several_files_are_one_data_set(tmp_path):
     rng = np.random.default_rng(1)
     inputs, labels = rng.integers(0, 256, (11, 3, 6, 6)).astype(np.uint8), np.arange(11) % 5
