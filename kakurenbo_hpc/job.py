@@ -198,12 +198,14 @@ class Record(Options):
     """What is kept on disk. checkpoint_every: epochs between checkpoints; the last epoch always has one.
 
     weights_at: epochs after which a weights file is written, by methods that draw by weights.
+    hang_timeout: seconds after which ranks of which none has come further say where they are, and leave; 0 for never.
     """
 
     ledger: bool = False
     weights_at: list[Annotated[int, Field(ge=0)]] = []
     checkpoint_every: Count = 1
     keep: Count = 2
+    hang_timeout: Annotated[float, Field(ge=0)] = 500.0  # NCCL gives up after 600 s, and does not say where the ranks were
 
 
 class Job(Options):

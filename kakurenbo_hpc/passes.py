@@ -13,6 +13,7 @@ from .ledger import Homes, Ledger
 from .order.deal import Turns, deal
 from .order.home import send_home
 from .plan import Epoch, Plan
+from .record.heartbeat import Heartbeat
 from .record.progress import Progress
 from .selection.batch_level import BatchMethod
 from .selection.everyone import Everyone
@@ -42,6 +43,7 @@ class Stages:
     accumulate: int
     shards: Shards | None = None
     trail: Trail = field(default_factory=Trail)
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def train_by_steps(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memor
             for turn in dealt
         ]
         news = NoteBook(_observed(s.method))
-        for batch in s.train(here, epoch.number, augment=True):
+        for batch in s.heartbeat.along(s.train(here, epoch.number, augment=True)):
             seen = s.learner.step(batch)
             for noted in (book, news):
                 noted.add(seen)
@@ -137,7 +139,7 @@ def evaluate(s: Stages) -> dict[str, float]:
     """Return mean loss and accuracy, or IoU, over the validation set: each rank its part, no sample twice."""
     first, last = Homes(len(s.validation.source), s.world.size).rows(s.world.rank)
     turns = plain_turns(first, last, max(1, s.global_batch // s.world.size))
-    looked = s.learner.evaluate(s.validation(turns, epoch=0, augment=False))
+    looked = s.learner.evaluate(s.heartbeat.along(s.validation(turns, epoch=0, augment=False)))
     book = NoteBook()
     for seen in looked:
         book.add(seen)
@@ -169,7 +171,7 @@ def _along(
 ) -> Iterator[Batch]:
     """Yield the batches of a pass that are still to be done, under a bar."""
     batches = s.trail.along(turns, lambda rest: s.train(rest, epoch.number, augment), finds, may_stop)
-    return s.progress.bar(batches, len(turns), label)
+    return s.progress.bar(s.heartbeat.along(batches), len(turns), label)
 
 
 def _observed(method: Method) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from .batch import Memory
@@ -18,7 +19,10 @@ from .plan import Epoch
 from .record import checkpoint
 from .record.clock import Clock
 from .record.directory import check_same, open_run
+from .record.hang import Watch
+from .record.heartbeat import Heartbeat
 from .record.ledger_file import write_ledger
+from .record.lock import Lock
 from .record.metrics import Metrics
 from .record.progress import Progress
 from .record.provenance import write_provenance
@@ -46,10 +50,11 @@ def run(job: Job, directory: Path, comm: Comm, resume: bool = False, scratch: st
             print(f"{directory}: all {job.training.epochs} epochs are done", flush=True)
         return DONE
     world = settle(comm)
-    gradients = Gradients(world)
+    gradients, heartbeat = Gradients(world), Heartbeat()
+    watch = Watch(heartbeat, directory, comm.rank, comm.size, job.record.hang_timeout, comm.abort)
     try:
-        with comm.agreed(lambda: Stop(comm, directory)) as stop:
-            finished = _Run(job, directory, world, stop, scratch).train(gradients, resume)
+        with comm.agreed(lambda: Stop(comm, directory)) as stop, Lock(directory) as lock, watch:
+            finished = _Run(job, directory, world, stop, heartbeat, scratch).train(gradients, resume, lock)
     except UserError as problem:
         if problem.agreed:  # all ranks are here, and may go on to another run
             gradients.close()
@@ -59,7 +64,11 @@ def run(job: Job, directory: Path, comm: Comm, resume: bool = False, scratch: st
 
 
 def set_up(
+<<<<<<< HEAD
     job: Job, world: World, method: Method, scratch: str | None = None, stop: Stop | None = None, directory: Path | None = None
+=======
+    job: Job, world: World, method: Method, scratch: str | None = None, stop: Stop | None = None, heartbeat: Heartbeat | None = None
+>>>>>>> de12ea1 (Heartbeats, and a run that hangs says where its ranks were and leaves; one run at a time in a run directory)
 ) -> tuple[Stages, Data]:
     """Return everything that the job's epochs pass through, with this method, and the data set.
 
@@ -94,6 +103,7 @@ def set_up(
         accumulate=job.training.accumulate,
         shards=shards,
         trail=Trail(stop),
+        heartbeat=heartbeat or Heartbeat(),
     )
     return stages, data
 
@@ -101,20 +111,24 @@ def set_up(
 class _Run:
     """A job on its way: what its epochs pass through, and what they leave in the run directory."""
 
-    def __init__(self, job: Job, directory: Path, world: World, stop: Stop, scratch: str | None):
+    def __init__(self, job: Job, directory: Path, world: World, stop: Stop, heartbeat: Heartbeat, scratch: str | None):
         self._job, self._directory, self._world, self._stop = job, directory, world, stop
+<<<<<<< HEAD
         self._stages, self._data = set_up(job, world, job.selection, scratch, stop, directory)
+=======
+        self._stages, self._data = set_up(job, world, job.selection, scratch, stop, heartbeat)
+>>>>>>> de12ea1 (Heartbeats, and a run that hangs says where its ranks were and leaves; one run at a time in a run directory)
         self._metrics = Metrics(directory)
         self._last: dict | None = None  # the line of the last whole epoch
         self._before: dict[str, float] = {}  # seconds of an epoch that is taken up again
 
-    def train(self, gradients: Gradients, resume: bool) -> bool:
+    def train(self, gradients: Gradients, resume: bool, lock: Lock) -> bool:
         """Run the epochs that are still to be run; return whether all are done, or all ranks left before."""
         job, stages, comm = self._job, self._stages, self._world.comm
         ledger = first_ledger(job.selection, stages.homes, comm, self._data.fingerprint)
         ledger = stages.shards.placed(ledger) if stages.shards else ledger
         memory = job.selection.first_memory() if isinstance(job.selection, BatchMethod) else {}
-        found = comm.on_first(lambda: open_run(self._directory, job, resume))
+        found = comm.on_first(lambda: open_run(self._directory, job, resume, lock))
         stages.learner.join(gradients, self._data.shape)
         facts = checkpoint.load_facts(found) if found else {"epoch": -1, "ranks": comm.size, "line": None}
         if found:
@@ -131,7 +145,7 @@ class _Run:
 
         for number in range(facts["epoch"] + 1, job.training.epochs):
             epoch = Epoch(number, job.training.epochs, job.seed)
-            clock, self._before = Clock(self._world.device, self._before), {}
+            clock, self._before = Clock(self._world.device, self._before, partial(stages.heartbeat.enter, number)), {}
             try:
                 outcome = run_epoch(epoch, ledger, memory, stages, clock)
             except Stopped:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Iterable, Iterator
+from multiprocessing import connection, forkserver, resource_tracker
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from ..asked import SIGNALS
 from ..batch import Batch, Turn
+from ..errors import FAILED, DataError
 from .source import ReadAhead, Request, Source
 
 
@@ -25,24 +32,28 @@ class Loader:
         self._reads_ahead = isinstance(source, ReadAhead) and workers == 0
         self._asked = _Asked()
         self._loader = DataLoader(
-            source,
+            _Reads(source),
             batch_sampler=self._asked,
             collate_fn=_as_it_is,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
             multiprocessing_context=_forkserver() if workers else None,
+            worker_init_fn=_end_with_the_rank,
             generator=torch.Generator(),  # else every pass would take a number from torch's global stream
         )
 
     def __call__(self, turns: Iterable[Turn], epoch: int, augment: bool) -> Iterator[Batch]:
-        """Read these turns in order. One pass at a time."""
+        """Read these turns in order. One pass at a time. Raises DataError for a file that cannot be read."""
         turns = list(turns)
         self._asked.requests = requests = [Request(turn.id, turn.copy, epoch, augment) for turn in turns]
         if not turns:
             return
-        read = self.source.stream(requests, self._device) if self._reads_ahead else self._loader
-        for turn, (input, target) in zip(turns, read, strict=True):
+        batches = self.source.stream(requests, self._device) if self._reads_ahead else self._loader
+        for turn, read in zip(turns, batches, strict=True):
+            if isinstance(read, DataError):
+                raise read
+            input, target = read
             yield Batch(
                 turn=turn,
                 input=input.to(self._device, non_blocking=True),
@@ -54,7 +65,33 @@ def _forkserver():
     """Return the context of loader processes: a fork of a process that runs MPI and its network drivers is undefined."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # torch is imported once, not once a worker
+    for start in (resource_tracker.ensure_running, forkserver.ensure_running):  # once a process; the first unblocks what it blocks
+        with _signals_blocked():
+            start()
     return context
+
+
+def _end_with_the_rank(worker: int) -> None:
+    """Let a loader process end when its rank does, even by a kill; it would keep the rank's pipes open, and mpirun waits for those."""
+
+    def wait() -> None:
+        connection.wait([multiprocessing.parent_process().sentinel])
+        os._exit(FAILED)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Let processes that are started here, and those that they start, never hear what asks a run to leave.
+
+    Batch systems send it to every process of a job; the ranks, which heed it, read on until they have agreed to leave.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def plain_turns(first: int, last: int, size: int) -> list[Turn]:
@@ -77,6 +114,26 @@ def plain_turns(first: int, last: int, size: int) -> list[Turn]:
             )
         )
     return turns
+
+
+class _Reads:
+    """A source that returns what is wrong with its files, instead of raising it: loader processes would add their tracebacks."""
+
+    def __init__(self, source: Source):
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitems__(self, request: Request) -> tuple[torch.Tensor, torch.Tensor] | DataError:
+        try:
+            return self._source.__getitems__(request)
+        except DataError as problem:
+            return problem
+        except OSError as problem:
+            if problem.filename is None:
+                raise
+            return DataError(f"{problem.filename}: cannot be read ({problem.strerror}); put it back, and add --resume to go on")
 
 
 class _Asked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -14,15 +14,16 @@ STAGES = ("plan", "train", "refresh", "evaluate", "checkpoint")
 class Clock:
     """Adds up wall seconds by stage, as this rank sees them; a stage that waits for others counts the waiting."""
 
-    def __init__(self, device: torch.device, before: Mapping[str, float] = {}):
-        """before: the seconds of an epoch that was left inside and is taken up again."""
-        self._device = device
+    def __init__(self, device: torch.device, before: Mapping[str, float] = {}, begins: Callable[[str], None] = lambda stage: None):
+        """before: the seconds of an epoch that was left inside and is taken up again. begins: told of every stage."""
+        self._device, self._begins = device, begins
         self._begun = time.perf_counter()
         self._before = before
         self._seconds = dict.fromkeys(STAGES, 0.0)
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
+        self._begins(stage)
         begun = time.perf_counter()
         try:
             yield

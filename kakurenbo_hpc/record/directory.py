@@ -8,18 +8,25 @@ import yaml
 
 from ..errors import RunDirectoryError
 from ..job import Job
+from . import heartbeat
 from .checkpoint import newest_valid
 from .files import write_whole
+from .lock import Lock
 
+<<<<<<< HEAD
 # What may be there before a run begins: what submit wrote, a wish to stop, and where the data lies.
 _BEFORE = ("batch", "stop", "manifest")
+=======
+# What may be there before a run begins: what submit wrote, a wish to stop, and the lock of one that did not come so far.
+_BEFORE = ("batch", "stop", "lock")
+>>>>>>> de12ea1 (Heartbeats, and a run that hangs says where its ranks were and leaves; one run at a time in a run directory)
 
 
-def open_run(run: Path, job: Job, resume: bool) -> Path | None:
+def open_run(run: Path, job: Job, resume: bool, lock: Lock) -> Path | None:
     """Make the run directory ready and return the checkpoint to go on from, or None to begin. On rank 0 alone.
 
     Raises RunDirectoryError if another job's run is there, if a run is there and ``resume`` was not asked for, if
-    nothing is there to resume, or if it cannot be written to.
+    nothing is there to resume, if a run is under way there, or if it cannot be written to.
     """
     written = run / "job.yaml"
     if run.exists() and not run.is_dir():
@@ -30,11 +37,16 @@ def open_run(run: Path, job: Job, resume: bool) -> Path | None:
         raise RunDirectoryError(f"{run}: --resume was given, but no run is there; leave it away to begin one")
     elif run.is_dir() and any(found.name not in _BEFORE for found in run.iterdir()):
         raise RunDirectoryError(f"{run}: not empty, and not a run of ours; give another --run-dir")
-    checkpoint = newest_valid(run / "checkpoints") if written.exists() else None
-    if checkpoint and not resume:
-        raise RunDirectoryError(f"{run}: a run is there, checkpointed in {checkpoint.name}; add --resume, or give another --run-dir")
     try:
-        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        run.mkdir(parents=True, exist_ok=True)
+        lock.take()
+        checkpoint = newest_valid(run / "checkpoints") if written.exists() else None
+        if checkpoint and not resume:
+            raise RunDirectoryError(f"{run}: a run is there, checkpointed in {checkpoint.name}; add --resume, or give another --run-dir")
+        lock.sign()
+        (run / "stop").unlink(missing_ok=True)  # it asked an earlier run
+        heartbeat.clear(run)
+        (run / "checkpoints").mkdir(exist_ok=True)
         write_whole(written, yaml.safe_dump(job.as_dict(), sort_keys=False))
     except OSError as problem:
         raise RunDirectoryError(f"{run}: cannot be written to ({problem.strerror}); give another --run-dir") from None

@@ -21,21 +21,21 @@ class Stop:
 
     Asked by a signal to any rank, by the file ``stop`` in the run directory (whose text is the reason), or by the deadline
     in the environment, in Unix seconds. A signal does no more than raise a flag, however often it comes. Rank 0 alone
-    looks at file and clock, at most once a second.
+    looks at file and clock, at most once a second. The time that is left is taken at the start: no clock that jumps afterwards
+    ends a run.
     """
 
     def __init__(self, comm: Comm, directory: Path | None = None, environ: Mapping[str, str] = os.environ):
         """Raises WorldError if the deadline is no number."""
         self._comm = comm
         self._file = None if directory is None or comm.rank else directory / "stop"
-        self._deadline = None if comm.rank else _seconds(environ.get(DEADLINE))
+        deadline = None if comm.rank else _seconds(environ.get(DEADLINE))
+        self._deadline = None if deadline is None else time.monotonic() + deadline - time.time()
         self._reason, self._looked, self._pending = "", 0.0, None
         self._handlers: dict[int, object] = {}
         self.why = ""
 
     def __enter__(self) -> Stop:
-        if self._file is not None:
-            self._file.unlink(missing_ok=True)  # it asked an earlier run
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, self._raise) for number in SIGNALS}
         if heard:
@@ -78,7 +78,7 @@ class Stop:
         now = time.monotonic()
         if not self._reason and now - self._looked >= 1:
             self._looked = now
-            if self._deadline is not None and time.time() >= self._deadline:
+            if self._deadline is not None and now >= self._deadline:
                 self._reason = "the allotted time is over"
             elif self._file is not None and self._file.exists():
                 text = " ".join(self._file.read_text(errors="replace").split())[:200]

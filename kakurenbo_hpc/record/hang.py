@@ -1,0 +1,119 @@
+"""A run that hangs ends by itself: every rank says where all were, and where in the code it stands, and leaves.
+
+Ranks wait for each other at every step, so if one stops, all do, and none of them can be asked through MPI. A thread of each
+rank therefore writes its heartbeat, and reads those of the others when its own rank has come no further for a long time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from .heartbeat import Beat, Heartbeat, read_beats
+
+_TICKS = 3  # between two looks at the others' beats: who lives has written in that time
+
+
+class Watch:
+    """A thread that writes a rank's heartbeat, and leaves when no rank has come further for ``timeout_s``; 0 for never.
+
+    It writes once in a sixtieth of that time, but not more often than once a second and at least every 10 s, from the first
+    epoch on. A rank that only waits for another one, which goes on, does not leave, however long that takes.
+    """
+
+    def __init__(self, heartbeat: Heartbeat, run: Path, rank: int, size: int, timeout_s: float, leave: Callable[[], object]):
+        """leave: ends all ranks."""
+        self._heartbeat, self._run, self._rank, self._size = heartbeat, run, rank, size
+        self._timeout_s, self._leave = timeout_s, leave
+        self._pause_s = min(max(1.0, timeout_s / 60), 10.0) if timeout_s else 10.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        patience, ticks, before = self._timeout_s, 0, []
+        while not self._over.wait(self._pause_s if self._heartbeat.at else 1.0):
+            if self._heartbeat.at is None:
+                continue
+            with contextlib.suppress(OSError):  # a full disk must not end a run that trains
+                self._heartbeat.write(self._run, self._rank)
+            if not self._timeout_s or self._heartbeat.idle_s < self._timeout_s:
+                patience, ticks = self._timeout_s, 0
+            elif self._heartbeat.idle_s >= patience:
+                before = before if ticks else read_beats(self._run, self._size)
+                ticks += 1
+                if ticks > _TICKS:
+                    now = read_beats(self._run, self._size)
+                    if not any(map(self._goes_on, before, now)):
+                        return self._end(before, now)
+                    patience, ticks = self._heartbeat.idle_s + self._timeout_s, 0  # to look often would be felt by the file system
+
+    def _goes_on(self, before: Beat | None, now: Beat | None) -> bool:
+        return _lives(before, now) and (now.at != before.at or now.idle_s < self._timeout_s / 2)
+
+    def _end(self, before: Sequence[Beat | None], now: Sequence[Beat | None]) -> None:
+        me = f"rank {self._rank} of {self._size} on {socket.gethostname()}"
+        silent = [rank for rank in range(self._size) if not _lives(before[rank], now[rank])]
+        where = "\n".join(f"  {line}" for line in _table(now, silent))
+        hung = f"no rank has come further for {self._heartbeat.idle_s:.0f} s (record.hang_timeout is {self._timeout_s:g})"
+        text = f"{me}, what its threads were at:\n{_stacks()}{me}, where the ranks were:\n{where}\n"
+        # In one piece: all ranks speak at once.
+        sys.stderr.write(f"{text}kakurenbo: {me}: {hung}; {_blame(now, silent)}; add --resume to go on\n")
+        sys.stderr.flush()
+        self._over.wait(2 * self._pause_s)  # the others want to speak, too
+        self._leave()
+
+
+def _lives(before: Beat | None, now: Beat | None) -> bool:
+    return before is not None and now is not None and now.number != before.number
+
+
+def _blame(beats: Sequence[Beat | None], silent: Sequence[int]) -> str:
+    """Return the clause that names whom the others wait for."""
+    known = [beat for beat in beats if beat is not None]
+    least = min(beat.at for beat in known) if known else None
+    if silent:
+        return " and ".join(_table(beats, silent, silent))
+    behind = [beat.rank for beat in known if beat.at == least]
+    if len(behind) == len(beats):
+        return f"all ranks were in {least}"
+    return " and ".join(f"{line}, is behind" for line in _table(beats, silent, behind))
+
+
+def _table(beats: Sequence[Beat | None], silent: Sequence[int], only: Iterable[int] | None = None) -> list[str]:
+    """Return a line for each group of neighbouring ranks that are alike: which, on which host, where in the run."""
+
+    def told(rank: int) -> str:
+        beat = beats[rank]
+        if beat is None:
+            return "no heartbeat"
+        return f"on {beat.host}: {beat.at}" + (f", no sign of life (process {beat.pid})" if rank in silent else "")
+
+    lines = []
+    ranks = enumerate(range(len(beats)) if only is None else only)
+    for (what, _), group in groupby(ranks, lambda pair: (told(pair[1]), pair[1] - pair[0])):
+        first, *more = (rank for _, rank in group)
+        lines.append(f"{f'ranks {first} to {more[-1]}' if more else f'rank {first}'} {what}")
+    return lines
+
+
+def _stacks() -> str:
+    """Return where all threads of this process are in the code."""
+    with os.fdopen(os.memfd_create("stacks"), "w+") as file:  # faulthandler needs a file, disks may be full
+        faulthandler.dump_traceback(file, all_threads=True)
+        file.seek(0)
+        return file.read()
