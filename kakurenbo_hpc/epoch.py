@@ -78,6 +78,7 @@ def _line(
         "n_forward": n_first + trained.n_forward + n_refreshed,
         "n_backward": trained.n_backward,
         "n_nan": n_nan,
+        "n_skipped_steps": s.learner.n_skipped,
         "lr": s.learner.lr,
         "lr_scale": plan.lr_scale,
         "steps": trained.steps,

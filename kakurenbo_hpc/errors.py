@@ -34,6 +34,10 @@ class DataError(UserError):
     """The data is not there, or is not what its name says."""
 
 
+class TrainingError(UserError):
+    """Training went where it cannot go on from."""
+
+
 class LoopError(UserError):
     """A training loop of one's own did not do what hiding needs of it."""
 

@@ -108,6 +108,8 @@ class Training(Options):
     warmup_steps, milestone_steps: in steps of an epoch that hides nothing, instead of warmup_epochs and milestones.
     mixup, cutmix: the parameter alpha of their Beta distribution; 0 for none.
     correct_iou: the mean IoU from which a sample of a segmentation counts as correct.
+    skipped_steps: so many steps in a row whose gradient is not finite, and which are therefore skipped, end the run; with
+    precision fp16 they count once the loss scale is below 1, where overflow no longer explains them.
     """
 
     epochs: Count
@@ -137,6 +139,7 @@ class Training(Options):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     sync_batchnorm: bool = False
     correct_iou: Probability = 0.7
+    skipped_steps: Count = 10
 
     @model_validator(mode="after")
     def _consistent(self) -> Training:

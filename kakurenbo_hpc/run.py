@@ -250,6 +250,8 @@ def _greet(job: Job, stages: Stages, found: Path | None, resume: bool) -> None:
     )
     for warning in job.selection.warnings(job.training.epochs):
         say(f"warning: {warning}")
+    if stages.validation.workers < job.data.workers:
+        say(f"warning: data.workers is {job.data.workers}, but loader processes need /dev/shm, which is not there; ranks read by themselves")
     if found:
         say(f"resuming after {found.name}")
     elif resume:

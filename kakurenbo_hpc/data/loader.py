@@ -23,22 +23,23 @@ from .source import ReadAhead, Request, Source
 class Loader:
     """Reads batches of one source. Loader processes persist over passes and epochs: only what they are asked changes.
 
+    workers: how many there are; none, whatever was asked for, on a machine without /dev/shm, through which they talk.
     Without loader processes, a source that reads ahead does so: its memory is used again once nothing refers to a batch.
     """
 
     def __init__(self, source: Source, workers: int, device: torch.device):
-        self.source = source
+        self.source, self.workers = source, workers if workers and _semaphores() else 0
         self._device = device
-        self._reads_ahead = isinstance(source, ReadAhead) and workers == 0
+        self._reads_ahead = isinstance(source, ReadAhead) and self.workers == 0
         self._asked = _Asked()
         self._loader = DataLoader(
             _Reads(source),
             batch_sampler=self._asked,
             collate_fn=_as_it_is,
-            num_workers=workers,
-            persistent_workers=workers > 0,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
             pin_memory=device.type == "cuda",
-            multiprocessing_context=_forkserver() if workers else None,
+            multiprocessing_context=_forkserver() if self.workers else None,
             worker_init_fn=_end_with_the_rank,
             generator=torch.Generator(),  # else every pass would take a number from torch's global stream
         )
@@ -69,6 +70,14 @@ def _forkserver():
         with _signals_blocked():
             start()
     return context
+
+
+def _semaphores() -> bool:
+    try:
+        multiprocessing.get_context("fork").Lock()
+    except OSError:
+        return False
+    return True
 
 
 def _end_with_the_rank(worker: int) -> None:

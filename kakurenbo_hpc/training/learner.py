@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import nn
 
 from ..batch import Batch, Turn
 from ..draws import key, one
-from ..errors import JobError
+from ..errors import JobError, TrainingError
 from ..job import Model, Training
 from ..record.clock import Parts
 from ..vision import transforms
@@ -52,6 +53,7 @@ class Learner:
         self.has_masks = bool(target_shape)
         self.parts = Parts(world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=training.precision == "fp16")
+        self._epoch, self.n_skipped, self._skipped_in_a_row = -1, 0, 0
 
     def join(self, gradients: Gradients, shape: Sequence[int]) -> None:
         """Begin to average gradients with the other ranks; call before any state is restored."""
@@ -64,6 +66,7 @@ class Learner:
 
         start, span: where on the schedule the epoch begins and how much of it it covers, in epochs; its own if not given.
         """
+        self.n_skipped *= number == self._epoch  # unless it is taken up in its middle
         self._epoch, self._lr_scale = number, lr_scale
         self._start, self._span = float(number if start is None else start), float(span)
         self.model.train()
@@ -72,7 +75,8 @@ class Learner:
         """Learn from one local batch; the optimizer steps when the batch ends its step.
 
         The gradient is the mean of weight x loss over the entries that count in the global batch, whatever ranks and
-        accumulated batches it is spread over. A sample whose loss is not finite adds nothing.
+        accumulated batches it is spread over. A sample whose loss is not finite adds nothing; a step whose gradient is not
+        is skipped, and counted in ``n_skipped`` of this epoch. Raises TrainingError, on all ranks alike, after too many of these.
         """
         turn = batch.turn
         if turn.begins:
@@ -149,13 +153,16 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "lr": self.lr,
+            "epoch": self._epoch,
+            "skipped": (self.n_skipped, self._skipped_in_a_row),
         }
 
     def load_state_dict(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.lr = state["lr"]
+        self.lr, self._epoch = state["lr"], state["epoch"]
+        self.n_skipped, self._skipped_in_a_row = state["skipped"]
 
     def buffers(self) -> dict[str, torch.Tensor]:
         """Return the model's buffers of floating point, BatchNorm's statistics: in the middle of an epoch, this rank's own."""
@@ -174,9 +181,29 @@ class Learner:
         self._seed_dropout("train", turn.step)
 
     def _update(self) -> None:
-        self.scaler.step(self.optimizer)
+        self.scaler.unscale_(self.optimizer)
+        if self._is_finite():
+            self.scaler.step(self.optimizer)
+            self._skipped_in_a_row = 0
+        else:
+            self._skip()
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+
+    def _is_finite(self) -> bool:
+        """Return whether the gradient is finite, the same on all ranks. Waits for the device: what it spoils cannot be taken back."""
+        largest = torch._foreach_norm([p.grad for p in self.model.parameters() if p.grad is not None], math.inf)
+        return bool(torch.isfinite(torch.stack(largest)).all())
+
+    def _skip(self) -> None:
+        self.n_skipped += 1
+        if self.scaler.get_scale() < 1 or not self.scaler.is_enabled():
+            self._skipped_in_a_row += 1
+        if self._skipped_in_a_row == self._training.skipped_steps:
+            raise TrainingError(
+                f"the gradient was not finite in {self._skipped_in_a_row} steps in a row, the last of them in epoch {self._epoch + 1}; "
+                "checkpoints are from before: lower training.lr, or choose another precision"
+            )
 
     def _forward(
         self, network: nn.Module, batch: Batch, precision: str | None = None

@@ -1,0 +1,34 @@
+"""Trains like ``kakurenbo train``, but one rank sends itself a signal, some time after it has come to a stage.
+
+Arguments: signal, rank, epoch, stage, seconds, a file for the moment when it was sent (monotonic), then those of ``train``.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from kakurenbo_hpc import cli
+from kakurenbo_hpc.record.heartbeat import Heartbeat
+from kakurenbo_hpc.world.started import started_by
+
+number, victim, epoch, stage, after_s, told = sys.argv[1:7]
+enter = Heartbeat.enter
+
+
+def strike():
+    Path(told).write_text(str(time.monotonic()))
+    os.kill(os.getpid(), signal.Signals[number])
+
+
+def entered(self, number, name):
+    enter(self, number, name)
+    if (started_by(os.environ).rank, number, name) == (int(victim), int(epoch), stage):
+        threading.Timer(float(after_s), strike).start()
+
+
+Heartbeat.enter = entered
+sys.argv = ["kakurenbo", "train", *sys.argv[7:]]
+cli.main()
