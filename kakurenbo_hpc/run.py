@@ -64,11 +64,8 @@ def run(job: Job, directory: Path, comm: Comm, resume: bool = False, scratch: st
 
 
 def set_up(
-<<<<<<< HEAD
-    job: Job, world: World, method: Method, scratch: str | None = None, stop: Stop | None = None, directory: Path | None = None
-=======
-    job: Job, world: World, method: Method, scratch: str | None = None, stop: Stop | None = None, heartbeat: Heartbeat | None = None
->>>>>>> de12ea1 (Heartbeats, and a run that hangs says where its ranks were and leaves; one run at a time in a run directory)
+    job: Job, world: World, method: Method, scratch: str | None = None, stop: Stop | None = None, directory: Path | None = None,
+    heartbeat: Heartbeat | None = None,
 ) -> tuple[Stages, Data]:
     """Return everything that the job's epochs pass through, with this method, and the data set.
 
@@ -113,11 +110,7 @@ class _Run:
 
     def __init__(self, job: Job, directory: Path, world: World, stop: Stop, heartbeat: Heartbeat, scratch: str | None):
         self._job, self._directory, self._world, self._stop = job, directory, world, stop
-<<<<<<< HEAD
-        self._stages, self._data = set_up(job, world, job.selection, scratch, stop, directory)
-=======
-        self._stages, self._data = set_up(job, world, job.selection, scratch, stop, heartbeat)
->>>>>>> de12ea1 (Heartbeats, and a run that hangs says where its ranks were and leaves; one run at a time in a run directory)
+        self._stages, self._data = set_up(job, world, job.selection, scratch, stop, directory, heartbeat)
         self._metrics = Metrics(directory)
         self._last: dict | None = None  # the line of the last whole epoch
         self._before: dict[str, float] = {}  # seconds of an epoch that is taken up again

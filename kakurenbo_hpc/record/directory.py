@@ -13,13 +13,8 @@ from .checkpoint import newest_valid
 from .files import write_whole
 from .lock import Lock
 
-<<<<<<< HEAD
-# What may be there before a run begins: what submit wrote, a wish to stop, and where the data lies.
-_BEFORE = ("batch", "stop", "manifest")
-=======
-# What may be there before a run begins: what submit wrote, a wish to stop, and the lock of one that did not come so far.
-_BEFORE = ("batch", "stop", "lock")
->>>>>>> de12ea1 (Heartbeats, and a run that hangs says where its ranks were and leaves; one run at a time in a run directory)
+# What may be there before a run begins: what submit wrote, a wish to stop, where the data lies, and the lock of a run that failed to begin.
+_BEFORE = ("batch", "stop", "manifest", "lock")
 
 
 def open_run(run: Path, job: Job, resume: bool, lock: Lock) -> Path | None:
