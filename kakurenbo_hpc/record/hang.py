@@ -100,7 +100,7 @@ def _table(beats: Sequence[Beat | None], silent: Sequence[int], only: Iterable[i
     def told(rank: int) -> str:
         beat = beats[rank]
         if beat is None:
-            return "no heartbeat"
+            return "without a heartbeat"
         return f"on {beat.host}: {beat.at}" + (f", no sign of life (process {beat.pid})" if rank in silent else "")
 
     lines = []
