@@ -8,6 +8,8 @@ import sysconfig
 import venv
 from pathlib import Path
 
+import pytest
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent  # where mpirun is, if a wheel brought it
 
@@ -41,3 +43,28 @@ def pip(folder: Path, *words: object) -> None:
     command = [folder / "bin" / "python", "-m", "pip", "--quiet", *map(str, words)]
     done = subprocess.run(command, env=in_environment(folder), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def environment_without(folder: Path, *names: str) -> Path:
+    """Return a new virtual environment with all that is installed here but what begins with one of these names."""
+    venv.create(folder, symlinks=True)
+    [packages] = folder.glob("lib/python*/site-packages")
+    for found in Path(sysconfig.get_path("purelib")).iterdir():
+        if not found.name.startswith(names):
+            (packages / found.name).symlink_to(found)
+    return folder
+
+
+def mpich_or_skip(folder: Path) -> Path:
+    """Return a new virtual environment in which MPICH's wheel stands before all that is installed here; skips offline, never in CI.
+
+    Each MPI's wheel brings an mpirun: never two in one environment.
+    """
+    environment_like_this(folder)
+    try:
+        pip(folder, "install", "mpich<6")
+    except AssertionError:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip("MPICH's wheel cannot be installed here")
+    return folder

@@ -75,7 +75,7 @@ LONGEST = {
         "mixup": 0.0,  # only with the method that trains everything
         "cutmix": 0.0,
         "precision": "bf16",
-        "sync_batchnorm": True,
+        "sync_batchnorm": False,  # not with Horovod
         "correct_iou": 0.6,
     },
     "selection": {
@@ -93,6 +93,7 @@ LONGEST = {
         "refresh_mode": "train",
         "refresh_augment": False,
     },
+    "world": {"gradients": "horovod", "compression": "fp16", "gradient_predivide_factor": 4.0},
     "record": {"ledger": True, "weights_at": [10], "checkpoint_every": 5, "keep": 1},
 }
 
@@ -142,7 +143,7 @@ def complaint_about_file(path, *overrides):
 
 def test_every_promised_key_is_read_and_told_again(file):
     assert read(file(LONGEST)).as_dict() == LONGEST
-    sections = {name: check(LONGEST).as_dict()[name].keys() for name in ("data", "model", "training", "record", "selection")}
+    sections = {name: check(LONGEST).as_dict()[name].keys() for name in ("data", "model", "training", "world", "record", "selection")}
     for name, section in sections.items():
         assert section == LONGEST[name].keys(), f"section {name} has a key that this test does not know"
 
@@ -276,6 +277,13 @@ def test_a_set_below_a_value_or_with_a_broken_value_says_so(file):
         (job(training={"schedule": "multistep"}), "training: schedule is multistep, but milestones is empty; list the epochs"),
         (job(training={"schedule": "step"}), "training: schedule is step, but decay_epochs is missing; give the epochs"),
         (job(training={"warmup_epochs": 3}), "training: warmup_epochs is 3, but must be less than epochs, 3"),
+        (job(world={"gradients": "nccl"}), "world.gradients is 'nccl', but must be 'ddp' or 'horovod'"),
+        (job(world={"compression": "fp16"}), "world: compression is fp16, which Horovod alone knows, but gradients is ddp; remove it"),
+        (job(world={"gradient_predivide_factor": 2.0}), "world: gradient_predivide_factor is 2.0, which Horovod alone knows"),
+        (
+            job(training={"sync_batchnorm": True}, world={"gradients": "horovod"}),
+            "training.sync_batchnorm is true, but world.gradients is horovod; set it to false, or gradients to ddp",
+        ),
     ],
 )
 def test_every_wrong_word_is_answered(values, said):

@@ -22,7 +22,7 @@ TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "RANK": "3", "WORLD_SIZE": "4", "LOCA
     [
         (OPEN_MPI, Started("Open MPI's mpirun", 3, 4)),
         (MVAPICH, Started("MVAPICH's mpiexec", 3, 4)),
-        (HYDRA, Started("a PMI mpiexec (MPICH, Intel)", 3, 4)),
+        (HYDRA, Started("a starter that speaks PMI (mpiexec of MPICH or Intel, srun --mpi=pmi2)", 3, 4)),
         (PALS, Started("PALS mpiexec", 3, 4)),
         (SRUN, Started("srun", 5, 8)),
         (TORCHRUN, Started("torchrun", 3, 4)),

@@ -1,6 +1,7 @@
 """Leaves runs of methods between two steps, anywhere, takes them up again, and compares them with runs that went through.
 
-Arguments: a folder for the run directories; how many places a method; a comma-separated list of variants, all if not given.
+Arguments: a folder for the run directories; how many places a method; a comma-separated list of variants, all if not given;
+then ``section.key=value`` for every job.
 """
 
 import json
@@ -36,6 +37,7 @@ VARIANTS = {
 }
 folder, n_places = Path(sys.argv[1]), int(sys.argv[2])
 wanted = sys.argv[3].split(",") if len(sys.argv) > 3 else list(VARIANTS)
+more = sys.argv[4:]
 comm = open_comm()
 asked = {"count": 0, "at": -1}
 
@@ -54,7 +56,7 @@ Stop.agreed_at_once = agreed
 
 def job(variant):
     sets = ["training.epochs=3", "training.global_batch=120", f"selection={{method: {variant.split()[0]}}}"]
-    sets += ["model.options={width: 4, norm: batch}", "record.checkpoint_every=2"]
+    sets += ["model.options={width: 4, norm: batch}", "record.checkpoint_every=2", *more]
     return read_job(find_job("digits_everything"), sets + [f"selection.{option}" for option in VARIANTS[variant].split()], DATA, METHODS)
 
 

@@ -1,0 +1,46 @@
+"""Ranks that a real srun starts, by each of its ways; and processes that it started for a library of another make."""
+
+import subprocess
+import sys
+
+import pytest
+from environments import CHECKOUT, in_environment
+from ranks import environment
+from slurm_here import slurm_or_skip
+
+TRAIN = ["-m", "kakurenbo_hpc.cli", "train", "digits_kakurenbo", "--set", "training.epochs=2", "--run-dir"]
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    with slurm_or_skip(tmp_path_factory.mktemp("slurm")) as slurm:
+        yield slurm
+
+
+def ran(slurm, env, *words):
+    env = env | {"SLURM_CONF": str(slurm.conf)}
+    return subprocess.run(list(map(str, words)), env=env, capture_output=True, text=True, timeout=180)
+
+
+def test_pmi2_starts_ranks_of_mpich_on_two_nodes(slurm, mpich, tmp_path):
+    env = in_environment(mpich, PYTHONPATH=str(CHECKOUT))
+    done = ran(slurm, env, "srun", "--nodes=2", "--ntasks=2", "--mpi=pmi2", mpich / "bin" / "python", *TRAIN, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "2 ranks on cpu" in done.stdout
+
+
+@pytest.mark.parametrize("way", ["none", "pmi2"])
+def test_open_mpi_whose_ranks_do_not_see_each_other_says_so_and_stops(way, slurm, tmp_path):
+    done = ran(slurm, environment(), "srun", "--ntasks=2", f"--mpi={way}", sys.executable, *TRAIN, tmp_path / "run")
+    assert done.returncode == 2
+    told = [line for line in done.stderr.splitlines() if line.startswith("kakurenbo: ")]
+    assert told and all("of 2, but MPI says rank 0 of 1" in line and "srun --mpi=pmix (Open MPI)" in line for line in told), done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plain_python_in_a_batch_script_of_many_tasks_is_one_rank(slurm, tmp_path):
+    command = " ".join([sys.executable, *TRAIN, str(tmp_path / "run")])
+    done = ran(slurm, environment(), "sbatch", "--wait", "--ntasks=4", f"--output={tmp_path}/log.txt", f"--wrap={command}")
+    log = (tmp_path / "log.txt").read_text()
+    assert done.returncode == 0, log
+    assert "1 rank on cpu" in log
