@@ -194,6 +194,25 @@ class Training(Options):
         return self.lr * (n_ranks if self.lr_scaling == "ranks" else 1)
 
 
+class WorldOptions(Options):
+    """How ranks work together. gradients: what averages them, PyTorch's DistributedDataParallel or Horovod.
+
+    compression, gradient_predivide_factor: Horovod's: gradients travel as float16; they are divided by this before they are
+    added up, and only by the rest of the number of ranks after, so that sums stay small.
+    """
+
+    gradients: Literal["ddp", "horovod"] = "ddp"
+    compression: Literal["none", "fp16"] = "none"
+    gradient_predivide_factor: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> WorldOptions:
+        for name in ("compression", "gradient_predivide_factor"):
+            if self.gradients != "horovod" and getattr(self, name) != WorldOptions.model_fields[name].default:
+                raise ValueError(f"{name} is {getattr(self, name)}, which Horovod alone knows, but gradients is {self.gradients}; remove it")
+        return self
+
+
 class Record(Options):
     """What is kept on disk. checkpoint_every: epochs between checkpoints; the last epoch always has one.
 
@@ -215,6 +234,7 @@ class Job(Options):
     model: Model
     training: Training
     selection: SerializeAsAny[Options]
+    world: WorldOptions = WorldOptions()
     record: Record = Record()
 
     @model_validator(mode="after")
@@ -225,6 +245,12 @@ class Job(Options):
                     f"training.{name} is {getattr(self.training, name):g} with selection.method {self.selection.method}, but its loss "
                     "belongs to two samples and cannot choose between them; set it to 0, or select everything"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _one_batchnorm(self) -> Job:
+        if self.training.sync_batchnorm and self.world.gradients == "horovod":
+            raise ValueError("training.sync_batchnorm is true, but world.gradients is horovod; set it to false, or gradients to ddp")
         return self
 
     def as_dict(self) -> dict:

@@ -30,7 +30,7 @@ from .shards import ShardLoader, Shards
 from .trail import Stopped, Trail
 from .training.learner import Learner
 from .world.comm import Comm
-from .world.gradients import Gradients
+from .world.gradients import Gradients, open_gradients
 from .world.stop import Stop
 from .world.world import World, settle
 
@@ -46,7 +46,7 @@ def run(job: Job, directory: Path, comm: Comm, resume: bool = False, scratch: st
             print(f"{directory}: all {job.training.epochs} epochs are done", flush=True)
         return DONE
     world = settle(comm)
-    gradients = Gradients(world)
+    gradients = open_gradients(job.world, job.training.accumulate, world)
     try:
         with comm.agreed(lambda: Stop(comm, directory)) as stop:
             finished = _Run(job, directory, world, stop, scratch).train(gradients, resume)

@@ -32,7 +32,7 @@ from .selection.scores import About, write_scores
 from .training.gradient_norm import gradient_norms
 from .training.observe import Seen
 from .world.comm import Comm
-from .world.gradients import Gradients
+from .world.gradients import open_gradients
 from .world.world import settle
 
 
@@ -73,7 +73,7 @@ def score(
         one = job.model_copy(update={"seed": job.seed + repeat, "data": everywhere})
         method = _METHODS[name](method=name)
         stages, data = set_up(one, world, method)
-        gradients = Gradients(world)
+        gradients = open_gradients(one.world, one.training.accumulate, world)
         stages.learner.join(gradients, data.shape)
         ledger = first_ledger(method, stages.homes, comm, data.fingerprint)
         for number in range(epochs):

@@ -38,7 +38,7 @@ from kakurenbo_hpc.selection.method import first_ledger
 from kakurenbo_hpc.training.models import build_model
 from kakurenbo_hpc.training.optim import build_optimizer
 from kakurenbo_hpc.world.comm import Serial
-from kakurenbo_hpc.world.gradients import Gradients
+from kakurenbo_hpc.world.ddp import Ddp
 from kakurenbo_hpc.world.world import World, settle
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
@@ -62,7 +62,7 @@ class Driver:
 
     def __init__(self, job: Job, world: World):
         self._stages, data = set_up(job, world, job.selection)
-        self._stages.learner.join(Gradients(world), data.shape)
+        self._stages.learner.join(Ddp(world), data.shape)
         self._ledger = first_ledger(job.selection, self._stages.homes, world.comm, data.fingerprint)
         self._memory = job.selection.first_memory() if isinstance(job.selection, BatchMethod) else {}
         self._job, self._epochs = job, 0

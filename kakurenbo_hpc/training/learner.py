@@ -56,7 +56,7 @@ class Learner:
     def join(self, gradients: Gradients, shape: Sequence[int]) -> None:
         """Begin to average gradients with the other ranks; call before any state is restored."""
         self._gradients = gradients
-        self._parallel = gradients.wrap(self.model, self._training.sync_batchnorm)
+        self._parallel = gradients.wrap(self.model, self.optimizer, self._training.sync_batchnorm)
         gradients.settle(self._parallel, torch.zeros(2, *shape, device=self._world.device))
 
     def begin_epoch(self, number: int, lr_scale: float, start: float | None = None, span: float = 1.0) -> None:
@@ -82,7 +82,7 @@ class Learner:
                 logits, losses = self._forward(self._parallel, batch)
             weight = turn.weight * np.float32(turn.counts)
             with self.parts("backward"):
-                # DistributedDataParallel divides by the number of ranks; the mean is over the global batch.
+                # What is averaged is divided by the number of ranks; the mean is over the global batch.
                 self.scaler.scale(weighted_sum(losses, weight) * (self._world.size / turn.n_global)).backward()
         if turn.ends:
             self._update()
@@ -91,8 +91,8 @@ class Learner:
     def step_kept(self, kept: Sequence[tuple[torch.Tensor, np.ndarray]], turn: Turn, batch: Batch | None) -> Seen | None:
         """Learn from losses whose graphs are kept, (k,) each with (k,) weights, and from one more batch if there is one.
 
-        turn: of the whole step. The gradients are averaged after the backward pass, since DistributedDataParallel knows
-        only of forward passes of its own.
+        turn: of the whole step. The gradients are averaged after the backward pass: not every way of averaging knows of
+        forward passes outside its own module.
         """
         self._set_off(turn)
         seen, terms = None, [weighted_sum(losses, weight) for losses, weight in kept]
@@ -174,6 +174,8 @@ class Learner:
         self._seed_dropout("train", turn.step)
 
     def _update(self) -> None:
+        with self.parts("backward"):
+            self._gradients.finish()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)

@@ -41,10 +41,11 @@ class Transfer(ABC):
 
 
 class Comm(ABC):
-    """Collective operations among ``size`` ranks, of which this is number ``rank``."""
+    """Collective operations among ``size`` ranks, of which this is number ``rank``. mpi: mpi4py's communicator of them, or None."""
 
     rank: int
     size: int
+    mpi: Any = None
 
     @abstractmethod
     def sum(self, array: np.ndarray) -> np.ndarray:

@@ -1,110 +1,72 @@
-"""Gradients averaged over ranks while the backward pass still runs: DistributedDataParallel, or nothing on one rank."""
+"""Gradients averaged over ranks while the backward pass still runs. One interface, a leaf for each way: DDP, Horovod."""
 
 from __future__ import annotations
 
 import contextlib
-import gc
-import inspect
-import os
-import socket
+from abc import ABC, abstractmethod
 
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
+from ..errors import WorldError
+from ..job import WorldOptions
+from .comm import Serial
 from .world import World
 
-# PyTorch 2.13 gave it a new name, and warns of the old one.
-_SYNC_BUFFERS = next(
-    name for name in ("forward_sync_buffers", "broadcast_buffers") if name in inspect.signature(DistributedDataParallel).parameters
-)
 
+class Gradients(ABC):
+    """Averages the gradients of one model over all ranks. All calls but ``hold`` are collective."""
 
-class Gradients:
-    """Averages gradients over all ranks. One rank is not wrapped."""
-
-    def __init__(self, world: World):
-        self._world = world
-        self._store: dist.Store | None = None
-        self._group: dist.ProcessGroup | None = None
-
-    def _meet(self) -> None:
-        """Form the process group; rank 0 lets the system pick a port, and tells it over the ranks' own channel."""
-        backend = "nccl" if self._world.device.type == "cuda" else "gloo"
-        if dist.is_initialized():  # under torchrun: a group for the host is there, gradients get one of their own
-            self._group = dist.new_group(backend=backend)
-            return
-        comm = self._world.comm
-        if comm.rank == 0:
-            host = "127.0.0.1" if self._world.one_node else socket.gethostname()
-            self._store = dist.TCPStore(host, 0, comm.size, is_master=True, wait_for_workers=False)
-        host, port = comm.broadcast((host, self._store.port) if comm.rank == 0 else None)
-        if comm.rank > 0:
-            self._store = dist.TCPStore(host, port, comm.size, is_master=False)
-        if self._world.one_node and backend == "gloo":
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a laptop's own name often resolves to nothing
-        dist.init_process_group(backend, store=self._store, rank=comm.rank, world_size=comm.size)
-        self._group = dist.group.WORLD
-
-    def wrap(self, model: nn.Module, sync_batchnorm: bool = False) -> nn.Module:
-        """Return the module to call in training; parameters become rank 0's.
+    @abstractmethod
+    def wrap(self, model: nn.Module, optimizer: torch.optim.Optimizer, sync_batchnorm: bool = False) -> nn.Module:
+        """Return the module to call in training; parameters become rank 0's. The optimizer has not stepped yet.
 
         sync_batchnorm: let BatchNorm see the whole global batch; its layers are replaced inside the model.
         """
-        if self._world.size == 1:
-            return model
-        self._meet()
-        device = self._world.device
-        if sync_batchnorm:
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model, self._group)
-        return DistributedDataParallel(
-            model,
-            device_ids=[device.index] if device.type == "cuda" else None,
-            process_group=self._group,
-            **{_SYNC_BUFFERS: False},  # would overwrite every rank's BatchNorm statistics with rank 0's
-        )
 
     def settle(self, parallel: nn.Module, example: torch.Tensor) -> None:
-        """Let DDP arrange its buckets, in two backward passes of zero gradients that leave no other trace.
+        """Do before the first step what would otherwise differ between a resumed run and the uninterrupted one.
 
-        DDP re-arranges them after its first backward pass, and Gloo's order of summation follows: without this, a
-        resumed run would differ from the uninterrupted one in the last bits. example: (1 or more, ...) inputs.
+        example: (1 or more, ...) inputs. Nothing but the exchange itself changes.
         """
-        if not isinstance(parallel, DistributedDataParallel):
-            return
-        buffers = [b.clone() for b in parallel.module.buffers()]
-        mode, random = parallel.training, torch.get_rng_state()
-        parallel.train()
-        for _ in range(2):
-            output = parallel(example)
-            (torch.nan_to_num(output.float()).sum() * 0).backward()
-        parallel.zero_grad(set_to_none=True)
-        parallel.train(mode)
-        torch.set_rng_state(random)
-        for buffer, before in zip(parallel.module.buffers(), buffers, strict=True):
-            buffer.copy_(before)
 
     def hold(self, parallel: nn.Module) -> contextlib.AbstractContextManager:
         """Return a context in which gradients only add up on this rank, for all but the last accumulated batch."""
-        return parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else contextlib.nullcontext()
+        return contextlib.nullcontext()
 
+    @abstractmethod
     def average(self, model: nn.Module) -> None:
-        """Average the gradients that a backward pass outside the wrapper left; one allreduce."""
-        if self._world.size == 1:
-            return
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        for p in parameters:  # a rank whose batch did not touch a parameter still takes part in its mean
-            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-        flat = torch.cat([p.grad.flatten() for p in parameters])
-        dist.all_reduce(flat, group=self._group)
-        flat /= self._world.size
-        for p, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            p.grad.copy_(grad.view_as(p))
+        """Begin to average the gradients that a backward pass outside the wrapper left."""
 
+    def finish(self) -> None:
+        """Return when gradients are averaged: before anybody reads them, the loss scaler too."""
+
+    @abstractmethod
     def close(self) -> None:
-        """Leave the process group, all ranks together, when nothing that was wrapped is in use any more."""
-        self._group = None
-        gc.collect()  # a group that is still referred to when Python exits would abort it: its threads were not joined
-        if self._store is not None:
-            dist.destroy_process_group()
+        """Part from the other ranks, all together, when nothing that was wrapped is in use any more."""
+
+
+def open_gradients(options: WorldOptions, accumulate: int, world: World) -> Gradients:
+    """Return the job's way to average gradients, after each ``accumulate`` backward passes.
+
+    Raises WorldError, on all ranks alike, if these ranks have no such way.
+    """
+    if options.gradients == "horovod":
+        return world.comm.agreed(lambda: _horovod(options, accumulate, world))
+    from .ddp import Ddp
+
+    return Ddp(world)
+
+
+def _horovod(options: WorldOptions, accumulate: int, world: World) -> Gradients:
+    if world.comm.mpi is None:
+        found = "this is one process alone" if isinstance(world.comm, Serial) else "torchrun started these"
+        raise WorldError(f"world.gradients is horovod, which works among MPI's ranks, but {found}; start with mpirun or srun, or set it to ddp")
+    try:
+        from .horovod import Horovod
+    except ImportError as problem:
+        raise WorldError(
+            f"world.gradients is horovod, which does not load here ({' '.join(str(problem).split())}); "
+            "build it with scripts/install_horovod.sh, or set it to ddp"
+        ) from None
+    return Horovod(options, accumulate, world)

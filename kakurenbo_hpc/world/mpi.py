@@ -17,7 +17,7 @@ class Mpi(Comm):
     """All ranks of MPI.COMM_WORLD, on a communicator of our own, so that nobody else's messages mix with ours."""
 
     def __init__(self):
-        self._mpi = MPI.COMM_WORLD.Dup()
+        self._mpi = self.mpi = MPI.COMM_WORLD.Dup()
         self.rank, self.size = self._mpi.rank, self._mpi.size
 
     def sum(self, array: np.ndarray) -> np.ndarray:

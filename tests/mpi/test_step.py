@@ -16,7 +16,7 @@ CASES = [
 
 @pytest.mark.parametrize(("ranks", "entries", "accumulate", "precision"), CASES)
 def test_a_step_equals_the_serial_double_precision_step(ranks, entries, accumulate, precision):
-    done = start(ranks, PROGRAMS / "one_step.py", entries, accumulate, precision)
+    done = start(ranks, PROGRAMS / "one_step.py", entries, accumulate, precision, "ddp")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "the same step" in done.stdout
 

@@ -11,7 +11,7 @@ from kakurenbo_hpc.order.deal import deal
 from kakurenbo_hpc.plan import Epoch
 from kakurenbo_hpc.training.learner import Learner
 from kakurenbo_hpc.world.comm import Serial
-from kakurenbo_hpc.world.gradients import Gradients
+from kakurenbo_hpc.world.ddp import Ddp
 from kakurenbo_hpc.world.world import open_comm, settle
 
 comm = open_comm()
@@ -19,7 +19,7 @@ world = settle(comm)
 data = open_data(DATA["digits"](name="digits"), seed=3, comm=Serial())
 training = Training(epochs=1, global_batch=60, lr=0.1)
 learner = Learner(training, Model(name="small_cnn", options={"norm": "batch"}), world, 10, data.shape, seed=5, extra=())
-learner.join(Gradients(world), data.shape)
+learner.join(Ddp(world), data.shape)
 
 
 def statistics() -> np.ndarray:

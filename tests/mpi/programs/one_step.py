@@ -1,6 +1,6 @@
 """One step of the learner on these ranks against the same step, computed serially in double precision.
 
-Arguments: entries, accumulated batches, precision. Weights differ by sample; one sample's input is NaN.
+Arguments: entries, accumulated batches, precision, what averages gradients. Weights differ by sample; one sample's input is NaN.
 """
 
 import sys
@@ -11,14 +11,14 @@ import torch.nn.functional as F
 
 from kakurenbo_hpc.data import DATA, open_data
 from kakurenbo_hpc.data.loader import Loader
-from kakurenbo_hpc.job import Model, Training
+from kakurenbo_hpc.job import Model, Training, WorldOptions
 from kakurenbo_hpc.ledger import Homes
 from kakurenbo_hpc.order.deal import deal
 from kakurenbo_hpc.plan import Epoch
 from kakurenbo_hpc.training.learner import Learner
 from kakurenbo_hpc.training.models import build_model
 from kakurenbo_hpc.world.comm import Serial
-from kakurenbo_hpc.world.gradients import Gradients
+from kakurenbo_hpc.world.gradients import open_gradients
 from kakurenbo_hpc.world.world import open_comm, settle
 
 n, accumulate, precision = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
@@ -32,7 +32,7 @@ training = Training(
     label_smoothing=0.1,
 )
 learner = Learner(training, model, world, 10, data.shape, seed=5, extra=())
-learner.join(Gradients(world), data.shape)
+learner.join(open_gradients(WorldOptions(gradients=sys.argv[4]), accumulate, world), data.shape)
 
 
 class WithOneBroken:

@@ -16,7 +16,7 @@ from kakurenbo_hpc.plan import Epoch
 from kakurenbo_hpc.selection.everyone import Everyone
 from kakurenbo_hpc.training.learner import Learner
 from kakurenbo_hpc.training.models import build_model
-from kakurenbo_hpc.world.gradients import Gradients
+from kakurenbo_hpc.world.ddp import Ddp
 from kakurenbo_hpc.world.world import open_comm, settle
 
 SHAPE, MASK, LR, WEIGHT = (16, 32, 48), (32, 48), 0.5, [1.0, 2.6, 1.7]
@@ -41,7 +41,7 @@ world = settle(comm)
 model = Model(name="deepcam_deeplabv3plus", options={"width": 0.05, "middle": 1, "norm": "group"})
 training = Training(epochs=1, global_batch=6, lr=LR, momentum=0.0, schedule="constant", class_weights=WEIGHT)
 learner = Learner(training, model, world, 3, SHAPE, 5, (), MASK)
-learner.join(Gradients(world), SHAPE)
+learner.join(Ddp(world), SHAPE)
 
 train, validation = Images(5), Images(2)  # fewer than three ranks
 parts = {field.name: None for field in fields(Stages)} | {
