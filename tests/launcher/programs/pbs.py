@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 HERE = Path(os.environ["PBS_HERE"])
-SITE = json.loads((HERE / "site.json").read_text())  # path, resources, queues, kill_delay
+SITE = json.loads((HERE / "site.json").read_text())  # path, resources, queues, limit, kill_delay
 CHUNK = {"ncpus", "mpiprocs", "ompthreads", "mem", "host", "vnode", *SITE["resources"]}
 USAGE = "usage: qsub [-a date_time] [-A account_string] [-c interval]\n\t[-C directive_prefix] [-e path] ..."
 
@@ -209,6 +209,18 @@ def descends(pid: int, ancestor: int) -> bool:
 
 
 def qstat(words: list[str]) -> None:
+    if words[0] == "-B":
+        print(f"Server: here\n    server_state = Active\n    default_queue = {SITE['queues'][0]}\n")
+    elif words[0] == "-Q":
+        if words[-1] not in SITE["queues"]:
+            refuse("qstat", f"Unknown queue {words[-1]}", 170)
+        limit = f"    resources_max.walltime = {SITE['limit']}\n" if "limit" in SITE else ""
+        print(f"Queue: {words[-1]}\n    queue_type = Execution\n{limit}    enabled = True\n    started = True\n")
+    else:
+        show(words)
+
+
+def show(words: list[str]) -> None:
     history, job_id = "-x" in words, words[-1]
     if not path(job_id).exists():
         refuse("qstat", f"Unknown Job Id {job_id}", 153)
