@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -35,13 +36,14 @@ def answer(words: list[str], environment: dict[str, str], who: str, limit_s: flo
     try:
         said, complaint = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
-        _end(process)
         raise UserError(f"{who}: no answer in {limit_s:g} s; where it hangs, see: {shlex.join(words)}") from None
-    answers = [line for line in said.splitlines() if line.startswith("{")]
-    if not answers:
+    finally:
+        if process.poll() is None:  # it hangs, or somebody has pressed Ctrl-C, which does not reach it
+            _end(process)
+    facts = _last_answer(said)
+    if facts is None:
         how = f"killed by {signal.Signals(-process.returncode).name}" if process.returncode < 0 else f"exit code {process.returncode}"
         raise UserError(f"{who}: no answer, but {how} ({_reason(complaint)}); for all of it, run {shlex.join(words)}")
-    facts = json.loads(answers[-1])
     if "problem" in facts:
         raise UserError(facts["problem"])
     return facts
@@ -50,12 +52,18 @@ def answer(words: list[str], environment: dict[str, str], who: str, limit_s: flo
 def _end(process: subprocess.Popen) -> None:
     """End a starter and its ranks: asked first, it cleans up after itself."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        os.killpg(process.pid, number)
-        try:
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, number)
             process.communicate(timeout=5)
             return
-        except subprocess.TimeoutExpired:
-            continue
+
+
+def _last_answer(said: str) -> Facts | None:
+    for line in reversed(said.splitlines()):
+        with contextlib.suppress(ValueError):
+            if isinstance(facts := json.loads(line), dict):
+                return facts
+    return None
 
 
 def _reason(complaint: str) -> str:

@@ -18,6 +18,7 @@ from .starter import find_mpirun, version_text
 from .submit import check_fits
 from .system import ask
 
+
 def python(case: Case) -> str:
     facts = case.python
     if facts["kakurenbo"] != __version__:
@@ -81,13 +82,15 @@ def mpi(case: Case) -> str:
 
 
 def one_mpi(case: Case) -> str:
+    if case.machine.starter == "torchrun":
+        return "not needed: torchrun starts the ranks"
     libraries = case.together["libraries"]
     if len(libraries) > 1:
         raise UserError(
             f"torch, mpi4py, h5py and Horovod load {len(libraries)} MPI libraries into one process: {', '.join(libraries)}; "
             "build all of them against the same"
         )
-    return libraries[0] if libraries else "none in a process that loads torch, mpi4py and h5py"
+    return libraries[0] if libraries else "of a name that is not known here, in a process that loads torch, mpi4py and h5py"
 
 
 def horovod(case: Case) -> str:
@@ -112,26 +115,35 @@ def ranks(case: Case) -> str:
 
 
 def binding(case: Case) -> str:
-    nodes, machine = defaultdict(list), case.machine
+    nodes = defaultdict(list)
     for rank in _world(case)["ranks"]:
         nodes[rank["node"]].append(rank)
     for node, here in nodes.items():
-        cpus = set().union(*(rank["cpus"] for rank in here))
-        if len(cpus) < len(here):
-            raise Doubt(f"{len(here)} ranks on {node} share {len(cpus)} of its cores; set cores_per_node in the machine file, or ask for more")
-        poorest = min(here, key=lambda rank: len(rank["cpus"]))
-        if case.ranks and len(poorest["cpus"]) < (machine.cores_per_rank or 1):
-            raise Doubt(
-                f"rank {poorest['rank']} on {node} may use {len(poorest['cpus'])} cores, but {machine.name} has {machine.cores_per_rank} "
-                "for each; correct cores_per_node, or what the starter binds ranks to"
-            )
-        gpus = [rank["gpu"] for rank in here]
-        if case.ranks and machine.gpus_per_node and None in gpus:
-            raise UserError(f"rank {here[gpus.index(None)]['rank']} on {node} finds no GPU; ask for {machine.gpus_per_node} GPUs on each node")
-        if None not in gpus and len(set(gpus)) < len(gpus):
-            raise UserError(f"{len(gpus)} ranks on {node} share {len(set(gpus))} GPUs; start at most one rank per GPU")
+        _check_gpus(case, node, here)
+        _check_cores(case, node, here)
     first = case.world["ranks"][0]
-    return f"{len(first['cpus'])} cores and {first['threads']} threads a rank, on {'a GPU of its own' if first['gpu'] else 'no GPU'}"
+    gpu = "a GPU of its own" if first["gpu"] else "no GPU"
+    return f"a rank may use {len(first['cpus'])} hardware threads, computes with {first['threads']}, has {gpu}"
+
+
+def _check_gpus(case: Case, node: str, here: list[dict]) -> None:
+    gpus, wanted = [rank["gpu"] for rank in here], case.machine.gpus_per_node
+    if case.ranks and wanted and None in gpus:
+        raise UserError(f"rank {here[gpus.index(None)]['rank']} on {node} finds no GPU; ask for {wanted} GPUs on each node")
+    if None not in gpus and len(set(gpus)) < len(gpus):
+        raise UserError(f"{len(gpus)} ranks on {node} share {len(set(gpus))} GPUs; start at most one rank per GPU")
+
+
+def _check_cores(case: Case, node: str, here: list[dict]) -> None:
+    together, machine = set().union(*(rank["cpus"] for rank in here)), case.machine
+    if len(together) < len(here):
+        raise Doubt(f"{len(here)} ranks on {node} share {len(together)} of its hardware threads; ask for more, or start fewer ranks")
+    poorest = min(here, key=lambda rank: len(rank["cpus"]))
+    if case.ranks and len(poorest["cpus"]) < (machine.cores_per_rank or 1):
+        raise Doubt(
+            f"rank {poorest['rank']} on {node} may use {len(poorest['cpus'])} hardware threads, but {machine.name} has "
+            f"{machine.cores_per_rank} cores for each; correct cores_per_node, or what the starter binds ranks to"
+        )
 
 
 def scratch(case: Case) -> str:

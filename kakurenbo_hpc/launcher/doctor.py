@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ..errors import DONE, FAILED, UserError
 from ..job import Job
 from .case import Case, Doubt
@@ -17,7 +15,7 @@ def doctor(machine: str, job: Job | None, nodes: int | None, ranks: int | None, 
     ranks: to start here, inside a batch job; otherwise two, where the machine lets them start. nodes, walltime: of the job.
     Returns 1 if a check failed, else 0. Raises UserError if there is no such machine.
     """
-    case = Case(read_machine(machine), Path(find_machine(machine)), job, nodes, ranks, walltime)
+    case = Case(read_machine(machine), find_machine(machine), job, nodes, ranks, walltime)
     failed = False
     for name, check in CHECKS:
         try:

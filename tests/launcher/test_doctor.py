@@ -136,11 +136,12 @@ def test_what_the_user_mistypes_is_one_line_and_code_2():
     ],
 )
 def test_a_process_that_breaks_is_a_line(text, message, program, tmp_path):
-    program("python", text)
+    program("python", f"echo >> {tmp_path}/asked\n{text}")
     broken = case(python=str(tmp_path))
     word, said = found(checks.torch, broken)
     assert word == "FAIL" and message in said and "\n" not in said
     assert found(checks.cuda, broken) == ("WARN", "not known as long as torch does not load")
+    assert (tmp_path / "asked").read_text() == "\n", "it is asked once: the next answer may take minutes, too"
 
 
 def test_a_python_that_is_not_there_is_a_line(tmp_path):
@@ -266,10 +267,10 @@ def rank(number: int, cpus: list[int], gpu: str | None = None, scratch: dict | N
 @pytest.mark.parametrize(
     ("ranks", "machine", "word", "message"),
     [
-        ([rank(0, [0, 1]), rank(1, [2, 3])], {"cores_per_node": 4}, "OK", "2 cores and 2 threads a rank, on no GPU"),
-        ([rank(0, [0]), rank(1, [0])], {}, "WARN", "2 ranks on n1 share 1 of its cores; "),
-        ([rank(0, [0, 1]), rank(1, [2])], {"cores_per_node": 4}, "WARN", "rank 1 on n1 may use 1 cores, but own has 2 for each; "),
-        ([rank(0, [0], "a"), rank(1, [1], "b")], {"gpus_per_node": 2}, "OK", "1 cores and 1 threads a rank, on a GPU of its own"),
+        ([rank(0, [0, 1]), rank(1, [2, 3])], {"cores_per_node": 4}, "OK", "a rank may use 2 hardware threads, computes with 2, has no GPU"),
+        ([rank(0, [0]), rank(1, [0])], {}, "WARN", "2 ranks on n1 share 1 of its hardware threads; "),
+        ([rank(0, [0, 1]), rank(1, [2])], {"cores_per_node": 4}, "WARN", "rank 1 on n1 may use 1 hardware threads, but own has 2 cores for each; "),
+        ([rank(0, [0], "a"), rank(1, [1], "b")], {"gpus_per_node": 2}, "OK", "a rank may use 1 hardware threads, computes with 1, has a GPU of its own"),
         ([rank(0, [0], "a"), rank(1, [1], "a")], {"gpus_per_node": 2}, "FAIL", "2 ranks on n1 share 1 GPUs; start at most one"),
         ([rank(0, [0], "a"), rank(1, [1])], {"gpus_per_node": 2}, "FAIL", "rank 1 on n1 finds no GPU; ask for 2 GPUs on each node"),
     ],
