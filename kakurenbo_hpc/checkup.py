@@ -106,9 +106,10 @@ def data(job: str) -> dict[str, Any]:
     from .data.source import Request
     from .job import read_job
     from .selection import METHODS
+    from .world.comm import Serial
 
     asked = read_job(job, [], DATA, METHODS)
-    found = open_data(asked.data, asked.seed)
+    found = open_data(asked.data, asked.seed, Serial())
     began = time.perf_counter()
     for part in (found.train, found.validation):
         ids = np.unique([0, len(part) // 2, len(part) - 1])
