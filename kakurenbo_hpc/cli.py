@@ -178,6 +178,21 @@ def logs(
 
 
 @app.command()
+def doctor(
+    job: Annotated[Optional[str], typer.Argument(metavar="JOB", help="A job that is to run: its data and its size are looked at, too.")] = None,
+    machine: MachineOption = "local",
+    nodes: Annotated[Optional[int], typer.Option(min=1, help="Nodes that the job is to have.")] = None,
+    ranks: Annotated[Optional[int], typer.Option(min=1, help="Inside a batch job: start so many, look at each, and measure.")] = None,
+    walltime: Annotated[Optional[str], typer.Option(help="The time that the job is to have.")] = None,
+    set: Set = [],
+) -> int:
+    """Look at this machine before the queue does: OK, WARN or FAIL for each check, and what to do."""
+    from .launcher.doctor import doctor as look
+
+    return look(machine, _job(job, set) if job else None, nodes, ranks, walltime)
+
+
+@app.command()
 def compare(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A comparison file, or a job with --methods.")],
     methods: Annotated[Optional[str], typer.Option(help="Methods to compare on a job, separated by commas.")] = None,

@@ -18,7 +18,7 @@ LEVELS = [
     {"world"},
     {"record"},
     {"selection", "order", "data", "training"},
-    {"sieve", "shards", "trail"},
+    {"sieve", "shards", "trail", "checkup"},
     {"passes"},
     {"epoch"},
     {"run", "hiding", "launcher", "report", "comparison"},

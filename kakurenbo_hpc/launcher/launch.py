@@ -32,9 +32,7 @@ def launch(
     words = train_words(job, run_dir, overrides, resume)
     if here.scratch:
         words += ["--scratch", here.scratch]
-    if here.gpus_per_node:
-        words = [sys.executable, "-m", "kakurenbo_hpc.launcher.rank", str(find_machine(machine)), *words]
-    line = starter_line(here, layout, words)
+    line = starter_line(here, layout, bound_words(here, find_machine(machine), words))
     print(line, flush=True)
     return DONE if dry_run else run(line)
 
@@ -59,6 +57,11 @@ def train_words(job: Path, run_dir: Path, overrides: list[str], resume: bool) ->
     for override in overrides:
         words += ["--set", override]
     return words + ["--resume"] * resume
+
+
+def bound_words(machine: Machine, file: Path, words: list[str]) -> list[str]:
+    """Return what each rank runs where it first keeps to a GPU of its own, if the machine has some. file: the machine's."""
+    return [sys.executable, "-m", "kakurenbo_hpc.launcher.rank", str(file), *words] if machine.gpus_per_node else words
 
 
 def run(line: CommandLine) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from .system import BatchSystem, State, ask
+from ..errors import UserError
+from .system import BatchSystem, Queue, State, ask, say
 
 _RUNNING, _ENDED = "REB", "FCX"
 _CANCELLED = 256 + 15  # what PBS makes of the TERM that qdel sends
@@ -28,9 +29,24 @@ class Pbs(BatchSystem):
             asked = ask(["qstat", "-f", job_id])
         if asked.returncode:
             return None
-        facts = dict(re.findall(r"^\s+([\w.]+) = (.*)$", asked.stdout, re.MULTILINE))
+        facts = _facts(asked.stdout)
         letter, status = facts.get("job_state", "?"), facts.get("Exit_status")
         detail = " ".join([letter, *([f"exit status {status}"] if status else []), facts.get("resources_used.walltime", "")]).strip()
         if letter in _ENDED:
             return State({"0": "done", str(_CANCELLED): "cancelled", None: "cancelled"}.get(status, "failed"), detail)
         return State("running" if letter in _RUNNING else "queued", detail)
+
+    def queue(self, name):
+        name = name or _facts(say(["qstat", "-B", "-f"])).get("default_queue")
+        if name is None:
+            raise UserError("PBS has no default queue; set queue in the machine file (qstat -Q lists them)")
+        facts = _facts(say(["qstat", "-Q", "-f", name]))
+        if (facts.get("enabled"), facts.get("started")) != ("True", "True"):
+            raise UserError(f"queue {name} is closed or stopped; wait, or set queue in the machine file to another (qstat -Q lists them)")
+        limit = facts.get("resources_max.walltime")
+        return Queue(name, sum(int(part) * 60**i for i, part in enumerate(reversed(limit.split(":")))) if limit else None)
+
+
+def _facts(said: str) -> dict[str, str]:
+    """Return the attributes that qstat -f lists."""
+    return dict(re.findall(r"^\s+([\w.]+) = (.*)$", said, re.MULTILINE))

@@ -35,7 +35,7 @@ def binding(machine: Machine, local: int, environ: Mapping[str, str], allowed: C
     if not machine.gpus_per_node:
         return Binding(None, None)
     visible = environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if visible is not None else [str(i) for i in range(machine.gpus_per_node)]
+    gpus = [gpu for gpu in visible.split(",") if gpu] if visible is not None else [str(i) for i in range(machine.gpus_per_node)]
     own = len(gpus) == 1 < machine.gpus_per_node  # the batch system gave each rank a GPU of its own
     if not own and local >= len(gpus):
         raise WorldError(f"local rank {local} finds CUDA_VISIBLE_DEVICES={visible}; ask for {machine.gpus_per_node} GPUs on each node")
@@ -69,7 +69,7 @@ def main(words: list[str]) -> None:
         if "OMP_NUM_THREADS" not in machine.environment:
             set_here["OMP_NUM_THREADS"] = str(cores())
     os.environ.update(set_here)
-    told = [f"{name}={value}" for name, value in set_here.items()] + [f"cores {_ranges(bound.cores)}"] * bool(bound.cores)
+    told = [f"{name}={value}" for name, value in set_here.items()] + ([f"cores {_ranges(bound.cores)}"] if bound.cores else [])
     if told:
         print(f"{os.uname().nodename}, local rank {local}: {', '.join(told)}", flush=True)
     os.execvp(program[0], program)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .system import BatchSystem, State, ask
+from ..errors import UserError, nearest
+from .system import BatchSystem, Queue, State, ask, say
 
 _WORDS = {"running": ("RUNNING", "COMPLETING"), "done": ("COMPLETED",), "cancelled": ("CANCELLED",)}
 _FAILED = ("FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "BOOT_FAIL", "DEADLINE")
@@ -32,3 +33,25 @@ class Slurm(BatchSystem):
         state = state.split()[0]  # "CANCELLED by 1000"
         word = next((word for word, states in _WORDS.items() if state in states), "failed" if state in _FAILED else "queued")
         return State(word, " ".join([state, *(detail for detail in details if detail != "None")]))
+
+    def queue(self, name):
+        rows = [line.split("|") for line in say(["sinfo", "--all", "--noheader", "--format=%P|%a|%l"]).splitlines()]
+        partitions = {partition.rstrip("*"): (up, limit) for partition, up, limit in rows}
+        name = name or next((partition.rstrip("*") for partition, _, _ in rows if partition.endswith("*")), None)
+        if name is None:
+            raise UserError(f"Slurm has no default partition; set queue in the machine file, {nearest('', partitions)}")
+        if name not in partitions:
+            raise UserError(f"queue is {name}, but Slurm has no such partition; {nearest(name, partitions)}")
+        up, limit = partitions[name]
+        if up != "up":
+            raise UserError(f"partition {name} is {up}; wait, or set queue in the machine file to another")
+        return Queue(name, _seconds(limit))
+
+
+def _seconds(limit: str) -> int | None:
+    """Return the seconds of MM:SS, HH:MM:SS or D-HH:MM:SS; None of ``infinite``."""
+    days, _, clock = limit.rpartition("-")
+    parts = clock.split(":")
+    if not all(part.isdecimal() for part in parts):
+        return None
+    return sum(int(part) * 60**i for i, part in enumerate(reversed(parts))) + 86400 * int(days or 0)

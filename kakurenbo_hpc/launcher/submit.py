@@ -109,7 +109,7 @@ def _parts(read: Callable[[list[str]], Job], order: Order, machine: Machine) -> 
         if sweep:
             smallest = min(order.nodes) * machine.ranks_per_node
             job = read(overrides + _same_batch(job, smallest, order.scaling))
-        _batch(job, ranks)
+        check_fits(job, machine, ranks)
         steps = ([f"nodes_{nodes:04d}"] if sweep else []) + ([f"seed_{seed}"] if seed is not None else [])
         name = order.name or job.name
         run = Path(order.run_dir or Path("runs") / name, *steps).absolute()
@@ -128,6 +128,13 @@ def _same_batch(job: Job, smallest: int, scaling: str) -> list[str]:
     if scaling == "strong":
         return [f"training.global_batch={batch}", "training.batch_per_rank=null"]
     return [f"training.batch_per_rank={batch // (smallest * job.training.accumulate)}", "training.global_batch=null"]
+
+
+def check_fits(job: Job, machine: Machine, ranks: int) -> int:
+    """Return the global batch of a job on ranks of a machine. Raises JobError if it cannot run there."""
+    if job.data.placement == "local" and machine.scratch is None:
+        raise JobError(f"{job.name}: data.placement is local, but {machine.name} has no scratch folder; add scratch to its machine file")
+    return _batch(job, ranks)
 
 
 def _batch(job: Job, ranks: int) -> int:

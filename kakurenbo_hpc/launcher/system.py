@@ -17,6 +17,13 @@ class State(NamedTuple):
     detail: str
 
 
+class Queue(NamedTuple):
+    """A queue or partition that takes jobs. limit_s: the longest walltime, None where there is no limit."""
+
+    name: str
+    limit_s: int | None
+
+
 class BatchSystem(ABC):
     """A batch system, through its commands."""
 
@@ -33,6 +40,10 @@ class BatchSystem(ABC):
     @abstractmethod
     def state(self, job_id: str) -> State | None:
         """Return how a job is, or None where it has been forgotten. Raises UserError if the system cannot be asked."""
+
+    @abstractmethod
+    def queue(self, name: str | None) -> Queue:
+        """Return a queue, or the one that jobs go to by themselves. Raises UserError if it is not there, or takes no jobs."""
 
     @abstractmethod
     def cancel_words(self, job_id: str) -> list[str]: ...

@@ -5,10 +5,12 @@ After a wanted change: GOLDEN=write pytest tests/launcher/test_batch.py, and rea
 
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
+from runs import until
 
 from kakurenbo_hpc.errors import UserError
 from kakurenbo_hpc.launcher.batch import Script, clock, plain_name, seconds
@@ -78,6 +80,32 @@ def test_nothing_in_a_name_or_path_runs(system, tmp_path):
     ]
     assert not list(tmp_path.rglob("stolen"))
     assert (run / "batch" / "exit_code").read_text() == "0\n"
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["left early", "cancelled"])
+@pytest.mark.parametrize("system", ["slurm", "pbs"])
+def test_a_run_that_leaves_with_75_is_requeued_unless_it_was_cancelled(system, cancelled, tmp_path):
+    """A run that heeds TERM leaves with 75, whoever sent it; Open MPI's mpirun never lets it come to that, others do."""
+    run, commands = tmp_path / "run", tmp_path / "bin"
+    (run / "batch").mkdir(parents=True)
+    commands.mkdir()
+    left = "trap 'sleep 0.5; exit 75' TERM; touch \"$HERE/begun\"; while [ -n \"$WAITS\" ]; do sleep 0.05; done; exit 75"
+    for name, text in [("python", left), ("scontrol", 'echo "$@" >> "$HERE/told"'), ("qsub", 'echo "$@" >> "$HERE/told"')]:
+        (commands / name).write_text(f"#!/bin/bash\n{text}\n")
+        (commands / name).chmod(0o755)
+    given = {"PATH": f"{commands}:{os.environ['PATH']}", "HERE": str(tmp_path), "WAITS": "yes" * cancelled}
+    given |= {"SLURM_JOB_ID": "12", "PBS_JOBID": "12.here"}
+    text = Script("digits", 1, 7200, own(system), run, tmp_path, str(commands / "python")).text()
+    shell = subprocess.Popen(["bash", "-c", text], env=os.environ | given, start_new_session=True)
+    if cancelled:
+        until((tmp_path / "begun").exists, lambda: "never begun")
+        os.killpg(shell.pid, signal.SIGTERM)  # to all that the job has started, as both systems do
+    code = shell.wait(timeout=60)
+    assert code == 75 or cancelled and code  # bash may lose the code of a process that leaves at the moment of a signal
+    assert cancelled or (run / "batch" / "exit_code").read_text() == "75\n"
+    requeued = {"slurm": "requeue 12\n", "pbs": "-v REQUEUES=1 -W depend=afterany:12.here script.sh\n"}[system]
+    told = tmp_path / "told"
+    assert (told.read_text() if told.exists() else "") == ("" if cancelled else requeued)
 
 
 @pytest.mark.parametrize("system", ["slurm", "pbs"])

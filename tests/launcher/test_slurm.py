@@ -125,6 +125,22 @@ def test_a_sweep_is_one_run_for_each_size(kakurenbo, machine, tmp_path):
     assert kakurenbo("status", run).count(" done ") == 2
 
 
+def test_the_doctor_looks_at_the_ranks_of_an_allocation(slurm, machine):
+    words = [sys.executable, "-m", "kakurenbo_hpc.cli", "doctor", "digits_kakurenbo", "--machine", machine(), "--ranks", 2, "--walltime", "2h"]
+    done = subprocess.run(
+        ["salloc", "--quiet", "--nodes=2", "--ntasks-per-node=1", *map(str, words)],
+        env=environment() | {"SLURM_CONF": str(slurm.conf)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    lines = {line[6:].split("  ")[0].strip(): line for line in done.stdout.splitlines()}
+    assert lines["ranks"].startswith("OK    ranks      2 talk to each other, on "), done.stdout + done.stderr
+    assert " of gradients at " in lines["allreduce"]
+    assert lines["scheduler"] == "OK    scheduler  slurm answers, queue all, jobs of at most 01:00:00"
+    assert "--walltime 2h: the queue ends jobs after 01:00:00; give less" in lines["job"] and done.returncode == 1
+
+
 def test_what_slurm_refuses_is_one_line(machine, slurm, tmp_path):
     words = ["submit", "digits_kakurenbo", "--machine", machine(queue="none"), "--walltime", "10m", "--run-dir", tmp_path / "run"]
     env = environment() | {"SLURM_CONF": str(slurm.conf)}

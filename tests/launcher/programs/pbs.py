@@ -1,0 +1,269 @@
+"""qsub, qstat, qdel and qsig, as an OpenPBS 23.06 was seen to behave, on files in $PBS_HERE; called by these names.
+
+Scripts run for real, one process each, in the home folder, without the environment of who submitted them. Their output is
+delivered at the end. Nothing is sent before the walltime; then TERM goes to every process of the job, and KILL after kill_delay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+HERE = Path(os.environ["PBS_HERE"])
+SITE = json.loads((HERE / "site.json").read_text())  # path, resources, queues, limit, kill_delay
+CHUNK = {"ncpus", "mpiprocs", "ompthreads", "mem", "host", "vnode", *SITE["resources"]}
+USAGE = "usage: qsub [-a date_time] [-A account_string] [-c interval]\n\t[-C directive_prefix] [-e path] ..."
+
+
+def refuse(command: str, reason: str, code: int) -> NoReturn:
+    print(reason if reason.startswith("usage") else f"{command}: {reason}", file=sys.stderr)
+    sys.exit(code)
+
+
+def qsub(words: list[str]) -> None:
+    options, script = parse(words)
+    lines = Path(script).read_text().splitlines()
+    for line in lines[1:]:
+        if line.startswith("#PBS "):
+            inside, more = parse(shlex.split(line.removeprefix("#PBS "), comments=True))
+            if more is not None:
+                refuse("qsub", USAGE, 2)
+            options = {"l": {**inside.pop("l", {}), **options.pop("l", {})}, **inside, **options}
+        elif line.strip() and not line.startswith("#"):
+            break
+    name = options.get("N", Path(script).name)
+    if re.search(r"[\s/]", name) or not name:
+        refuse("qsub", USAGE, 2)
+    if len(name) > 230:
+        refuse("qsub", "Job name is too long", 2)
+    if options.get("q", SITE["queues"][0]) not in SITE["queues"]:
+        refuse("qsub", "Unknown queue", 170)
+    job_id = f"{len(list(HERE.glob('*.job'))) + 1}.here"
+    job = {
+        "id": job_id,
+        "name": name,
+        "script": "\n".join(lines) + "\n",
+        "select": options.get("l", {}).get("select", "1:ncpus=1"),
+        "walltime": walltime(options["l"]["walltime"]) if "walltime" in options.get("l", {}) else None,
+        "after": depend(options.get("W")),
+        "variables": dict(pair.split("=", 1) for pair in options.get("v", "").split(",") if pair),
+        "workdir": os.getcwd(),
+        "joined": options.get("j") == "oe",
+        "output": options.get("o"),
+        "state": "Q",
+    }
+    nodes(job["select"])
+    write(job)
+    subprocess.Popen(
+        [sys.executable, __file__, "run", job_id],
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=open(HERE / f"{job_id}.mom", "wb"),  # noqa: SIM115, the job's to keep
+    )
+    print(job_id)
+
+
+def parse(words: list[str]) -> tuple[dict, str | None]:
+    """Return qsub's options and the script among its words; -l collects."""
+    options, script = {}, None
+    while words:
+        word, *words = words
+        if not re.fullmatch("-[A-Za-z]", word):
+            if script is not None:
+                refuse("qsub", USAGE, 2)
+            script = word
+            continue
+        if word[1] not in "NlqArjoWv" or not words:
+            refuse("qsub", USAGE, 2)
+        value, *words = words
+        if word == "-l":
+            resource, _, amount = value.partition("=")
+            if resource not in ("select", "walltime", "place"):
+                refuse("qsub", f"Unknown resource: {resource}", 2)
+            options.setdefault("l", {})[resource] = amount
+        else:
+            options[word[1]] = value
+    return options, script
+
+
+def walltime(text: str) -> int:
+    if not re.fullmatch(r"\d+|(\d+:){1,2}\d+", text):
+        refuse("qsub", "Illegal attribute or resource value Resource_List.walltime", 2)
+    return sum(int(part) * 60**i for i, part in enumerate(reversed(text.split(":"))))
+
+
+def nodes(select: str) -> list[str]:
+    """Return the lines of the node file: each host once per mpiproc."""
+    found, node = [], 0
+    for chunk in select.split("+"):
+        n, *resources = chunk.split(":")
+        facts = dict(resource.partition("=")[::2] for resource in resources)
+        unknown = [resource for resource in facts if resource not in CHUNK]
+        if unknown:
+            refuse("qsub", f"Unknown resource: {unknown[0]}", 2)
+        for _ in range(int(n)):
+            found += [socket.gethostname() if node == 0 else f"node{node}"] * int(facts.get("mpiprocs", 1))
+            node += 1
+    return found
+
+
+def depend(attribute: str | None) -> list[str]:
+    """Return how to wait, and for which jobs."""
+    if attribute is None:
+        return []
+    kind, *ids = attribute.removeprefix("depend=").split(":")
+    if not attribute.startswith("depend=") or kind not in ("afterany", "afterok") or not ids:
+        refuse("qsub", "Illegal attribute or resource value depend", 2)
+    for job_id in ids:
+        if not path(job_id).exists():
+            refuse("qsub", f"Unknown Job Id {job_id}", 153)
+    return [kind, *ids]
+
+
+def run(job_id: str) -> None:
+    """Be the machine that runs a job."""
+    wait_for_turn(job_id)
+    job = read(job_id)
+    if job["state"] == "F":
+        return
+    number = job_id.partition(".")[0]
+    (HERE / f"{number}.nodes").write_text("".join(f"{host}\n" for host in nodes(job["select"])))
+    (HERE / f"{number}.SC").write_text(job["script"])
+    facts = {"JOBID": job_id, "JOBNAME": job["name"], "QUEUE": SITE["queues"][0], "O_WORKDIR": job["workdir"], "O_HOST": "login"}
+    facts |= {"JOBDIR": os.environ["HOME"], "ENVIRONMENT": "PBS_BATCH", "NODEFILE": str(HERE / f"{number}.nodes")}
+    facts |= {"NODENUM": "0", "TASKNUM": "1"}
+    plain = {"HOME": os.environ["HOME"], "PATH": SITE["path"], "PBS_HERE": str(HERE), "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"}
+    spool = HERE / f"{number}.OU"
+    with open(spool, "wb") as output:
+        shell = subprocess.Popen(
+            ["bash", HERE / f"{number}.SC"],
+            cwd=os.environ["HOME"],
+            env=plain | {f"PBS_{name}": value for name, value in facts.items()} | job["variables"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    write(job | {"state": "R", "session": shell.pid})
+    begun, killed = time.monotonic(), None
+    while shell.poll() is None:
+        time.sleep(0.1)
+        used = int(time.monotonic() - begun)
+        if killed is None and job["walltime"] is not None and used > job["walltime"]:
+            with open(spool, "ab") as output:
+                output.write(f"=>> PBS: job killed: walltime {used} exceeded limit {job['walltime']}\n".encode())
+            signal_all(shell.pid, signal.SIGTERM)
+            killed = time.monotonic()
+            write(read(job_id) | {"status": -29})
+        if killed is None and "status" in read(job_id):  # qdel
+            signal_all(shell.pid, signal.SIGTERM)
+            killed = time.monotonic()
+        if killed is not None and time.monotonic() - killed > SITE["kill_delay"]:
+            signal_all(shell.pid, signal.SIGKILL)
+    signal_all(shell.pid, signal.SIGKILL)
+    status = shell.returncode if shell.returncode >= 0 else 256 - shell.returncode
+    target = Path(job["workdir"]) / (job["output"] or f"{job['name']}.o{number}")
+    target.write_bytes(spool.read_bytes())
+    write(read(job_id) | {"state": "F", "status": read(job_id).get("status", status)})
+
+
+def wait_for_turn(job_id: str) -> None:
+    job = read(job_id)
+    if not job["after"]:
+        return
+    write(job | {"state": "H"})
+    kind, *others = job["after"]
+    while any(read(other)["state"] != "F" for other in others) and read(job_id)["state"] != "F":
+        time.sleep(0.1)
+    if kind == "afterok" and any(read(other)["status"] for other in others):
+        write(job | {"state": "F"})
+
+
+def signal_all(session: int, number: int) -> None:
+    """Send a signal to every process of a session, whatever its process group."""
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            facts = (process / "stat").read_text().rpartition(")")[2].split()
+            if int(facts[3]) == session or descends(int(process.name), session):
+                os.kill(int(process.name), number)
+
+
+def descends(pid: int, ancestor: int) -> bool:
+    """PBS follows a job's processes into sessions of their own, by their parents."""
+    while pid > 1:
+        pid = int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+        if pid == ancestor:
+            return True
+    return False
+
+
+def qstat(words: list[str]) -> None:
+    if words[0] == "-B":
+        print(f"Server: here\n    server_state = Active\n    default_queue = {SITE['queues'][0]}\n")
+    elif words[0] == "-Q":
+        if words[-1] not in SITE["queues"]:
+            refuse("qstat", f"Unknown queue {words[-1]}", 170)
+        limit = f"    resources_max.walltime = {SITE['limit']}\n" if "limit" in SITE else ""
+        print(f"Queue: {words[-1]}\n    queue_type = Execution\n{limit}    enabled = True\n    started = True\n")
+    else:
+        show(words)
+
+
+def show(words: list[str]) -> None:
+    history, job_id = "-x" in words, words[-1]
+    if not path(job_id).exists():
+        refuse("qstat", f"Unknown Job Id {job_id}", 153)
+    job = read(job_id)
+    if job["state"] == "F" and not history:
+        refuse("qstat", f"{job_id} Job has finished, use -x or -H to obtain historical job information", 35)
+    print(f"Job Id: {job_id}\n    Job_Name = {job['name']}\n    job_state = {job['state']}\n    queue = {SITE['queues'][0]}")
+    if "status" in job and job["state"] == "F":
+        print(f"    Exit_status = {job['status']}")
+    print("    Variable_List = PBS_O_HOME=/root,PBS_O_LANG=C.UTF-8,\n\tPBS_O_PATH=/usr/bin\n")
+
+
+def qdel(words: list[str]) -> None:
+    job = read(words[-1]) if path(words[-1]).exists() else refuse("qdel", f"Unknown Job Id {words[-1]}", 153)
+    if job["state"] == "F":
+        refuse("qdel", f"Job has finished {words[-1]}", 35)
+    write(job | {"status": 271} if job["state"] == "R" else job | {"state": "F"})
+
+
+def qsig(words: list[str]) -> None:
+    """The shell that PBS wraps round a script has no trap: whatever the signal, it dies of it, and the job with it."""
+    name, job_id = words[words.index("-s") + 1], words[-1]
+    job, number = read(job_id), signal.Signals[f"SIG{name.removeprefix('SIG')}"]
+    write(job | {"status": 256 + number})
+    signal_all(job["session"], number)
+
+
+def path(job_id: str) -> Path:
+    return HERE / f"{job_id.partition('.')[0]}.job"
+
+
+def read(job_id: str) -> dict:
+    return json.loads(path(job_id).read_text())
+
+
+def write(job: dict) -> None:
+    beside = path(job["id"]).with_suffix(f".{os.getpid()}")
+    beside.write_text(json.dumps(job))
+    beside.replace(path(job["id"]))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "run":
+        run(sys.argv[2])
+    else:
+        {"qsub": qsub, "qstat": qstat, "qdel": qdel, "qsig": qsig}[sys.argv[1]](sys.argv[2:])

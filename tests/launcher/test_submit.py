@@ -1,0 +1,185 @@
+"""What submit makes of the words it is given: jobs for a batch system that takes everything, or one line that says what is wrong."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+from ranks import environment, train
+
+from kakurenbo_hpc import cli
+from kakurenbo_hpc.launcher.batch import Script
+from kakurenbo_hpc.launcher.machine import Machine
+
+GOOD = ["digits_kakurenbo", "--machine", "machine.yaml", "--walltime", "1h"]
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    """The command line, in a folder of its own, beside an sbatch that writes down what it is told and numbers its jobs."""
+    (tmp_path / "bin").mkdir()
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.write_text('#!/bin/sh\necho "$PWD" "$@" >> "$HERE/told"\nwc -l < "$HERE/told"\n')
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("HERE", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=":")
+    monkeypatch.chdir(tmp_path)
+    machine = {"name": "here", "scheduler": "slurm", "starter": "mpirun", "ranks_per_node": 2}
+    (tmp_path / "machine.yaml").write_text(yaml.safe_dump(machine))
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["kakurenbo", "submit", *map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return (left.value.code, *capsys.readouterr())
+
+    return call
+
+
+def job(run) -> dict:
+    return yaml.safe_load((run / "batch" / "job.yaml").read_text())
+
+
+def told(folder) -> list[str]:
+    return (folder / "told").read_text().splitlines()
+
+
+def test_strong_scaling_keeps_the_global_batch(call, tmp_path):
+    code, out, _ = call(*GOOD, "--nodes", "1,2,3", "--scaling", "strong", "--run-dir", "sweep")
+    assert (code, out.count("follow: ")) == (0, 3)
+    for nodes in (1, 2, 3):
+        run = tmp_path / "sweep" / f"nodes_000{nodes}"
+        training = job(run)["training"]
+        assert (training["global_batch"], training["batch_per_rank"]) == (60, None)
+        assert f"#SBATCH --nodes={nodes}\n" in (run / "batch" / "script.sh").read_text()
+        about = json.loads((run / "batch" / "submission.json").read_text())
+        assert (about["nodes"], about["ranks"], about["scaling"]) == (nodes, 2 * nodes, "strong")
+
+
+def test_weak_scaling_keeps_the_batch_of_a_rank(call, tmp_path):
+    assert call(*GOOD, "--nodes", "2,4", "--scaling", "weak", "--run-dir", "sweep", "--set", "training.accumulate=3")[0] == 0
+    for nodes in (2, 4):
+        training = job(tmp_path / "sweep" / f"nodes_000{nodes}")["training"]
+        assert (training["global_batch"], training["batch_per_rank"]) == (None, 60 // (4 * 3))
+
+
+def test_an_array_of_seeds_is_a_run_for_each(call, tmp_path):
+    code, out, _ = call(*GOOD, "--array-of-seeds", "3,5", "--name", "mine")
+    assert (code, out.count("follow: ")) == (0, 2)
+    for seed in (3, 5):
+        run = tmp_path / "runs" / "mine" / f"seed_{seed}"
+        assert job(run)["seed"] == seed
+        assert json.loads((run / "batch" / "submission.json").read_text())["seed"] == seed
+        assert f"#SBATCH --job-name=mine_seed_{seed}\n" in (run / "batch" / "script.sh").read_text()
+
+
+def test_sizes_and_seeds_together_are_all_of_them(call, tmp_path):
+    call(*GOOD, "--nodes", "1,2", "--scaling", "strong", "--array-of-seeds", "1,2", "--run-dir", "sweep")
+    runs = sorted(path.parents[1].relative_to(tmp_path / "sweep") for path in (tmp_path / "sweep").rglob("batch/jobs.txt"))
+    assert [str(run) for run in runs] == [f"nodes_000{nodes}/seed_{seed}" for nodes in (1, 2) for seed in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "words"),
+    [("slurm", "sbatch --parsable --dependency=afterok:12 --kill-on-invalid-dep=yes script.sh"), ("pbs", "qsub -W depend=afterok:12 script.sh")],
+)
+def test_a_dependency_reaches_the_batch_system_in_its_own_words(scheduler, words, call, tmp_path):
+    machine = {"name": "here", "scheduler": scheduler, "starter": "mpirun", "ranks_per_node": 2}
+    (tmp_path / "machine.yaml").write_text(yaml.safe_dump(machine))
+    code, _, err = call(*GOOD, "--dependency", "afterok:12", "--run-dir", "run", "--dry-run")
+    assert code == 0
+    assert err == f"would run: cd {tmp_path}/run/batch && {words}\nnothing was submitted\n"
+    if scheduler == "slurm":
+        assert call(*GOOD, "--dependency", "afterok:12", "--run-dir", "run")[0] == 0
+        assert told(tmp_path) == [f"{tmp_path}/run/batch --parsable --dependency=afterok:12 --kill-on-invalid-dep=yes script.sh"]
+
+
+def test_a_dry_run_leaves_nothing_and_its_script_is_the_one_that_is_submitted(call, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    code, script, _ = call(*GOOD, "--dry-run")
+    assert (code, sorted(tmp_path.rglob("*"))) == (0, before)
+    call(*GOOD)
+    assert (tmp_path / "runs" / "digits_kakurenbo" / "batch" / "script.sh").read_text() == script
+
+
+WRONG = {
+    "no machine": (["digits_kakurenbo", "--walltime", "1h"], "Missing option '--machine'"),
+    "no walltime": (GOOD[:3], "Missing option '--walltime'"),
+    "no job": (GOOD[1:], "Missing argument 'JOB'"),
+    "an unknown job": (["digits_kakurembo", *GOOD[1:]], "did you mean digits_kakurenbo?"),
+    "an unknown machine": ([GOOD[0], "--machine", "slurm_v10", "--walltime", "1h"], "did you mean slurm_v100"),
+    "a machine without a queue": ([GOOD[0], "--machine", "local", "--walltime", "1h"], "local has no batch system; start here with"),
+    "a machine file that is wrong": ([GOOD[0], "--machine", "bad.yaml", "--walltime", "1h"], "bad.yaml: starter is missing; add it"),
+    "a walltime without a unit": ([*GOOD[:4], "90"], "--walltime 90: not a time; write 2h, 90m, 1d, or HH:MM:SS"),
+    "a walltime within the grace": ([*GOOD[:4], "3m"], "a run is told to leave 180 s before its end (grace_s of here); give more"),
+    "no nodes": ([*GOOD, "--nodes", "0"], "--nodes is '0', but must be different whole numbers from 1 on; for example 1,2,4"),
+    "nodes that are no numbers": ([*GOOD, "--nodes", "two"], "--nodes is 'two', but must be"),
+    "sizes with a gap": ([*GOOD, "--nodes", "1,,2", "--scaling", "weak"], "--nodes is '1,,2', but must be"),
+    "a size twice": ([*GOOD, "--nodes", "2,2", "--scaling", "weak"], "--nodes is '2,2', but must be different"),
+    "sizes without scaling": ([*GOOD, "--nodes", "1,2"], "--nodes gives several sizes; say with --scaling strong or weak"),
+    "an unknown scaling": ([*GOOD, "--nodes", "1,2", "--scaling", "stong"], "--scaling is stong, but must be strong"),
+    "seeds that are no numbers": ([*GOOD, "--array-of-seeds", "1-3"], "--array-of-seeds is '1-3', but must be different whole numbers from 0 on"),
+    "a name with a slash": ([*GOOD, "--name", "a/b"], "--name is 'a/b', but a run's folder cannot be called so"),
+    "a name of dots": ([*GOOD, "--name", ".."], "--name is '..', but a run's folder cannot be called so"),
+    "a dependency with more in it": ([*GOOD, "--dependency", "afterok:1; id"], "--dependency is 'afterok:1; id', but must be one word"),
+    "a batch that does not divide": ([*GOOD, "--nodes", "4"], "training.global_batch is 60, not divisible by 8 ranks x 1"),
+    "a sweep whose batch does not divide": ([*GOOD, "--nodes", "1,4", "--scaling", "strong"], "not divisible by 8 ranks x 1"),
+    "local data without scratch": ([*GOOD, "--set", "data.placement=local"], "data.placement is local, but here has no scratch folder; add"),
+    "a key of the job misspelt": ([*GOOD, "--set", "training.epoch=5"], "did you mean epochs?"),
+    "a run directory that is a file": ([*GOOD, "--run-dir", "machine.yaml"], "machine.yaml/batch: cannot be written to (Not a directory)"),
+    "no such option": ([*GOOD, "--node", "2"], "No such option: --node"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_line_is_one_line_and_nothing_is_submitted(case, call, tmp_path):
+    words, message = WRONG[case]
+    (tmp_path / "bad.yaml").write_text("name: x\n")
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = call(*words)
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith("kakurenbo: ") and message in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_that_is_there_is_not_submitted_over(call, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "job.yaml").touch()
+    code, _, err = call(*GOOD, "--run-dir", "run")
+    assert (code, err) == (2, f"kakurenbo: {tmp_path}/run: a run is there; add --resume, or give another --run-dir\n")
+    assert call(*GOOD, "--run-dir", "run", "--resume")[0] == 0
+
+
+def test_a_run_that_is_in_the_queue_is_not_submitted_again(call, tmp_path):
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.write_text("#!/bin/sh\necho 'RUNNING|None|1:00'\n")
+    squeue.chmod(0o755)
+    (tmp_path / "bin" / "sacct").symlink_to("/bin/false")
+    assert call(*GOOD, "--run-dir", "run")[0] == 0
+    code, _, err = call(*GOOD, "--run-dir", "run")
+    assert (code, err) == (2, f"kakurenbo: {tmp_path}/run: job 1 is running; wait, or end it with kakurenbo cancel\n")
+    assert len(told(tmp_path)) == 1
+
+
+def test_a_finished_run_that_is_requeued_ends_at_once(tmp_path):
+    """Both batch systems' scripts run for real, and train nothing."""
+    run = tmp_path / "a run"
+    short = ["--set", "training.epochs=1", "--set", "training.warmup_epochs=0", "--run-dir", str(run)]
+    assert train(1, "digits_everything", *short).returncode == 0
+    left = (run / "metrics.jsonl").read_text()
+    (run / "batch").mkdir()
+    shutil.copy(run / "job.yaml", run / "batch" / "job.yaml")
+    for system in ("slurm", "pbs"):
+        machine = Machine(name="here", scheduler=system, starter="mpirun", ranks_per_node=1)
+        (run / "batch" / "machine.yaml").write_text(yaml.safe_dump(machine.model_dump(mode="json")))
+        script = Script("digits", 1, 3600, machine, run, tmp_path, sys.executable).text()
+        done = subprocess.run(["bash", "-c", script], env=environment(), capture_output=True, text=True, timeout=120)
+        log = run / "batch" / "log.txt"  # where PBS's script writes
+        said = done.stdout + done.stderr + (log.read_text() if log.exists() else "")
+        assert done.returncode == 0, said
+        assert f"{run}: all 1 epochs are done" in said
+        assert (run / "batch" / "exit_code").read_text() == "0\n"
+    assert (run / "metrics.jsonl").read_text() == left
