@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -150,6 +151,15 @@ class Learner:
             "scaler": self.scaler.state_dict(),
             "lr": self.lr,
         }
+
+    def rehearsed_state(self) -> dict:
+        """Return a state with all that it holds after the first step, when the optimizer has its own: a model on the host took one."""
+        model = copy.deepcopy(self.model).cpu()
+        optimizer = build_optimizer(self._training, model, self.lr)
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p)
+        optimizer.step()
+        return {**self.state_dict(), "model": model.state_dict(), "optimizer": optimizer.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
