@@ -108,6 +108,7 @@ class Training(Options):
     warmup_steps, milestone_steps: in steps of an epoch that hides nothing, instead of warmup_epochs and milestones.
     mixup, cutmix: the parameter alpha of their Beta distribution; 0 for none.
     correct_iou: the mean IoU from which a sample of a segmentation counts as correct.
+    ema: the share that an average of the weights keeps of itself at each step, 0.999 for example, which is then what is evaluated.
     """
 
     epochs: Count
@@ -137,6 +138,7 @@ class Training(Options):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     sync_batchnorm: bool = False
     correct_iou: Probability = 0.7
+    ema: Fraction = 0.0
 
     @model_validator(mode="after")
     def _consistent(self) -> Training:

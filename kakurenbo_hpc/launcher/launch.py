@@ -19,7 +19,8 @@ from .starter import CommandLine, Layout, starter_line
 
 
 def launch(
-    job: Path, ranks: int | None, nodes: int | None, run_dir: Path, overrides: list[str], resume: bool, machine: str, dry_run: bool
+    job: Path, ranks: int | None, nodes: int | None, run_dir: Path, overrides: list[str], resume: bool, machine: str, dry_run: bool,
+    allow_changes: bool = False,
 ) -> int:
     """Print the command line that trains a job on ranks and, unless dry_run, run it.
 
@@ -29,7 +30,7 @@ def launch(
     """
     here = read_machine(machine)
     layout = fitting_layout(here, ranks, nodes)
-    words = train_words(job, run_dir, overrides, resume)
+    words = train_words(job, run_dir, overrides, resume) + ["--allow-changes"] * allow_changes
     if here.scratch:
         words += ["--scratch", here.scratch]
     if here.gpus_per_node:

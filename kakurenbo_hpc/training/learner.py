@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..batch import Batch, Turn
 from ..draws import key, one
@@ -44,6 +45,8 @@ class Learner:
             raise JobError("training.sync_batchnorm is true, but these ranks have no GPU, where alone it works; set it to false")
         self.model.to(world.device)
         self.optimizer = build_optimizer(training, self.model, training.peak_lr(world.size))
+        # Statistics of BatchNorm are the model's own: the average follows its weights alone.
+        self._averaged = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(training.ema)) if training.ema else None
         self._schedule = Schedule(training, self.optimizer)
         self.lr = self._schedule.set(0.0)
         self.criterion = build_criterion(training, n_classes, world.device, target_shape)
@@ -125,11 +128,11 @@ class Learner:
 
         Of masks, columns also hold intersection and union, (k, C).
         """
-        self.model.eval()
+        network = (self.model if self._averaged is None else self._average()).eval()
         seen = []
         with torch.no_grad():
             for batch in batches:
-                logits, _ = self._forward(self.model, batch)
+                logits, _ = self._forward(network, batch)
                 losses = by_sample(F.cross_entropy(logits.float(), batch.target, reduction="none"))
                 seen.append(look_closely(batch.turn, logits, batch.target, losses, ("intersection", "union")))
         return seen
@@ -150,6 +153,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "lr": self.lr,
+            **({} if self._averaged is None else {"ema": self._averaged.state_dict()}),
         }
 
     def rehearsed_state(self) -> dict:
@@ -166,6 +170,8 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.lr = state["lr"]
+        if self._averaged is not None and "ema" in state:
+            self._averaged.load_state_dict(state["ema"])
 
     def buffers(self) -> dict[str, torch.Tensor]:
         """Return the model's buffers of floating point, BatchNorm's statistics: in the middle of an epoch, this rank's own."""
@@ -187,6 +193,14 @@ class Learner:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if self._averaged is not None:
+            self._averaged.update_parameters(self.model)
+
+    def _average(self) -> nn.Module:
+        """Return the average of the weights, with the model's buffers as they are now."""
+        for name, buffer in self._averaged.module.named_buffers():
+            buffer.copy_(self.model.get_buffer(name))
+        return self._averaged.module
 
     def _forward(
         self, network: nn.Module, batch: Batch, precision: str | None = None
