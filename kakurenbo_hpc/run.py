@@ -17,7 +17,7 @@ from .passes import Stages
 from .plan import Epoch
 from .record.checkpoint import load_facts, newest_valid
 from .record.clock import Clock
-from .record.directory import check_same, differences, open_run
+from .record.directory import check_same, differences, enter_run, open_run
 from .record.ledger_file import write_ledger
 from .record.metrics import Metrics
 from .record.parts import Inside, Part, fitting, load_inside, load_learner, load_ledger, load_memory
@@ -133,6 +133,7 @@ class _Run:
             ledger, memory = comm.agreed(lambda: self._take_up(found, facts, ledger, memory))
             if facts["ranks"] != comm.size:
                 stages.learner.average_statistics()
+        comm.on_first(lambda: enter_run(self._directory, job))
         if comm.rank == 0:
             self._snapshot.of(stages.learner.rehearsed_state())
             self._metrics.rewind(self._last)

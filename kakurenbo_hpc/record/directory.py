@@ -16,11 +16,11 @@ _BEFORE = ("batch", "stop", "manifest")
 
 
 def open_run(run: Path, job: Job, resume: bool, allow_changes: bool = False) -> Path | None:
-    """Make the run directory ready and return the checkpoint to go on from, or None to begin. On rank 0 alone.
+    """Return the checkpoint to go on from, or None to begin; nothing is changed yet. On rank 0 alone.
 
     allow_changes: another job's run may be there; it goes on, as this job, from the end of an epoch.
-    Raises RunDirectoryError if another job's run is there, if a run is there and ``resume`` was not asked for, if
-    nothing is there to resume, or if it cannot be written to.
+    Raises RunDirectoryError if another job's run is there, if a run is there and ``resume`` was not asked for, or if nothing is
+    there to resume.
     """
     written = run / "job.yaml"
     if run.exists() and not run.is_dir():
@@ -39,13 +39,17 @@ def open_run(run: Path, job: Job, resume: bool, allow_changes: bool = False) -> 
         if not allow_changes:
             raise _another(checkpoint, changes)
         checkpoint = newest_valid(run / "checkpoints", whole_epochs=True)
+    return checkpoint
+
+
+def enter_run(run: Path, job: Job) -> None:
+    """Make the run directory ready for this job. On rank 0 alone. Raises RunDirectoryError if it cannot be written to."""
     try:
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
         clear(run / "checkpoints")
-        write_whole(written, yaml.safe_dump(job.as_dict(), sort_keys=False))
+        write_whole(run / "job.yaml", yaml.safe_dump(job.as_dict(), sort_keys=False))
     except OSError as problem:
         raise RunDirectoryError(f"{run}: cannot be written to ({problem.strerror}); give another --run-dir") from None
-    return checkpoint
 
 
 def check_same(written: Path, job: Job) -> None:
