@@ -77,6 +77,7 @@ LONGEST = {
         "precision": "bf16",
         "sync_batchnorm": True,
         "correct_iou": 0.6,
+        "ema": 0.999,
     },
     "selection": {
         "method": "kakurenbo",
