@@ -30,7 +30,7 @@ def launch(
     """
     here = read_machine(machine)
     layout = fitting_layout(here, ranks, nodes)
-    words = train_words(job, run_dir, overrides, resume) + ["--allow-changes"] * allow_changes
+    words = train_words(job, run_dir, overrides, resume, allow_changes)
     if here.scratch:
         words += ["--scratch", here.scratch]
     if here.gpus_per_node:
@@ -54,12 +54,12 @@ def fitting_layout(machine: Machine, ranks: int | None, nodes: int | None) -> La
     return layout
 
 
-def train_words(job: Path, run_dir: Path, overrides: list[str], resume: bool) -> list[str]:
+def train_words(job: Path, run_dir: Path, overrides: list[str], resume: bool, allow_changes: bool = False) -> list[str]:
     """Return what each rank runs: ``kakurenbo train``, with the Python of here."""
     words = [sys.executable, "-m", "kakurenbo_hpc.cli", "train", str(job), "--run-dir", str(run_dir)]
     for override in overrides:
         words += ["--set", override]
-    return words + ["--resume"] * resume
+    return words + ["--resume"] * resume + ["--allow-changes"] * allow_changes
 
 
 def run(line: CommandLine) -> int:
