@@ -39,6 +39,7 @@ MachineOption = Annotated[str, typer.Option(help="A machine file, or the name of
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")]
 Scratch = Annotated[Optional[str], typer.Option(help="A folder on each node's own disk, for data.placement local; $TMPDIR may stand in it.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run directory.")]
+AllowChanges = Annotated[bool, typer.Option("--allow-changes", help="With --resume: go on even if the job was another one.")]
 
 
 def _job(path: str, overrides: list[str]):
@@ -58,7 +59,10 @@ def kakurenbo(version: Annotated[bool, typer.Option("--version", help="Print the
 
 
 @app.command()
-def train(job: JobArgument, run_dir: RunDir = None, set: Set = [], resume: Resume = False, scratch: Scratch = None) -> int:
+def train(
+    job: JobArgument, run_dir: RunDir = None, set: Set = [], resume: Resume = False, allow_changes: AllowChanges = False,
+    scratch: Scratch = None,
+) -> int:
     """Train a job, as one of the ranks that mpirun, srun or torchrun started, or alone."""
 
     listen()
@@ -67,7 +71,7 @@ def train(job: JobArgument, run_dir: RunDir = None, set: Set = [], resume: Resum
         checked = comm.on_first(lambda: _job(job, set))
         from .run import run
 
-        return run(checked, run_dir or Path("runs") / checked.name, comm, resume, scratch)
+        return run(checked, run_dir or Path("runs") / checked.name, comm, resume, scratch, allow_changes)
 
     return _together(work)
 
@@ -105,6 +109,7 @@ def launch(
     run_dir: RunDir = None,
     set: Set = [],
     resume: Resume = False,
+    allow_changes: AllowChanges = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command line and start nothing.")] = False,
 ) -> int:
     """Start ranks, on this machine or on the nodes of the batch job that this is, and train a job on them."""
@@ -112,7 +117,7 @@ def launch(
     from .places import find_job
 
     checked = _job(job, set)
-    return start(find_job(job), ranks, nodes, run_dir or Path("runs") / checked.name, set, resume, machine, dry_run)
+    return start(find_job(job), ranks, nodes, run_dir or Path("runs") / checked.name, set, resume, machine, dry_run, allow_changes)
 
 
 @app.command()

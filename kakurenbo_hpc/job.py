@@ -110,6 +110,7 @@ class Training(Options):
     correct_iou: the mean IoU from which a sample of a segmentation counts as correct.
     skipped_steps: so many steps in a row whose gradient is not finite, and which are therefore skipped, end the run; with
     precision fp16 they count once the loss scale is below 1, where overflow no longer explains them.
+    ema: the share that an average of the weights keeps of itself at each step, 0.999 for example, which is then what is evaluated.
     """
 
     epochs: Count
@@ -140,6 +141,7 @@ class Training(Options):
     sync_batchnorm: bool = False
     correct_iou: Probability = 0.7
     skipped_steps: Count = 10
+    ema: Fraction = 0.0
 
     @model_validator(mode="after")
     def _consistent(self) -> Training:

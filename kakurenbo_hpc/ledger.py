@@ -102,6 +102,11 @@ class Ledger:
         return np.arange(self.start, self.start + len(self), dtype=np.int64)
 
     @property
+    def rows(self) -> range:
+        """The same ids, where they need no memory."""
+        return range(self.start, self.start + len(self))
+
+    @property
     def seen(self) -> np.ndarray:
         """(S,) bool."""
         return self.seen_epoch >= 0
@@ -122,6 +127,11 @@ class Ledger:
     def with_columns(self, changed: Mapping[str, np.ndarray]) -> Ledger:
         """Return the ledger with some of the method's own columns replaced."""
         return dataclasses.replace(self, extra={**self.extra, **changed}) if changed else self
+
+
+def ids_at(ids: np.ndarray | range, rows: np.ndarray) -> np.ndarray:
+    """Return the ids of some rows, (k,) int64. ids: of all rows, (S,) int64 or a range."""
+    return ids.start + rows if isinstance(ids, range) else ids[rows]
 
 
 def _latest(rows: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

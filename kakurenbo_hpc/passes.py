@@ -163,7 +163,7 @@ def deal_turns(
     global_batch, accumulate = (s.method.candidates(s.global_batch), 1) if thins else (s.global_batch, s.accumulate)
     if s.shards is not None:
         return s.shards.deal(ledger, times, epoch, global_batch, accumulate, weight)
-    return deal(ledger.id, times, epoch, s.world.comm, global_batch, accumulate, weight)
+    return deal(ledger.rows, times, epoch, s.world.comm, global_batch, accumulate, weight)
 
 
 def _along(

@@ -11,21 +11,24 @@ from .data.loader import Loader
 from .data.source import Data
 from .data.staging import in_words
 from .epoch import Outcome, run_epoch
-from .errors import DONE, REQUEUE, DataError, JobError, UserError
+from .errors import DONE, REQUEUE, TERMINATED, DataError, JobError, RunDirectoryError, UserError
 from .job import Job
 from .ledger import Homes, Ledger
 from .passes import Stages
 from .plan import Epoch
-from .record import checkpoint
+from .record.checkpoint import load_facts, newest_valid
 from .record.clock import Clock
-from .record.directory import check_same, open_run
+from .record.directory import check_same, differences, enter_run, open_run
 from .record.hang import Watch
 from .record.heartbeat import Heartbeat
 from .record.ledger_file import write_ledger
 from .record.lock import Lock
 from .record.metrics import Metrics
+from .record.parts import Inside, Part, fitting, load_inside, load_learner, load_ledger, load_memory
 from .record.progress import Progress
 from .record.provenance import write_provenance
+from .record.saving import Saver
+from .record.snapshot import Snapshot
 from .selection.batch_level import BatchMethod
 from .selection.everyone import Everyone
 from .selection.method import OBSERVED, Method, first_ledger
@@ -39,13 +42,15 @@ from .world.stop import Stop
 from .world.world import World, settle
 
 
-def run(job: Job, directory: Path, comm: Comm, resume: bool = False, scratch: str | None = None) -> int:
+def run(
+    job: Job, directory: Path, comm: Comm, resume: bool = False, scratch: str | None = None, allow_changes: bool = False
+) -> int:
     """Train the job in its run directory, from its newest checkpoint if ``resume``; return the exit code.
 
-    scratch: a folder on each node's own disk, for data.placement local.
+    scratch: a folder on each node's own disk, for data.placement local. allow_changes: go on even if it was another job.
     Raises UserError, on all ranks alike and before anything is trained, if the job cannot be run as it is.
     """
-    if resume and comm.on_first(lambda: _is_finished(job, directory)):
+    if resume and comm.on_first(lambda: _is_finished(job, directory, allow_changes)):
         if comm.rank == 0:
             print(f"{directory}: all {job.training.epochs} epochs are done", flush=True)
         return DONE
@@ -54,17 +59,17 @@ def run(job: Job, directory: Path, comm: Comm, resume: bool = False, scratch: st
     watch = Watch(heartbeat, directory, comm.rank, comm.size, job.record.hang_timeout, comm.abort)
     try:
         with comm.agreed(lambda: Stop(comm, directory)) as stop, Lock(directory) as lock, watch:
-            finished = _Run(job, directory, world, stop, heartbeat, scratch).train(gradients, resume, lock)
+            code = _Run(job, directory, world, stop, heartbeat, scratch).train(gradients, resume, allow_changes, lock)
     except UserError as problem:
         if problem.agreed:  # all ranks are here, and may go on to another run
             gradients.close()
         raise
     gradients.close()
-    return DONE if finished else REQUEUE
+    return code
 
 
 def set_up(
-    job: Job, world: World, method: Method, scratch: str | None = None, stop: Stop | None = None, directory: Path | None = None,
+    job: Job, world: World, method: Method, scratch: str | None = None, trail: Trail | None = None, directory: Path | None = None,
     heartbeat: Heartbeat | None = None,
 ) -> tuple[Stages, Data]:
     """Return everything that the job's epochs pass through, with this method, and the data set.
@@ -99,7 +104,7 @@ def set_up(
         global_batch=global_batch,
         accumulate=job.training.accumulate,
         shards=shards,
-        trail=Trail(stop),
+        trail=trail or Trail(),
         heartbeat=heartbeat or Heartbeat(),
     )
     return stages, data
@@ -110,25 +115,36 @@ class _Run:
 
     def __init__(self, job: Job, directory: Path, world: World, stop: Stop, heartbeat: Heartbeat, scratch: str | None):
         self._job, self._directory, self._world, self._stop = job, directory, world, stop
-        self._stages, self._data = set_up(job, world, job.selection, scratch, stop, directory, heartbeat)
+        self._snapshot = Snapshot(pinned=world.device.type == "cuda")
+        say = Progress(world.rank, job.training.epochs).say
+        self._saver = Saver(directory / "checkpoints", job.record.keep, world.comm, self._snapshot, say)
+        self._stages, self._data = set_up(job, world, job.selection, scratch, Trail(stop, self._saver), directory, heartbeat)
         self._metrics = Metrics(directory)
         self._last: dict | None = None  # the line of the last whole epoch
         self._before: dict[str, float] = {}  # seconds of an epoch that is taken up again
+        self._facts: dict = {"ranks": world.size, "global_batch": self._stages.global_batch, "data": self._data.fingerprint, "changes": []}
 
-    def train(self, gradients: Gradients, resume: bool, lock: Lock) -> bool:
-        """Run the epochs that are still to be run; return whether all are done, or all ranks left before."""
+    def train(self, gradients: Gradients, resume: bool, allow_changes: bool, lock: Lock) -> int:
+        """Run the epochs that are still to be run; return DONE, or why all ranks left before.
+
+        Raises RunDirectoryError if the last checkpoint could not be written.
+        """
         job, stages, comm = self._job, self._stages, self._world.comm
         ledger = first_ledger(job.selection, stages.homes, comm, self._data.fingerprint)
         ledger = stages.shards.placed(ledger) if stages.shards else ledger
         memory = job.selection.first_memory() if isinstance(job.selection, BatchMethod) else {}
-        found = comm.on_first(lambda: open_run(self._directory, job, resume, lock))
+        found = comm.on_first(lambda: open_run(self._directory, job, resume, lock, allow_changes))
         stages.learner.join(gradients, self._data.shape)
-        facts = checkpoint.load_facts(found) if found else {"epoch": -1, "ranks": comm.size, "line": None}
+        facts = load_facts(found) if found else {"epoch": -1, "ranks": comm.size, "line": None}
         if found:
-            ledger, memory = self._take_up(found, facts, ledger, memory)
+            ledger, memory = comm.agreed(lambda: self._take_up(found, facts, ledger, memory))
+            if facts["ranks"] != comm.size:
+                stages.learner.average_statistics()
+        comm.on_first(lambda: enter_run(self._directory, job, lock))
         if comm.rank == 0:
+            self._snapshot.of(stages.learner.rehearsed_state())
             self._metrics.rewind(self._last)
-            write_provenance(self._directory, {"ranks": comm.size, "global_batch": stages.global_batch, "data": self._data.fingerprint})
+            self._facts["provenance"] = write_provenance(self._directory, self._facts)
         _greet(job, stages, found, resume)
         if stages.shards:
             if facts["ranks"] != comm.size:
@@ -142,28 +158,39 @@ class _Run:
             try:
                 outcome = run_epoch(epoch, ledger, memory, stages, clock)
             except Stopped:
-                self._leave_inside(epoch, ledger, memory, clock)
-                return False
+                return self._leave_inside(epoch, ledger, memory, clock)
             leaves = self._stop.agreed_at_once()
             self._write_down(epoch, outcome, clock, leaves)
             ledger, memory = outcome.ledger, outcome.memory
             if leaves and number < epoch.total - 1:
-                stages.progress.say(f"leaving after epoch {number + 1}: {self._stop.why}; add --resume to go on")
-                return False
-        return True
+                return self._leave(f"after epoch {number + 1}")
+        if not self._saver.finish():
+            problem = RunDirectoryError(f"{self._directory}: the last checkpoint could not be written; make room and add --resume")
+            problem.agreed = True
+            raise problem
+        return DONE
 
     def _take_up(self, found: Path, facts: dict, ledger: Ledger, memory: Memory) -> tuple[Ledger, Memory]:
-        """Restore what the checkpoint holds; return ledger and memory."""
-        world, learner = self._world, self._stages.learner
-        ledger = world.comm.agreed(lambda: checkpoint.load_ledger(found, ledger))
-        memory = checkpoint.load_memory(found, world.rank) if memory else memory
-        learner.load_state_dict(checkpoint.load_learner(found, world.device))
-        inside = checkpoint.load_inside(found, world.rank, world.size, world.device)
+        """Restore what the checkpoint holds; return ledger and memory. Raises RunDirectoryError, perhaps on one rank only."""
+        world, learner, job = self._world, self._stages.learner, self._job
+        self._last = facts["line"]
+        changes = differences(facts["job"], job)
+        self._facts["changes"] = facts["changes"] + ([{"after": found.name, "changes": changes}] if changes else [])
+        if facts["data"] != self._data.fingerprint and not changes:
+            raise RunDirectoryError(f"{found}: of another data set than {job.data.name} is now; give another --run-dir")
+        with fitting(found):
+            ledger, memory = load_ledger(found, facts, ledger), load_memory(found, facts, world.rank, memory)
+            learner.load_state_dict(load_learner(found, world.device))
+            inside = load_inside(found, facts, world.rank, world.size, world.device)
         if inside is not None:
+            if facts["global_batch"] != self._stages.global_batch:
+                raise RunDirectoryError(
+                    f"{found}: left inside an epoch with a global batch of {facts['global_batch']}, but {world.size} ranks make it "
+                    f"{self._stages.global_batch}; resume on {facts['ranks']} ranks"
+                )
             learner.load_buffers(inside.buffers)
             self._stages.trail.take_up(inside.passed)
             self._before = facts["seconds"]
-        self._last = facts["line"]
         return ledger, memory
 
     def _write_down(self, epoch: Epoch, outcome: Outcome, clock: Clock, leaves: bool) -> None:
@@ -176,7 +203,7 @@ class _Run:
             _write_weights(self._directory, epoch, outcome.ledger, job, world, self._data)
         with clock("checkpoint"):
             if leaves or epoch.number == epoch.total - 1 or (epoch.number + 1) % job.record.checkpoint_every == 0:
-                facts = {"epoch": epoch.number, "ranks": world.size, "line": {**line, "seconds": clock.seconds(parts)}}
+                facts = {"epoch": epoch.number, "line": {**line, "seconds": clock.seconds(parts)}}
                 self._save(f"epoch_{epoch.number:04d}", outcome.ledger, outcome.memory, facts)
         line["seconds"] = clock.seconds(parts)
         self._last = line
@@ -184,32 +211,34 @@ class _Run:
             self._metrics.add(line)
             self._stages.progress.epoch(line)
 
-    def _leave_inside(self, epoch: Epoch, ledger: Ledger, memory: Memory, clock: Clock) -> None:
-        """Write a checkpoint of an epoch that was left between two steps; ledger and memory are those it began with."""
+    def _leave_inside(self, epoch: Epoch, ledger: Ledger, memory: Memory, clock: Clock) -> int:
+        """Leave an epoch between two steps, with a checkpoint; ledger and memory are those it began with."""
         if self._stages.shards and self._stages.shards.under_way:
             self._stages.shards.finish()
         learner, passed = self._stages.learner, self._stages.trail.passed()
-        seconds = clock.seconds(learner.parts.take())
-        facts = {"epoch": epoch.number - 1, "ranks": self._world.size, "line": self._last, "seconds": seconds}
-        inside = checkpoint.Inside(passed, learner.buffers())
-        self._save(f"epoch_{epoch.number:04d}_inside", ledger, memory, facts, inside)
-        self._stages.progress.say(
-            f"leaving in epoch {epoch.number + 1} after {passed[-1][0]} steps of its pass {len(passed)}: {self._stop.why}; "
-            "add --resume to go on"
-        )
+        facts = {"epoch": epoch.number - 1, "line": self._last, "seconds": clock.seconds(learner.parts.take())}
+        self._save(f"epoch_{epoch.number:04d}_inside", ledger, memory, facts, Inside(passed, learner.buffers()))
+        return self._leave(f"in epoch {epoch.number + 1} after {passed[-1][0]} steps of its pass {len(passed)}")
 
-    def _save(self, name: str, ledger: Ledger, memory: Memory, facts: dict, inside: checkpoint.Inside | None = None) -> None:
-        folder, keep = self._directory / "checkpoints", self._job.record.keep
-        checkpoint.save(folder, name, self._stages.learner.state_dict(), ledger, memory, facts, self._world.comm, keep, inside)
+    def _leave(self, where: str) -> int:
+        whole = self._saver.finish()
+        how = "add --resume to go on" if whole else "without a checkpoint of it; make room and add --resume to go on from the one before"
+        self._stages.progress.say(f"leaving {where}: {self._stop.why}; {how}")
+        return REQUEUE if whole else TERMINATED
+
+    def _save(self, name: str, ledger: Ledger, memory: Memory, facts: dict, inside: Inside | None = None) -> None:
+        learner = self._stages.learner.state_dict() if self._world.rank == 0 else None
+        self._saver.save(name, Part(learner, ledger, memory, inside), {**self._facts, "job": self._job.as_dict(), **facts})
 
 
-def _is_finished(job: Job, directory: Path) -> bool:
+def _is_finished(job: Job, directory: Path, allow_changes: bool) -> bool:
     """Whether the newest checkpoint of this very job is of its last epoch. On rank 0 alone."""
     if not (directory / "job.yaml").exists():
         return False
-    check_same(directory / "job.yaml", job)
-    found = checkpoint.newest_valid(directory / "checkpoints")
-    return found is not None and checkpoint.load_facts(found)["epoch"] == job.training.epochs - 1
+    if not allow_changes:
+        check_same(directory / "job.yaml", job)
+    last = directory / "checkpoints" / f"epoch_{job.training.epochs - 1:04d}"
+    return last.is_dir() and newest_valid(last.parent) == last
 
 
 def _write_weights(directory: Path, epoch: Epoch, ledger: Ledger, job: Job, world: World, data: Data) -> None:

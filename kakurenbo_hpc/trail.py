@@ -9,6 +9,7 @@ import numpy as np
 
 from .batch import Batch, Turn
 from .order.deal import Turns
+from .record.saving import Saver
 from .world.stop import Stop
 
 Found = Mapping[str, np.ndarray]  # what a pass has found out on one rank so far: named arrays, for a checkpoint
@@ -33,8 +34,9 @@ class Trail:
     again: plans and orders are decided anew from the same ledger, and every pass goes on after its last step.
     """
 
-    def __init__(self, stop: Stop | None = None):
-        self._stop = stop
+    def __init__(self, stop: Stop | None = None, saver: Saver | None = None):
+        """saver: of a checkpoint that may be under way while steps are done."""
+        self._stop, self._saver = stop, saver
         self._before: list[tuple[int, Found]] = []
         self._passes: list[tuple[int, Finds]] = []
 
@@ -60,6 +62,8 @@ class Trail:
     def step_done(self, step: int, may_stop: bool = True) -> None:
         """Note that this step of the pass is done. Raises Stopped, on all ranks, if they have agreed to leave."""
         self._passes[-1] = (step + 1, self._passes[-1][1])
+        if self._saver is not None:
+            self._saver.go_on()
         if may_stop and self._stop is not None and self._stop.agreed():
             raise Stopped
 

@@ -65,6 +65,18 @@ def test_drawing_images_is_measured_beside_reading_them_from_memory():
     assert sum(" px " in line for line in lines) == 3 and any("random_erasing" in line for line in lines)
 
 
+def test_a_save_in_the_background_is_measured_beside_one_that_is_waited_for(tmp_path):
+    lines = bench("bench_checkpoint.py", "--parameters", "5000000", "--trials", "2", "--folder", str(tmp_path))
+    assert first_words(lines)[:5] == ["result:", "hardware:", "versions:", "trials:", "data:"]
+    assert any("8,388,608 parameters" in line for line in lines)
+
+
+def test_a_ledger_a_plan_and_an_order_fit_into_25_bytes_a_sample():
+    lines = bench("bench_memory.py", "--n", "4000000")
+    assert first_words(lines)[:5] == ["result:", "hardware:", "versions:", "trials:", "data:"]
+    assert lines[-1].startswith("reached")
+
+
 def test_the_driver_is_measured_beside_a_bare_loop_and_its_ideal():
     lines = bench("bench_epoch.py", "--widths", "4,4", "--trials", "2", "--threads", "1")
     assert first_words(lines)[:5] == ["result:", "hardware:", "versions:", "trials:", "network:"]

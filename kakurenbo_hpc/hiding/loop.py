@@ -277,7 +277,7 @@ class Hiding:
         self._done, self._epoch, self._plan = self._epoch.number, None, None
 
     def _begin_pass(self, name: str, times: np.ndarray, weight: np.ndarray | None = None) -> Turns:
-        turns = deal(self._ledger.id, times, self._epoch, self._comm, self._global_batch, self._accumulate, weight)
+        turns = deal(self._ledger.rows, times, self._epoch, self._comm, self._global_batch, self._accumulate, weight)
         self._pass = Pass(name, self._epoch.number, turns, NoteBook(self._observed))
         return turns
 

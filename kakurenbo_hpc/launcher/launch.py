@@ -19,7 +19,8 @@ from .starter import CommandLine, Layout, starter_line
 
 
 def launch(
-    job: Path, ranks: int | None, nodes: int | None, run_dir: Path, overrides: list[str], resume: bool, machine: str, dry_run: bool
+    job: Path, ranks: int | None, nodes: int | None, run_dir: Path, overrides: list[str], resume: bool, machine: str, dry_run: bool,
+    allow_changes: bool = False,
 ) -> int:
     """Print the command line that trains a job on ranks and, unless dry_run, run it.
 
@@ -29,7 +30,7 @@ def launch(
     """
     here = read_machine(machine)
     layout = fitting_layout(here, ranks, nodes)
-    words = train_words(job, run_dir, overrides, resume)
+    words = train_words(job, run_dir, overrides, resume, allow_changes)
     if here.scratch:
         words += ["--scratch", here.scratch]
     line = starter_line(here, layout, bound_words(here, find_machine(machine), words))
@@ -51,12 +52,12 @@ def fitting_layout(machine: Machine, ranks: int | None, nodes: int | None) -> La
     return layout
 
 
-def train_words(job: Path, run_dir: Path, overrides: list[str], resume: bool) -> list[str]:
+def train_words(job: Path, run_dir: Path, overrides: list[str], resume: bool, allow_changes: bool = False) -> list[str]:
     """Return what each rank runs: ``kakurenbo train``, with the Python of here."""
     words = [sys.executable, "-m", "kakurenbo_hpc.cli", "train", str(job), "--run-dir", str(run_dir)]
     for override in overrides:
         words += ["--set", override]
-    return words + ["--resume"] * resume
+    return words + ["--resume"] * resume + ["--allow-changes"] * allow_changes
 
 
 def bound_words(machine: Machine, file: Path, words: list[str]) -> list[str]:

@@ -26,7 +26,7 @@ class Turns:
     n: entries of all ranks together. steps: optimizer steps; batch b holds the positions from floor(b n / steps) to
     floor((b + 1) n / steps). order_hash: of the global order, the same on every rank.
     id: (n_local,) int64, this rank's entries in order; position: (n_local,) int64, their places in the global order,
-    growing. copy, weight: alike, or None for 0 and 1.
+    growing, or None for 0, 1, 2, ... copy, weight: alike, or None for 0 and 1.
     filler: an id for a rank that has nothing to do while others work.
     """
 
@@ -35,7 +35,7 @@ class Turns:
     accumulate: int
     order_hash: int
     id: np.ndarray
-    position: np.ndarray
+    position: np.ndarray | None
     copy: np.ndarray | None
     weight: np.ndarray | None
     filler: int
@@ -47,7 +47,7 @@ class Turns:
         last = 0
         for step in range(self.steps):
             start, stop = _cut(self.n, self.steps, step), _cut(self.n, self.steps, step + 1)
-            first, last = last, int(np.searchsorted(self.position, stop))
+            first, last = last, stop if self.position is None else int(np.searchsorted(self.position, stop))
             for part in range(self.accumulate):
                 a, b = (first + _cut(last - first, self.accumulate, p) for p in (part, part + 1))
                 rows = slice(a, b)
@@ -57,7 +57,7 @@ class Turns:
                     id=self.id[rows] if counts else np.array([self.filler]),
                     copy=np.zeros(max(1, b - a), np.int32) if self.copy is None or not counts else self.copy[rows],
                     weight=np.ones(max(1, b - a), np.float32) if self.weight is None or not counts else self.weight[rows],
-                    position=self.position[rows] if counts else np.array([start]),
+                    position=np.array([start]) if not counts else np.arange(a, b) if self.position is None else self.position[rows],
                     counts=counts,
                     n_global=stop - start,
                     begins=part == 0,
@@ -67,7 +67,7 @@ class Turns:
 
 
 def deal(
-    ids: np.ndarray,
+    ids: np.ndarray | range,
     times: np.ndarray,
     epoch: Epoch,
     comm: Comm,
@@ -77,7 +77,7 @@ def deal(
 ) -> Turns:
     """Return this rank's turns over all entries of all ranks, in the epoch's order.
 
-    ids: (S,) int64, this rank's rows, below 2**32. times: (S,) bool or int, how often each is to be passed.
+    ids: (S,) int64 or a range, this rank's rows, below 2**32. times: (S,) bool or int, how often each is to be passed.
     weight: (S,) float32, or None for 1; given on all ranks or on none. global_batch: the largest batch; n entries make
     ceil(n / global_batch) batches, equal in size up to one.
     Two exchanges of each rank's own entries; memory O(n / P).
@@ -87,13 +87,14 @@ def deal(
     n_here = np.array([len(entries["packed"])])
     n, before = int(comm.sum(n_here)[0]), int(comm.exscan(n_here)[0])
     steps = -(-n // global_batch)
-    position = np.arange(before, before + int(n_here[0]))
-    hash_of_all = order_hash(entries, position, comm)
+    hash_of_all = order_hash(entries, range(before, n), comm)
 
-    entries["id"] = ids_in(entries.pop("packed"))
+    packed = entries.pop("packed")
+    entries["id"] = ids_in(packed, out=packed)
     filler = next((first[0] for first in comm.gather(entries["id"][:1]) if len(first)), 0)
+    position = None
     if comm.size > 1:
-        owner = _owner(position, n, steps, comm.size)
+        owner = _owner(np.arange(before, before + len(packed)), n, steps, comm.size)
         by_owner = np.argsort(owner, kind="stable")
         ends = np.searchsorted(owner[by_owner], np.arange(1, comm.size))
         # What comes from a lower rank is earlier in the order, so the parts only need to be put end to end.

@@ -9,7 +9,7 @@ import yaml
 from ..errors import RunDirectoryError
 from ..job import Job
 from . import heartbeat
-from .checkpoint import newest_valid
+from .checkpoint import clear, load_facts, newest_valid
 from .files import write_whole
 from .lock import Lock
 
@@ -17,17 +17,19 @@ from .lock import Lock
 _BEFORE = ("batch", "stop", "manifest", "lock")
 
 
-def open_run(run: Path, job: Job, resume: bool, lock: Lock) -> Path | None:
-    """Make the run directory ready and return the checkpoint to go on from, or None to begin. On rank 0 alone.
+def open_run(run: Path, job: Job, resume: bool, lock: Lock, allow_changes: bool = False) -> Path | None:
+    """Lock the run directory and return the checkpoint to go on from, or None to begin; no run in it is changed yet. On rank 0 alone.
 
-    Raises RunDirectoryError if another job's run is there, if a run is there and ``resume`` was not asked for, if
-    nothing is there to resume, if a run is under way there, or if it cannot be written to.
+    allow_changes: another job's run may be there; it goes on, as this job, from the end of an epoch.
+    Raises RunDirectoryError if another job's run is there, if a run is there and ``resume`` was not asked for, if nothing is
+    there to resume, if a run is under way there, or if it cannot be written to.
     """
     written = run / "job.yaml"
     if run.exists() and not run.is_dir():
         raise RunDirectoryError(f"{run}: a file is there, not a folder; give another --run-dir")
     if written.exists():
-        check_same(written, job)
+        if not allow_changes:
+            check_same(written, job)
     elif resume and not (run / "batch").is_dir():
         raise RunDirectoryError(f"{run}: --resume was given, but no run is there; leave it away to begin one")
     elif run.is_dir() and any(found.name not in _BEFORE for found in run.iterdir()):
@@ -35,17 +37,29 @@ def open_run(run: Path, job: Job, resume: bool, lock: Lock) -> Path | None:
     try:
         run.mkdir(parents=True, exist_ok=True)
         lock.take()
-        checkpoint = newest_valid(run / "checkpoints") if written.exists() else None
-        if checkpoint and not resume:
-            raise RunDirectoryError(f"{run}: a run is there, checkpointed in {checkpoint.name}; add --resume, or give another --run-dir")
+    except OSError as problem:
+        raise _cannot_be_written(run, problem) from None
+    checkpoint = newest_valid(run / "checkpoints") if written.exists() else None
+    if checkpoint and not resume:
+        raise RunDirectoryError(f"{run}: a run is there, checkpointed in {checkpoint.name}; add --resume, or give another --run-dir")
+    if checkpoint and (changes := differences(load_facts(checkpoint)["job"], job)):
+        if not allow_changes:
+            raise _another(checkpoint, changes)
+        checkpoint = newest_valid(run / "checkpoints", whole_epochs=True)
+    return checkpoint
+
+
+def enter_run(run: Path, job: Job, lock: Lock) -> None:
+    """Make the run directory ready for this job. On rank 0 alone. Raises RunDirectoryError if it cannot be written to."""
+    try:
         lock.sign()
         (run / "stop").unlink(missing_ok=True)  # it asked an earlier run
         heartbeat.clear(run)
-        (run / "checkpoints").mkdir(exist_ok=True)
-        write_whole(written, yaml.safe_dump(job.as_dict(), sort_keys=False))
+        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        clear(run / "checkpoints")
+        write_whole(run / "job.yaml", yaml.safe_dump(job.as_dict(), sort_keys=False))
     except OSError as problem:
-        raise RunDirectoryError(f"{run}: cannot be written to ({problem.strerror}); give another --run-dir") from None
-    return checkpoint
+        raise _cannot_be_written(run, problem) from None
 
 
 def check_same(written: Path, job: Job) -> None:
@@ -54,10 +68,24 @@ def check_same(written: Path, job: Job) -> None:
         before = yaml.safe_load(written.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         raise RunDirectoryError(f"{written}: not a job that can be read; give another --run-dir") from None
-    changes = list(_changes(before, job.as_dict()))
-    if changes:
-        shown = ", ".join(changes[:5]) + (", ..." if len(changes) > 5 else "")
-        raise RunDirectoryError(f"{written.parent}: holds the run of another job ({shown}); give another --run-dir")
+    if changes := differences(before, job):
+        raise _another(written.parent, changes)
+
+
+def differences(before: dict, job: Job) -> list[str]:
+    """Return what differs between a job's plain values and this job, one clause each."""
+    return list(_changes(before, job.as_dict()))
+
+
+def _cannot_be_written(run: Path, problem: OSError) -> RunDirectoryError:
+    return RunDirectoryError(f"{run}: cannot be written to ({problem.strerror}); give another --run-dir")
+
+
+def _another(where: Path, changes: list[str]) -> RunDirectoryError:
+    return RunDirectoryError(
+        f"{where}: holds the run of another job ({', '.join(changes)}); give another --run-dir, or take the changes with "
+        "--resume --allow-changes"
+    )
 
 
 def _changes(before: object, now: object, name: str = ""):

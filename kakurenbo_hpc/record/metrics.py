@@ -15,6 +15,7 @@ class Metrics:
 
     def __init__(self, run: Path):
         self._path = run / "metrics.jsonl"
+        self._waiting = b""  # lines that a full disk has not taken yet
 
     def rewind(self, last: dict | None) -> None:
         """Let the file end with this line, each earlier epoch's once before it: what a resumed run has behind it."""
@@ -29,9 +30,18 @@ class Metrics:
         write_whole(self._path, "".join(lines.values()) + (_text(last) if last else ""))
 
     def add(self, line: dict) -> None:
-        """Append one epoch's line."""
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(_text(line))
+        """Append one epoch's line; where the disk is full, with the next one."""
+        self._waiting += _text(line).encode()
+        with open(self._path, "ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                whole = file.write(self._waiting) == len(self._waiting)
+            except OSError:
+                whole = False
+            if whole:
+                self._waiting = b""
+            else:
+                file.truncate(before)
 
 
 def _text(line: dict) -> str:

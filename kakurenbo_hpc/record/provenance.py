@@ -19,9 +19,11 @@ from .files import write_whole
 _LIBRARIES = ("torch", "numpy", "mpi4py", "timm", "torchvision", "h5py", "scikit-learn", "horovod")
 
 
-def write_provenance(run: Path, facts: dict) -> None:
-    """Write versions, machine, command and git commit beside the facts of this run. On rank 0 alone."""
-    write_whole(run / "provenance.json", json.dumps({**provenance(), **facts}, indent=2) + "\n")
+def write_provenance(run: Path, facts: dict) -> dict:
+    """Write versions, machine, command and git commit beside the facts of this run, and return it all. On rank 0 alone."""
+    known = {**provenance(), **facts}
+    write_whole(run / "provenance.json", json.dumps(known, indent=2) + "\n")
+    return known
 
 
 def provenance() -> dict:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import WorldError
+from ..ledger import ids_at
 from ..plan import Epoch
 from ..world.comm import Comm
 from .clocks import ticks
@@ -67,23 +68,23 @@ class Everyone:
         return float(values_of(np.array([key], np.uint32))[0]), self._kth_id(ids[keys == np.uint32(key)], k, n_ties)
 
     def smallest(
-        self, value: np.ndarray, fraction: float, ids: np.ndarray, among: np.ndarray | None = None
+        self, value: np.ndarray, fraction: float, ids: np.ndarray | range, among: np.ndarray | None = None
     ) -> np.ndarray:
         """Mark the floor(fraction x N) rows of smallest (value, id), N the rows of all ranks; NaN counts as +inf.
 
-        value: (S,) float32; ids: (S,) int64, unique; among: (S,) bool, the only rows that may be marked (they do not
+        value: (S,) float32; ids: (S,) int64, unique, or a range; among: (S,) bool, the only rows that may be marked (they do not
         change N, and if they are too few all of them are marked).
         Returns (S,) bool.
         """
         return self._mark(value, ids, among, fraction=fraction)
 
     def largest(
-        self, value: np.ndarray, fraction: float, ids: np.ndarray, among: np.ndarray | None = None
+        self, value: np.ndarray, fraction: float, ids: np.ndarray | range, among: np.ndarray | None = None
     ) -> np.ndarray:
         """Mark the floor(fraction x N) rows of largest value, NaN as +inf, of equal values those of smaller id."""
         return self._mark(value, ids, among, fraction=fraction, highest=True)
 
-    def first(self, value: np.ndarray, n: int, ids: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
+    def first(self, value: np.ndarray, n: int, ids: np.ndarray | range, among: np.ndarray | None = None) -> np.ndarray:
         """Mark the n rows of smallest (value, id), as ``smallest`` does, but a count of them instead of a share."""
         return self._mark(value, ids, among, n=n)
 
@@ -184,7 +185,7 @@ class Everyone:
     def _mark(
         self,
         value: np.ndarray,
-        ids: np.ndarray,
+        ids: np.ndarray | range,
         among: np.ndarray | None = None,
         *,
         fraction: float = 0,
@@ -207,7 +208,7 @@ class Everyone:
         if k == n_ties:
             return keys <= np.uint32(key)
         ties = np.flatnonzero(keys == np.uint32(key))
-        tied = ids[ties]
+        tied = ids_at(ids, ties)
         marked = keys < np.uint32(key)
         marked[ties] = tied <= self._kth_id(tied, k, n_ties)
         return marked

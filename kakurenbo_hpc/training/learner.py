@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..batch import Batch, Turn
 from ..draws import key, one
@@ -44,6 +46,8 @@ class Learner:
             raise JobError("training.sync_batchnorm is true, but these ranks have no GPU, where alone it works; set it to false")
         self.model.to(world.device)
         self.optimizer = build_optimizer(training, self.model, training.peak_lr(world.size))
+        # Statistics of BatchNorm are the model's own: the average follows its weights alone.
+        self._averaged = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(training.ema)) if training.ema else None
         self._schedule = Schedule(training, self.optimizer)
         self.lr = self._schedule.set(0.0)
         self.criterion = build_criterion(training, n_classes, world.device, target_shape)
@@ -128,11 +132,11 @@ class Learner:
 
         Of masks, columns also hold intersection and union, (k, C).
         """
-        self.model.eval()
+        network = (self.model if self._averaged is None else self._average()).eval()
         seen = []
         with torch.no_grad():
             for batch in batches:
-                logits, _ = self._forward(self.model, batch)
+                logits, _ = self._forward(network, batch)
                 losses = by_sample(F.cross_entropy(logits.float(), batch.target, reduction="none"))
                 seen.append(look_closely(batch.turn, logits, batch.target, losses, ("intersection", "union")))
         return seen
@@ -155,7 +159,17 @@ class Learner:
             "lr": self.lr,
             "epoch": self._epoch,
             "skipped": (self.n_skipped, self._skipped_in_a_row),
+            **({} if self._averaged is None else {"ema": self._averaged.state_dict()}),
         }
+
+    def rehearsed_state(self) -> dict:
+        """Return a state with all that it holds after the first step, when the optimizer has its own: a model on the host took one."""
+        model = copy.deepcopy(self.model).cpu()
+        optimizer = build_optimizer(self._training, model, self.lr)
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p)
+        optimizer.step()
+        return {**self.state_dict(), "model": model.state_dict(), "optimizer": optimizer.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
@@ -163,6 +177,8 @@ class Learner:
         self.scaler.load_state_dict(state["scaler"])
         self.lr, self._epoch = state["lr"], state["epoch"]
         self.n_skipped, self._skipped_in_a_row = state["skipped"]
+        if self._averaged is not None and "ema" in state:
+            self._averaged.load_state_dict(state["ema"])
 
     def buffers(self) -> dict[str, torch.Tensor]:
         """Return the model's buffers of floating point, BatchNorm's statistics: in the middle of an epoch, this rank's own."""
@@ -191,6 +207,14 @@ class Learner:
             self._skip()
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if self._averaged is not None:
+            self._averaged.update_parameters(self.model)
+
+    def _average(self) -> nn.Module:
+        """Return the average of the weights, with the model's buffers as they are now."""
+        for name, buffer in self._averaged.module.named_buffers():
+            buffer.copy_(self.model.get_buffer(name))
+        return self._averaged.module
 
     def _is_finite(self) -> bool:
         """Return whether the gradient is finite, the same on all ranks. Waits for the device: what it spoils cannot be taken back."""

@@ -76,7 +76,7 @@ class Comm(ABC):
 
     @abstractmethod
     def post_max(self, value: int) -> Pending:
-        """Begin a maximum of one integer over ranks; ``wait`` for it later. At most one is under way at a time."""
+        """Begin a maximum of one integer over ranks; ``wait`` for it later."""
 
     @abstractmethod
     def post_send(self, data: np.ndarray, to: int) -> Transfer:

@@ -127,6 +127,7 @@ def test_what_the_ranks_run_is_the_job_as_it_was_given():
         *("--set", "training.epochs=5", "--set", "name=$(x)", "--resume"),
     ]
     assert train_words(Path("j"), Path("r"), [], resume=False)[-1] == "r"
+    assert train_words(Path("j"), Path("r"), [], resume=True, allow_changes=True)[-2:] == ["--resume", "--allow-changes"]
 
 
 def test_more_ranks_than_the_machine_takes_is_the_users_mistake(tmp_path):

@@ -105,7 +105,9 @@ def test_a_run_directory_holds_what_is_promised(runs):
     provenance = json.loads((run / "provenance.json").read_text())
     assert provenance["ranks"] == 2 and provenance["libraries"]["torch"]
     assert yaml.safe_load((run / "job.yaml").read_text())["training"]["global_batch"] == 60
-    assert len(list((run / "checkpoints").iterdir())) == 2
+    best = (run / "checkpoints" / "best").read_text().strip()
+    there = {path.name for path in (run / "checkpoints").iterdir()} - {"best"}
+    assert there == {best, *(f"epoch_{epoch:04d}" for epoch in (EPOCHS - 2, EPOCHS - 1))}
     assert set(ledger(run, 1)) == {"id", "loss", "correct", "confidence", "seen_epoch", "train", "weight", "refresh"}
 
 

@@ -44,7 +44,7 @@ class Kakurenbo(Method):
 
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
         ceiling = self.fraction(epoch.number)
-        seen, ids = ledger.seen, ledger.id
+        seen, ids = ledger.seen, ledger.rows
         easy = everyone.smallest(ledger.loss, ceiling, ids, among=seen & ~np.isnan(ledger.loss))
         sure = ledger.correct & (ledger.confidence >= self.confidence)
         hidden = easy & sure if self.move_back else easy

@@ -1,12 +1,15 @@
 """Leaves runs of methods between two steps, anywhere, takes them up again, and compares them with runs that went through.
 
-Arguments: a folder for the run directories; how many places a method; a comma-separated list of variants, all if not given;
+Places are drawn in each stage of an epoch, and among the steps that are done while a checkpoint is being written.
+Arguments: a folder for the run directories; how many places a stage; a comma-separated list of variants, all if not given;
 then ``section.key=value`` for every job.
 """
 
 import json
 import sys
+import time
 import traceback
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -15,6 +18,8 @@ from kakurenbo_hpc.data import DATA
 from kakurenbo_hpc.draws import key, one
 from kakurenbo_hpc.job import read_job
 from kakurenbo_hpc.places import find_job
+from kakurenbo_hpc.record import saving
+from kakurenbo_hpc.record.clock import Clock
 from kakurenbo_hpc.run import run
 from kakurenbo_hpc.selection import METHODS
 from kakurenbo_hpc.world.stop import Stop
@@ -39,29 +44,48 @@ folder, n_places = Path(sys.argv[1]), int(sys.argv[2])
 wanted = sys.argv[3].split(",") if len(sys.argv) > 3 else list(VARIANTS)
 more = sys.argv[4:]
 comm = open_comm()
-asked = {"count": 0, "at": -1}
+asked = {"stages": [], "at": -1}  # of each call so far, the stage; the call that is answered with yes
+now = {"stage": "", "writing": False}
 
 
 def agreed(self):
     """Stand for an answer that all ranks agree on, at one call of many."""
-    asked["count"] += 1
-    if asked["count"] == asked["at"]:
+    asked["stages"].append("checkpoint" if now["writing"] else now["stage"])
+    if len(asked["stages"]) - 1 == asked["at"]:
         self.why = "the drill"
-    return asked["count"] == asked["at"]
+    return bool(self.why)
+
+
+def timed(self, stage, stages=Clock.__call__):
+    now["stage"] = stage
+    return stages(self, stage)
+
+
+def slowly(folder, rank, part, write=saving.write_part):
+    """Write one rank's part of a checkpoint, while steps pass by where any follow; on some ranks more of them."""
+    now["writing"], begun = True, len(asked["stages"])
+    while folder.name in (".epoch_0000.part", ".epoch_0001.part") and len(asked["stages"]) < begun + 2 + rank:
+        if 0 <= asked["at"] < len(asked["stages"]):  # all ranks leave
+            break
+        time.sleep(0.001)
+    now["writing"] = False
+    return write(folder, rank, part)
 
 
 Stop.agreed = agreed
 Stop.agreed_at_once = agreed
+saving.write_part = slowly
+Clock.__call__ = timed
 
 
 def job(variant):
     sets = ["training.epochs=3", "training.global_batch=120", f"selection={{method: {variant.split()[0]}}}"]
-    sets += ["model.options={width: 4, norm: batch}", "record.checkpoint_every=2", *more]
+    sets += ["model.options={width: 4, norm: batch}", "record.checkpoint_every=1", *more]
     return read_job(find_job("digits_everything"), sets + [f"selection.{option}" for option in VARIANTS[variant].split()], DATA, METHODS)
 
 
 def ran(variant, directory, at, resume=False):
-    asked.update(count=0, at=at)
+    asked.update(stages=[], at=at)
     return run(job(variant), directory, comm, resume)
 
 
@@ -74,9 +98,10 @@ def outcome(directory):
 def drill(variant):
     whole = folder / variant.replace(" ", "_")
     assert ran(variant, whole, at=-1) == 0
-    n_calls = asked["count"]
-    for place in range(n_places):
-        at = 1 + int((place + one(key(place, variant), 0) / 2**64) / n_places * (n_calls - 1))
+    stages = comm.broadcast(asked["stages"])[:-1]  # who is asked after the last epoch is done
+    for stage, place in product(sorted(set(stages)), range(n_places)):
+        calls = [call for call, of in enumerate(stages) if of == stage]
+        at = calls[one(key(place, f"{variant} {stage}")) % len(calls)]
         directory = folder / f"{variant.replace(' ', '_')}_{at}"
         left = ran(variant, directory, at)
         assert left == 75, (variant, at, left)
@@ -86,7 +111,8 @@ def drill(variant):
             assert [line["epoch"] for line in lines_again] == [0, 1, 2]
             assert lines_again == lines, (variant, at, [(k, a[k], b[k]) for a, b in zip(lines, lines_again) for k in a if a[k] != b[k]])
             assert all(torch.equal(model[name], model_again[name]) for name in model), (variant, at)
-            print(variant, "left at call", at, "of", n_calls, flush=True)
+            print(variant, "left in", stage, "at call", at, "of", len(stages), flush=True)
+
 
 try:
     for variant in wanted:

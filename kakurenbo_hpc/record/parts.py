@@ -1,0 +1,184 @@
+"""What one rank writes of a checkpoint, and what a rank of as many, or of more or fewer, reads of it again. Nothing is ever unpickled.
+
+``learner.pt`` is rank 0's: parameters are alike on all ranks. Ledger rows lie in pieces named by the first id that they hold, so that
+another number of ranks can read them, each its own alone. ``memory_RANK.npz`` is of batch-level methods. Inside an epoch, ledger and
+memory are those that it began with, and there are ``trail_RANK.npz``, what its passes have found out, and ``buffers_RANK.pt``,
+since ranks differ in BatchNorm's statistics then. Random streams need no place: every draw is keyed by what it belongs to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from ..batch import Memory
+from ..errors import RunDirectoryError
+from ..ledger import Ledger
+
+_COLUMNS = ("loss", "correct", "confidence", "seen_epoch")
+_PIECE = 1 << 22  # rows; who reads a few of them reads their piece
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What a checkpoint inside an epoch holds of one rank: steps and findings of each pass so far, and the model's buffers."""
+
+    passed: Sequence[tuple[int, Mapping[str, np.ndarray]]]
+    buffers: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one rank writes. learner: tensors and plain values; None on all ranks but the first. inside: None at an epoch's end."""
+
+    learner: dict | None
+    ledger: Ledger
+    memory: Memory
+    inside: Inside | None = None
+
+
+def write_part(folder: Path, rank: int, part: Part) -> dict[str, str]:
+    """Write a rank's files, synced, and return their checksums by name. Raises OSError, perhaps hidden in another's context."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {}
+
+    def write(name: str, save: Callable[[IO[bytes]], None]) -> None:
+        with open(folder / name, "wb") as file:
+            save(file)
+            file.flush()
+            os.fsync(file.fileno())
+        written[name] = checksum(folder / name)
+
+    for start in range(0, len(part.ledger), _PIECE):
+        columns = {name: column[start : start + _PIECE] for name, column in _columns(part.ledger).items()}
+        write(f"ledger_{part.ledger.start + start:012d}.npz", lambda file: np.savez(file, **columns))  # noqa: B023
+    if part.learner is not None:
+        write("learner.pt", lambda file: torch.save(part.learner, file))
+    if part.memory:
+        write(_memory(rank), lambda file: np.savez(file, **part.memory))
+    if part.inside is not None:
+        found = {f"{i}_{name}": array for i, (_, pass_) in enumerate(part.inside.passed) for name, array in pass_.items()}
+        write(_trail(rank), lambda file: np.savez(file, **found))
+        write(_buffers(rank), lambda file: torch.save(dict(part.inside.buffers), file))
+    return written
+
+
+def checksum(path: Path) -> str:
+    """Return what ``sha256sum`` says of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+@contextmanager
+def fitting(checkpoint: Path) -> Iterator[None]:
+    """Turn whatever goes wrong while a checkpoint is read or restored into a RunDirectoryError of one line."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as problem:
+        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+        raise RunDirectoryError(f"{checkpoint}: cannot be taken up by this job ({reason[:200]}); give another --run-dir") from None
+
+
+def load_learner(checkpoint: Path, device: torch.device) -> dict[str, Any]:
+    """Return the learner's state, on its device; tensors and plain values only."""
+    return torch.load(checkpoint / "learner.pt", map_location=device, weights_only=True)
+
+
+def load_ledger(checkpoint: Path, facts: Mapping[str, Any], fresh: Ledger) -> Ledger:
+    """Return the ledger of fresh's rows, from whichever pieces hold them; columns that the checkpoint lacks stay fresh.
+
+    facts: the checkpoint's manifest. Raises RunDirectoryError if not all rows are there.
+    """
+    if facts["n_total"] != fresh.n_total:
+        raise RunDirectoryError(f"{checkpoint}: holds {facts['n_total']} samples, but the data set has {fresh.n_total}; was it changed?")
+    columns = {name: column.copy() for name, column in _columns(fresh).items()}
+    names = sorted(name for name in facts["files"] if name.startswith("ledger_"))
+    starts = [int(name[len("ledger_") : -len(".npz")]) for name in names]
+    for name, start, end in zip(names, starts, [*starts[1:], fresh.n_total], strict=True):
+        low, high = max(start, fresh.start), min(end, fresh.start + len(fresh))
+        if low < high:
+            for column, values in _arrays(checkpoint / name, columns).items():
+                columns[column][low - fresh.start : high - fresh.start] = values[low - start : high - start]
+    extra = {name: columns.pop(_extra(name)) for name in fresh.extra}
+    return Ledger(fresh.n_total, fresh.start, **columns, extra=extra)
+
+
+def load_memory(checkpoint: Path, facts: Mapping[str, Any], rank: int, fresh: Memory) -> Memory:
+    """Return what a batch-level method kept on this rank; of fewer ranks, each one's goes to several."""
+    path = checkpoint / _memory(rank % facts["ranks"])
+    return {**fresh, **_arrays(path, fresh)} if path.name in facts["files"] else fresh
+
+
+def load_inside(checkpoint: Path, facts: Mapping[str, Any], rank: int, n_ranks: int, device: torch.device) -> Inside | None:
+    """Return what this rank of n_ranks takes up again of a checkpoint inside an epoch; None at an epoch's end.
+
+    Of another number of ranks, each one's findings go to one rank, those named ``all_`` to every rank; and buffers come as shares
+    whose mean over the ranks of now is the mean over those of then.
+    """
+    if "steps" not in facts:
+        return None
+    n_saved = facts["ranks"]
+    mine = range(rank, n_saved, n_ranks)
+    parts = [_arrays(checkpoint / _trail(old)) for old in mine]
+    like = parts[0] if parts else _arrays(checkpoint / _trail(rank % n_saved))
+    found = {name: array if _is_all(name) else np.concatenate([array[:0], *(part[name] for part in parts)]) for name, array in like.items()}
+    passed = [(steps, _of_pass(i, found)) for i, steps in enumerate(facts["steps"])]
+    buffers = _load_buffers(checkpoint, rank % n_saved, device)
+    if n_saved != n_ranks:
+        share = {name: torch.zeros_like(buffer, dtype=torch.float64) for name, buffer in buffers.items()}
+        for old in mine:
+            for name, buffer in _load_buffers(checkpoint, old, device).items():
+                share[name] += buffer.double() * n_ranks / n_saved
+        buffers = share
+    return Inside(passed, buffers)
+
+
+def _load_buffers(checkpoint: Path, rank: int, device: torch.device) -> dict[str, torch.Tensor]:
+    return torch.load(checkpoint / _buffers(rank), map_location=device, weights_only=True)
+
+
+def _columns(ledger: Ledger) -> dict[str, np.ndarray]:
+    return {name: getattr(ledger, name) for name in _COLUMNS} | {_extra(name): column for name, column in ledger.extra.items()}
+
+
+def _extra(name: str) -> str:
+    return f"extra_{name}"
+
+
+def _arrays(path: Path, wanted: Mapping[str, object] | None = None) -> dict[str, np.ndarray]:
+    """Return the arrays in a file, or those of them that are wanted."""
+    with np.load(path, allow_pickle=False) as kept:
+        return {name: kept[name] for name in kept.files if wanted is None or name in wanted}
+
+
+def _of_pass(i: int, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(f"{i}_"): array for name, array in found.items() if name.startswith(f"{i}_")}
+
+
+def _is_all(name: str) -> bool:
+    return name.partition("_")[2].startswith("all_")
+
+
+def _trail(rank: int) -> str:
+    return f"trail_{rank:06d}.npz"
+
+
+def _buffers(rank: int) -> str:
+    return f"buffers_{rank:06d}.pt"
+
+
+def _memory(rank: int) -> str:
+    return f"memory_{rank:06d}.npz"

@@ -1,0 +1,215 @@
+"""A checkpoint written while training goes on: what it holds, when it is one, what is kept, what a disk may refuse."""
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kakurenbo_hpc.ledger import Ledger
+from kakurenbo_hpc.record import saving
+from kakurenbo_hpc.record.checkpoint import clear, newest_valid
+from kakurenbo_hpc.record.parts import Part, checksum, load_ledger
+from kakurenbo_hpc.record.saving import Saver
+from kakurenbo_hpc.record.snapshot import Snapshot
+from kakurenbo_hpc.world.comm import Serial
+from kakurenbo_hpc.world.threads import run_in_threads
+
+
+def saver(folder, comm=None, keep=2, told=None):
+    return Saver(folder, keep, comm or Serial(), Snapshot(), (told if told is not None else []).append)
+
+
+def part(rank=0, size=1, value=1.0):
+    state = {"model": {"weight": torch.full((1000,), value)}, "optimizer": {"state": {0: {"momentum": torch.zeros(3)}}, "lr": 0.1}}
+    return Part(state if rank == 0 else None, Ledger.unseen(10 * size, 10 * rank, 10 * rank + 10), {})
+
+
+def saved(saver, *numbers, accuracy=0.5):
+    for number in numbers:
+        saver.save(f"epoch_{number:04d}", part(), {"epoch": number, "line": {"val_accuracy": accuracy}})
+        assert saver.finish()
+
+
+def there(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name != "best")
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Writing threads wait for this event."""
+    event = threading.Event()
+
+    def when_let(*words, write=saving.write_part):
+        event.wait(30)
+        return write(*words)
+
+    monkeypatch.setattr(saving, "write_part", when_let)
+    yield event
+    event.set()
+
+
+def test_it_holds_the_moment_of_the_call_whatever_is_trained_meanwhile(tmp_path, held):
+    saving, mine = saver(tmp_path), part()
+    saving.save("epoch_0000", mine, {"line": {}})
+    mine.learner["model"]["weight"] += 1
+    for _ in range(3):
+        saving.go_on()
+    assert newest_valid(tmp_path) is None, "save has come back before anything is written"
+    held.set()
+    assert saving.finish()
+    state = torch.load(newest_valid(tmp_path) / "learner.pt", weights_only=True)
+    assert (state["model"]["weight"] == 1).all() and state["optimizer"]["lr"] == 0.1
+
+
+def test_it_gets_its_name_between_steps_once_all_ranks_have_written(tmp_path, held):
+    def rank(comm):
+        one = saver(tmp_path, comm)
+        one.save("epoch_0000", part(comm.rank, comm.size), {"line": {}, "epoch": 0})
+        for _ in range(3):
+            one.go_on()
+        comm.barrier()
+        before = there(tmp_path)
+        comm.barrier()
+        held.set()
+        while one._writing is not None:
+            one.go_on()
+        one.finish()
+        return before
+
+    assert all("epoch_0000" not in before for before in run_in_threads(3, rank))
+    assert there(tmp_path) == ["epoch_0000"]
+    facts = json.loads((tmp_path / "epoch_0000" / "manifest.json").read_text())
+    assert set(facts["files"]) == {*(f"ledger_{10 * rank:012d}.npz" for rank in range(3)), "learner.pt"}
+    assert all(checksum(tmp_path / "epoch_0000" / name) == sums for name, sums in facts["files"].items())
+
+
+def test_the_next_save_waits_for_the_last(tmp_path, held):
+    one = saver(tmp_path)
+    one.save("epoch_0000", part(value=0.0), {"line": {}})
+    threading.Timer(0.2, held.set).start()
+    one.save("epoch_0001", part(value=1.0), {"line": {}})
+    assert "epoch_0000" in there(tmp_path)
+    state = torch.load(tmp_path / "epoch_0000" / "learner.pt", weights_only=True)
+    assert (state["model"]["weight"] == 0).all(), "one copy is written before the next is taken in its place"
+    assert one.finish() and there(tmp_path) == ["epoch_0000", "epoch_0001"]
+
+
+def test_every_file_and_folder_is_synced_before_the_next_one_leans_on_it(tmp_path, monkeypatch):
+    events = []
+    for name in ("fsync", "rename"):
+        real = getattr(os, name)
+
+        def noted(*words, name=name, real=real, **more):
+            what = os.readlink(f"/proc/self/fd/{words[0]}") if name == "fsync" else str(words[1])
+            events.append((name, Path(what).relative_to(tmp_path).as_posix()))
+            return real(*words, **more)
+
+        monkeypatch.setattr(os, name, noted)
+    saved(saver(tmp_path), 0)
+    beside = ".epoch_0000.part"
+    named = events.index(("rename", "epoch_0000"))
+    synced = [what for name, what in events[:named] if name == "fsync"]
+    assert {f"{beside}/learner.pt", f"{beside}/ledger_000000000000.npz", beside} <= set(synced)
+    assert synced[-2].startswith(f"{beside}/.manifest.json") and synced[-1] == beside
+    assert events[named + 1] == ("fsync", "."), "the folder of checkpoints, once the name is there"
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    one = saver(tmp_path, keep=2)
+    for number, accuracy in enumerate([0.3, 0.9, 0.5, 0.6, float("nan"), 0.7]):
+        saved(one, number, accuracy=accuracy)
+    assert there(tmp_path) == ["epoch_0001", "epoch_0004", "epoch_0005"]
+    assert (tmp_path / "best").read_text() == "epoch_0001\n"
+    saved(one, 6, accuracy=0.95)
+    assert there(tmp_path) == ["epoch_0005", "epoch_0006"] and (tmp_path / "best").read_text() == "epoch_0006\n"
+
+
+def test_what_is_newer_than_a_checkpoint_that_is_written_now_was_passed_over_and_goes(tmp_path):
+    one = saver(tmp_path, keep=1)
+    saved(one, 0, 7)
+    (tmp_path / "epoch_0007" / "learner.pt").write_bytes(b"torn")
+    saved(one, 1)
+    assert there(tmp_path) == ["epoch_0001"]
+
+
+def test_what_a_killed_run_left_is_neither_found_nor_kept(tmp_path):
+    one = saver(tmp_path)
+    saved(one, 0)
+    (tmp_path / ".epoch_0001.part").mkdir()
+    (tmp_path / ".epoch_0001.part" / "learner.pt").write_bytes(b"torn")
+    assert newest_valid(tmp_path).name == "epoch_0000"
+    clear(tmp_path)
+    assert there(tmp_path) == ["epoch_0000"]
+
+
+@pytest.mark.parametrize("on", [0, 1])
+def test_a_disk_that_refuses_one_ranks_part_is_told_once_and_the_checkpoint_before_stays(on, tmp_path, monkeypatch):
+    told = [[] for _ in range(2)]
+
+    def refuses(folder, rank, part, write=saving.write_part):
+        if rank == on and folder.name == ".epoch_0001.part":
+            write(folder, rank, part)
+            raise OSError(28, "No space left on device")
+        return write(folder, rank, part)
+
+    monkeypatch.setattr(saving, "write_part", refuses)
+
+    def rank(comm):
+        one, whole = saver(tmp_path, comm, told=told[comm.rank]), []
+        for number in range(3):
+            one.save(f"epoch_{number:04d}", part(comm.rank, comm.size), {"line": {}, "epoch": number})
+            whole.append(one.finish())
+        return whole
+
+    assert run_in_threads(2, rank) == [[True, False, True]] * 2
+    assert there(tmp_path) == ["epoch_0000", "epoch_0002"]
+    (line,) = told[0]
+    assert line.startswith("warning: checkpoint epoch_0001 could not be written") and f"rank {on}: No space left" in line
+
+
+def test_any_other_error_of_the_writing_thread_ends_the_run(tmp_path, monkeypatch):
+    def breaks(*words):
+        raise KeyError("a mistake of ours")
+
+    monkeypatch.setattr(saving, "write_part", breaks)
+    one = saver(tmp_path)
+    one.save("epoch_0000", part(), {"line": {}})
+    with pytest.raises(KeyError, match="a mistake of ours"):
+        one.finish()
+
+
+def test_a_copy_is_made_in_the_same_memory_again():
+    snapshot, state = Snapshot(), {"a": [torch.ones(3), 2], "b": torch.zeros(())}
+    first = snapshot.of(state)
+    state["a"][0] += 1
+    assert first["a"][0].tolist() == [1, 1, 1]
+    again = snapshot.of(state)
+    assert again["a"][0].data_ptr() == first["a"][0].data_ptr() and again["a"][0].tolist() == [2, 2, 2]
+
+
+def test_a_ledger_in_many_pieces_is_read_by_any_number_of_ranks(tmp_path, monkeypatch):
+    monkeypatch.setattr("kakurenbo_hpc.record.parts._PIECE", 7)
+
+    def columns(ledger):
+        value = (ledger.id * 0.5).astype(np.float32)
+        return Ledger(60, ledger.start, value, ledger.id % 2 == 0, -value, ledger.id.astype(np.int32), {"place": ledger.id})
+
+    def rank(comm):
+        one = saver(tmp_path, comm)
+        first, last = comm.rank * 60 // comm.size, (comm.rank + 1) * 60 // comm.size
+        one.save("epoch_0000", Part({} if comm.rank == 0 else None, columns(Ledger.unseen(60, first, last)), {}), {"line": {}})
+        one.finish()
+
+    run_in_threads(3, rank)
+    facts = json.loads((tmp_path / "epoch_0000" / "manifest.json").read_text())
+    for cuts in ([0, 60], [0, 13, 60], [0, 20, 40, 60], [0, 1, 2, 3, 60]):
+        for first, last in zip(cuts, cuts[1:], strict=False):
+            fresh = Ledger.unseen(60, first, last, {"place": (np.int64, -1)})
+            got, want = load_ledger(tmp_path / "epoch_0000", facts, fresh), columns(fresh)
+            for name in ("loss", "correct", "confidence", "seen_epoch"):
+                assert (getattr(got, name) == getattr(want, name)).all()
+            assert (got.extra["place"] == want.id).all()
