@@ -44,7 +44,7 @@ def held(monkeypatch):
     event = threading.Event()
 
     def when_let(*words, write=saving.write_part):
-        event.wait(30)
+        assert event.wait(10), "somebody waits for the disk"
         return write(*words)
 
     monkeypatch.setattr(saving, "write_part", when_let)
