@@ -37,5 +37,5 @@ def test_a_data_file_that_disappears_is_named_with_the_rank_that_misses_it(worke
     assert last.endswith(f": DataError: {file}: cannot be read (No such file or directory); put it back, and add --resume to go on")
     (tmp_path / "moved").rename(file)
     n_before = len(metrics(run))
-    again = start(2, *words, "--resume", "--set", "training.epochs=100")
+    again = start(2, *words, "--resume")
     assert again.returncode == 0 and len(metrics(run)) == 100 > n_before, again.stderr[-3000:]
