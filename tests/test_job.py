@@ -77,6 +77,7 @@ LONGEST = {
         "precision": "bf16",
         "sync_batchnorm": False,  # not with Horovod
         "correct_iou": 0.6,
+        "skipped_steps": 5,
     },
     "selection": {
         "method": "kakurenbo",
@@ -94,7 +95,7 @@ LONGEST = {
         "refresh_augment": False,
     },
     "world": {"gradients": "horovod", "compression": "fp16", "gradient_predivide_factor": 4.0},
-    "record": {"ledger": True, "weights_at": [10], "checkpoint_every": 5, "keep": 1},
+    "record": {"ledger": True, "weights_at": [10], "checkpoint_every": 5, "keep": 1, "hang_timeout": 60.0},
 }
 
 
