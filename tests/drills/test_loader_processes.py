@@ -11,7 +11,7 @@ import torch
 from ranks import command, environment, train
 from runs import metrics, until
 
-EPOCHS = 20
+EPOCHS = 30
 JOB = ["digits_kakurenbo", "--set", "data.workers=1", "--set", f"training.epochs={EPOCHS}", "--set", "record.ledger=false"]
 TRAIN = ["-m", "kakurenbo_hpc.cli", "train", *JOB]
 HOST = os.uname().nodename

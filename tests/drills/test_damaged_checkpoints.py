@@ -1,0 +1,64 @@
+"""Checkpoints that are not what they were: each is named and passed over, and the run goes on from the one before, bit for bit."""
+
+import shutil
+
+import pytest
+from drills.kills import left
+from ranks import train
+
+from kakurenbo_hpc.record.checkpoint import newest_valid
+
+JOB = ["digits_kakurenbo", "--set", "training.epochs=4", "--set", "selection.fraction_epochs=[0]", "--set", "record.keep=4"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert train(1, *JOB, "--run-dir", run).returncode == 0
+    return run
+
+
+@pytest.fixture
+def run(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "run")
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def bit_flipped(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+DAMAGES = [truncated, bit_flipped, emptied, lambda path: path.unlink()]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=["truncated", "bit_flipped", "emptied", "missing"])
+def test_whatever_file_is_damaged_the_checkpoint_before_is_found_and_this_one_named(damage, run, capsys):
+    newest = run / "checkpoints" / "epoch_0003"
+    for path in sorted(newest.iterdir()):
+        if path.name == "manifest.json" and damage is bit_flipped:
+            continue  # an odd word in it, unlike in the others, may not matter
+        kept = path.read_bytes()
+        damage(path)
+        assert newest_valid(newest.parent) == newest.with_name("epoch_0002"), path.name
+        told = capsys.readouterr().out
+        assert told.startswith(f"{newest}: {path.name} is ") and told.endswith("; passed over\n"), told
+        path.write_bytes(kept)
+    assert newest_valid(newest.parent) == newest
+
+
+def test_a_run_goes_on_from_the_newest_that_is_whole(run, whole):
+    bit_flipped(run / "checkpoints" / "epoch_0003" / "learner.pt")
+    shutil.rmtree(run / "checkpoints" / "epoch_0002")
+    done = train(1, *JOB, "--run-dir", run, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "epoch_0003: learner.pt is damaged; passed over" in done.stdout and "resuming after epoch_0001" in done.stdout
+    assert (left(run)["lines"], left(run)["files"]) == (left(whole)["lines"], left(whole)["files"])
