@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import yaml
 from ranks import environment
@@ -319,6 +321,30 @@ def test_srun_starts_no_ranks_on_a_login_node():
 def test_data_that_cannot_be_read_is_found(overrides, facts, word, message):
     said = found(checks.data, case("digits_kakurenbo", overrides, **facts))
     assert said[0] == word and message in said[1]
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda root: None, None),
+        (lambda root: shutil.rmtree(root / "validation"), "validation"),
+        (lambda root: os.truncate(root / "train" / "part_0000.h5", 3000), "part_0000.h5"),
+    ],
+    ids=["whole", "missing", "torn"],
+)
+def test_files_that_are_missing_or_torn_are_named(harm, message, tmp_path):
+    for split in ("train", "validation"):
+        (tmp_path / split).mkdir()
+        with h5py.File(tmp_path / split / "part_0000.h5", "w") as file:
+            file["inputs"] = np.zeros((8, 1, 16, 16), np.uint8)
+            file["labels"] = np.arange(8)
+    harm(tmp_path)
+    files = yaml.safe_dump({"name": "hdf5", "path": str(tmp_path)}, default_flow_style=True)
+    word, said = found(checks.data, case("digits_kakurenbo", [f"data={files}"]))
+    if message is None:
+        assert word == "OK" and said.startswith("hdf5: 8 samples, 8 for validation; some were read in ")
+    else:
+        assert word == "FAIL" and message in said and str(tmp_path) in said
 
 
 SLURM = {"scheduler": "slurm", "ranks_per_node": 4, "queue": "gpu"}

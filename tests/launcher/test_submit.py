@@ -108,7 +108,7 @@ WRONG = {
     "no machine": (["digits_kakurenbo", "--walltime", "1h"], "Missing option '--machine'"),
     "no walltime": (GOOD[:3], "Missing option '--walltime'"),
     "no job": (GOOD[1:], "Missing argument 'JOB'"),
-    "an unknown job": (["digits_kakurembo", *GOOD[1:]], "did you mean digits_kakurenbo?"),
+    "an unknown job": (["digits_kakurembo", *GOOD[1:]], "did you mean digits_kakurenbo"),
     "an unknown machine": ([GOOD[0], "--machine", "slurm_v10", "--walltime", "1h"], "did you mean slurm_v100"),
     "a machine without a queue": ([GOOD[0], "--machine", "local", "--walltime", "1h"], "local has no batch system; start here with"),
     "a machine file that is wrong": ([GOOD[0], "--machine", "bad.yaml", "--walltime", "1h"], "bad.yaml: starter is missing; add it"),
