@@ -29,8 +29,8 @@ def call(tmp_path, monkeypatch, capsys):
     machine = {"name": "here", "scheduler": "slurm", "starter": "mpirun", "ranks_per_node": 2}
     (tmp_path / "machine.yaml").write_text(yaml.safe_dump(machine))
 
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kakurenbo", "submit", *map(str, words)])
+    def call(*words: object, verb: str = "submit") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["kakurenbo", verb, *map(str, words)])
         with pytest.raises(SystemExit) as left:
             cli.main()
         return (left.value.code, *capsys.readouterr())
@@ -143,6 +143,32 @@ def test_a_wrong_line_is_one_line_and_nothing_is_submitted(case, call, tmp_path)
     (line,) = err.splitlines()
     assert line.startswith("kakurenbo: ") and message in line
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["status"], "status: name a run directory, or say --all for all below runs/; one of them"),
+        (["status", "run", "--all"], "status: name a run directory, or say --all for all below runs/; one of them"),
+        (["status", "--all"], "runs: nothing was submitted for a run there; name the run directory that submit printed"),
+        (["status", "none"], "none: nothing was submitted for a run there; name the run directory that submit printed"),
+        (["cancel", "none"], "none: nothing was submitted for a run there; name the run directory that submit printed"),
+        (["logs", "none"], "none: nothing was submitted for a run there; name the run directory that submit printed"),
+        (["logs", "none", "--folow"], "No such option: --folow"),
+        (["logs", "torn"], "torn/batch/submission.json: cannot be read; submit the run again"),
+        (["logs", "quiet"], "quiet/batch/log.txt: not written yet, the job is failed (was never accepted); wait for it with --follow"),
+        (["machines", "all"], "extra argument"),
+        (["launch", "digits_kakurenbo", "--ranks", "0"], "Invalid value for '--ranks'"),
+        (["launch", "digits_kakurenbo", "--ranks", "3", "--nodes", "2"], "--ranks is 3, not divisible by 2 nodes; start as many ranks on each"),
+    ],
+)
+def test_whoever_asks_after_a_run_in_wrong_words_gets_one_line(words, message, call, tmp_path):
+    for run, text in (("torn", "{"), ("quiet", json.dumps(dict(system="slurm", name="a", machine="b", nodes=1, ranks=1, walltime_s=60)))):
+        (tmp_path / run / "batch").mkdir(parents=True)
+        (tmp_path / run / "batch" / "submission.json").write_text(text)
+    code, out, err = call(*words[1:], verb=words[0])
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("kakurenbo: ") and message in err
 
 
 def test_a_run_that_is_there_is_not_submitted_over(call, tmp_path):
