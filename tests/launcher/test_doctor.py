@@ -218,6 +218,20 @@ def test_the_mpirun_of_another_mpi_is_found(loaded, mpirun, word, message, envir
     assert said[0] == word and re.match(message, said[1])
 
 
+def test_mpich_starts_its_own_ranks_and_nobody_elses(mpich, monkeypatch):
+    """For real: MPICH's mpirun, once with the mpi4py that loads MPICH, once with the one of here."""
+    monkeypatch.setenv("PATH", f"{mpich}/bin", prepend=":")
+    own = case(python=str(mpich))
+    word, said = found(checks.mpi, own)
+    assert word == "OK" and re.match(rf"MPICH Version: .*, {mpich}/bin/mpirun$", said)
+    assert found(checks.ranks, own)[1].startswith("2 talk to each other")
+    others = case()
+    word, said = found(checks.mpi, others)
+    assert word == "FAIL" and f", but {mpich}/bin/mpirun is of MPICH or its kin; " in said
+    word, said = found(checks.ranks, others)
+    assert word == "FAIL" and "the starter and mpi4py's MPI library are of different makes" in said
+
+
 @pytest.mark.parametrize(
     ("loaded", "plugin", "word", "message"),
     [
