@@ -109,8 +109,8 @@ class Case:
         facts = answer(line.words, line.environment, f"{layout.ranks} ranks", LIMIT_S)
         if len(facts["ranks"]) != layout.ranks:
             raise UserError(
-                f"{line.words[0]} started {layout.ranks} ranks, but each sees {len(facts['ranks'])}; it is not of the MPI that mpi4py loads "
-                "(see mpi): load that one's module, or build mpi4py anew: pip install --force-reinstall --no-binary mpi4py mpi4py"
+                f"{line.words[0]} started {layout.ranks} ranks, but each sees {len(facts['ranks'])}; it is not of the MPI that mpi4py "
+                "loads (see mpi): load that one's module, or build mpi4py anew: pip install --force-reinstall --no-binary mpi4py mpi4py"
             )
         return facts
 
