@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 
-def until(ready: Callable[[], Any], what: Callable[[], str], seconds: float = 120) -> Any:
-    """Wait until something is true, and return it. Fails, with what there is to say, after many seconds."""
+def until(ready: Callable[[], Any], what: Callable[[], str], seconds: float = 120, every: float = 0.1) -> Any:
+    """Wait until something is true, and return it. Fails, with what there is to say, after many seconds.
+
+    every: seconds between two looks; longer where a look takes time from those that are waited for.
+    """
     give_up = time.monotonic() + seconds
     while not (found := ready()):
         assert time.monotonic() < give_up, what()
-        time.sleep(0.1)
+        time.sleep(every)
     return found
 
 

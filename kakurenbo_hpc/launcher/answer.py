@@ -13,12 +13,10 @@ from typing import Any
 
 from ..errors import UserError
 
-LIMIT_S = 300  # torch from a busy file system takes its time, on many ranks at once still more
-
 Facts = dict[str, Any]
 
 
-def answer(words: list[str], environment: dict[str, str], who: str, limit_s: float = LIMIT_S) -> Facts:
+def answer(words: list[str], environment: dict[str, str], who: str, limit_s: float) -> Facts:
     """Run a command and return what it answers, in JSON. who: for messages. Raises UserError if it gives no answer, or a problem."""
     try:
         process = subprocess.Popen(

@@ -22,6 +22,10 @@ from .submission import SYSTEMS
 from .system import Queue
 
 
+LIMIT_S = 300  # torch from a busy file system takes its time, on many ranks at once still more
+FILES_LIMIT_S = 1800  # the first who reads a set of a hundred thousand files looks into each
+
+
 class Doubt(Exception):
     """Something that may be right or wrong. The message says what to do, as a UserError's does."""
 
@@ -87,7 +91,7 @@ class Case:
         with tempfile.TemporaryDirectory() as folder:
             job = Path(folder) / "job.yaml"
             job.write_text(yaml.safe_dump(self.job.as_dict()))
-            return self._ask("data", str(job))
+            return self._ask("data", str(job), limit_s=FILES_LIMIT_S)
 
     @_once
     def world(self) -> Facts:
@@ -102,11 +106,11 @@ class Case:
             layout = fitting_layout(self.machine, self.ranks, self.nodes or (full and -(-self.ranks // full)))
             program = bound_words(self.machine, self.file, program)
         line = starter_line(self.machine, layout, program)
-        facts = answer(line.words, line.environment, f"{layout.ranks} ranks")
+        facts = answer(line.words, line.environment, f"{layout.ranks} ranks", LIMIT_S)
         if len(facts["ranks"]) != layout.ranks:
             raise UserError(
-                f"{line.words[0]} started {layout.ranks} ranks, but each sees {len(facts['ranks'])}; it is not of the MPI that mpi4py loads "
-                "(see mpi): load that one's module, or build mpi4py anew: pip install --force-reinstall --no-binary mpi4py mpi4py"
+                f"{line.words[0]} started {layout.ranks} ranks, but each sees {len(facts['ranks'])}; it is not of the MPI that mpi4py "
+                "loads (see mpi): load that one's module, or build mpi4py anew: pip install --force-reinstall --no-binary mpi4py mpi4py"
             )
         return facts
 
@@ -114,8 +118,8 @@ class Case:
     def queue(self) -> Queue:
         return SYSTEMS[self.machine.scheduler].queue(self.machine.queue)
 
-    def _ask(self, what: str, *words: str) -> Facts:
-        return answer([*self._checkup(what), *words], self.machine.environment, f"a process that asks for {what}")
+    def _ask(self, what: str, *words: str, limit_s: float = LIMIT_S) -> Facts:
+        return answer([*self._checkup(what), *words], self.machine.environment, f"a process that asks for {what}", limit_s)
 
     def _checkup(self, what: str) -> list[str]:
         return [python_of(self.machine), "-m", "kakurenbo_hpc.checkup", what]

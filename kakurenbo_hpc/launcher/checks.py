@@ -97,16 +97,13 @@ def horovod(case: Case) -> str:
     facts, wanted = case.horovod, case.job is not None and case.job.world.gradients == "horovod"
     if facts["version"] is None:
         if wanted:
-            raise UserError("world.gradients is horovod, which is not installed; build it with scripts/install_horovod.sh, or set it to ddp")
+            raise UserError("world.gradients is horovod, which is not installed; build it with scripts/install_horovod.sh, or set ddp")
         return "not installed, not needed: world.gradients is ddp"
-    problem = None
-    if not facts["mpi"]:
-        problem = f"Horovod {facts['version']} is built without MPI"
-    elif facts["libraries"] != case.mpi["libraries"]:
-        problem = f"Horovod {facts['version']} is built against {_several(facts['libraries'])}, mpi4py against {_several(case.mpi['libraries'])}"
-    if problem:
+    built = f"built against {_several(facts['libraries'])}" if facts["mpi"] else "built without MPI"
+    if not facts["mpi"] or facts["libraries"] != case.mpi["libraries"]:
+        problem = f"Horovod {facts['version']} is {built}, mpi4py against {_several(case.mpi['libraries'])}"
         raise (UserError if wanted else Doubt)(f"{problem}; build it anew with scripts/install_horovod.sh")
-    return f"{facts['version']}, built against {_several(facts['libraries'])}"
+    return f"{facts['version']}, {built}"
 
 
 def ranks(case: Case) -> str:
@@ -189,9 +186,10 @@ def fits(case: Case) -> str | None:
     if case.walltime:
         walltime_s, limit_s = fitting_walltime(case.walltime, machine), _limit_s(case)
         if limit_s is not None and walltime_s > limit_s:
-            raise UserError(f"--walltime {case.walltime}: the queue ends jobs after {clock(limit_s)}; give less, runs are put into the queue again")
+            raise UserError(f"--walltime {case.walltime}: the queue ends jobs after {clock(limit_s)}; give less, runs are requeued")
         if walltime_s < 2 * machine.grace_s:
-            raise Doubt(f"--walltime {case.walltime}: a run is told to leave {machine.grace_s} s before its end, more than half of it; give more")
+            grace = f"{machine.grace_s} s before its end, more than half of it"
+            raise Doubt(f"--walltime {case.walltime}: a run is told to leave {grace}; give more")
         said += f", {clock(walltime_s)}, at most {machine.max_requeues + 1} times"
     if job.training.precision == "bf16" and (capability(machine.gpu_type) or BF16_FROM) < BF16_FROM:
         raise Doubt(f"training.precision is bf16, which a {machine.gpu_type} computes slowly if at all; set it to fp16")
@@ -237,9 +235,9 @@ def _served_by_srun(plugin: str | None, make: str) -> str:
     known = ask(["srun", "--mpi=list"])
     if known.returncode:
         raise Doubt(f"mpi4py loads {make}; whether srun serves it is not known, as it gives no answer to srun --mpi=list")
-    plugins = re.findall(r"\b(pmix\w*|pmi2|cray_shasta|none)\b", known.stdout + known.stderr)
+    plugins = sorted(set(re.findall(r"\b(pmix\w*|pmi2|cray_shasta|none)\b", known.stdout + known.stderr)))
     if plugin and plugin not in plugins:
-        raise UserError(f"mpi is {plugin}, which this srun does not know; set it in the machine file to one of {', '.join(sorted(set(plugins)))}")
+        raise UserError(f"mpi is {plugin}, which this srun does not know; set it in the machine file to one of {', '.join(plugins)}")
     if plugin and plugin.startswith("pmix") and make.startswith("MPICH") or plugin == "pmi2" and make == "Open MPI":
         right = "pmi2" if make.startswith("MPICH") else "pmix"
         raise Doubt(f"mpi is {plugin}, but ranks of {make} mostly meet by {right}; set mpi in the machine file, or see with --ranks")

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import yaml
 from ranks import environment
@@ -167,7 +169,7 @@ def test_a_process_that_hangs_is_ended_with_all_that_it_started(tmp_path):
     ("torch", "machine", "word", "message"),
     [
         ({}, {}, "OK", "v100, sm_70, which torch is built for"),
-        ({"built_for": ["sm_75", "sm_90"]}, {}, "FAIL", "v100 is sm_70, but torch .* is built for sm_75 sm_90; install .* 12.6, .*v100.txt"),
+        ({"built_for": ["sm_75", "sm_90"]}, {}, "FAIL", "v100 is sm_70, but torch .* is built for sm_75 sm_90; .* 12.6, .*v100.txt"),
         ({"built_for": ["sm_75"]}, {"gpu_type": "a100"}, "FAIL", "a100 is sm_80, but .*; install torch's build for CUDA from pytorch.org"),
         ({"cuda": None, "nccl": None}, {}, "FAIL", "own has 4 GPUs on a node, but torch .* is built for CPUs; install .*v100.txt"),
         ({"gpus": [["Tesla V100", 7, 0]], "built_for": ["sm_80"]}, {"gpu_type": "a100"}, "FAIL", "Tesla V100 is sm_70, but"),
@@ -187,7 +189,8 @@ def test_a_torch_that_is_not_built_for_the_gpus_is_found(torch, machine, word, m
     ("capability", "built_for", "runs"),
     [
         *[(70, ["sm_70"], True), (75, ["sm_70"], True), (70, ["sm_75"], False), (90, ["sm_80"], False), (89, ["sm_80"], True)],
-        *[(90, ["compute_80"], True), (70, ["compute_80"], False), (90, ["sm_90a"], False), (100, ["sm_90", "compute_90"], True), (70, [], False)],
+        *[(90, ["compute_80"], True), (70, ["compute_80"], False), (100, ["sm_90", "compute_90"], True)],
+        *[(90, ["sm_90a"], False), (70, [], False)],
     ],
 )
 def test_code_runs_on_its_generation_and_is_translated_for_newer_ones(capability, built_for, runs):
@@ -205,7 +208,7 @@ def test_gradients_between_gpus_need_nccl(environment_that_says):
     [
         ("Open MPI v5.0.11", OPEN_MPI[0], "OK", "Open MPI v5.0.11, .*/bin/mpirun$"),
         ("Open MPI v5.0.11", OPEN_MPI[1], "WARN", "mpi4py loads Open MPI v5.0.11, but .*/mpirun is of Open MPI 4.1; use one"),
-        ("Open MPI v5.0.11", "HYDRA build details:", "FAIL", "mpi4py loads Open MPI v5.0.11, but .* is of MPICH or its kin; load the module"),
+        ("Open MPI v5.0.11", "HYDRA build details:", "FAIL", "mpi4py loads Open MPI v5.0.11, but .* is of MPICH or its kin; "),
         ("Intel(R) MPI Library 2021.19 for Linux* OS", "HYDRA build details:", "OK", "Intel"),
     ],
 )
@@ -216,17 +219,31 @@ def test_the_mpirun_of_another_mpi_is_found(loaded, mpirun, word, message, envir
     assert said[0] == word and re.match(message, said[1])
 
 
+def test_mpich_starts_its_own_ranks_and_nobody_elses(mpich, monkeypatch):
+    """For real: MPICH's mpirun, once with the mpi4py that loads MPICH, once with the one of here."""
+    monkeypatch.setenv("PATH", f"{mpich}/bin", prepend=":")
+    own = case(python=str(mpich))
+    word, said = found(checks.mpi, own)
+    assert word == "OK" and re.match(rf"MPICH Version: .*, {mpich}/bin/mpirun$", said)
+    assert found(checks.ranks, own)[1].startswith("2 talk to each other")
+    others = case()
+    word, said = found(checks.mpi, others)
+    assert word == "FAIL" and f", but {mpich}/bin/mpirun is of MPICH or its kin; " in said
+    word, said = found(checks.ranks, others)
+    assert word == "FAIL" and "the starter and mpi4py's MPI library are of different makes" in said
+
+
 @pytest.mark.parametrize(
     ("loaded", "plugin", "word", "message"),
     [
         ("Open MPI v5.0.11", "pmix", "OK", "Open MPI v5.0.11, srun --mpi=pmix"),
-        ("Open MPI v5.0.11", "pmix_v9", "FAIL", "mpi is pmix_v9, which this srun does not know; .* one of none, pmi2, pmix"),
+        ("Open MPI v5.0.11", "pmix_v9", "FAIL", "mpi is pmix_v9, which this srun does not know; .* one of none, pmi2, pmix, pmix_v5"),
         ("MPICH Version: 5.0.2", "pmix", "WARN", "mpi is pmix, but ranks of MPICH or its kin mostly meet by pmi2"),
     ],
 )
 def test_srun_is_asked_for_the_way_that_ranks_meet(loaded, plugin, word, message, environment_that_says, program, monkeypatch):
     facts = environment_that_says(mpi={"version": loaded, "libraries": ["/lib/libmpi.so"]})
-    plugins = program("srun", "printf 'MPI plugin types are...\\n\\tnone\\n\\tpmi2\\n\\tpmix\\nspecific pmix plugin versions available: pmix_v5\\n'")
+    plugins = program("srun", "printf 'MPI plugin types are...\\n\\tnone\\n\\tpmi2\\n\\tpmix\\nspecific pmix plugin versions: pmix_v5\\n'")
     monkeypatch.setenv("PATH", str(plugins), prepend=":")
     said = found(checks.mpi, case(starter="srun", scheduler="slurm", ranks_per_node=4, mpi=plugin, **facts))
     assert said[0] == word and re.match(message, said[1])
@@ -249,8 +266,8 @@ def test_two_mpi_libraries_in_one_process_are_found(tmp_path):
         ({"version": None}, True, "FAIL", "world.gradients is horovod, which is not installed; build it with scripts/install_horovod.sh"),
         ({"version": "0.28.1", "mpi": True, "libraries": ["/a/libmpi.so"]}, True, "OK", "0.28.1, built against /a/libmpi.so"),
         ({"version": "0.28.1", "mpi": True, "libraries": ["/b/libmpi.so"]}, True, "FAIL", "built against /b/libmpi.so, mpi4py against /a/"),
-        ({"version": "0.28.1", "mpi": True, "libraries": ["/b/libmpi.so"]}, False, "WARN", "built against /b/libmpi.so, mpi4py against /a/"),
-        ({"version": "0.28.1", "mpi": False, "libraries": []}, True, "FAIL", "Horovod 0.28.1 is built without MPI; build it anew"),
+        ({"version": "0.28.1", "mpi": True, "libraries": ["/b/libmpi.so"]}, False, "WARN", "against /b/libmpi.so, mpi4py against /a/"),
+        ({"version": "0.28.1", "mpi": False, "libraries": []}, True, "FAIL", "Horovod 0.28.1 is built without MPI, mpi4py against /a/"),
     ],
 )
 def test_horovod_has_to_be_built_against_the_same_mpi(facts, wanted, word, message, environment_that_says):
@@ -269,8 +286,8 @@ def rank(number: int, cpus: list[int], gpu: str | None = None, scratch: dict | N
     [
         ([rank(0, [0, 1]), rank(1, [2, 3])], {"cores_per_node": 4}, "OK", "a rank may use 2 hardware threads, computes with 2, has no GPU"),
         ([rank(0, [0]), rank(1, [0])], {}, "WARN", "2 ranks on n1 share 1 of its hardware threads; "),
-        ([rank(0, [0, 1]), rank(1, [2])], {"cores_per_node": 4}, "WARN", "rank 1 on n1 may use 1 hardware threads, but own has 2 cores for each; "),
-        ([rank(0, [0], "a"), rank(1, [1], "b")], {"gpus_per_node": 2}, "OK", "a rank may use 1 hardware threads, computes with 1, has a GPU of its own"),
+        ([rank(0, [0, 1]), rank(1, [2])], {"cores_per_node": 4}, "WARN", "rank 1 on n1 may use 1 hardware threads, but own has 2 cores"),
+        ([rank(0, [0], "a"), rank(1, [1], "b")], {"gpus_per_node": 2}, "OK", "a rank may use 1 hardware threads, computes with 1, has a GPU"),
         ([rank(0, [0], "a"), rank(1, [1], "a")], {"gpus_per_node": 2}, "FAIL", "2 ranks on n1 share 1 GPUs; start at most one"),
         ([rank(0, [0], "a"), rank(1, [1])], {"gpus_per_node": 2}, "FAIL", "rank 1 on n1 finds no GPU; ask for 2 GPUs on each node"),
     ],
@@ -313,12 +330,36 @@ def test_srun_starts_no_ranks_on_a_login_node():
     [
         (["data.drop_classes=[12]"], {}, "FAIL", "names class 12, but digits has classes 0 to 9"),
         ([], {"nodes": 500, "ranks_per_node": 4}, "FAIL", "digits has 1437 samples for 2000 ranks; use at most one rank a sample"),
-        (["data.placement=local"], {}, "FAIL", "data.placement is local, but samples of digits are not files of their own; set it to shared"),
+        (["data.placement=local"], {}, "FAIL", "data.placement is local, but samples of digits are not files of their own"),
     ],
 )
 def test_data_that_cannot_be_read_is_found(overrides, facts, word, message):
     said = found(checks.data, case("digits_kakurenbo", overrides, **facts))
     assert said[0] == word and message in said[1]
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda root: None, None),
+        (lambda root: shutil.rmtree(root / "validation"), "validation"),
+        (lambda root: os.truncate(root / "train" / "part_0000.h5", 3000), "part_0000.h5"),
+    ],
+    ids=["whole", "missing", "torn"],
+)
+def test_files_that_are_missing_or_torn_are_named(harm, message, tmp_path):
+    for split in ("train", "validation"):
+        (tmp_path / split).mkdir()
+        with h5py.File(tmp_path / split / "part_0000.h5", "w") as file:
+            file["inputs"] = np.zeros((8, 1, 16, 16), np.uint8)
+            file["labels"] = np.arange(8)
+    harm(tmp_path)
+    files = yaml.safe_dump({"name": "hdf5", "path": str(tmp_path)}, default_flow_style=True)
+    word, said = found(checks.data, case("digits_kakurenbo", [f"data={files}"]))
+    if message is None:
+        assert word == "OK" and said.startswith("hdf5: 8 samples, 8 for validation; some were read in ")
+    else:
+        assert word == "FAIL" and message in said and str(tmp_path) in said
 
 
 SLURM = {"scheduler": "slurm", "ranks_per_node": 4, "queue": "gpu"}
@@ -334,7 +375,7 @@ SLURM = {"scheduler": "slurm", "ranks_per_node": 4, "queue": "gpu"}
         ([], {"walltime": "3m"}, "FAIL", "--walltime 3m: a run is told to leave 180 s before its end (grace_s of own); give more"),
         ([], {"walltime": "5m"}, "WARN", "--walltime 5m: a run is told to leave 180 s before its end, more than half of it; give more"),
         ([], {"walltime": "2d"}, "FAIL", "--walltime 2d: the queue ends jobs after 24:00:00; give less"),
-        (["training.precision=bf16"], {"gpus_per_node": 4, "gpu_type": "v100"}, "WARN", "training.precision is bf16, which a v100 computes slowly"),
+        (["training.precision=bf16"], {"gpus_per_node": 4, "gpu_type": "v100"}, "WARN", "precision is bf16, which a v100 computes slowly"),
         (["training.precision=bf16"], {"gpus_per_node": 4, "gpu_type": "a100"}, "OK", "4 ranks, global batch 60"),
     ],
 )
@@ -349,7 +390,7 @@ def test_a_job_that_does_not_fit_the_machine_is_found(overrides, facts, word, me
     [
         ("printf 'all*|up|infinite\\ngpu|up|30:00\\n'", None, "OK", "slurm answers, queue all"),
         ("printf 'all*|up|infinite\\ngpu|up|30:00\\n'", "gpu", "OK", "slurm answers, queue gpu, jobs of at most 00:30:00"),
-        ("printf 'all*|up|infinite\\ngpu|up|30:00\\n'", "gpus", "FAIL", "queue is gpus, but Slurm has no such partition; did you mean gpu?"),
+        ("printf 'all*|up|infinite\\ngpu|up|30:00\\n'", "gpus", "FAIL", "queue is gpus, but Slurm has no such partition; did you mean"),
         ("printf 'all|up|infinite\\n'", None, "FAIL", "Slurm has no default partition; set queue in the machine file, known: all"),
         ("printf 'all*|drain|infinite\\n'", None, "FAIL", "partition all is drain; wait"),
         ("echo 'Unable to contact slurm controller' >&2; exit 1", None, "FAIL", "sinfo refuses: Unable to contact slurm controller; "),

@@ -28,7 +28,10 @@ def site(tmp_path):
     path = f"{commands}:{Path(sys.executable).parent}:/usr/bin:/bin"
     facts = {"path": path, "resources": ["gpus_here"], "queues": ["workq"], "kill_delay": 3}
     (folder / "site.json").write_text(json.dumps(facts))
-    return environment() | {"PBS_HERE": str(folder), "PATH": path, "HOME": str(tmp_path)}
+    login = environment() | {"PBS_HERE": str(folder), "PATH": path, "HOME": str(tmp_path)}
+    yield login
+    for job in folder.glob("*.job"):  # of a test that failed; one that has ended is refused
+        subprocess.run(["qdel", job.stem], env=login, capture_output=True)
 
 
 @pytest.fixture
@@ -67,7 +70,7 @@ def state(kakurenbo, run: Path) -> str:
 
 
 def ended(kakurenbo, run: Path) -> str:
-    return until(lambda: (word := state(kakurenbo, run)) in ("done", "failed", "cancelled") and word, lambda: log(run))
+    return until(lambda: (word := state(kakurenbo, run)) in ("done", "failed", "cancelled") and word, lambda: log(run), every=1)
 
 
 def jobs(run: Path) -> list[str]:

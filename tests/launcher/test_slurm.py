@@ -53,7 +53,7 @@ def state(kakurenbo, run: Path) -> str:
 
 
 def ended(kakurenbo, run: Path, seconds: float = 120) -> str:
-    return until(lambda: (word := state(kakurenbo, run)) in ("done", "failed", "cancelled") and word, lambda: log(run), seconds)
+    return until(lambda: (word := state(kakurenbo, run)) in ("done", "failed", "cancelled") and word, lambda: log(run), seconds, every=1)
 
 
 def test_a_run_on_two_nodes_goes_to_its_end(kakurenbo, machine, tmp_path):

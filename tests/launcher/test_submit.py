@@ -29,8 +29,8 @@ def call(tmp_path, monkeypatch, capsys):
     machine = {"name": "here", "scheduler": "slurm", "starter": "mpirun", "ranks_per_node": 2}
     (tmp_path / "machine.yaml").write_text(yaml.safe_dump(machine))
 
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kakurenbo", "submit", *map(str, words)])
+    def call(*words: object, verb: str = "submit") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["kakurenbo", verb, *map(str, words)])
         with pytest.raises(SystemExit) as left:
             cli.main()
         return (left.value.code, *capsys.readouterr())
@@ -83,7 +83,10 @@ def test_sizes_and_seeds_together_are_all_of_them(call, tmp_path):
 
 @pytest.mark.parametrize(
     ("scheduler", "words"),
-    [("slurm", "sbatch --parsable --dependency=afterok:12 --kill-on-invalid-dep=yes script.sh"), ("pbs", "qsub -W depend=afterok:12 script.sh")],
+    [
+        ("slurm", "sbatch --parsable --dependency=afterok:12 --kill-on-invalid-dep=yes script.sh"),
+        ("pbs", "qsub -W depend=afterok:12 script.sh"),
+    ],
 )
 def test_a_dependency_reaches_the_batch_system_in_its_own_words(scheduler, words, call, tmp_path):
     machine = {"name": "here", "scheduler": scheduler, "starter": "mpirun", "ranks_per_node": 2}
@@ -108,7 +111,7 @@ WRONG = {
     "no machine": (["digits_kakurenbo", "--walltime", "1h"], "Missing option '--machine'"),
     "no walltime": (GOOD[:3], "Missing option '--walltime'"),
     "no job": (GOOD[1:], "Missing argument 'JOB'"),
-    "an unknown job": (["digits_kakurembo", *GOOD[1:]], "did you mean digits_kakurenbo?"),
+    "an unknown job": (["digits_kakurembo", *GOOD[1:]], "did you mean digits_kakurenbo"),
     "an unknown machine": ([GOOD[0], "--machine", "slurm_v10", "--walltime", "1h"], "did you mean slurm_v100"),
     "a machine without a queue": ([GOOD[0], "--machine", "local", "--walltime", "1h"], "local has no batch system; start here with"),
     "a machine file that is wrong": ([GOOD[0], "--machine", "bad.yaml", "--walltime", "1h"], "bad.yaml: starter is missing; add it"),
@@ -120,13 +123,13 @@ WRONG = {
     "a size twice": ([*GOOD, "--nodes", "2,2", "--scaling", "weak"], "--nodes is '2,2', but must be different"),
     "sizes without scaling": ([*GOOD, "--nodes", "1,2"], "--nodes gives several sizes; say with --scaling strong or weak"),
     "an unknown scaling": ([*GOOD, "--nodes", "1,2", "--scaling", "stong"], "--scaling is stong, but must be strong"),
-    "seeds that are no numbers": ([*GOOD, "--array-of-seeds", "1-3"], "--array-of-seeds is '1-3', but must be different whole numbers from 0 on"),
+    "seeds that are no numbers": ([*GOOD, "--array-of-seeds", "1-3"], "--array-of-seeds is '1-3', but must be different whole numbers"),
     "a name with a slash": ([*GOOD, "--name", "a/b"], "--name is 'a/b', but a run's folder cannot be called so"),
     "a name of dots": ([*GOOD, "--name", ".."], "--name is '..', but a run's folder cannot be called so"),
     "a dependency with more in it": ([*GOOD, "--dependency", "afterok:1; id"], "--dependency is 'afterok:1; id', but must be one word"),
     "a batch that does not divide": ([*GOOD, "--nodes", "4"], "training.global_batch is 60, not divisible by 8 ranks x 1"),
     "a sweep whose batch does not divide": ([*GOOD, "--nodes", "1,4", "--scaling", "strong"], "not divisible by 8 ranks x 1"),
-    "local data without scratch": ([*GOOD, "--set", "data.placement=local"], "data.placement is local, but here has no scratch folder; add"),
+    "local data without scratch": ([*GOOD, "--set", "data.placement=local"], "data.placement is local, but here has no scratch folder"),
     "a key of the job misspelt": ([*GOOD, "--set", "training.epoch=5"], "did you mean epochs?"),
     "a run directory that is a file": ([*GOOD, "--run-dir", "machine.yaml"], "machine.yaml/batch: cannot be written to (Not a directory)"),
     "no such option": ([*GOOD, "--node", "2"], "No such option: --node"),
@@ -143,6 +146,32 @@ def test_a_wrong_line_is_one_line_and_nothing_is_submitted(case, call, tmp_path)
     (line,) = err.splitlines()
     assert line.startswith("kakurenbo: ") and message in line
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["status"], "status: name a run directory, or say --all for all below runs/; one of them"),
+        (["status", "run", "--all"], "status: name a run directory, or say --all for all below runs/; one of them"),
+        (["status", "--all"], "runs: nothing was submitted for a run there; name the run directory that submit printed"),
+        (["status", "none"], "none: nothing was submitted for a run there; name the run directory that submit printed"),
+        (["cancel", "none"], "none: nothing was submitted for a run there; name the run directory that submit printed"),
+        (["logs", "none"], "none: nothing was submitted for a run there; name the run directory that submit printed"),
+        (["logs", "none", "--folow"], "No such option: --folow"),
+        (["logs", "torn"], "torn/batch/submission.json: cannot be read; submit the run again"),
+        (["logs", "quiet"], "quiet/batch/log.txt: not written yet, the job is failed (was never accepted); wait for it with --follow"),
+        (["machines", "all"], "extra argument"),
+        (["launch", "digits_kakurenbo", "--ranks", "0"], "Invalid value for '--ranks'"),
+        (["launch", "digits_kakurenbo", "--ranks", "3", "--nodes", "2"], "--ranks is 3, not divisible by 2 nodes; start as many"),
+    ],
+)
+def test_whoever_asks_after_a_run_in_wrong_words_gets_one_line(words, message, call, tmp_path):
+    for run, text in (("torn", "{"), ("quiet", json.dumps(dict(system="slurm", name="a", machine="b", nodes=1, ranks=1, walltime_s=60)))):
+        (tmp_path / run / "batch").mkdir(parents=True)
+        (tmp_path / run / "batch" / "submission.json").write_text(text)
+    code, out, err = call(*words[1:], verb=words[0])
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("kakurenbo: ") and message in err
 
 
 def test_a_run_that_is_there_is_not_submitted_over(call, tmp_path):
