@@ -20,6 +20,7 @@ from .record.clock import Clock
 from .record.directory import check_same, open_run
 from .record.ledger_file import write_ledger
 from .record.metrics import Metrics
+from .record.place import check_place
 from .record.progress import Progress
 from .record.provenance import write_provenance
 from .selection.batch_level import BatchMethod
@@ -41,6 +42,7 @@ def run(job: Job, directory: Path, comm: Comm, resume: bool = False, scratch: st
     scratch: a folder on each node's own disk, for data.placement local.
     Raises UserError, on all ranks alike and before anything is trained, if the job cannot be run as it is.
     """
+    comm.on_first(lambda: check_place(directory))
     if resume and comm.on_first(lambda: _is_finished(job, directory)):
         if comm.rank == 0:
             print(f"{directory}: all {job.training.epochs} epochs are done", flush=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from ..errors import RunDirectoryError
-from ..job import Job
+from ..job import Job, load_yaml
 from .checkpoint import newest_valid
 from .files import write_whole
 
@@ -22,8 +22,6 @@ def open_run(run: Path, job: Job, resume: bool) -> Path | None:
     nothing is there to resume, or if it cannot be written to.
     """
     written = run / "job.yaml"
-    if run.exists() and not run.is_dir():
-        raise RunDirectoryError(f"{run}: a file is there, not a folder; give another --run-dir")
     if written.exists():
         check_same(written, job)
     elif resume and not (run / "batch").is_dir():
@@ -35,6 +33,7 @@ def open_run(run: Path, job: Job, resume: bool) -> Path | None:
         raise RunDirectoryError(f"{run}: a run is there, checkpointed in {checkpoint.name}; add --resume, or give another --run-dir")
     try:
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (run / "stop").unlink(missing_ok=True)  # it asked an earlier run
         write_whole(written, yaml.safe_dump(job.as_dict(), sort_keys=False))
     except OSError as problem:
         raise RunDirectoryError(f"{run}: cannot be written to ({problem.strerror}); give another --run-dir") from None
@@ -44,7 +43,7 @@ def open_run(run: Path, job: Job, resume: bool) -> Path | None:
 def check_same(written: Path, job: Job) -> None:
     """Raise RunDirectoryError unless the job that is written there is this one."""
     try:
-        before = yaml.safe_load(written.read_text(encoding="utf-8"))
+        before = load_yaml(written.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         raise RunDirectoryError(f"{written}: not a job that can be read; give another --run-dir") from None
     changes = list(_changes(before, job.as_dict()))

@@ -34,8 +34,6 @@ class Stop:
         self.why = ""
 
     def __enter__(self) -> Stop:
-        if self._file is not None:
-            self._file.unlink(missing_ok=True)  # it asked an earlier run
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, self._raise) for number in SIGNALS}
         if heard:
