@@ -85,8 +85,8 @@ def submit(read: Callable[[list[str]], Job], order: Order, dry_run: bool) -> int
             print(files["script.sh"], end="", flush=True)
             _remark(f"would run: cd {shlex.quote(str(batch.folder))} && {shlex.join(command)}")
         else:
-            check_there(command[0])
             _check_free(batch, order.resume)
+            check_there(command[0])
     for batch, submission, files in [] if dry_run else parts:
         batch.prepare(submission, files)
         job_id = batch.submit(order.dependency)
