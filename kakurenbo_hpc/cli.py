@@ -103,9 +103,9 @@ def score(
 @app.command()
 def launch(
     job: JobArgument,
-    ranks: Annotated[Optional[int], typer.Option(min=1, help="Ranks to start; as many as the nodes take if not given.")] = None,
+    ranks: Annotated[Optional[int], typer.Option(min=1, max=1_000_000, help="Ranks to start; as many as the nodes take if not given.")] = None,
     machine: MachineOption = "local",
-    nodes: Annotated[Optional[int], typer.Option(min=1, help="Inside a batch job: the nodes to start ranks on.")] = None,
+    nodes: Annotated[Optional[int], typer.Option(min=1, max=1_000_000, help="Inside a batch job: the nodes to start ranks on.")] = None,
     run_dir: RunDir = None,
     set: Set = [],
     resume: Resume = False,
@@ -201,7 +201,7 @@ def doctor(
 def compare(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A comparison file, or a job with --methods.")],
     methods: Annotated[Optional[str], typer.Option(help="Methods to compare on a job, separated by commas.")] = None,
-    seeds: Annotated[Optional[int], typer.Option(min=1, help="Seeds 1 to this; the file's own if not given, or 3.")] = None,
+    seeds: Annotated[Optional[int], typer.Option(min=1, max=1000, help="Seeds 1 to this; the file's own if not given, or 3.")] = None,
     out: Annotated[Path, typer.Option(help="Where runs and tables are kept.")] = Path("compare"),
     quick: Annotated[bool, typer.Option("--quick", help="The file's smaller size.")] = False,
     set: Set = [],
@@ -252,10 +252,10 @@ def stage(
 @make_app.command("deepcam")
 def make_deepcam(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.")],
-    samples: Annotated[int, typer.Option(min=1, help="Samples to train on.")] = 256,
-    validation: Annotated[int, typer.Option(min=1, help="Samples to validate on.")] = 64,
-    height: Annotated[int, typer.Option(min=16, help="Pixels; 768 in the public set.")] = 64,
-    width: Annotated[int, typer.Option(min=16, help="Pixels; 1152 in the public set.")] = 96,
+    samples: Annotated[int, typer.Option(min=1, max=1_000_000, help="Samples to train on.")] = 256,
+    validation: Annotated[int, typer.Option(min=1, max=1_000_000, help="Samples to validate on.")] = 64,
+    height: Annotated[int, typer.Option(min=16, max=100_000, help="Pixels; 768 in the public set.")] = 64,
+    width: Annotated[int, typer.Option(min=16, max=100_000, help="Pixels; 1152 in the public set.")] = 96,
     seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 1,
 ) -> int:
     """Make weather with cyclones and filaments in it, in HDF5 files laid out like the public DeepCAM set. On all cores of this node."""
@@ -284,7 +284,7 @@ def stats(
 def pack(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder of images: train/CLASS/*, validation/CLASS/* or val/CLASS/*.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the HDF5 files go.")],
-    size: Annotated[Optional[int], typer.Option(min=1, help="Resize the shorter side to this, and crop the centre.")] = None,
+    size: Annotated[Optional[int], typer.Option(min=1, max=100_000, help="Resize the shorter side to this, and crop the centre.")] = None,
 ) -> int:
     """Pack an image folder into HDF5 files of about a gigabyte each, which data.name hdf5 reads. Goes on where it was interrupted."""
     from .data.packing import pack as pack_all

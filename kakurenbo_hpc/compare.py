@@ -19,6 +19,7 @@ from .protocol import (
 )  # fmt: skip
 from .record.files import write_whole
 from .record.metrics import finite
+from .record.place import check_place
 from .record.provenance import provenance
 from .run import run
 from .score import score
@@ -35,6 +36,7 @@ def compare(comparison: Comparison, entries: Mapping[str, Entry], out: Path, com
     out: holds ``runs/`` and ``scores/``, shared by all comparisons there, ``NAME/comparison.json`` and ``NAME/table.md``.
     A run that fails is named, and the others go on.
     """
+    comm.on_first(lambda: check_place(out, "--out"))
     results = _Results(comparison, entries, out, comm)
     for name, entry in entries.items():
         if results.add(name, entry) == REQUEUE:

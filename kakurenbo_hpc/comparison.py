@@ -13,7 +13,7 @@ from pydantic import Field
 
 from .data import DATA
 from .errors import JobError, nearest
-from .job import Count, Job, Options, check_job, checked, read_yaml, set_value
+from .job import Count, FileName, Job, Options, Seed, check_job, checked, read_yaml, set_value
 from .places import find_job
 from .protocol import Curve, mean_curve
 from .selection import METHODS
@@ -23,7 +23,7 @@ Picture = Literal[
     "convergence", "hidden_and_accuracy", "speedup_over_tolerance", "error_over_steps", "error_over_seconds", "time_parts", "pareto",
     "loss_histogram", "class_weights", "accuracy_over_steps",
 ]  # fmt: skip
-Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Seeds = Annotated[list[Seed], Field(min_length=1)]
 
 
 class Scores(Options):
@@ -67,7 +67,7 @@ class Comparison(Options):
     pictures: wanted of the report.
     """
 
-    name: str
+    name: FileName
     shows: str = ""
     job: str
     set: Change = Change()
@@ -136,8 +136,8 @@ def of_methods(job: str, methods: Sequence[str], seeds: int, overrides: Sequence
     if not names:
         raise JobError(f"compare {job}: --methods names nothing but {BASELINE}, which is always in; name another")
     contenders = {name: Contender(selection=dict(selection) if name == own else {"method": name}) for name in names}
-    values = {"name": f"{path.stem}_{'_'.join(names)}", "job": job, "contenders": contenders, "seeds": list(range(1, seeds + 1))}
-    comparison = Comparison(**values)
+    values = {"name": f"{path.stem}_{'_'.join(names)}"[:100], "job": job, "contenders": contenders, "seeds": list(range(1, seeds + 1))}
+    comparison = checked(Comparison, values, f"compare {job}")
     return comparison, _entries(comparison, base, str(path))
 
 

@@ -31,7 +31,7 @@ def _below_one(value: float) -> float:
 
 
 def _file_name(value: str) -> str:
-    if not re.fullmatch(r"[^/\x00-\x1f\x7f]{1,100}", value) or value.startswith("."):
+    if not re.fullmatch(r"[^/\x00-\x1f\x7f]{1,100}", value) or value.startswith(".") or not value.strip():
         raise ValueError("must be usable as a folder name: 1 to 100 characters, no '/', no leading dot")
     return value
 
@@ -49,10 +49,11 @@ def _plain(value: Any, inside: tuple = ()) -> Any:
     return value
 
 
+FileName = Annotated[str, AfterValidator(_file_name)]
 Fraction = Annotated[float, AfterValidator(_below_one)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Augmentation = Literal[
     "flip", "crop", "shift", "cutout", "auto_augment", "rand_augment", "trivial_augment_wide", "random_erasing"
@@ -76,7 +77,7 @@ class DataOptions(Options):
     seed: Seed = 0
     label_noise: Probability = 0.0
     imbalance: Annotated[float, Field(gt=0, le=1)] = 1.0
-    repeats: Count = 1
+    repeats: Annotated[int, Field(ge=1, le=10_000)] = 1
     repeats_classes: Annotated[float, Field(gt=0, le=1)] = 1.0
     drop_classes: list[Annotated[int, Field(ge=0)]] = []
     augmentation: list[Augmentation] = []
@@ -159,6 +160,8 @@ class Training(Options):
             raise ValueError("schedule is step, but decay_epochs is missing; give the epochs between two falls of the rate")
         if self.criterion == "focal" and (self.label_smoothing or self.mixup or self.cutmix):
             raise ValueError("criterion is focal, which knows no soft targets; remove label_smoothing, mixup and cutmix")
+        if self.class_weights is not None and not any(self.class_weights):
+            raise ValueError(f"class_weights is {self.class_weights}, but one of them at least must be above 0")
         if self.mixup and self.cutmix:
             raise ValueError("mixup and cutmix are both given; choose one")
         if self.warmup_epochs >= self.epochs:
@@ -235,7 +238,7 @@ class Record(Options):
 class Job(Options):
     """One experiment."""
 
-    name: Annotated[str, AfterValidator(_file_name)]
+    name: FileName
     seed: Seed = 0
     data: SerializeAsAny[DataOptions]
     model: Model
@@ -266,6 +269,7 @@ class Job(Options):
 
 
 Table = Mapping[str, type[Options]]
+_MOST_VALUES = 100_000  # of a YAML file, in which an alias of an alias of an alias doubles and doubles
 
 
 def read_job(path: str | Path, overrides: Iterable[str], data: Table, methods: Table) -> Job:
@@ -317,7 +321,12 @@ def checked(model: type[Options], values: dict, where: str, prefix: str = "") ->
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number, as in YAML 1.2, and a key given twice is an error."""
+    """Safe YAML in which 1e-3 is a number, as in YAML 1.2; a key given twice is an error, and so are aliases of aliases without end."""
+
+    def construct_document(self, node):
+        if (n := _written_out(node, {})) > _MOST_VALUES:
+            raise yaml.YAMLError(f"written out, its aliases are {n:,} values; at most {_MOST_VALUES:,} are read")
+        return super().construct_document(node)
 
     def construct_mapping(self, node, deep=False):
         if isinstance(node, yaml.MappingNode):
@@ -330,6 +339,15 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+
+
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values a node holds once every alias is what it stands for; in itself, a node counts as none."""
+    if id(node) not in known:
+        known[id(node)] = 0
+        parts = sum(node.value, ()) if isinstance(node, yaml.MappingNode) else node.value if isinstance(node, yaml.SequenceNode) else ()
+        known[id(node)] = 1 + sum(_written_out(part, known) for part in parts)
+    return known[id(node)]
 
 
 def load_yaml(text: str) -> Any:

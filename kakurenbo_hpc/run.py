@@ -25,6 +25,7 @@ from .record.ledger_file import write_ledger
 from .record.lock import Lock
 from .record.metrics import Metrics
 from .record.parts import Inside, Part, fitting, load_inside, load_learner, load_ledger, load_memory
+from .record.place import check_place
 from .record.progress import Progress
 from .record.provenance import write_provenance
 from .record.saving import Saver
@@ -50,6 +51,7 @@ def run(
     scratch: a folder on each node's own disk, for data.placement local. allow_changes: go on even if it was another job.
     Raises UserError, on all ranks alike and before anything is trained, if the job cannot be run as it is.
     """
+    comm.on_first(lambda: check_place(directory))
     if resume and comm.on_first(lambda: _is_finished(job, directory, allow_changes)):
         if comm.rank == 0:
             print(f"{directory}: all {job.training.epochs} epochs are done", flush=True)

@@ -25,6 +25,7 @@ from .ledger import Ledger
 from .passes import Stages, look
 from .plan import Epoch
 from .record.clock import Clock
+from .record.place import check_file
 from .run import set_up
 from .selection.method import OBSERVED, first_ledger
 from .selection.methods.everything import Everything
@@ -60,12 +61,7 @@ def score(
     epochs, repeats: of the recipe if not given. last_layer: grand by the last layer's gradient, for large networks.
     Raises UserError on all ranks alike.
     """
-    if name not in RECIPES:
-        raise JobError(f"score {name}: no such scoring method; {nearest(name, RECIPES)}")
-    epochs = RECIPES[name].epochs if epochs is None else epochs
-    repeats = RECIPES[name].repeats if repeats is None else repeats
-    if name == "forgetting" and epochs < 2:
-        raise JobError(f"score forgetting: epochs is {epochs}, but forgetting takes at least 2; give --epochs 20")
+    epochs, repeats = comm.on_first(lambda: _fitting(name, path, epochs, repeats))
     begun, world = time.perf_counter(), settle(comm)
     everywhere = job.data.model_copy(update={"placement": "shared"})  # a few passes do not pay for staging
     total, label, n_forward, n_backward = 0.0, None, 0, 0
@@ -92,6 +88,17 @@ def score(
     about = About(name, how, job.data.name, data.fingerprint, stages.homes.n, seconds, n_forward, n_backward)
     write_scores(path, about, total / repeats, comm, label)
     return about
+
+
+def _fitting(name: str, path: Path, epochs: int | None, repeats: int | None) -> tuple[int, int]:
+    """Return epochs and repeats. Raises UserError if there is no such method, or it cannot be asked so, or the file cannot be there."""
+    if name not in RECIPES:
+        raise JobError(f"score {name}: no such scoring method; {nearest(name, RECIPES)}")
+    epochs = RECIPES[name].epochs if epochs is None else epochs
+    if name == "forgetting" and epochs < 2:
+        raise JobError(f"score forgetting: epochs is {epochs}, but forgetting takes at least 2; give --epochs 20")
+    check_file(path, "--out")
+    return epochs, RECIPES[name].repeats if repeats is None else repeats
 
 
 class Asking(Everything):

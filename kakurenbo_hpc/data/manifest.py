@@ -24,7 +24,7 @@ from ..record.progress import Progress
 
 THROUGH_H5PY = -1
 STATS = "stats.h5"  # no sample, though the public small DeepCAM set has it among them
-_LARGEST = 1 << 34  # bytes of one sample: what says more is damaged, or means harm
+LARGEST = 1 << 34  # bytes of one sample: what says more is damaged, or means harm
 _MANY = 2000  # files, from which on more than one process opens them
 _FOLDER = "manifest"
 
@@ -126,7 +126,7 @@ def _examine(path: Path, datasets: Sequence[str], single: bool) -> Inside:
             shapes = [tuple(dataset.shape if single else dataset.shape[1:]) for dataset in found]
             dtypes = [dataset.dtype.newbyteorder("=") for dataset in found]
             n_bytes = max(map(_bytes, shapes, dtypes))
-            if n_bytes > _LARGEST:
+            if n_bytes > LARGEST:
                 raise DataError(f"{path}: says that a sample has {n_bytes:,} bytes; the file is damaged, copy it again")
             return Inside(lengths[0], offsets, "; ".join(map(_layout, found)), shapes, dtypes)
     except OSError as problem:

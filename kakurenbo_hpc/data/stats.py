@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..record.progress import Progress
+from .manifest import LARGEST
 
 
 class Extremes(NamedTuple):
@@ -46,9 +47,12 @@ def extremes(path: Path) -> Extremes:
     """Return those of one file's sample. Raises DataError if it cannot be read, or holds no fields, or values that are not finite."""
     try:
         with h5py.File(path) as file:
-            fields = file["climate/data"][...]
-    except KeyError:
-        raise DataError(f"{path}: has no dataset climate/data; is it a file of DeepCAM's?") from None
+            dataset = file.get("climate/data")
+            if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "biuf":
+                raise DataError(f"{path}: has no dataset climate/data of numbers; is it a file of DeepCAM's?")
+            if dataset.nbytes > LARGEST:
+                raise DataError(f"{path}: says that climate/data has {dataset.nbytes:,} bytes; the file is damaged, fetch or make it again")
+            fields = dataset[...]
     except OSError as problem:
         raise DataError(f"{path}: cannot be read ({problem}); fetch or make it again") from None
     if fields.ndim != 3 or not fields.size:

@@ -63,9 +63,9 @@ def plain_name(name: str) -> str:
 
 def seconds(walltime: str) -> int:
     """Return the seconds of ``2h``, ``90m``, ``1d``, ``HH:MM:SS`` or ``D-HH:MM:SS``. Raises UserError for any other text."""
-    if unit := re.fullmatch(r"(\d{1,6})([mhd])", walltime):
+    if unit := re.fullmatch(r"([0-9]{1,6})([mhd])", walltime):
         found = int(unit[1]) * _UNITS[unit[2]]
-    elif parts := re.fullmatch(r"(?:(\d{1,3})-)?(\d{1,4}):([0-5]\d):([0-5]\d)", walltime):
+    elif parts := re.fullmatch(r"(?:([0-9]{1,3})-)?([0-9]{1,4}):([0-5][0-9]):([0-5][0-9])", walltime):
         found = sum(int(part or 0) * size for part, size in zip(parts.groups(), (86400, 3600, 60, 1)))
     else:
         raise UserError(f"--walltime {walltime}: not a time; write 2h, 90m, 1d, or HH:MM:SS")

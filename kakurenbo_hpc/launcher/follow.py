@@ -40,7 +40,7 @@ def logs(run: Path, follow: bool, pause_s: float = 2) -> int:
     """Print the log of a run; with follow, until its job has ended. Raises UserError if there is none yet."""
     batch = Batch(run)
     batch.submission  # noqa: B018, raises where nothing was submitted
-    if not batch.log.exists() and not follow:
+    if not batch.log.is_file() and not follow:
         state = batch.state
         raise UserError(f"{batch.log}: not written yet, the job is {state.word} ({state.detail}); wait for it with --follow")
     read, asked = 0, float("-inf")
@@ -48,7 +48,7 @@ def logs(run: Path, follow: bool, pause_s: float = 2) -> int:
         ended = False
         if follow and time.monotonic() - asked > 5 * pause_s:  # batch systems do not like to be asked often
             asked, ended = time.monotonic(), batch.state.word in ENDED
-        if batch.log.exists():
+        if batch.log.is_file():
             with open(batch.log, "rb") as file:
                 file.seek(read)
                 text = file.read()
@@ -65,5 +65,5 @@ def _epochs(batch: Batch) -> str:
     try:
         lines = (batch.run / "metrics.jsonl").read_text().splitlines()
         return str(json.loads(lines[-1])["epoch"] + 1)
-    except (OSError, ValueError, LookupError):
+    except (OSError, ValueError, LookupError, TypeError):
         return "-"

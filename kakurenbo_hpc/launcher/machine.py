@@ -38,7 +38,7 @@ def _line(value: str) -> str:
 
 Word = Annotated[str, AfterValidator(word)]
 Line = Annotated[str, AfterValidator(_line)]
-Natural = Annotated[int, Field(ge=0)]
+Natural = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Machine(Options):

@@ -7,6 +7,8 @@ It holds ``script.sh``, ``job.yaml`` (resolved), ``machine.yaml``, ``submission.
 from __future__ import annotations
 
 import json
+import os
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -66,11 +68,14 @@ class Batch:
         """Raises UserError if nothing was submitted for this run."""
         path = self.folder / "submission.json"
         try:
-            return Submission(**json.loads(path.read_text()))
-        except FileNotFoundError:
+            found = Submission(**json.loads(path.read_text()))
+            if found.system in SYSTEMS:
+                return found
+        except OSError:
             raise UserError(f"{self.run}: nothing was submitted for a run there; name the run directory that submit printed") from None
-        except (OSError, ValueError, TypeError):
-            raise UserError(f"{path}: cannot be read; submit the run again") from None
+        except (ValueError, TypeError, RecursionError):
+            pass
+        raise UserError(f"{path}: not what submit wrote; submit the run again")
 
     @property
     def system(self) -> BatchSystem:
@@ -80,27 +85,36 @@ class Batch:
     def job_ids(self) -> list[str]:
         """All jobs of this run, the newest last."""
         path = self.folder / "jobs.txt"
-        return path.read_text().split() if path.exists() else []
+        try:
+            found = path.read_text(errors="replace").split() if path.exists() else []
+        except OSError as problem:
+            raise UserError(f"{path}: cannot be read ({problem.strerror}); submit the run again") from None
+        for job_id in found:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.\[\]-]*", job_id):  # scancel would take -u for an option
+                raise UserError(f"{path}: holds {job_id[:60]!r}, which is no job id; submit the run again")
+        return found
 
     @property
     def state(self) -> State:
         """How the newest job is; where the batch system has forgotten it, what the script left."""
-        if not self.job_ids:
+        system, job_ids = self.system, self.job_ids
+        if not job_ids:
             return State("failed", "was never accepted")
-        known = self.system.state(self.job_ids[-1])
+        known = system.state(job_ids[-1])
         if known is not None:
             return known
         left = self.folder / "exit_code"
         if not left.exists():
-            return State("failed", f"{self.submission.system} knows nothing of it, and it left no exit code")
-        code = left.read_text().strip()
+            return State("failed", f"{system.name} knows nothing of it, and it left no exit code")
+        code = left.read_text(errors="replace").strip()
         return State("done" if code == str(DONE) else "failed", f"exit code {code}")
 
 
 def submissions(folder: Path) -> list[Batch]:
     """Return the submission of a run directory, or those of all runs below a folder. Raises UserError if there are none."""
-    found = [Batch(path.parent.parent) for path in sorted([folder / "batch/submission.json", *folder.glob("**/batch/submission.json")])]
-    unique = list({batch.run: batch for batch in found if (batch.folder / "submission.json").exists()}.values())
+    below = folder.glob("**/batch/submission.json") if os.path.isdir(folder) else []  # a name that is too long is no folder
+    found = [Batch(path.parent.parent) for path in sorted([folder / "batch/submission.json", *below])]
+    unique = list({batch.run: batch for batch in found if os.path.exists(batch.folder / "submission.json")}.values())
     if not unique:
         raise UserError(f"{folder}: nothing was submitted for a run there; name the run directory that submit printed")
     return unique

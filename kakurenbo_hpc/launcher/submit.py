@@ -14,9 +14,11 @@ import yaml
 
 from ..errors import DONE, JobError, RunDirectoryError, UserError
 from ..job import Job
+from ..record.place import check_place
 from .batch import Script, clock, fitting_walltime, python_of
 from .machine import Machine, read_machine, word
 from .submission import ENDED, SYSTEMS, Batch, Submission
+from .system import check_there
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,14 @@ def submit(read: Callable[[list[str]], Job], order: Order, dry_run: bool) -> int
     if machine.scheduler == "none":
         raise UserError(f"{machine.name} has no batch system; start here with kakurenbo launch, or choose another --machine")
     parts = list(_parts(read, order, machine))
+    command = SYSTEMS[machine.scheduler].submit_words(order.dependency)
     for batch, submission, files in parts:
         if dry_run:
             print(files["script.sh"], end="", flush=True)
-            words = SYSTEMS[machine.scheduler].submit_words(order.dependency)
-            _remark(f"would run: cd {shlex.quote(str(batch.folder))} && {shlex.join(words)}")
+            _remark(f"would run: cd {shlex.quote(str(batch.folder))} && {shlex.join(command)}")
         else:
             _check_free(batch, order.resume)
+            check_there(command[0])
     for batch, submission, files in [] if dry_run else parts:
         batch.prepare(submission, files)
         job_id = batch.submit(order.dependency)
@@ -147,6 +150,7 @@ def _batch(job: Job, ranks: int) -> int:
 def _check_free(batch: Batch, resume: bool) -> None:
     """Raise RunDirectoryError if a run is there that goes on, or that nobody asked to resume."""
     run = batch.run
+    check_place(run)
     if (batch.folder / "jobs.txt").exists():
         state = batch.state
         if state.word not in ENDED:

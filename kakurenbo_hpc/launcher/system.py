@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -57,12 +58,17 @@ class BatchSystem(ABC):
         say(self.cancel_words(job_id))
 
 
+def check_there(command: str) -> None:
+    """Raise UserError if a batch system's command is not on the PATH."""
+    if shutil.which(command) is None:
+        raise UserError(f"no {command} on the PATH; run this where the batch system is, or choose another --machine")
+
+
 def ask(words: list[str], folder: Path | None = None) -> subprocess.CompletedProcess:
     """Run a command of a batch system; output as text. Raises UserError if it is not there or does not answer."""
+    check_there(words[0])
     try:
         return subprocess.run(words, cwd=folder, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=120)
-    except FileNotFoundError:
-        raise UserError(f"no {words[0]} on the PATH; run this where the batch system is, or choose another --machine") from None
     except subprocess.TimeoutExpired:
         raise UserError(f"{words[0]} gives no answer in two minutes; try again later") from None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from ..errors import RunDirectoryError
-from ..job import Job
+from ..job import Job, load_yaml
 from . import heartbeat
 from .checkpoint import clear, load_facts, newest_valid
 from .files import write_whole
@@ -25,8 +25,6 @@ def open_run(run: Path, job: Job, resume: bool, lock: Lock, allow_changes: bool 
     there to resume, if a run is under way there, or if it cannot be written to.
     """
     written = run / "job.yaml"
-    if run.exists() and not run.is_dir():
-        raise RunDirectoryError(f"{run}: a file is there, not a folder; give another --run-dir")
     if written.exists():
         if not allow_changes:
             check_same(written, job)
@@ -65,7 +63,7 @@ def enter_run(run: Path, job: Job, lock: Lock) -> None:
 def check_same(written: Path, job: Job) -> None:
     """Raise RunDirectoryError unless the job that is written there is this one."""
     try:
-        before = yaml.safe_load(written.read_text(encoding="utf-8"))
+        before = load_yaml(written.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         raise RunDirectoryError(f"{written}: not a job that can be read; give another --run-dir") from None
     if changes := differences(before, job):

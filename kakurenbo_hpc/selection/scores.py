@@ -142,7 +142,7 @@ def _to_first(column: np.ndarray, comm: Comm) -> np.ndarray:
 def _opened(path: str) -> h5py.File:
     import h5py
 
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # Path.is_file would raise where the name is too long
         raise DataError(f"{path}: no such score file; write one with kakurenbo score")
     try:
         return h5py.File(path, "r")
@@ -152,10 +152,15 @@ def _opened(path: str) -> h5py.File:
 
 def _about(path: str, file: h5py.File) -> About:
     names = [field.name for field in dataclasses.fields(About)]
-    missing = [name for name in ("id", "score") if name not in file] + [name for name in names if name not in file.attrs]
+    columns = [name for name in ("id", "score", "label") if name in file or name != "label"]
+    missing = [name for name in columns if not _is_column(file.get(name))] + [name for name in names if np.ndim(file.attrs.get(name, ())) != 0]
     if missing:
         raise DataError(f"{path}: no score file, {missing[0]} is missing; write one with kakurenbo score")
     return About(**{name: getattr(file.attrs[name], "item", lambda v=file.attrs[name]: v)() for name in names})
+
+
+def _is_column(found: Any) -> bool:
+    return found is not None and getattr(found, "ndim", 0) == 1 and found.dtype.kind in "biuf"
 
 
 def _check(path: str, file: h5py.File, rows: range, n_total: int, fingerprint: str) -> None:
