@@ -46,7 +46,7 @@ class Killed:
 
 def undisturbed(n: int, run: Path) -> dict:
     """Return what a run on n ranks leaves that nobody disturbs."""
-    done = train(n, *JOB, "--run-dir", run)
+    done = train(n, *JOB, "--run-dir", run, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
     return left(run)
 
@@ -59,7 +59,7 @@ def killed_and_resumed(n: int, run: Path, whole: dict, n_kills: int, draws: rand
         so_far = left(run)
         assert so_far["lines"] == whole["lines"][: len(so_far["lines"])], kills[-1]
         assert so_far["files"].items() <= whole["files"].items(), kills[-1]
-    done = train(n, *JOB, "--run-dir", run, *["--resume"] * run.exists())
+    done = train(n, *JOB, "--run-dir", run, *["--resume"] * run.exists(), timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
     ended = left(run)
     assert (ended["lines"], ended["files"]) == (whole["lines"], whole["files"]), kills
@@ -69,7 +69,7 @@ def killed_and_resumed(n: int, run: Path, whole: dict, n_kills: int, draws: rand
 def _kill(n: int, run: Path, victim: int, epoch: int, stage: str, after_s: float) -> Killed:
     told, words = run.with_suffix(".told"), ["--run-dir", run, *["--resume"] * run.exists()]
     line = [*command("mpirun", n), STRUCK_TRAIN, "SIGKILL", victim, epoch, stage, after_s, told, *JOB, *words]
-    done = subprocess.run(list(map(str, line)), env=environment(), capture_output=True, timeout=300)
+    done = subprocess.run(list(map(str, line)), env=environment(), capture_output=True, timeout=400)
     killed = Killed(n, victim, epoch, stage, after_s, time.monotonic() - float(told.read_text()))
     assert done.returncode not in (0, 2, 75), (killed, done.stderr)
     assert killed.ended_s < MOST_S, (killed, done.stderr)

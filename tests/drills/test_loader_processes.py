@@ -20,7 +20,7 @@ HOST = os.uname().nodename
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     run = tmp_path_factory.mktemp("whole") / "run"
-    done = train(2, *JOB, "--run-dir", run)
+    done = train(2, *JOB, "--run-dir", run, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
     return outcome(run)
 
@@ -31,7 +31,7 @@ def outcome(run):
 
 
 def goes_on(run, whole):
-    again = train(2, *JOB, "--run-dir", run, "--resume")
+    again = train(2, *JOB, "--run-dir", run, "--resume", timeout=400)
     assert again.returncode == 0, again.stderr[-3000:]
     return outcome(run) == whole
 
@@ -84,7 +84,7 @@ def test_without_shared_memory_ranks_read_by_themselves_and_say_so(whole, tmp_pa
     (tmp_path / "empty").mkdir()
     away = f'mount --bind {tmp_path}/empty /dev/shm && mount -o remount,ro,bind /dev/shm && ! touch /dev/shm/file 2>/dev/null && exec "$@"'
     words = ["unshare", "--mount", "sh", "-c", away, "sh", *command("mpirun", 2), *TRAIN, "--run-dir", str(tmp_path / "run")]
-    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=180)
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
     [told] = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
     assert told == "warning: data.workers is 1, but loader processes need /dev/shm, which is not there; ranks read by themselves"
