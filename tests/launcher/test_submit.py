@@ -131,7 +131,7 @@ WRONG = {
     "a sweep whose batch does not divide": ([*GOOD, "--nodes", "1,4", "--scaling", "strong"], "not divisible by 8 ranks x 1"),
     "local data without scratch": ([*GOOD, "--set", "data.placement=local"], "data.placement is local, but here has no scratch folder"),
     "a key of the job misspelt": ([*GOOD, "--set", "training.epoch=5"], "did you mean epochs?"),
-    "a run directory that is a file": ([*GOOD, "--run-dir", "machine.yaml"], "machine.yaml/batch: cannot be written to (Not a directory)"),
+    "a run directory that is a file": ([*GOOD, "--run-dir", "machine.yaml"], "machine.yaml: a file is there, not a folder; give another --run-dir"),
     "no such option": ([*GOOD, "--node", "2"], "No such option: --node"),
 }
 
@@ -158,7 +158,7 @@ def test_a_wrong_line_is_one_line_and_nothing_is_submitted(case, call, tmp_path)
         (["cancel", "none"], "none: nothing was submitted for a run there; name the run directory that submit printed"),
         (["logs", "none"], "none: nothing was submitted for a run there; name the run directory that submit printed"),
         (["logs", "none", "--folow"], "No such option: --folow"),
-        (["logs", "torn"], "torn/batch/submission.json: cannot be read; submit the run again"),
+        (["logs", "torn"], "torn/batch/submission.json: not what submit wrote; submit the run again"),
         (["logs", "quiet"], "quiet/batch/log.txt: not written yet, the job is failed (was never accepted); wait for it with --follow"),
         (["machines", "all"], "extra argument"),
         (["launch", "digits_kakurenbo", "--ranks", "0"], "Invalid value for '--ranks'"),
