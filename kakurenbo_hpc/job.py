@@ -9,6 +9,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -330,11 +331,12 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node, deep=False):
         if isinstance(node, yaml.MappingNode):
-            nodes = [k for k, _ in node.value if k.tag != "tag:yaml.org,2002:merge"]
-            keys = [self.construct_object(k, deep=True) for k in nodes]
-            for i, k in enumerate(keys):
-                if k in keys[:i]:
-                    raise yaml.YAMLError(f"key {k} stands twice, line {nodes[i].start_mark.line + 1}; keep one")
+            seen = set()
+            for key_node in (k for k, _ in node.value if k.tag != "tag:yaml.org,2002:merge"):
+                key = self.construct_object(key_node, deep=True)
+                if key in seen:
+                    raise yaml.YAMLError(f"key {key} stands twice, line {key_node.start_mark.line + 1}; keep one")
+                seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -345,7 +347,10 @@ def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
     """Return how many values a node holds once every alias is what it stands for; in itself, a node counts as none."""
     if id(node) not in known:
         known[id(node)] = 0
-        parts = sum(node.value, ()) if isinstance(node, yaml.MappingNode) else node.value if isinstance(node, yaml.SequenceNode) else ()
+        if isinstance(node, yaml.ScalarNode):
+            parts = ()
+        else:
+            parts = chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
         known[id(node)] = 1 + sum(_written_out(part, known) for part in parts)
     return known[id(node)]
 

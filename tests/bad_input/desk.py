@@ -52,6 +52,7 @@ FILES = {
     "deep.yaml": "a: " + "{a: " * 20_000,
     "laughs.yaml": "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi")),
     "merges.yaml": "x0: &x0 {a: 1}\n" + "".join(f"x{i}: &x{i} {{<<: [{', '.join([f'*x{i - 1}'] * 9)}]}}\n" for i in range(1, 10)),
+    "keys.yaml": "".join(f"key {i}: 1\n" for i in range(20_000)),
     "windows.yaml": "\ufeff" + JOB.replace("\n", "\r\n") + "speed: high\r\n",
     # machine files
     "slurm.yaml": "name: s\nscheduler: slurm\nstarter: srun\nranks_per_node: 4\n",

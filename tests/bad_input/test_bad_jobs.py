@@ -27,6 +27,7 @@ FILES = {
     "deep.yaml": "nested too deeply",
     "laughs.yaml": "its aliases are",
     "merges.yaml": "its aliases are",
+    "keys.yaml": "section data is missing or no mapping",
     "windows.yaml": "speed is no key that is known",
     "object.yaml": "not valid YAML (could not determine a constructor",
     "slurm.yaml": "section data is missing or no mapping",
