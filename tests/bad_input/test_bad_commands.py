@@ -149,7 +149,7 @@ DATA = {
     "making with no seed": (["make", "deepcam", "made", "--seed", "-1"], "Invalid value for '--seed'"),
     "figures of nothing": (["stats"], "Missing argument 'DIR'"),
     "figures of what is not there": (["stats", "nope"], "nope/train: found no .h5 files there"),
-    "figures of a file": (["stats", "file"], "file/train: found no files data-*.h5 there"),
+    "figures of a file": (["stats", "file"], "file/train: found no .h5 files there"),
     "figures of no HDF5": (["stats", "junk_data"], "data-1.h5: cannot be read"),
     "figures of other data": (["stats", "no_data"], "data-1.h5: has no dataset climate/data of numbers"),
     "figures of words": (["stats", "words"], "data-1.h5: has no dataset climate/data of numbers"),
