@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 
 def until(ready: Callable[[], Any], what: Callable[[], str], seconds: float = 120, every: float = 0.1) -> Any:
@@ -31,3 +34,15 @@ def metrics(run: Path) -> list[dict]:
 def log(run: Path) -> str:
     path = run / "batch" / "log.txt"
     return path.read_text() if path.exists() else "no log"
+
+
+@contextlib.contextmanager
+def paused(run: Path) -> Iterator[None]:
+    """Hold the ranks of a run here."""
+    words = [(process, process.info["cmdline"] or [""]) for process in psutil.process_iter(["cmdline"])]
+    ranks = [process for process, line in words if "python" in line[0] and "train" in line and str(run) in line]
+    for rank in ranks:
+        rank.suspend()
+    yield
+    for rank in ranks:
+        rank.resume()
