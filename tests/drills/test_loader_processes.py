@@ -41,9 +41,10 @@ def begun(run):
     words = [*command("mpirun", 2), *TRAIN, "--run-dir", str(run)]
     started = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     until(lambda: metrics(run) or started.poll() is not None, lambda: "no epoch has ended")
-    ranks = [p for p in psutil.Process(started.pid).children(recursive=True) if "train" in p.cmdline() and "kakurenbo_hpc.cli" in p.cmdline()]
+    below = psutil.Process(started.pid).children(recursive=True)
+    ranks = [p for p in below if "kakurenbo_hpc.cli" in p.cmdline() and p.parent().name() == "prterun"]
     # A rank's child is the server of its loader processes, or the tracker of their semaphores.
-    return started, [(rank, [p for server in rank.children() for p in server.children()]) for rank in ranks if rank.parent().name() == "prterun"]
+    return started, [(rank, [p for server in rank.children() for p in server.children()]) for rank in ranks]
 
 
 def test_all_processes_of_a_job_are_asked_to_leave_and_the_last_checkpoint_is_written(whole, tmp_path):
