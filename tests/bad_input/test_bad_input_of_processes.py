@@ -31,7 +31,7 @@ ALONE = {
     "no log": (["logs", "empty"], "empty: nothing was submitted"),
     "a score file below a file": (["score", "random", GOOD, "--out", "file/x.h5"], "file: a file is there, not a folder"),
     "a comparison that leads elsewhere": (["compare", "up.yaml"], "must be usable as a folder name"),
-    "no data": (["data", "stats", "nope"], "nope/train: found no files"),
+    "no data": (["data", "stats", "nope"], "nope/train: found no .h5 files there"),
 }
 
 
