@@ -20,7 +20,8 @@ JOB = (jobs_dir() / f"{GOOD}.yaml").read_text(encoding="utf-8")
 
 COMPARISON = {"name": "c", "job": "digits_everything", "contenders": {"a": {"selection": {"method": "random"}}}, "seeds": [1]}
 SUBMISSION = {"system": "slurm", "name": "a", "machine": "m", "nodes": 1, "ranks": 4, "walltime_s": 60}
-ABOUT = {"method": "el2n", "how": "h", "data": "digits", "fingerprint": "another", "n": 1437, "seconds": 1.0, "n_forward": 1, "n_backward": 1}
+ABOUT = {"method": "el2n", "how": "h", "data": "digits", "fingerprint": "another", "n": 1437}
+ABOUT |= {"seconds": 1.0, "n_forward": 1, "n_backward": 1}
 
 
 
@@ -50,7 +51,7 @@ FILES = {
     "null.yaml": "name: a\0b",
     "twice.yaml": JOB + "seed: 1\nseed: 2\n",
     "deep.yaml": "a: " + "{a: " * 20_000,
-    "laughs.yaml": "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi")),
+    "laughs.yaml": "x0: &x0 [x]\n" + "".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]\n" for i in range(1, 10)),
     "merges.yaml": "x0: &x0 {a: 1}\n" + "".join(f"x{i}: &x{i} {{<<: [{', '.join([f'*x{i - 1}'] * 9)}]}}\n" for i in range(1, 10)),
     "keys.yaml": "".join(f"key {i}: 1\n" for i in range(20_000)),
     "windows.yaml": "\ufeff" + JOB.replace("\n", "\r\n") + "speed: high\r\n",

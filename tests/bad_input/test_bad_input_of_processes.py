@@ -7,6 +7,13 @@ import pytest
 from desk import GOOD, listing
 from ranks import environment, start, train
 
+from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.errors import DataError
+from kakurenbo_hpc.job import read_job
+from kakurenbo_hpc.places import find_job
+from kakurenbo_hpc.run import fitting_batch
+from kakurenbo_hpc.selection import METHODS
+
 CLI = ["-m", "kakurenbo_hpc.cli"]
 
 ALONE = {
@@ -24,7 +31,7 @@ ALONE = {
     "no log": (["logs", "empty"], "empty: nothing was submitted"),
     "a score file below a file": (["score", "random", GOOD, "--out", "file/x.h5"], "file: a file is there, not a folder"),
     "a comparison that leads elsewhere": (["compare", "up.yaml"], "must be usable as a folder name"),
-    "no data": (["data", "stats", "nope"], "nope/train: found no .h5 files"),
+    "no data": (["data", "stats", "nope"], "nope/train: found no .h5 files there"),
 }
 
 
@@ -78,13 +85,6 @@ def test_a_run_directory_of_another_job_is_refused(tmp_path):
 
 
 def test_more_ranks_than_samples_is_refused():
-    from kakurenbo_hpc.data import DATA
-    from kakurenbo_hpc.errors import DataError
-    from kakurenbo_hpc.job import read_job
-    from kakurenbo_hpc.places import find_job
-    from kakurenbo_hpc.run import fitting_batch
-    from kakurenbo_hpc.selection import METHODS
-
     job = read_job(find_job(GOOD), [], DATA, METHODS)
     with pytest.raises(DataError, match="digits has 1437 samples for 2000 ranks"):
         fitting_batch(job, 1437, 2000)

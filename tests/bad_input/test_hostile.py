@@ -25,7 +25,9 @@ def elsewhere(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "ledger", "batch", "batch/log.txt", "job.yaml", "metrics.jsonl", "stop", "checkpoints/.epoch_0000.part"])
+@pytest.mark.parametrize(
+    "name", ["checkpoints", "ledger", "batch", "batch/log.txt", "job.yaml", "metrics.jsonl", "stop", "checkpoints/.epoch_0000.part"]
+)
 @pytest.mark.parametrize(
     "words",
     [["train", GOOD], ["train", GOOD, "--resume"], ["submit", GOOD, "--machine", "slurm.yaml", "--walltime", "2h"]],
