@@ -13,7 +13,9 @@ from pydantic import Field
 
 from .data import DATA
 from .errors import JobError, nearest
-from .job import Count, FileName, Job, Options, Seed, check_job, checked, read_yaml, set_value
+from .job import Job, check_job
+from .options import Count, FileName, Options, Seed, checked
+from .yaml_files import read_yaml, set_value
 from .places import find_job
 from .protocol import Curve, mean_curve
 from .selection import METHODS

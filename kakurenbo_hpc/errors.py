@@ -1,4 +1,4 @@
-"""What can go wrong by the user's hand, the exit codes, and how a name that nobody knows is answered."""
+"""What can go wrong by the user's hand, the exit codes, and how names that nobody knows and values stand in a message."""
 
 import difflib
 from collections.abc import Iterable
@@ -50,3 +50,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return f"did you mean {' or '.join(near)}?"
     shown = ", ".join(known[:12])
     return f"known: {shown}" + (", ..." if len(known) > 12 else "")
+
+
+def shown(value: object) -> str:
+    """Return a value as it stands in an error message."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= 60 else text[:57] + "..."

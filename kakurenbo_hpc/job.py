@@ -5,57 +5,17 @@ The option models of data sets and methods are not known here: their tables are 
 
 from __future__ import annotations
 
-import difflib
-import os
-import re
-from collections.abc import Iterable, Mapping
-from itertools import chain
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
-from .errors import JobError, nearest
-
-
-class Options(BaseModel):
-    """A section of a job file: unknown keys, wrong types and numbers that are not finite are errors; values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+from .errors import JobError
+from .options import Count, FileName, Fraction, Options, Plain, Positive, Probability, Seed, Table, checked, pick
+from .yaml_files import read_yaml, set_value
 
 
-def _below_one(value: float) -> float:
-    if not 0 <= value < 1:
-        raise ValueError("must be in [0, 1)" + (f"; write {value / 100:g} for {value:g} percent" if 1 < value < 100 else ""))
-    return value
-
-
-def _file_name(value: str) -> str:
-    if not re.fullmatch(r"[^/\x00-\x1f\x7f]{1,100}", value) or value.startswith(".") or not value.strip():
-        raise ValueError("must be usable as a folder name: 1 to 100 characters, no '/', no leading dot")
-    return value
-
-
-def _plain(value: Any, inside: tuple = ()) -> Any:
-    """Check that job.yaml can say it: mappings with names, lists, words, finite numbers."""
-    if isinstance(value, dict | list) and len(inside) < 20 and not any(value is outer for outer in inside):
-        for part in [*value, *value.values()] if isinstance(value, dict) else value:
-            _plain(part, (*inside, value))
-        good = isinstance(value, list) or all(isinstance(name, str) for name in value)
-    else:
-        good = value is None or isinstance(value, bool | str) or (isinstance(value, int | float) and abs(value) < 1e308)
-    if not good:
-        raise ValueError(f"{_found(value)} stands there, but only mappings with names, lists, words and finite numbers may")
-    return value
-
-
-FileName = Annotated[str, AfterValidator(_file_name)]
-Fraction = Annotated[float, AfterValidator(_below_one)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1, lt=2**31)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Augmentation = Literal[
     "flip", "crop", "shift", "cutout", "auto_augment", "rand_augment", "trivial_augment_wide", "random_erasing"
 ]
@@ -101,7 +61,7 @@ class Model(Options):
     """name: a small network of ours, or any of timm's or torchvision's. options: passed on to its constructor."""
 
     name: str
-    options: Annotated[dict[str, Any], AfterValidator(_plain)] = {}
+    options: Plain = {}
 
 
 class Training(Options):
@@ -269,10 +229,6 @@ class Job(Options):
         return self.model_dump(mode="json")
 
 
-Table = Mapping[str, type[Options]]
-_MOST_VALUES = 100_000  # of a YAML file, in which an alias of an alias of an alias doubles and doubles
-
-
 def read_job(path: str | Path, overrides: Iterable[str], data: Table, methods: Table) -> Job:
     """Read a job file, apply ``a.b=value`` overrides, and check every key.
 
@@ -291,145 +247,3 @@ def check_job(values: dict, where: str, data: Table, methods: Table) -> Job:
     values["data"] = pick(values, where, "data", "name", data)
     values["selection"] = pick(values, where, "selection", "method", methods)
     return checked(Job, values, where)
-
-
-def read_yaml(path: str | Path) -> dict:
-    """Return the mapping in a YAML file. Raises JobError if it is not there or is no mapping."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        siblings = [p.name for p in Path(path).parent.glob("*.yaml")] if Path(path).parent.is_dir() else []
-        near = difflib.get_close_matches(Path(path).name, siblings, n=1)
-        raise JobError(f"{path}: no such file" + (f"; did you mean {Path(path).with_name(near[0])}?" if near else "")) from None
-    except (OSError, UnicodeDecodeError) as problem:
-        reason = os.strerror(problem.errno) if isinstance(problem, OSError) and problem.errno else "not UTF-8 text"
-        raise JobError(f"{path}: cannot be read ({reason}); give a YAML file") from None
-    try:
-        values = load_yaml(text)
-    except yaml.YAMLError as problem:
-        raise JobError(f"{path}: not valid YAML ({' '.join(str(problem).split())})") from None
-    if not isinstance(values, dict):
-        raise JobError(f"{path}: found {_found(values)}, but a mapping of sections is needed")
-    return values
-
-
-def checked(model: type[Options], values: dict, where: str, prefix: str = "") -> Any:
-    """Return the option model of these values. Raises JobError for the first error that pydantic finds."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as problems:
-        raise JobError(f"{where}: {_sentence(problems.errors()[0], model, prefix)}") from None
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number, as in YAML 1.2; a key given twice is an error, and so are aliases of aliases without end."""
-
-    def construct_document(self, node):
-        if (n := _written_out(node, {})) > _MOST_VALUES:
-            raise yaml.YAMLError(f"written out, its aliases are {n:,} values; at most {_MOST_VALUES:,} are read")
-        return super().construct_document(node)
-
-    def construct_mapping(self, node, deep=False):
-        if isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key_node in (k for k, _ in node.value if k.tag != "tag:yaml.org,2002:merge"):
-                key = self.construct_object(key_node, deep=True)
-                if key in seen:
-                    raise yaml.YAMLError(f"key {key} stands twice, line {key_node.start_mark.line + 1}; keep one")
-                seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
-
-
-def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
-    """Return how many values a node holds once every alias is what it stands for; in itself, a node counts as none."""
-    if id(node) not in known:
-        known[id(node)] = 0
-        if isinstance(node, yaml.ScalarNode):
-            parts = ()
-        else:
-            parts = chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
-        known[id(node)] = 1 + sum(_written_out(part, known) for part in parts)
-    return known[id(node)]
-
-
-def load_yaml(text: str) -> Any:
-    """Return what the YAML text says. Raises YAMLError, whatever PyYAML's constructors stumble over."""
-    try:
-        return yaml.load(text, _Loader)
-    except RecursionError:
-        raise yaml.YAMLError("nested too deeply") from None
-    except (AttributeError, LookupError, TypeError, ValueError) as problem:  # !!int '' is an IndexError, for example
-        raise yaml.YAMLError(str(problem)) from None
-
-
-def set_value(values: dict, override: str) -> None:
-    """Lay one ``section.key=value`` over a job's values. Raises JobError."""
-    name, equals, text = override.partition("=")
-    if not equals or not all(name.split(".")):
-        raise JobError(f"--set {override}: not of the form section.key=value; for example --set training.epochs=5")
-    try:
-        value = load_yaml(text)
-    except yaml.YAMLError:
-        raise JobError(f"--set {override}: the value is not valid YAML; quote it") from None
-    *sections, last = name.split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise JobError(f"--set {override}: {section} is not a section; name a key that holds a value")
-    values[last] = value
-
-
-def pick(values: dict, where: str, section: str, tag: str, table: Table) -> Options:
-    """Return the option model of a section, which one of its own keys, ``tag``, chooses from the table. Raises JobError."""
-    options = values.get(section)
-    if not isinstance(options, dict):
-        raise JobError(f"{where}: section {section} is missing or no mapping; write {section}: {{{tag}: ...}}")
-    name = options.get(tag)
-    if name is None:
-        raise JobError(f"{where}: {section}.{tag} is missing; {nearest('', table)}")
-    if not isinstance(name, str) or name not in table:
-        raise JobError(f"{where}: {section}.{tag} is {_found(name)}, which nobody knows; {nearest(_found(name), table)}")
-    model = table[name]
-    for key in options:
-        if key not in model.model_fields:
-            owners = [other for other, m in table.items() if key in m.model_fields]
-            if owners:
-                raise JobError(f"{where}: {section}.{key} is an option of {', '.join(owners)}, not of {name}; remove it")
-    return checked(model, options, where, section + ".")
-
-
-def _sentence(error: dict, model: type[Options], prefix: str) -> str:
-    unknown = error["type"] in ("extra_forbidden", "invalid_key")
-    # Pydantic names the member of a union that failed; but an unknown key may be called float as well.
-    loc = [str(part) for part in error["loc"] if unknown or part not in ("float", "int", "str", "none")]
-    name = (prefix + ".".join(loc)).rstrip(".")
-    if unknown:
-        for part in loc[:-1]:
-            model = _within(model, part)
-        return f"{name} is no key that is known; {nearest(loc[-1], model.model_fields)}"
-    if error["type"] == "missing":
-        return f"{name} is missing; add it"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error" and isinstance(error["input"], dict):
-        return f"{name}: {message}" if name else message
-    if error["type"] != "value_error":
-        message = message.replace("Input should be", "must be").replace("valid ", "").replace("a integer", "an integer")
-        message = "it " + message if not message.startswith("must") else message
-    return f"{name} is {_found(error['input'])}, but {message}"
-
-
-def _within(model: Any, part: str) -> Any:
-    """Return what a key of this model, or of a mapping of models, is declared as."""
-    inner = model.model_fields[part].annotation if hasattr(model, "model_fields") else get_args(model)[-1]
-    return next((one for one in get_args(inner) if hasattr(one, "model_fields")), inner) if get_origin(inner) is not dict else inner
-
-
-def _found(value: object) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no integer of more than 4,300 digits
-        text = "a number of thousands of digits"
-    return text if len(text) <= 60 else text[:57] + "..."

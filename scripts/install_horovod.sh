@@ -50,6 +50,7 @@ find_mpicxx() {
     beside=$(ask 'print(loaded_mpi()[0].parent.parent / "bin")')
     [ ! -x "$beside/mpicxx" ] || export PATH=$beside:$PATH
     command -v mpicxx >/dev/null || complain "no mpicxx in $beside nor on the PATH; load the MPI module of your site with its compilers"
+    [[ $(command -v mpicxx) != *" "* ]] || complain "$(command -v mpicxx): CMake finds no MPI in a path with a space; make an environment elsewhere"
 }
 
 build() {

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kakurenbo_hpc.errors import JobError
-from kakurenbo_hpc.job import Count, DataOptions, Options, Positive, check_job, read_job
+from kakurenbo_hpc.job import DataOptions, check_job, read_job
+from kakurenbo_hpc.options import Count, Options, Positive
 from kakurenbo_hpc.selection import METHODS
 
 

@@ -14,6 +14,7 @@ PACKAGE = Path(kakurenbo_hpc.__file__).parent
 
 LEVELS = [
     {"errors", "draws", "vision", "asked"},
+    {"options", "yaml_files"},
     {"ledger", "plan", "job", "batch", "places", "protocol"},
     {"world"},
     {"record"},

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ..errors import DataError
-from ..job import Count, DataOptions
+from ..job import DataOptions
+from ..options import Count
 from .hdf5_samples import Hdf5Samples
 from .manifest import STATS, Manifest, find
 from .source import Data

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ..errors import DataError
-from ..job import Count, DataOptions
+from ..job import DataOptions
+from ..options import Count
 from .deepcam import fingerprint
 from .hdf5_samples import Hdf5Samples
 from .manifest import Manifest, find

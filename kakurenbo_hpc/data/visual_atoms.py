@@ -15,7 +15,8 @@ import numpy as np
 from pydantic import Field
 
 from ..draws import bits, key
-from ..job import Count, DataOptions, Probability
+from ..job import DataOptions
+from ..options import Count, Probability
 from .source import Data, Request, Source
 
 ORBITS, WAVES = 3, 2  # contours of an image; sinusoids that each of them adds to its circle

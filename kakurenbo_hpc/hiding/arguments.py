@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ..job import load_yaml
+from ..yaml_files import load_yaml
 from ..selection import METHODS
 from ..selection.batch_level import BatchMethod
 

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from ..errors import DataError, JobError, LoopError
-from ..job import pick
+from ..options import pick
 from ..ledger import Homes, Ledger
 from ..order.deal import Turns, deal
 from ..order.home import send_home

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from ..errors import JobError, nearest
-from ..job import Count, Options, checked, read_yaml
+from ..options import Count, Options, checked
+from ..yaml_files import read_yaml
 from ..places import launch_dir
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import yaml
 
 from ..errors import RunDirectoryError
-from ..job import Job, load_yaml
+from ..job import Job
+from ..yaml_files import load_yaml
 from . import heartbeat
 from .checkpoint import clear, load_facts, newest_valid
 from .files import write_whole

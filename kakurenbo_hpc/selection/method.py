@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ..job import Options
+from ..options import Options
 from ..ledger import Homes, Ledger
 from ..plan import Epoch, Plan
 from ..world.comm import Comm

@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from ..job import Count, Fraction
+from ..options import Count, Fraction
 from ..ledger import Ledger
 from ..plan import Epoch, Plan
 from .everyone import Everyone

@@ -8,7 +8,8 @@ from read import atoms, images, random_states, read
 from kakurenbo_hpc.data import DATA, augmentation, variations
 from kakurenbo_hpc.data.source import Data, Source
 from kakurenbo_hpc.errors import DataError, JobError
-from kakurenbo_hpc.job import DataOptions, checked
+from kakurenbo_hpc.job import DataOptions
+from kakurenbo_hpc.options import checked
 
 PLAIN = atoms()
 TRUE = PLAIN.train.labels()

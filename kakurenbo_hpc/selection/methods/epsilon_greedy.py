@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ...job import Probability
+from ...options import Probability
 from ...ledger import Ledger
 from ...plan import Epoch
 from ..everyone import Everyone

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from ...job import Count, Fraction, Probability
+from ...options import Count, Fraction, Probability
 from ...ledger import Ledger
 from ...plan import Epoch, Plan
 from ..everyone import Everyone

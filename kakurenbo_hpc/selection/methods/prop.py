@@ -5,7 +5,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from ...job import Positive
+from ...options import Positive
 from ...ledger import Ledger
 from ...plan import Epoch, Plan
 from ..everyone import Everyone

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ...job import Fraction
+from ...options import Fraction
 from ...ledger import Ledger
 from ...plan import Epoch, Plan
 from ..everyone import Everyone

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from ...batch import Candidates, Memory
-from ...job import Count
+from ...options import Count
 from ...ledger import Ledger
 from ...plan import Epoch, Plan
 from ..batch_level import BatchMethod, Choice

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from pydantic import field_validator
 
-from ...job import Fraction
+from ...options import Fraction
 from ...ledger import Ledger
 from ...plan import Epoch, Plan
 from ..everyone import Everyone
