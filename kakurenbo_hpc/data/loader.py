@@ -32,6 +32,7 @@ class Loader:
         self._device = device
         self._reads_ahead = isinstance(source, ReadAhead) and self.workers == 0
         self._asked = _Asked()
+        self._processes: dict[int, int] = {}  # number of each loader process, by what becomes ready when it ends
         self._loader = DataLoader(
             _Reads(source),
             batch_sampler=self._asked,
@@ -50,7 +51,7 @@ class Loader:
         self._asked.requests = requests = [Request(turn.id, turn.copy, epoch, augment) for turn in turns]
         if not turns:
             return
-        batches = self.source.stream(requests, self._device) if self._reads_ahead else self._loader
+        batches = self.source.stream(requests, self._device) if self._reads_ahead else self._batches()
         for turn, read in zip(turns, batches, strict=True):
             if isinstance(read, DataError):
                 raise read
@@ -60,6 +61,20 @@ class Loader:
                 input=input.to(self._device, non_blocking=True),
                 target=target.to(self._device, non_blocking=True),
             )
+
+
+    def _batches(self) -> Iterator:
+        """Yield what is read, in this process or in others. Raises RuntimeError that names those of them that have ended."""
+        try:
+            batches = iter(self._loader)
+            self._processes = self._processes or {process.sentinel: process.pid for process in multiprocessing.active_children()}
+            yield from batches
+        except (RuntimeError, ConnectionError, EOFError) as problem:  # where it is missed depends on what it was about to send
+            ended = [self._processes[sentinel] for sentinel in connection.wait(self._processes, timeout=1)]
+            if not ended:
+                raise
+            told = " and ".join(map(str, ended))
+            raise RuntimeError(f"loader process {told} has ended; often the system was out of memory (dmesg says so)") from problem
 
 
 def _forkserver():

@@ -65,7 +65,7 @@ def test_a_loader_process_that_is_killed_ends_the_run_which_goes_on_bit_for_bit(
     told, _ = started.communicate(timeout=60)
     assert started.returncode not in (0, 2, 75)
     last = [line for line in told.splitlines() if line.startswith("kakurenbo: ")][-1]
-    assert last.startswith("kakurenbo: rank ") and f"DataLoader worker (pid(s) {victim.pid}) exited unexpectedly" in last, told
+    assert last.startswith("kakurenbo: rank ") and f"RuntimeError: loader process {victim.pid} has ended; " in last, told
     assert goes_on(tmp_path / "run", whole)
 
 
