@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Iterable, Iterator
-from multiprocessing import connection, forkserver, resource_tracker
+from multiprocessing import connection
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from ..asked import SIGNALS
 from ..batch import Batch, Turn
-from ..errors import FAILED, DataError
+from ..errors import DataError
+from .loader_processes import can_be, end_with_the_rank, forkserver_context
 from .source import ReadAhead, Request, Source
 
 
@@ -28,7 +24,7 @@ class Loader:
     """
 
     def __init__(self, source: Source, workers: int, device: torch.device):
-        self.source, self.workers = source, workers if workers and _semaphores() else 0
+        self.source, self.workers = source, workers if workers and can_be() else 0
         self._device = device
         self._reads_ahead = isinstance(source, ReadAhead) and self.workers == 0
         self._asked = _Asked()
@@ -40,8 +36,8 @@ class Loader:
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=device.type == "cuda",
-            multiprocessing_context=_forkserver() if self.workers else None,
-            worker_init_fn=_end_with_the_rank,
+            multiprocessing_context=forkserver_context(__name__) if self.workers else None,
+            worker_init_fn=end_with_the_rank,
             generator=torch.Generator(),  # else every pass would take a number from torch's global stream
         )
 
@@ -62,7 +58,6 @@ class Loader:
                 target=target.to(self._device, non_blocking=True),
             )
 
-
     def _batches(self) -> Iterator:
         """Yield what is read, in this process or in others. Raises RuntimeError that names those of them that have ended."""
         try:
@@ -75,47 +70,6 @@ class Loader:
                 raise
             told = " and ".join(map(str, ended))
             raise RuntimeError(f"loader process {told} has ended; often the system was out of memory (dmesg says so)") from problem
-
-
-def _forkserver():
-    """Return the context of loader processes: a fork of a process that runs MPI and its network drivers is undefined."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # torch is imported once, not once a worker
-    for start in (resource_tracker.ensure_running, forkserver.ensure_running):  # once a process; the first unblocks what it blocks
-        with _signals_blocked():
-            start()
-    return context
-
-
-def _semaphores() -> bool:
-    try:
-        multiprocessing.get_context("fork").Lock()
-    except OSError:
-        return False
-    return True
-
-
-def _end_with_the_rank(worker: int) -> None:
-    """Let a loader process end when its rank does, even by a kill; it would keep the rank's pipes open, and mpirun waits for those."""
-
-    def wait() -> None:
-        connection.wait([multiprocessing.parent_process().sentinel])
-        os._exit(FAILED)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-@contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Let processes that are started here, and those that they start, never hear what asks a run to leave.
-
-    Batch systems send it to every process of a job; the ranks, which heed it, read on until they have agreed to leave.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def plain_turns(first: int, last: int, size: int) -> list[Turn]:
