@@ -13,6 +13,7 @@ from kakurenbo_hpc.ledger import Homes
 from kakurenbo_hpc.order.deal import deal
 from kakurenbo_hpc.passes import Stages, evaluate
 from kakurenbo_hpc.plan import Epoch
+from kakurenbo_hpc.record.heartbeat import Heartbeat
 from kakurenbo_hpc.selection.everyone import Everyone
 from kakurenbo_hpc.training.learner import Learner
 from kakurenbo_hpc.training.models import build_model
@@ -45,6 +46,7 @@ learner.join(Ddp(world), SHAPE)
 
 train, validation = Images(5), Images(2)  # fewer than three ranks
 parts = {field.name: None for field in fields(Stages)} | {
+    "heartbeat": Heartbeat(),
     "world": world, "everyone": Everyone(comm), "learner": learner, "validation": Loader(validation, 0, world.device), "global_batch": 6,
 }
 told = evaluate(Stages(**parts))
