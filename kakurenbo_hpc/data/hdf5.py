@@ -46,7 +46,8 @@ class Hdf5(DataOptions):
         n_classes = self.n_classes or int(labels[0].max()) + 1
         for manifest, known in zip(parts, labels):
             if known is not None and not (0 <= known.min() and known.max() < n_classes):
-                raise DataError(f"{manifest.path(0)} and others: {self.labels} go from {known.min()} to {known.max()}, but classes are 0 to {n_classes - 1}")
+                found = f"{self.labels} go from {known.min()} to {known.max()}"
+                raise DataError(f"{manifest.path(0)} and others: {found}, but classes are 0 to {n_classes - 1}")
         train, validation = (Rows(manifest, known, n_classes, self.threads) for manifest, known in zip(parts, labels))
         return Data(train, validation, n_classes, inputs, fingerprint(parts), target_shape=masks)
 

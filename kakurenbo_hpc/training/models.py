@@ -46,7 +46,8 @@ OURS = {"small_cnn": SmallCnn, "deepcam_deeplabv3plus": DeepLab}
 def build_model(model: Model, n_classes: int, shape: Sequence[int], seed: int, target_shape: Sequence[int] = ()) -> nn.Module:
     """Return the network, initialised from the seed alike on every rank, and tried on one input.
 
-    shape: of one input, channels first. target_shape: (H, W) of masks, () of class labels. Raises JobError for a name nobody knows, or options or input that do not fit.
+    shape: of one input, channels first. target_shape: (H, W) of masks, () of class labels.
+    Raises JobError for a name nobody knows, or options or input that do not fit.
     """
     torch.manual_seed(seed)
     try:
