@@ -26,14 +26,14 @@ def test_a_data_file_that_disappears_is_named_with_the_rank_that_misses_it(worke
     run.mkdir()
     words = [PROGRAMS / "digit_files.py", "nothing", run, job]
     started = subprocess.Popen(
-        [*command("mpirun", 2), *map(str, words)], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command("mpirun", 2), *map(str, words)], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     until(lambda: metrics(run) or started.poll() is not None, lambda: "no epoch has ended")
     file.rename(tmp_path / "moved")
-    told, _ = started.communicate(timeout=60)
+    _, told = started.communicate(timeout=60)
     assert started.returncode not in (0, 2, 75), told
     last = [line for line in told.splitlines() if line.startswith("kakurenbo: ")][-1]
-    assert last.startswith("kakurenbo: rank ") and f" of 2 on " in last
+    assert last.startswith("kakurenbo: rank ") and " of 2 on " in last
     assert last.endswith(f": DataError: {file}: cannot be read (No such file or directory); put it back, and add --resume to go on")
     (tmp_path / "moved").rename(file)
     n_before = len(metrics(run))

@@ -39,7 +39,7 @@ def goes_on(run, whole):
 def begun(run):
     """Start the job on two ranks; return mpirun, and each rank with its loader processes, once the first epoch is over."""
     words = [*command("mpirun", 2), *TRAIN, "--run-dir", str(run)]
-    started = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    started = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until(lambda: metrics(run) or started.poll() is not None, lambda: "no epoch has ended")
     below = psutil.Process(started.pid).children(recursive=True)
     ranks = [p for p in below if "kakurenbo_hpc.cli" in p.cmdline() and p.parent().name() == "prterun"]
@@ -62,7 +62,7 @@ def test_a_loader_process_that_is_killed_ends_the_run_which_goes_on_bit_for_bit(
     started, ranks = begun(tmp_path / "run")
     victim = ranks[1][1][0]
     victim.kill()
-    told, _ = started.communicate(timeout=60)
+    _, told = started.communicate(timeout=60)
     assert started.returncode not in (0, 2, 75)
     last = [line for line in told.splitlines() if line.startswith("kakurenbo: ")][-1]
     assert last.startswith("kakurenbo: rank ") and f"RuntimeError: loader process {victim.pid} has ended; " in last, told
@@ -75,7 +75,7 @@ def test_loader_processes_end_with_a_rank_that_is_killed(tmp_path):
     assert all(loaders for _, loaders in ranks)
     ranks[0][0].kill()
     asked = time.monotonic()
-    told, _ = started.communicate(timeout=60)  # mpirun, too, waits for whoever holds the ranks' pipes
+    _, told = started.communicate(timeout=60)  # mpirun, too, waits for whoever holds the ranks' pipes
     assert started.returncode not in (0, 2, 75) and time.monotonic() - asked < 15, told
     assert not psutil.wait_procs(processes, timeout=15)[1]
 

@@ -10,7 +10,7 @@ from kakurenbo_hpc.data.loader import plain_turns
 from kakurenbo_hpc.job import Model, Training
 from kakurenbo_hpc.training.learner import Learner
 from kakurenbo_hpc.world.comm import Serial
-from kakurenbo_hpc.world.gradients import Gradients
+from kakurenbo_hpc.world.ddp import Ddp
 from kakurenbo_hpc.world.world import World
 
 DECAY = 0.8
@@ -21,7 +21,7 @@ def learner(ema=DECAY):
     world = World(Serial(), "here", 0, 1, torch.device("cpu"))
     training = Training(epochs=1, global_batch=6, lr=0.5, schedule="constant", ema=ema)
     one = Learner(training, Model(name="small_cnn", options={"width": 4, "norm": "batch"}), world, 10, (1, 8, 8), 0, ())
-    one.join(Gradients(world), (1, 8, 8))
+    one.join(Ddp(world), (1, 8, 8))
     one.begin_epoch(0, 1.0)
     return one
 
