@@ -3,8 +3,8 @@
     python scripts/bench_data.py deepcam
     python scripts/bench_data.py visual_atoms
 
-deepcam: whole samples, 768 x 1152 x 16, by us, as the MLPerf HPC reference reads them (h5py: open, index, close), and by a
-plain readinto of the same files; from the page cache and from the disk; with threads; and the memory that it takes.
+deepcam: whole samples, 768 x 1152 x 16, by us, as the MLPerf HPC reference reads them (h5py: open, index by the list of all
+channels, close), by h5py without that list, and by a plain readinto of the same files; from the page cache and from the disk; with threads; and the memory that it takes.
 visual_atoms: images drawn from their formula, in random order, a batch at a time, beside the same images read from memory;
 and what each training augmentation adds.
 """
@@ -67,8 +67,9 @@ def visual_atoms(n_trials: int) -> str:
 
 
 SAMPLE = (768, 1152, 16)
+CHANNELS = list(range(16))  # by which the reference indexes, all of them by default
 THREADS = (1, 2, 4, 8)
-TIMES_H5PY, OF_READINTO = 2.0, 0.85  # what is wanted, with one thread and a warm cache
+TIMES_REFERENCE, OF_READINTO = 2.0, 0.85  # what is wanted, with one thread and a warm cache
 
 
 def deepcam(n_trials: int) -> str:
@@ -81,10 +82,11 @@ def deepcam(n_trials: int) -> str:
         prepared = DATA["deepcam"](name="deepcam", path=str(root), threads=1).open().train
         contenders = {
             "ours": lambda: _all(ours[1]),
+            "reference": lambda: _each(lambda path: _by_h5py(path, (..., CHANNELS)), paths),
             "h5py": lambda: _each(_by_h5py, paths),
             "readinto": lambda: _each(lambda path: _plainly(path, buffer), paths),
             "ours, prepared": lambda: _all(prepared),
-            "h5py, prepared": lambda: _each(lambda path: _as_reference(path, root), paths),
+            "reference, prepared": lambda: _each(lambda path: _as_reference(path, root), paths),
             **{f"ours, {n} threads": lambda n=n: _all(ours[n]) for n in THREADS[1:]},
             **{f"h5py, {n} threads": lambda n=n: _by_threads(paths, n) for n in THREADS[1:]},
         }
@@ -98,23 +100,24 @@ def deepcam(n_trials: int) -> str:
     def beside(a: str, b: str, seconds: dict = warm) -> list[float]:
         return [y / x for x, y in zip(seconds[a], seconds[b], strict=True)]
 
-    h5py, readinto = median(beside("ours", "h5py")), median(beside("ours", "readinto"))
+    reference, readinto = median(beside("ours", "reference")), median(beside("ours", "readinto"))
     lines = [
-        f"result:    {spread(beside('ours', 'h5py'), 2)} times as fast as h5py, {spread(beside('ours', 'readinto'), 2)} of a plain readinto",
+        f"result:    {spread(beside('ours', 'reference'), 2)} times as fast as the reference, {spread(beside('ours', 'h5py'), 2)} as h5py at its best,",
+        f"           {spread(beside('ours', 'readinto'), 2)} of a plain readinto",
         header(("numpy", "torch", "h5py"), f"median [quartiles] of {n_trials} passes over the files, contenders in turn, after one to warm up"),
         f"data:      {len(paths)} files of {n_bytes / len(paths) / 1e6:.0f} MB, samples {' x '.join(map(str, SAMPLE))} float32 and masks",
         "",
         "GB per second from the page cache",
-        *(f"  {name:<17} {spread(speed[name], 1)}" for name in contenders),
+        *(f"  {name:<19} {spread(speed[name], 2)}" for name in contenders),
         "times as fast as h5py with as many threads, whose lock is one for the process",
-        *(f"  {n} threads{'':<9} {spread(beside(f'ours, {n} threads', f'h5py, {n} threads'), 2)}" for n in THREADS[1:]),
+        *(f"  {n} threads{'':<10} {spread(beside(f'ours, {n} threads', f'h5py, {n} threads'), 2)}" for n in THREADS[1:]),
         "ready to train, float32 from 0 to 1 by channel, beside the reference's way",
-        f"  times as fast     {spread(beside('ours, prepared', 'h5py, prepared'), 2)}",
+        f"  times as fast       {spread(beside('ours, prepared', 'reference, prepared'), 2)}",
         "GB per second from the disk, pages dropped before every pass",
-        *(f"  {name:<17} {spread([n_bytes / s / 1e9 for s in cold[name]], 2)}" for name in cold),
+        *(f"  {name:<19} {spread([n_bytes / s / 1e9 for s in cold[name]], 2)}" for name in cold),
         f"memory:    {grown / n_bytes * len(paths):.1f} samples' worth more, after {8 * len(paths)} samples with 4 threads",
         "",
-        verdict(h5py >= TIMES_H5PY, f"{TIMES_H5PY:g} times h5py's speed: {h5py:.2f}"),
+        verdict(reference >= TIMES_REFERENCE, f"{TIMES_REFERENCE:g} times the reference's speed: {reference:.2f}"),
         verdict(readinto >= OF_READINTO, f"{OF_READINTO:g} of readinto's speed: {readinto:.2f}"),
     ]
     return "\n".join(lines)
@@ -151,13 +154,13 @@ def _each(read: Callable[[Path], object], paths: Sequence[Path]) -> None:
         read(path)
 
 
-def _by_h5py(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _by_h5py(path: Path, index: object = ...) -> tuple[np.ndarray, np.ndarray]:
     with h5py.File(path, "r") as file:
-        return file[DATASETS[0]][...], file[DATASETS[1]][...]
+        return file[DATASETS[0]][index], file[DATASETS[1]][...]
 
 
 def _as_reference(path: Path, root: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    input, mask = _by_h5py(path)
+    input, mask = _by_h5py(path, (..., CHANNELS))
     with h5py.File(root / "stats.h5", "r") as file:
         least, most = file["climate/minval"][...], file["climate/maxval"][...]
     return torch.from_numpy(((input - least) * (1 / (most - least))).transpose(2, 0, 1)), torch.from_numpy(mask.astype(np.int64))
