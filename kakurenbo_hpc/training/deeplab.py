@@ -14,7 +14,7 @@ from .norms import replace_batchnorm
 class DeepLab(nn.Module):
     """Images (k, channels, H, W) to logits (k, C, H, W); H and W are multiples of 16.
 
-    width: channels of every layer as a share of the paper's, in multiples of 8. middle: blocks of the middle flow.
+    width: channels of every layer as a share of the paper's, in multiples of 8, at least 16. middle: blocks of the middle flow.
     norm: batch, as in the paper, or group, with which a sample's loss does not depend on who shares its batch.
     Nothing is normalised after global pooling, so that a batch of one image can be trained on.
     """
@@ -23,7 +23,8 @@ class DeepLab(nn.Module):
         super().__init__()
 
         def wide(n: int) -> int:
-            return max(8, round(n * width / 8) * 8)
+            # The gradient of a strided 1 x 1 convolution of fewer channels is written past its end (oneDNN's issue 6035).
+            return max(16, round(n * width / 8) * 8)
 
         self.entry = nn.Sequential(
             _conv(channels, wide(32), 3, stride=2), _conv(wide(32), wide(64), 3), _xception(wide(64), [wide(128)] * 3, stride=2)

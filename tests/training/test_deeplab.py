@@ -41,12 +41,12 @@ def test_an_images_logits_do_not_depend_on_its_batch_with_group_norm():
     torch.testing.assert_close(model(images)[1:2], model(images[1:2]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_close(dtype):
+@pytest.mark.parametrize(("dtype", "error"), [(torch.bfloat16, 0.2), (torch.float16, 0.025)])  # of 8 and 11 bits, by some 40 layers
+def test_half_precision_is_close(dtype, error):
     model = build(width=0.05, middle=1, norm="group").eval()
-    image = torch.randn(2, 16, 32, 48)
+    image = torch.randn(2, 16, 32, 48, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), torch.autocast("cpu", dtype=dtype):
         half = model(image).float()
     with torch.no_grad():
         exact = model(image)
-    assert (half - exact).norm() < 0.1 * exact.norm()
+    assert (half - exact).norm() < error * exact.norm()
