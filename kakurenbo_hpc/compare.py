@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .comparison import BASELINE, Comparison, Entry, controls, digest
+from .comparison import Comparison, Entry, controls, digest
 from .errors import DONE, FAILED, REQUEUE, UserError
 from .protocol import (
     ERROR_FACTORS, TOLERANCES, Curve, accuracy_at, best, cost_to_error, differs, final, mean_curve, pareto_shares, speed_up,

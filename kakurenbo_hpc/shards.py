@@ -20,7 +20,6 @@ from .data.delivery import Delivery, Parcel
 from .data.loader import Loader
 from .data.source import Data
 from .data.staging import Part, fetch_all, open_store
-from .data.store import Store
 from .job import DataOptions, Job
 from .ledger import Homes, Ledger
 from .order.deal import Turns

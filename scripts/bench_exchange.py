@@ -25,7 +25,6 @@ from bench_common import LEAST_TRIALS, header, median, on_ranks, say, spread
 
 from kakurenbo_hpc.data.delivery import Delivery, Parcel
 from kakurenbo_hpc.data.store import Store
-from kakurenbo_hpc.draws import key, uniform
 from kakurenbo_hpc.ledger import Homes, Ledger
 from kakurenbo_hpc.order.exchange import exchanged, first_places
 from kakurenbo_hpc.plan import Epoch

@@ -88,9 +88,12 @@ assert len(loaded_mpi()) == 1, loaded_mpi()' 2>"$work/said"
 check
 find_mpicxx
 cache=${KAKURENBO_CACHE:-$HOME/.cache/kakurenbo}
+# The path of the MPI as well: what was built loads it from there.
 built_from=$source-torch$(ask '
+import hashlib
 vendor, version = MPI.get_vendor()
-print(torch.__version__, vendor, ".".join(map(str, version)), sysconfig.get_config_var("SOABI"), sep="-")')
+place = hashlib.sha256(str(loaded_mpi()[0]).encode()).hexdigest()[:8]
+print(torch.__version__, vendor, ".".join(map(str, version)), place, sysconfig.get_config_var("SOABI"), sep="-")')
 kept=$cache/${built_from//[^A-Za-z0-9.+=-]/_}
 wheel=$kept
 # A folder may have changed since.

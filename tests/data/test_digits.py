@@ -2,12 +2,14 @@
 
 import numpy as np
 import torch
+from sklearn.datasets import load_digits
 
 from kakurenbo_hpc.data import DATA, open_data
 from kakurenbo_hpc.data.source import Request
 from kakurenbo_hpc.world.comm import Serial
 
 DIGITS = open_data(DATA["digits"](name="digits"), seed=4, comm=Serial())
+PARTS = [(DIGITS.train, 1437), (DIGITS.validation, 360)]
 
 
 def fetch(ids, epoch=0, augment=True, copy=None, source=DIGITS.train):
@@ -18,6 +20,10 @@ def fetch(ids, epoch=0, augment=True, copy=None, source=DIGITS.train):
 
 def test_the_two_parts_hold_every_image_of_the_file_once():
     assert (len(DIGITS.train), len(DIGITS.validation)) == (1437, 360)
+    theirs, parts = load_digits(), [source.__getitems__(Request(np.arange(n), np.zeros(n, np.int32), 0, False)) for source, n in PARTS]
+    held_out = np.arange(1797) % 5 == 0
+    for (images, labels), rows in zip(parts, (~held_out, held_out), strict=True):
+        assert np.array_equal(images[:, 0], theirs.images[rows] / 16) and np.array_equal(labels, theirs.target[rows])
     assert DIGITS.shape == tuple(fetch([0]).shape[1:]) == (1, 8, 8)
 
 
