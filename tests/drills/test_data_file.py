@@ -33,9 +33,9 @@ def test_a_data_file_that_disappears_is_named_with_the_rank_that_misses_it(worke
     file.rename(tmp_path / "moved")
     _, told = started.communicate(timeout=60)
     assert started.returncode not in (0, 2, 75), told
-    last = [line for line in told.splitlines() if line.startswith("kakurenbo: ")][-1]
-    assert last.startswith("kakurenbo: rank ") and " of 2 on " in last
-    assert last.endswith(f": DataError: {file}: cannot be read (No such file or directory); put it back, and add --resume to go on")
+    said = [line for line in told.splitlines() if line.startswith("kakurenbo: rank ")]
+    assert said and " of 2 on " in said[-1], told
+    assert said[-1].endswith(f": DataError: {file}: cannot be read (No such file or directory); put it back, and add --resume to go on")
     (tmp_path / "moved").rename(file)
     n_before = len(metrics(run))
     again = start(2, *words, "--resume")
