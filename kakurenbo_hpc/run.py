@@ -16,7 +16,7 @@ from .job import Job
 from .ledger import Homes, Ledger
 from .passes import Stages
 from .plan import Epoch
-from .record.checkpoint import load_facts, newest_valid
+from .record.checkpoint import load_facts, problem_of
 from .record.clock import Clock
 from .record.directory import check_same, differences, enter_run, open_run
 from .record.hang import Watch
@@ -142,7 +142,7 @@ class _Run:
             ledger, memory = comm.agreed(lambda: self._take_up(found, facts, ledger, memory))
             if facts["ranks"] != comm.size:
                 stages.learner.average_statistics()
-        comm.on_first(lambda: enter_run(self._directory, job, lock))
+        comm.on_first(lambda: enter_run(self._directory, job, lock, found))
         if comm.rank == 0:
             self._snapshot.of(stages.learner.rehearsed_state())
             self._metrics.rewind(self._last)
@@ -219,7 +219,8 @@ class _Run:
             self._stages.shards.finish()
         learner, passed = self._stages.learner, self._stages.trail.passed()
         facts = {"epoch": epoch.number - 1, "line": self._last, "seconds": clock.seconds(learner.parts.take())}
-        self._save(f"epoch_{epoch.number:04d}_inside", ledger, memory, facts, Inside(passed, learner.buffers()))
+        steps = sum(steps for steps, _ in passed)
+        self._save(f"epoch_{epoch.number:04d}_inside_{steps:05d}", ledger, memory, facts, Inside(passed, learner.buffers()))
         return self._leave(f"in epoch {epoch.number + 1} after {passed[-1][0]} steps of its pass {len(passed)}")
 
     def _leave(self, where: str) -> int:
@@ -240,7 +241,7 @@ def _is_finished(job: Job, directory: Path, allow_changes: bool) -> bool:
     if not allow_changes:
         check_same(directory / "job.yaml", job)
     last = directory / "checkpoints" / f"epoch_{job.training.epochs - 1:04d}"
-    return last.is_dir() and newest_valid(last.parent) == last
+    return last.is_dir() and problem_of(last) is None
 
 
 def _write_weights(directory: Path, epoch: Epoch, ledger: Ledger, job: Job, world: World, data: Data) -> None:

@@ -10,7 +10,7 @@ from ..errors import RunDirectoryError
 from ..job import Job
 from ..yaml_files import load_yaml
 from . import heartbeat
-from .checkpoint import clear, load_facts, newest_valid
+from .checkpoint import clear, load_facts, newest_valid, set_aside
 from .files import write_whole
 from .lock import Lock
 
@@ -48,14 +48,18 @@ def open_run(run: Path, job: Job, resume: bool, lock: Lock, allow_changes: bool 
     return checkpoint
 
 
-def enter_run(run: Path, job: Job, lock: Lock) -> None:
-    """Make the run directory ready for this job. On rank 0 alone. Raises RunDirectoryError if it cannot be written to."""
+def enter_run(run: Path, job: Job, lock: Lock, found: Path | None) -> None:
+    """Make the run directory ready for this job. On rank 0 alone. Raises RunDirectoryError if it cannot be written to.
+
+    found: the checkpoint to go on from, or None.
+    """
     try:
         lock.sign()
         (run / "stop").unlink(missing_ok=True)  # it asked an earlier run
         heartbeat.clear(run)
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
         clear(run / "checkpoints")
+        set_aside(run / "checkpoints", found)
         write_whole(run / "job.yaml", yaml.safe_dump(job.as_dict(), sort_keys=False))
     except OSError as problem:
         raise _cannot_be_written(run, problem) from None

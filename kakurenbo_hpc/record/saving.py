@@ -34,7 +34,7 @@ class Saver:
     def save(self, name: str, part: Part, facts: dict[str, Any]) -> None:
         """Begin to write a checkpoint of this moment; waits for the one before. Arrays of ledger and memory must stay as they are.
 
-        name: epoch_NNNN, or epoch_NNNN_inside. facts: plain values, for the manifest.
+        name: as checkpoint.py says. facts: plain values, for the manifest.
         """
         self.finish()
         steps = {} if part.inside is None else {"steps": [steps for steps, _ in part.inside.passed]}
