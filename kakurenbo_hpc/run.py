@@ -196,22 +196,33 @@ class _Run:
         return ledger, memory
 
     def _write_down(self, epoch: Epoch, outcome: Outcome, clock: Clock, leaves: bool) -> None:
-        """Write what an epoch left: ledger file, weights, checkpoint, line of metrics."""
+        """Write what an epoch left: checkpoint, ledger file, weights, line of metrics."""
         job, world, learner = self._job, self._world, self._stages.learner
         parts, line = learner.parts.take(), outcome.line
-        if job.record.ledger:
-            write_ledger(self._directory, epoch.number, outcome.planned_on, outcome.plan, world.comm)
-        if "importance" in outcome.ledger.extra and (job.selection.weighs_after(epoch) or epoch.number in job.record.weights_at):
-            _write_weights(self._directory, epoch, outcome.ledger, job, world, self._data)
         with clock("checkpoint"):
             if leaves or epoch.number == epoch.total - 1 or (epoch.number + 1) % job.record.checkpoint_every == 0:
                 facts = {"epoch": epoch.number, "line": {**line, "seconds": clock.seconds(parts)}}
                 self._save(f"epoch_{epoch.number:04d}", outcome.ledger, outcome.memory, facts)
+        self._write_columns(epoch, outcome)
         line["seconds"] = clock.seconds(parts)
         self._last = line
         if world.rank == 0:
             self._metrics.add(line)
             self._stages.progress.epoch(line)
+
+    def _write_columns(self, epoch: Epoch, outcome: Outcome) -> None:
+        """Write ledger file and weights where they are asked for; if the disk does not take them, the run goes on without."""
+        job, world, say = self._job, self._world, self._stages.progress.say
+        if job.record.ledger:
+            try:
+                write_ledger(self._directory, epoch.number, outcome.planned_on, outcome.plan, world.comm)
+            except OSError as problem:  # on rank 0 alone, which has nothing left to do with the others
+                say(f"warning: the ledger file of epoch {epoch.number} could not be written ({problem.strerror}); the run goes on without")
+        if "importance" in outcome.ledger.extra and (job.selection.weighs_after(epoch) or epoch.number in job.record.weights_at):
+            try:
+                _write_weights(self._directory, epoch, outcome.ledger, job, world, self._data)
+            except DataError as problem:
+                say(f"warning: {problem}; the run goes on without")
 
     def _leave_inside(self, epoch: Epoch, ledger: Ledger, memory: Memory, clock: Clock) -> int:
         """Leave an epoch between two steps, with a checkpoint; ledger and memory are those it began with."""

@@ -37,7 +37,7 @@ def clear(folder: Path) -> None:
 
 
 def set_aside(folder: Path, found: Path | None) -> None:
-    """Rename the checkpoints that were passed over for the one found: this run needs their names, somebody may need them. On rank 0 alone."""
+    """Rename what was passed over for the one found: this run needs the names, and somebody may need the rest. On rank 0 alone."""
     there = _all(folder)
     for checkpoint in there[: there.index(found)] if found else []:
         names = (f"passed_over_{n}_{checkpoint.name}" for n in itertools.count(1))
@@ -131,7 +131,7 @@ def _is_inside(checkpoint: Path) -> bool:
 
 
 def _drop(folder: Path, named: Path, keep: int) -> None:
-    """Drop all but the newest ``keep`` and the best. Of those inside an epoch only the one just named counts: others lie before its steps."""
+    """Drop all but the newest ``keep`` and the best. Of those inside an epoch only the one just named counts: it holds the others' steps."""
     found = [checkpoint for checkpoint in _all(folder) if checkpoint == named or not _is_inside(checkpoint)]
     best = max(found, key=_score)
     if _score(best) > float("-inf"):
