@@ -119,7 +119,7 @@ class _Run:
         self._job, self._directory, self._world, self._stop = job, directory, world, stop
         self._snapshot = Snapshot(pinned=world.device.type == "cuda")
         say = Progress(world.rank, job.training.epochs).say
-        self._saver = Saver(directory / "checkpoints", job.record.keep, world.comm, self._snapshot, say)
+        self._saver = Saver(directory / "checkpoints", job.record.keep, world.comm, self._snapshot, say, heartbeat.goes_on)
         self._stages, self._data = set_up(job, world, job.selection, scratch, Trail(stop, self._saver), directory, heartbeat)
         self._metrics = Metrics(directory)
         self._last: dict | None = None  # the line of the last whole epoch
@@ -136,8 +136,9 @@ class _Run:
         ledger = stages.shards.placed(ledger) if stages.shards else ledger
         memory = job.selection.first_memory() if isinstance(job.selection, BatchMethod) else {}
         found = comm.on_first(lambda: open_run(self._directory, job, resume, lock, allow_changes))
-        stages.learner.join(gradients, self._data.shape)
         facts = load_facts(found) if found else {"epoch": -1, "ranks": comm.size, "line": None}
+        stages.heartbeat.enter(facts["epoch"] + 1, "set-up")
+        stages.learner.join(gradients, self._data.shape)
         if found:
             ledger, memory = comm.agreed(lambda: self._take_up(found, facts, ledger, memory))
             if facts["ranks"] != comm.size:
@@ -151,7 +152,9 @@ class _Run:
         if stages.shards:
             if facts["ranks"] != comm.size:
                 ledger = stages.shards.placed(ledger)
-            n_bytes = stages.shards.settle(ledger, stages.progress.bar, may_hide(job.selection))
+            stages.heartbeat.enter(facts["epoch"] + 1, "staging")
+            bar = lambda *words: stages.heartbeat.passing(stages.progress.bar(*words))  # noqa: E731
+            n_bytes = stages.shards.settle(ledger, bar, may_hide(job.selection))
             stages.progress.say(f"staged {in_words(n_bytes)} in {stages.shards.folder.parent}")
 
         for number in range(facts["epoch"] + 1, job.training.epochs):

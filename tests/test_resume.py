@@ -18,6 +18,7 @@ from kakurenbo_hpc.errors import RunDirectoryError
 from kakurenbo_hpc.job import read_job
 from kakurenbo_hpc.places import find_job
 from kakurenbo_hpc.record.checkpoint import load_facts, write_manifest
+from kakurenbo_hpc.record.heartbeat import Heartbeat
 from kakurenbo_hpc.record.parts import checksum
 from kakurenbo_hpc.run import run
 from kakurenbo_hpc.selection import METHODS
@@ -77,6 +78,13 @@ def test_a_resumed_run_goes_on_where_the_best_is_known(begun, done):
     assert metrics(begun) == metrics(done)
     scores = [line["val_accuracy"] for line in metrics(done)]
     assert (begun / "checkpoints" / "best").read_text().strip() in {f"epoch_{i:04d}" for i, score in enumerate(scores) if score == max(scores)}
+
+
+def test_a_checkpoint_that_is_written_is_no_hang(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(Heartbeat, "goes_on", lambda self: told.append(self.at))
+    assert go(tmp_path / "run", resume=False) == 0
+    assert len(told) >= 3 * 2, "the thread that writes tells, of every file"
 
 
 def test_a_checkpoint_tells_job_data_and_provenance(done):

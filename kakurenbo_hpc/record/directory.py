@@ -19,7 +19,9 @@ _BEFORE = ("batch", "stop", "manifest", "lock")
 
 
 def open_run(run: Path, job: Job, resume: bool, lock: Lock, allow_changes: bool = False) -> Path | None:
-    """Lock the run directory and return the checkpoint to go on from, or None to begin; no run in it is changed yet. On rank 0 alone.
+    """Lock the run directory and return the checkpoint to go on from, or None to begin. On rank 0 alone.
+
+    No run in it is changed yet: only the heartbeats of an earlier start are removed, so that those of this one can be told from them.
 
     allow_changes: another job's run may be there; it goes on, as this job, from the end of an epoch.
     Raises RunDirectoryError if another job's run is there, if a run is there and ``resume`` was not asked for, if nothing is
@@ -45,6 +47,7 @@ def open_run(run: Path, job: Job, resume: bool, lock: Lock, allow_changes: bool 
         if not allow_changes:
             raise _another(checkpoint, changes)
         checkpoint = newest_valid(run / "checkpoints", whole_epochs=True)
+    heartbeat.clear(run)
     return checkpoint
 
 
@@ -56,7 +59,6 @@ def enter_run(run: Path, job: Job, lock: Lock, found: Path | None) -> None:
     try:
         lock.sign()
         (run / "stop").unlink(missing_ok=True)  # it asked an earlier run
-        heartbeat.clear(run)
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
         clear(run / "checkpoints")
         set_aside(run / "checkpoints", found)

@@ -11,7 +11,7 @@ import torch
 
 from kakurenbo_hpc.ledger import Ledger
 from kakurenbo_hpc.record import checkpoint as checkpoints
-from kakurenbo_hpc.record import saving
+from kakurenbo_hpc.record import parts, saving
 from kakurenbo_hpc.record.checkpoint import clear, load_facts, newest_valid, problem_of, set_aside
 from kakurenbo_hpc.record.parts import Part, checksum, load_ledger
 from kakurenbo_hpc.record.saving import Saver
@@ -21,7 +21,7 @@ from kakurenbo_hpc.world.threads import run_in_threads
 
 
 def saver(folder, comm=None, keep=2, told=None):
-    return Saver(folder, keep, comm or Serial(), Snapshot(), (told if told is not None else []).append)
+    return Saver(folder, keep, comm or Serial(), Snapshot(), (told if told is not None else []).append, lambda: None)
 
 
 def part(rank=0, size=1, value=1.0):
@@ -119,6 +119,17 @@ def test_every_file_and_folder_is_synced_before_the_next_one_leans_on_it(tmp_pat
     assert events[named + 1] == ("fsync", "."), "the folder of checkpoints, once the name is there"
 
 
+def test_a_disk_that_takes_it_slowly_is_told_of_piece_by_piece(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "_AT_ONCE", 1000)
+    synced, told = [0], []
+    monkeypatch.setattr(os, "fdatasync", lambda handle: synced.append(os.fstat(handle).st_size))
+    parts.write_part(tmp_path, 0, Part({"weight": torch.zeros(25_000)}, Ledger.unseen(0, 0, 0), {}), lambda: told.append(len(synced)))
+    size = (tmp_path / "learner.pt").stat().st_size
+    assert size > 100_000 and max(np.diff([*synced, size])) <= 2000
+    assert sorted(set(told)) == list(range(told[0], len(synced) + 1)), "after every piece"
+    assert torch.load(tmp_path / "learner.pt", weights_only=True)["weight"].shape == (25_000,)
+
+
 def test_the_newest_and_the_best_are_kept(tmp_path):
     one = saver(tmp_path, keep=2)
     for number, accuracy in enumerate([0.3, 0.9, 0.5, 0.6, float("nan"), 0.7]):
@@ -185,11 +196,11 @@ def test_what_a_killed_run_left_is_neither_found_nor_kept(tmp_path):
 def test_a_disk_that_refuses_one_ranks_part_is_told_once_and_the_checkpoint_before_stays(on, tmp_path, monkeypatch):
     told = [[] for _ in range(2)]
 
-    def refuses(folder, rank, part, write=saving.write_part):
+    def refuses(folder, rank, part, goes_on, write=saving.write_part):
         if rank == on and folder.name == ".epoch_0001.part":
-            write(folder, rank, part)
+            write(folder, rank, part, goes_on)
             raise OSError(28, "No space left on device")
-        return write(folder, rank, part)
+        return write(folder, rank, part, goes_on)
 
     monkeypatch.setattr(saving, "write_part", refuses)
 
