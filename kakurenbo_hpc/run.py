@@ -11,7 +11,7 @@ from .data.loader import Loader
 from .data.source import Data
 from .data.staging import in_words
 from .epoch import Outcome, run_epoch
-from .errors import DONE, REQUEUE, TERMINATED, DataError, JobError, RunDirectoryError, UserError
+from .errors import DONE, REQUEUE, TERMINATED, DataError, JobError, RunDirectoryError, TrainingError, UserError
 from .job import Job
 from .ledger import Homes, Ledger
 from .passes import Stages
@@ -164,6 +164,9 @@ class _Run:
                 outcome = run_epoch(epoch, ledger, memory, stages, clock)
             except Stopped:
                 return self._leave_inside(epoch, ledger, memory, clock)
+            except TrainingError:  # on all ranks alike: the checkpoint that is under way is from before it
+                self._saver.finish()
+                raise
             leaves = self._stop.agreed_at_once()
             self._write_down(epoch, outcome, clock, leaves)
             ledger, memory = outcome.ledger, outcome.memory
