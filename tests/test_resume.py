@@ -80,6 +80,22 @@ def test_a_resumed_run_goes_on_where_the_best_is_known(begun, done):
     assert (begun / "checkpoints" / "best").read_text().strip() in {f"epoch_{i:04d}" for i, score in enumerate(scores) if score == max(scores)}
 
 
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("at", ["record.lock.Lock.sign", "record.files.sync_folder", "record.files.os.replace", "record.directory.clear"])
+def test_a_start_that_was_killed_early_can_be_made_again(at, tmp_path, monkeypatch):
+    def killed(*words):
+        raise Killed
+
+    for resume in (False, True):
+        with monkeypatch.context() as once, pytest.raises(Killed):
+            once.setattr(f"kakurenbo_hpc.{at}", killed)
+            go(tmp_path / str(resume), resume=False)
+        assert go(tmp_path / str(resume), resume=resume) == 0
+
+
 def test_a_checkpoint_that_is_written_is_no_hang(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(Heartbeat, "goes_on", lambda self: told.append(self.at))
