@@ -40,7 +40,7 @@ class Training:
         self.input = torch.randn(64, WIDTH)
         self.folder, self.n_saved = folder, 0
         snapshot = Snapshot()
-        self.saver = Saver(folder, 1, Serial(), snapshot, say)
+        self.saver = Saver(folder, 1, Serial(), snapshot, say, lambda: None)
         self.step()
         snapshot.of(self.state())
 

@@ -9,6 +9,7 @@ since ranks differ in BatchNorm's statistics then. Random streams need no place:
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pickle
 import zipfile
@@ -27,6 +28,7 @@ from ..ledger import Ledger
 
 _COLUMNS = ("loss", "correct", "confidence", "seen_epoch")
 _PIECE = 1 << 22  # rows; who reads a few of them reads their piece
+_AT_ONCE = 1 << 24  # bytes that a disk takes before that is told
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,21 @@ class Part:
     inside: Inside | None = None
 
 
-def write_part(folder: Path, rank: int, part: Part) -> dict[str, str]:
-    """Write a rank's files, synced, and return their checksums by name. Raises OSError, perhaps hidden in another's context."""
+def write_part(folder: Path, rank: int, part: Part, goes_on: Callable[[], object] = lambda: None) -> dict[str, str]:
+    """Write a rank's files, synced, and return their checksums by name. Raises OSError, perhaps hidden in another's context.
+
+    goes_on: called whenever the disk has taken some more.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
 
     def write(name: str, save: Callable[[IO[bytes]], None]) -> None:
-        with open(folder / name, "wb") as file:
+        with io.BufferedWriter(_Disk(folder / name, goes_on), _AT_ONCE) as file:
             save(file)
             file.flush()
             os.fsync(file.fileno())
         written[name] = checksum(folder / name)
+        goes_on()
 
     for start in range(0, len(part.ledger), _PIECE):
         columns = {name: column[start : start + _PIECE] for name, column in _columns(part.ledger).items()}
@@ -71,6 +77,23 @@ def write_part(folder: Path, rank: int, part: Part) -> dict[str, str]:
         write(_trail(rank), lambda file: np.savez(file, **found))
         write(_buffers(rank), lambda file: torch.save(dict(part.inside.buffers), file))
     return written
+
+
+class _Disk(io.FileIO):
+    """A file that is synced, and told of, piece by piece: to sync all of it at its end may take longer than a hang is waited for."""
+
+    def __init__(self, path: Path, goes_on: Callable[[], object]):
+        super().__init__(path, "wb")
+        self._goes_on, self._unsynced = goes_on, 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        n = super().write(memoryview(data)[:_AT_ONCE])
+        self._unsynced += n
+        if self._unsynced >= _AT_ONCE:
+            os.fdatasync(self.fileno())
+            self._unsynced = 0
+        self._goes_on()
+        return n
 
 
 def checksum(path: Path) -> str:
