@@ -12,6 +12,7 @@ import torch
 from data.files import FORMS, fields, write_deepcam, write_rows
 
 from kakurenbo_hpc.data import DATA, manifest, open_data
+from kakurenbo_hpc.data.buffers import Buffers
 from kakurenbo_hpc.data.source import Request
 from kakurenbo_hpc.errors import DataError
 from kakurenbo_hpc.world.comm import Serial
@@ -90,8 +91,12 @@ def test_what_is_read_ahead_is_what_is_asked_for(root, sizes, threads):
         assert n == len(sizes)
 
 
-def test_memory_is_used_again_but_never_while_somebody_has_it(root):
+@pytest.mark.parametrize("pinned", [False, True])
+def test_memory_is_used_again_but_never_while_somebody_has_it(root, pinned, monkeypatch):
     source, requests = deepcam(root, threads=2).train, [asked(id % N) for id in range(60)]
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, pin_memory=False, **how: empty(*size, **how))  # pinning itself needs a GPU
+    source._buffers = [Buffers(shape, dtype, pinned) for shape, dtype in source._forms()]
     places = {input.data_ptr() for input, _ in source.stream(requests, CPU)}
     assert len(places) <= 6  # one in use, one just left, the threads' two and those begun beside them
     kept = [input[:, :2] for input, _ in source.stream(requests, CPU)]  # views keep it as a graph would
