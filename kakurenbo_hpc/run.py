@@ -190,6 +190,11 @@ class _Run:
                     f"{found}: left inside an epoch with a global batch of {facts['global_batch']}, but {world.size} ranks make it "
                     f"{self._stages.global_batch}; resume on {facts['ranks']} ranks"
                 )
+            if self._stages.shards and facts["ranks"] != world.size:  # places are dealt anew, so which samples are done is no longer told by steps
+                raise RunDirectoryError(
+                    f"{found}: left inside an epoch whose samples lie on {facts['ranks']} ranks, but {world.size} are here; resume on "
+                    f"{facts['ranks']} ranks, or remove this checkpoint to go on from the one before"
+                )
             learner.load_buffers(inside.buffers)
             self._stages.trail.take_up(inside.passed)
             self._before = facts["seconds"]

@@ -73,6 +73,12 @@ def parameters(run):
     return torch.load(run / "checkpoints" / f"epoch_{EPOCHS - 1:04d}" / "learner.pt", weights_only=True)["model"]
 
 
+def refused(done):
+    assert done.returncode == 2, done.stderr[-3000:]
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("kakurenbo: ")]
+    return line
+
+
 @pytest.mark.parametrize("name", ["local2", "local3", "shared3"])
 def test_from_the_same_ledger_all_plan_the_same(folder, name):
     options = yaml.safe_load((folder / name / "job.yaml").read_text())["selection"]
@@ -146,6 +152,8 @@ def test_a_run_whose_rank_was_killed_between_exchange_and_checkpoint_goes_on_as_
 def test_a_run_that_was_left_in_the_middle_of_an_epoch_is_taken_up_as_if_it_had_not(folder, tmp_path):
     left = train(3, tmp_path, "run", folder / "data", harm="left")
     assert left.returncode == 75 and "leaving in epoch 3" in left.stdout, left.stderr[-3000:]
+    said = refused(train(2, tmp_path, "run", folder / "data", "--resume"))
+    assert "epoch_0002_inside: left inside an epoch whose samples lie on 3 ranks, but 2 are here; resume on 3 ranks, or remove" in said
     done = train(3, tmp_path, "run", folder / "data", "--resume")
     assert done.returncode == 0, done.stderr[-3000:]
     assert results(tmp_path / "run") == results(folder / "local3")
@@ -174,12 +182,6 @@ def test_what_was_staged_before_is_not_copied_again(folder, tmp_path):
 
 
 # Bad input.
-
-
-def refused(done):
-    assert done.returncode == 2, done.stderr[-3000:]
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("kakurenbo: ")]
-    return line
 
 
 def test_a_data_set_without_files_is_refused():
