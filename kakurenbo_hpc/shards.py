@@ -150,7 +150,8 @@ class Shards:
         return [self._files.names[row] for row in ids]
 
     def _parcels(self, words: np.ndarray) -> list[Parcel]:
-        return [Parcel(id, self._files.names[id], int(self._files.sizes[id]), rank) for id, rank, _ in words.tolist()]
+        files = self._files
+        return [Parcel(id, files.names[id], int(files.sizes[id]), int(files.changed[id]), rank) for id, rank, _ in words.tolist()]
 
 
 class ShardLoader:

@@ -25,11 +25,15 @@ AT_A_TIME = 4  # pieces that a rank holds in memory each way, some at the disk, 
 
 @dataclass(frozen=True)
 class Parcel:
-    """One file that goes to, or comes from, another rank. number: the same on both, unique over all ranks."""
+    """One file that goes to, or comes from, another rank.
+
+    number: the same on both, unique over all ranks. size: in bytes. changed: when its original last was, in ns.
+    """
 
     number: int
     name: str
     size: int
+    changed: int
     rank: int
 
 
@@ -106,7 +110,7 @@ class Delivery:
             return False
         piece.io.result()
         if piece.offset + len(piece.data) == piece.parcel.size:
-            self._store.whole(piece.parcel.name)
+            self._store.whole(piece.parcel.name, piece.parcel.changed)
         self._free.append(piece.buffer)
         return True
 

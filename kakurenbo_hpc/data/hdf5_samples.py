@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable
@@ -16,14 +15,13 @@ import numpy as np
 
 from ..errors import DataError
 from .manifest import THROUGH_H5PY, Manifest
+from .patience import patiently
 from .source import Files, ReadAhead, Request
 
 if TYPE_CHECKING:
     import torch
 
     from .buffers import Buffers
-
-_PAUSES = (0.1, 1.0)  # seconds before a file is tried again: a file system that is busy forgets files for a moment
 
 
 class Hdf5Samples(ReadAhead):
@@ -50,7 +48,7 @@ class Hdf5Samples(ReadAhead):
 
     def files(self) -> Files | None:
         manifest = self._manifest
-        return Files(manifest.root, manifest.names.tolist(), manifest.sizes) if manifest.rows.max() == 1 else None
+        return Files(manifest.root, manifest.names.tolist(), manifest.sizes, manifest.changed) if manifest.rows.max() == 1 else None
 
     def lying_in(self, root: Path) -> Hdf5Samples:
         there = object.__new__(type(self))
@@ -110,14 +108,10 @@ class Hdf5Samples(ReadAhead):
         """Fill arrays (1, ...) with one sample. Raises DataError, which names the file, if it cannot be read whole."""
         file = int(np.searchsorted(self._ends, id, side="right"))
         row = id - int(self._ends[file]) + int(self._manifest.rows[file])
-        for pause in (*_PAUSES, None):
-            try:
-                self._read_once(file, row, into)
-                break
-            except OSError as problem:
-                if pause is None:
-                    raise DataError(f"{self._manifest.path(file)}: {problem.strerror or problem}; copy it again") from None
-                time.sleep(pause)
+        try:
+            patiently(lambda: self._read_once(file, row, into))
+        except OSError as problem:
+            raise DataError(f"{self._manifest.path(file)}: {problem.strerror or problem}; copy it again") from None
         if self._labels is None and not (into[1].min() >= 0 and into[1].max() < self._n_classes):
             name, wrong = self._manifest.datasets[1], next(x for x in (into[1].min(), into[1].max()) if not 0 <= x < self._n_classes)
             raise DataError(f"{self._manifest.path(file)}: {name} holds {wrong}, but classes are 0 to {self._n_classes - 1}; mend the file")

@@ -29,11 +29,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Files:
-    """Where samples lie, one file each: sample i is root / names[i], of sizes[i] bytes. names: relative, with forward slashes."""
+    """Where samples lie, one file each: sample i is root / names[i], of sizes[i] bytes, last changed at changed[i], in ns.
+
+    names: relative, with forward slashes.
+    """
 
     root: Path
     names: Sequence[str]
     sizes: np.ndarray
+    changed: np.ndarray
 
     def __len__(self) -> int:
         return len(self.names)

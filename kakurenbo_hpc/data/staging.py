@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,7 +36,8 @@ def open_store(name: str, data: Data, scratch: str | None, world: World) -> Stor
     folder = os.path.expanduser(os.path.expandvars(scratch))
     if "$" in folder:
         raise JobError(f"scratch is {scratch}, but {world.node} does not set that variable; give a folder")
-    return Store(Path(folder) / "kakurenbo" / name / f"rank_{world.rank:04d}", data.fingerprint)
+    mark = hashlib.blake2b(data.fingerprint.encode(), digest_size=4).hexdigest()  # data sets of one name lie beside each other
+    return Store(Path(folder) / "kakurenbo" / f"{name}-{mark}" / f"rank_{world.rank:04d}", data.fingerprint)
 
 
 def fetch_all(parts: Sequence[Part], store: Store, world: World, bar: Callable, spare: int = 0, compare: bool = False) -> int:

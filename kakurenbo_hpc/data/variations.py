@@ -72,7 +72,7 @@ class Varied(Source):
         files = self._source.files()
         if files is None or self._again.any():  # a file that several samples share belongs to none of them
             return None
-        return Files(files.root, [files.names[row] for row in self._row], files.sizes[self._row])
+        return Files(files.root, [files.names[row] for row in self._row], files.sizes[self._row], files.changed[self._row])
 
     def lying_in(self, root: Path) -> Varied:
         return Varied(self._source.lying_in(root), self._row, self._again, self._label)

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import threading
 import time
 
 import h5py
@@ -11,7 +10,7 @@ import pytest
 import torch
 from data.files import FORMS, fields, write_deepcam, write_rows
 
-from kakurenbo_hpc.data import DATA, manifest, open_data
+from kakurenbo_hpc.data import DATA, manifest, open_data, patience
 from kakurenbo_hpc.data.buffers import Buffers
 from kakurenbo_hpc.data.source import Request
 from kakurenbo_hpc.errors import DataError
@@ -171,18 +170,16 @@ def test_rows_may_have_masks_and_any_numbers(tmp_path):
         hdf5(tmp_path)
 
 
-def test_a_file_that_comes_back_is_read(root):
+def test_a_file_that_comes_back_is_read(root, monkeypatch):
     source, path = deepcam(root).train, root / "train" / "data-0002.h5"
     away = path.rename(root / "away.h5")
-    back = threading.Timer(0.3, away.rename, [path])
-    back.start()
+    monkeypatch.setattr(patience.time, "sleep", lambda seconds: away.rename(path))
     input, _ = source.__getitems__(asked(2))
-    back.join()
     assert np.array_equal(input.numpy(), wanted(root, [2])[0])
 
 
 def test_what_cannot_be_read_is_named(root, monkeypatch):
-    monkeypatch.setattr("kakurenbo_hpc.data.hdf5_samples._PAUSES", (0.01,))
+    monkeypatch.setattr(patience, "PAUSES", (0.01,))
     source, path = deepcam(root).train, root / "train" / "data-0002.h5"
     begins = int(np.load(root / "manifest" / "train.npz")["offsets"][2, 1])
     for harm, said in [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kakurenbo_hpc.data import staging
+from kakurenbo_hpc.data import patience, staging
 from kakurenbo_hpc.data.source import Files
 from kakurenbo_hpc.data.staging import Part, fetch_all, in_words
 from kakurenbo_hpc.data.store import Store
@@ -23,7 +23,8 @@ def files(tmp_path):
         path = tmp_path / "shared" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes([number]) * 10 * (number + 1))
-    return Files(tmp_path / "shared", names, np.arange(10, 70, 10))
+    changed = [(tmp_path / "shared" / name).stat().st_mtime_ns for name in names]
+    return Files(tmp_path / "shared", names, np.arange(10, 70, 10), np.array(changed))
 
 
 def no_bar(items, n, label):
@@ -62,9 +63,21 @@ def test_what_was_half_written_or_changed_its_size_is_copied_again(tmp_path, fil
     assert (tmp_path / "rank_1" / "train/3.h5").read_bytes() == bytes([3]) * 40
 
 
+def test_what_was_changed_since_is_copied_again(tmp_path, files):
+    staged(tmp_path, files)
+    (files.root / "train/4.h5").write_bytes(bytes(50))
+    os.utime(files.root / "train/4.h5", (0, 1000))
+    files.changed[4] = 1000 * 10**9
+    assert staged(tmp_path, files) == [50, 50]
+    assert (tmp_path / "rank_0" / "train/4.h5").read_bytes() == bytes(50)
+    assert staged(tmp_path, files) == [0, 0]
+
+
 def test_a_changed_byte_is_found_where_files_are_compared(tmp_path, files):
     staged(tmp_path, files)
-    (tmp_path / "rank_0" / "train/4.h5").write_bytes(bytes(50))
+    copy = tmp_path / "rank_0" / "train/4.h5"
+    copy.write_bytes(bytes(50))
+    os.utime(copy, ns=(0, files.changed[4]))
     assert staged(tmp_path, files) == [0, 0]
     assert staged(tmp_path, files, compare=True) == [50, 50]
     assert (tmp_path / "rank_0" / "train/4.h5").read_bytes() == bytes([4]) * 50
@@ -98,12 +111,19 @@ def test_what_is_there_needs_no_room(tmp_path, files, monkeypatch):
         (lambda path: os.truncate(path, 59), "5.h5: 59 bytes were copied, but 60 were expected; was the data set changed?"),
     ],
 )
-def test_a_file_that_is_not_what_it_was_is_named_on_all_ranks(tmp_path, files, harm, said):
+def test_a_file_that_is_not_what_it_was_is_named_on_all_ranks(tmp_path, files, harm, said, monkeypatch):
+    monkeypatch.setattr(patience, "PAUSES", (0.01,))
     harm(files.root / "train/5.h5")
     with pytest.raises(DataError, match=said) as raised:
         staged(tmp_path, files)
     assert raised.value.agreed
     assert not list(tmp_path.rglob("rank_1/train/5.h5*"))
+
+
+def test_a_file_that_comes_back_is_copied(tmp_path, files, monkeypatch):
+    away = (files.root / "train/5.h5").rename(tmp_path / "away")
+    monkeypatch.setattr(patience.time, "sleep", lambda seconds: away.exists() and away.rename(files.root / "train/5.h5"))
+    assert staged(tmp_path, files) == [210, 210]
 
 
 def test_only_files_of_the_data_set_are_removed(tmp_path, files):
@@ -120,6 +140,8 @@ def test_two_runs_do_not_share_a_store(tmp_path):
         Store(tmp_path / "rank_0", "cyclones")
     del one
     Store(tmp_path / "rank_0", "cyclones")
+    with pytest.raises(DataError, match="holds files of another data set"):
+        Store(tmp_path / "rank_0", "rivers")
 
 
 def test_sizes_are_written_as_people_write_them():
