@@ -230,18 +230,22 @@ def compare(
 @data_app.command()
 def stage(
     job: JobArgument,
-    scratch: Annotated[str, typer.Option(help="A folder on each node's own disk; $TMPDIR may stand in it.")],
+    scratch: Scratch = None,
+    machine: MachineOption = "local",
     checksum: Annotated[bool, typer.Option("--checksum", help="Read what is there already, and compare it with the shared files.")] = False,
     set: Set = [],
 ) -> int:
-    """Copy each rank's share of a job's data to its node's disk, as train does where it lacks. Runs on ranks as train does."""
+    """Copy each rank's share of a job's data to scratch of its node's machine file, as train does where it lacks. Runs on ranks as train does."""
 
     def work(comm: Comm) -> int:
-        checked = comm.on_first(lambda: _job(job, set))
+        from .launcher.machine import read_machine
+
+        checked, there = comm.on_first(lambda: (_job(job, set), scratch or read_machine(machine).scratch))
         from .data.staging import in_words
+        from .run import may_hide
         from .shards import stage
 
-        folder, n_bytes = stage(checked, scratch, comm, checksum)
+        folder, n_bytes = stage(checked, there, comm, may_hide(checked.selection), checksum)
         if comm.rank == 0:
             print(f"{folder}: {in_words(n_bytes)} copied for {comm.size} rank{'s' * (comm.size > 1)}")
         return DONE

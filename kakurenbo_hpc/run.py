@@ -151,7 +151,7 @@ class _Run:
         if stages.shards:
             if facts["ranks"] != comm.size:
                 ledger = stages.shards.placed(ledger)
-            n_bytes = stages.shards.settle(ledger, stages.progress.bar, may_hide(job.selection))
+            n_bytes = stages.shards.fill(ledger, stages.progress.bar, may_hide(job.selection))
             stages.progress.say(f"staged {in_words(n_bytes)} in {stages.shards.folder.parent}")
 
         for number in range(facts["epoch"] + 1, job.training.epochs):

@@ -5,12 +5,16 @@ import os
 import numpy as np
 import pytest
 import torch
+from data.said import told
+from mpi.programs.digit_files import DigitFiles, write_digits
 
+from kakurenbo_hpc import shards
 from kakurenbo_hpc.data import patience, staging
 from kakurenbo_hpc.data.source import Files
 from kakurenbo_hpc.data.staging import Part, fetch_all, in_words
 from kakurenbo_hpc.data.store import Store
 from kakurenbo_hpc.errors import DataError
+from kakurenbo_hpc.ledger import Homes, Ledger
 from kakurenbo_hpc.world.threads import run_in_threads
 from kakurenbo_hpc.world.world import World
 
@@ -102,6 +106,39 @@ def test_what_is_there_needs_no_room(tmp_path, files, monkeypatch):
     staged(tmp_path, files)
     monkeypatch.setattr(staging, "free_bytes", lambda folder: (7, 0))
     assert staged(tmp_path, files) == [0, 0]
+
+
+def test_what_moves_later_needs_room_even_where_all_is_there(tmp_path, files, monkeypatch):
+    staged(tmp_path, files)
+    monkeypatch.setattr(staging, "free_bytes", lambda folder: (7, 1999))
+    with pytest.raises(DataError, match="0 bytes are to be copied there, and 2 kB must be left for samples that move, but 1.999 kB are free"):
+        staged(tmp_path, files, spare=1000)
+
+
+@pytest.mark.parametrize(("n_ranks", "wanted"), [(2, [0.4, 4.4]), (1, [0])])
+def test_room_is_left_for_what_may_lie_on_a_rank_whatever_lies_there_now(tmp_path, monkeypatch, n_ranks, wanted):
+    write_digits(tmp_path / "data", 6, 2)
+    options = DigitFiles(name="digit_files", path=str(tmp_path / "data"), placement="local", exchange=0.5)
+    monkeypatch.setattr(shards, "fetch_all", lambda parts, store, world, bar, spare, compare: spare)
+
+    def work(comm):
+        world, data = World(comm, "node1", comm.rank, comm.size, torch.device("cpu")), options.open()
+        here = shards.Shards(options, data, str(tmp_path / "scratch"), world)
+        homes = Homes(6, comm.size)
+        ledger = here.placed(Ledger.unseen(6, *homes.rows(comm.rank)))
+        crowded = np.where(ledger.id == 5, comm.size - 1, 0).astype(np.int32)  # all but one lie on the first rank
+        return here.fill(ledger.with_columns({"place": crowded}), no_bar, 0.3)
+
+    size = (tmp_path / "data" / "train" / "00000.npy").stat().st_size
+    assert run_in_threads(n_ranks, work) == [int(n * size) for n in wanted]
+
+
+def test_staging_takes_scratch_from_the_machine_file_and_leaves_room_for_what_a_run_hides(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.yaml").write_text("name: mine\nstarter: mpirun\nscratch: $LOCAL_DISK\n")
+    monkeypatch.setattr(shards, "stage", lambda job, scratch, comm, hides, compare: (f"{scratch}, {hides:g} hidden", 0))
+    words = ["data", "stage", "digits_kakurenbo", "--machine", tmp_path / "mine.yaml", "--set", "selection.max_fraction=0.25"]
+    assert told(words, monkeypatch, capsys) == "$LOCAL_DISK, 0.25 hidden: 0 bytes copied for 1 rank\n"
+    assert told([*words, "--scratch", "/disk"], monkeypatch, capsys).startswith("/disk, ")
 
 
 @pytest.mark.parametrize(
