@@ -277,10 +277,11 @@ def stats(
     replace: Annotated[bool, typer.Option("--replace", help="Compute it even if it is there.")] = False,
 ) -> int:
     """Compute stats.h5, the smallest and largest value of each channel, from DeepCAM's training files."""
+    from .data.manifest import stats_path
     from .data.stats import write_stats
 
     n = write_stats(folder, replace)
-    print(f"{folder / 'stats.h5'}: computed from {n} files")
+    print(f"{stats_path(folder)}: computed from {n} files")
     return DONE
 
 

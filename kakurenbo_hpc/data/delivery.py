@@ -55,8 +55,8 @@ class Delivery:
         moved = True
         while moved:
             self._begin()
-            moved = self._leaving and self._left(self._leaving[0], wait=False) and self._leaving.popleft()
-            moved = self._arriving and self._arrived(self._arriving[0], wait=False) and self._arriving.popleft() or moved
+            left, arrived = self._push_out(), self._take_in()
+            moved = left or arrived
 
     def finish(self) -> None:
         """Wait until all that comes is written and all that goes has left."""
@@ -83,6 +83,20 @@ class Delivery:
                     break  # what goes to one rank must go in order
                 piece.io.result()
                 piece.transfer = self._comm.post_send(piece.data, piece.parcel.rank)
+
+    def _push_out(self) -> bool:
+        """Let go of the first outgoing piece if it has left; return whether it has."""
+        if not self._leaving or not self._left(self._leaving[0], wait=False):
+            return False
+        self._leaving.popleft()
+        return True
+
+    def _take_in(self) -> bool:
+        """Let go of the first incoming piece if it is written; return whether it is."""
+        if not self._arriving or not self._arrived(self._arriving[0], wait=False):
+            return False
+        self._arriving.popleft()
+        return True
 
     def _pieces(self, parcels: Iterable[Parcel]) -> Iterator[_Piece]:
         for parcel in parcels:

@@ -35,6 +35,7 @@ class Hdf5Samples(ReadAhead):
         self._manifest, self._labels, self._n_classes, self._threads = manifest, labels, n_classes, threads
         self._ends = np.cumsum(manifest.rows)
         self._buffers: list[Buffers] | None = None
+        self._advice = "copy it again"
 
     @abstractmethod
     def prepare(self, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,6 +54,7 @@ class Hdf5Samples(ReadAhead):
     def lying_in(self, root: Path) -> Hdf5Samples:
         there = object.__new__(type(self))
         there.__dict__ = {**self.__dict__, "_manifest": replace(self._manifest, root=root), "_buffers": None}
+        there._advice = "resume the run, which fetches it again"
         return there
 
     def __getitems__(self, request: Request):
@@ -111,7 +113,8 @@ class Hdf5Samples(ReadAhead):
         try:
             patiently(lambda: self._read_once(file, row, into))
         except OSError as problem:
-            raise DataError(f"{self._manifest.path(file)}: {problem.strerror or problem}; copy it again") from None
+            names, reason = " and ".join(self._manifest.datasets[: len(into)]), problem.strerror or " ".join(str(problem).split())
+            raise DataError(f"{self._manifest.path(file)}: {names} cannot be read ({reason}); {self._advice}") from None
         if self._labels is None and not (into[1].min() >= 0 and into[1].max() < self._n_classes):
             name, wrong = self._manifest.datasets[1], next(x for x in (into[1].min(), into[1].max()) if not 0 <= x < self._n_classes)
             raise DataError(f"{self._manifest.path(file)}: {name} holds {wrong}, but classes are 0 to {self._n_classes - 1}; mend the file")
@@ -137,7 +140,9 @@ class Hdf5Samples(ReadAhead):
 
         with h5py.File(path, "r") as file:
             for name, shape, array in zip(self._manifest.datasets, self._manifest.shapes, into):
-                dataset = file[name]
+                dataset = file.get(name)
+                if dataset is None:
+                    raise DataError(f"{path}: holds no dataset {name} any more; was the data set changed?")
                 if dataset.shape == shape:
                     dataset.read_direct(array[0])
                 elif dataset.shape[1:] == shape and row < len(dataset):
