@@ -13,7 +13,7 @@ import typer
 
 from . import __version__
 from .asked import listen
-from .errors import DONE, FAILED, USER_ERROR, UserError
+from .errors import DONE, FAILED, USER_ERROR, SampleError, UserError
 
 if TYPE_CHECKING:
     from .world.comm import Comm
@@ -235,7 +235,7 @@ def stage(
     checksum: Annotated[bool, typer.Option("--checksum", help="Read what is there already, and compare it with the shared files.")] = False,
     set: Set = [],
 ) -> int:
-    """Copy each rank's share of a job's data to scratch of its node's machine file, as train does where it lacks. Runs on ranks as train does."""
+    """Copy each rank's share of a job's data to its node's disk, as train does where it lacks. Runs on ranks as train does."""
 
     def work(comm: Comm) -> int:
         from .launcher.machine import read_machine
@@ -319,7 +319,7 @@ def _together(work: Callable[[Comm], int]) -> int:
             return USER_ERROR
         await_the_cause(problem)
         _last_words(problem, comm.rank, comm.size)
-        comm.abort(FAILED)
+        comm.abort(USER_ERROR if isinstance(problem, SampleError) else FAILED)
 
 
 def main() -> None:

@@ -61,7 +61,10 @@ class Rows(Hdf5Samples):
 
 
 def _labels(manifest: Manifest, name: str) -> np.ndarray:
-    """Return the labels of all samples, (N,) int64. Raises DataError, which names the file, if they cannot be read or are no whole numbers."""
+    """Return the labels of all samples, (N,) int64.
+
+    Raises DataError, which names the file, if they cannot be read or are no whole numbers.
+    """
     import h5py
 
     found = []

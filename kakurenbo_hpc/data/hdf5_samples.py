@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, SampleError
 from .manifest import THROUGH_H5PY, Manifest
 from .patience import patiently
 from .source import Files, ReadAhead, Request
@@ -107,7 +107,7 @@ class Hdf5Samples(ReadAhead):
         return self.prepare(*tensors)
 
     def _read(self, id: int, into: list[np.ndarray]) -> None:
-        """Fill arrays (1, ...) with one sample. Raises DataError, which names the file, if it cannot be read whole."""
+        """Fill arrays (1, ...) with one sample. Raises DataError, which names the file, if it cannot be read whole or is wrong."""
         file = int(np.searchsorted(self._ends, id, side="right"))
         row = id - int(self._ends[file]) + int(self._manifest.rows[file])
         try:
@@ -117,7 +117,8 @@ class Hdf5Samples(ReadAhead):
             raise DataError(f"{self._manifest.path(file)}: {names} cannot be read ({reason}); {self._advice}") from None
         if self._labels is None and not (into[1].min() >= 0 and into[1].max() < self._n_classes):
             name, wrong = self._manifest.datasets[1], next(x for x in (into[1].min(), into[1].max()) if not 0 <= x < self._n_classes)
-            raise DataError(f"{self._manifest.path(file)}: {name} holds {wrong}, but classes are 0 to {self._n_classes - 1}; mend the file")
+            found = f"{self._manifest.path(file)}: {name} holds {wrong}"
+            raise SampleError(f"{found}, but classes are 0 to {self._n_classes - 1}; mend the file")
 
     def _read_once(self, file: int, row: int, into: list[np.ndarray]) -> None:
         path, offsets = self._manifest.path(file), self._manifest.offsets[file, : len(into)].tolist()

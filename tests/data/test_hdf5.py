@@ -203,7 +203,7 @@ def test_what_cannot_be_read_is_named(root, monkeypatch):
     ]:
         harm()
         for read in (lambda: source.__getitems__(asked(1, 2)), lambda: list(source.stream([asked(1), asked(2)], CPU))):
-            with pytest.raises(DataError, match=rf"data-0002.h5: climate/data and climate/labels_0 cannot be read \({said}\); copy it again"):
+            with pytest.raises(DataError, match=rf"data-0002.h5: climate/data and climate/labels_0 cannot be read \({said}\); copy it"):
                 read()
     with pytest.raises(DataError, match="resume the run, which fetches it again"):
         source.lying_in(root).__getitems__(asked(2))

@@ -90,7 +90,7 @@ def test_what_is_wrong_is_said_once_or_with_its_rank(folder, tmp_path, what):
     done = train(2, *words(tmp_path, "run", "shared"))
     [line] = [line for line in done.stderr.splitlines() if line.startswith("kakurenbo: ")]
     if what == "a wrong mask":  # found while it is trained, by one rank
-        assert done.returncode == 1 and "rank " in line
+        assert done.returncode == 2 and "rank " in line
         assert line.endswith(f"{path}: climate/labels_0 holds 7.0, but classes are 0 to 2; mend the file"), line
     else:
         assert done.returncode == 2 and not (tmp_path / "run").exists()
