@@ -136,7 +136,7 @@ class _Run:
         ledger = stages.shards.placed(ledger) if stages.shards else ledger
         memory = job.selection.first_memory() if isinstance(job.selection, BatchMethod) else {}
         found = comm.on_first(lambda: open_run(self._directory, job, resume, lock, allow_changes))
-        stages.learner.join(gradients, self._data.shape)
+        stages.learner.join(gradients, self._data.shape, stages.global_batch // (comm.size * stages.accumulate))
         facts = load_facts(found) if found else {"epoch": -1, "ranks": comm.size, "line": None}
         if found:
             ledger, memory = comm.agreed(lambda: self._take_up(found, facts, ledger, memory))
