@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import DataError, SampleError
 from .manifest import THROUGH_H5PY, Manifest
 from .patience import patiently
-from .source import Files, ReadAhead, Request
+from .source import Files, Request, Source
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .buffers import Buffers
 
 
-class Hdf5Samples(ReadAhead):
+class Hdf5Samples(Source):
     """Rows of the manifest's files: the first dataset is the input, the second, where there is one, the mask.
 
     labels: (N,) int64, the class of each sample, or None where masks are read. n_classes: what masks count up to.
@@ -65,7 +65,11 @@ class Hdf5Samples(ReadAhead):
             self._read(id, [array[row : row + 1] for array in arrays])
         return self._prepared([torch.from_numpy(array) for array in arrays], request)
 
-    def stream(self, requests: Iterable[Request], device: torch.device):
+    @property
+    def reads_ahead(self) -> bool:
+        return True
+
+    def stream(self, requests: Sequence[Request], device: torch.device):
         requests, ahead, buffers = iter(requests), deque(), self._buffers_for(device)
 
         def is_enough() -> bool:  # while the first is trained, the others keep all threads at work

@@ -3,6 +3,7 @@
 import os
 import pickle
 import time
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -12,6 +13,7 @@ from data.files import FORMS, fields, write_deepcam, write_rows
 
 from kakurenbo_hpc.data import DATA, manifest, open_data, patience
 from kakurenbo_hpc.data.buffers import Buffers
+from kakurenbo_hpc.data.loader import Loader, plain_turns
 from kakurenbo_hpc.data.source import Request
 from kakurenbo_hpc.data.stats import write_stats
 from kakurenbo_hpc.errors import DataError
@@ -102,6 +104,20 @@ def test_memory_is_used_again_but_never_while_somebody_has_it(root, pinned, monk
     kept = [input[:, :2] for input, _ in source.stream(requests, CPU)]  # views keep it as a graph would
     for id, view in enumerate(kept):
         assert np.array_equal(view.numpy(), wanted(root, [id % N])[0][:, :2])
+
+
+def test_varied_and_augmented_samples_are_read_ahead_too(tmp_path):
+    rng = np.random.default_rng(1)
+    for part in ("train", "validation"):
+        write_rows(tmp_path / part / "0.h5", rng.integers(0, 256, (N, 3, 8, 8)).astype(np.uint8), np.arange(N) % 3)
+    source = hdf5(tmp_path, augmentation=["crop"], label_noise=0.5, repeats=2).train
+    requests = [Request(np.array([2, 2 * N - 1, id]), np.zeros(3, np.int32), epoch=1, augment=True) for id in range(N)]
+    want = [source.__getitems__(request) for request in requests]
+    assert source.reads_ahead
+    loader = Loader(source, 0, CPU)
+    turns = [replace(plain_turns(0, 1, 1)[0], id=request.id, copy=request.copy) for request in requests]
+    for batch, (input, target) in zip(loader(turns, 1, augment=True), want, strict=True):
+        assert torch.equal(batch.input, input) and torch.equal(batch.target, target)
 
 
 def test_one_rank_looks_and_all_know(root, monkeypatch):
