@@ -13,7 +13,7 @@ import typer
 
 from . import __version__
 from .asked import listen
-from .errors import DONE, FAILED, USER_ERROR, UserError
+from .errors import DONE, FAILED, USER_ERROR, SampleError, UserError
 
 if TYPE_CHECKING:
     from .world.comm import Comm
@@ -230,18 +230,22 @@ def compare(
 @data_app.command()
 def stage(
     job: JobArgument,
-    scratch: Annotated[str, typer.Option(help="A folder on each node's own disk; $TMPDIR may stand in it.")],
+    scratch: Scratch = None,
+    machine: MachineOption = "local",
     checksum: Annotated[bool, typer.Option("--checksum", help="Read what is there already, and compare it with the shared files.")] = False,
     set: Set = [],
 ) -> int:
     """Copy each rank's share of a job's data to its node's disk, as train does where it lacks. Runs on ranks as train does."""
 
     def work(comm: Comm) -> int:
-        checked = comm.on_first(lambda: _job(job, set))
+        from .launcher.machine import read_machine
+
+        checked, there = comm.on_first(lambda: (_job(job, set), scratch or read_machine(machine).scratch))
         from .data.staging import in_words
+        from .run import may_hide
         from .shards import stage
 
-        folder, n_bytes = stage(checked, scratch, comm, checksum)
+        folder, n_bytes = stage(checked, there, comm, may_hide(checked.selection), checksum)
         if comm.rank == 0:
             print(f"{folder}: {in_words(n_bytes)} copied for {comm.size} rank{'s' * (comm.size > 1)}")
         return DONE
@@ -273,10 +277,11 @@ def stats(
     replace: Annotated[bool, typer.Option("--replace", help="Compute it even if it is there.")] = False,
 ) -> int:
     """Compute stats.h5, the smallest and largest value of each channel, from DeepCAM's training files."""
+    from .data.manifest import stats_path
     from .data.stats import write_stats
 
     n = write_stats(folder, replace)
-    print(f"{folder / 'stats.h5'}: computed from {n} files")
+    print(f"{stats_path(folder)}: computed from {n} files")
     return DONE
 
 
@@ -314,7 +319,7 @@ def _together(work: Callable[[Comm], int]) -> int:
             return USER_ERROR
         await_the_cause(problem)
         _last_words(problem, comm.rank, comm.size)
-        comm.abort(FAILED)
+        comm.abort(USER_ERROR if isinstance(problem, SampleError) else FAILED)
 
 
 def main() -> None:

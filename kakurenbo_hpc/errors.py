@@ -34,6 +34,10 @@ class DataError(UserError):
     """The data is not there, or is not what its name says."""
 
 
+class SampleError(DataError):
+    """A sample holds what none may, which the rank that reads it finds. Exit code 2, though ranks have not agreed."""
+
+
 class TrainingError(UserError):
     """Training went where it cannot go on from."""
 

@@ -138,7 +138,7 @@ class _Run:
         found = comm.on_first(lambda: open_run(self._directory, job, resume, lock, allow_changes))
         facts = load_facts(found) if found else {"epoch": -1, "ranks": comm.size, "line": None}
         stages.heartbeat.enter(facts["epoch"] + 1, "set-up")
-        stages.learner.join(gradients, self._data.shape)
+        stages.learner.join(gradients, self._data.shape, stages.global_batch // (comm.size * stages.accumulate))
         if found:
             ledger, memory = comm.agreed(lambda: self._take_up(found, facts, ledger, memory))
             if facts["ranks"] != comm.size:
@@ -154,7 +154,7 @@ class _Run:
                 ledger = stages.shards.placed(ledger)
             stages.heartbeat.enter(facts["epoch"] + 1, "staging")
             bar = lambda *words: stages.heartbeat.passing(stages.progress.bar(*words))  # noqa: E731
-            n_bytes = stages.shards.settle(ledger, bar, may_hide(job.selection))
+            n_bytes = stages.shards.fill(ledger, bar, may_hide(job.selection))
             stages.progress.say(f"staged {in_words(n_bytes)} in {stages.shards.folder.parent}")
 
         for number in range(facts["epoch"] + 1, job.training.epochs):
@@ -195,6 +195,11 @@ class _Run:
                 raise RunDirectoryError(
                     f"{found}: left inside an epoch with a global batch of {facts['global_batch']}, but {world.size} ranks make it "
                     f"{self._stages.global_batch}; resume on {facts['ranks']} ranks"
+                )
+            if self._stages.shards and facts["ranks"] != world.size:  # places are dealt anew, so which samples are done is no longer told by steps
+                raise RunDirectoryError(
+                    f"{found}: left inside an epoch whose samples lie on {facts['ranks']} ranks, but {world.size} are here; resume on "
+                    f"{facts['ranks']} ranks, or remove this checkpoint to go on from the one before"
                 )
             learner.load_buffers(inside.buffers)
             self._stages.trail.take_up(inside.passed)

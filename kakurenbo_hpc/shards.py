@@ -61,10 +61,10 @@ class Shards:
         """Return the ledger with every row at its first place, and the epoch of its last move: none yet."""
         return ledger.with_columns({"place": first_places(ledger.id, self._comm.size), "moved": np.full(len(ledger), -1, np.int32)})
 
-    def settle(self, ledger: Ledger, bar: Callable, hides: float = 0.0, compare: bool = False) -> int:
+    def fill(self, ledger: Ledger, bar: Callable, hides: float, compare: bool = False) -> int:
         """Make the store hold what lies here, neither more nor less; return how many bytes all ranks fetched for it.
 
-        bar: ``Progress.bar``. hides: the largest share that the method may hide, for which there must be room.
+        bar: ``Progress.bar``. hides: F, the largest share that the method may hide: a rank must have room for (1 + Q + F) of its share.
         compare: what is there already must equal the shared files, byte for byte. Raises DataError on all ranks alike.
         The next exchange is then waited for at once: an epoch that is taken up in its middle may need any sample.
         """
@@ -73,8 +73,10 @@ class Shards:
         mine = self._names(self._here) + [self._validation.names[row] for row in validation]
         self._store.keep(mine, [*self._files.names, *self._validation.names])
         parts = [Part(self._files, self._here.tolist()), Part(self._validation, validation)]
-        spare = (self._share + hides) * self._files.sizes[self._here].sum()
-        return fetch_all(parts, self._store, self._world, bar, int(spare), compare)
+        share = self._files.sizes.sum() / self._comm.size
+        moves = (self._share + hides) * (self._comm.size > 1)
+        spare = max(0, int((1 + moves) * share) - int(self._files.sizes[self._here].sum()))
+        return fetch_all(parts, self._store, self._world, bar, spare, compare)
 
     def exchange(self, epoch: Epoch, visible: np.ndarray, ledger: Ledger) -> Ledger:
         """Return the ledger whose places even out what this epoch trains; the files that move are under way then.
@@ -150,7 +152,8 @@ class Shards:
         return [self._files.names[row] for row in ids]
 
     def _parcels(self, words: np.ndarray) -> list[Parcel]:
-        return [Parcel(id, self._files.names[id], int(self._files.sizes[id]), rank) for id, rank, _ in words.tolist()]
+        files = self._files
+        return [Parcel(id, files.names[id], int(files.sizes[id]), int(files.changed[id]), rank) for id, rank, _ in words.tolist()]
 
 
 class ShardLoader:
@@ -171,11 +174,14 @@ class ShardLoader:
         yield from self._loader(turns[n_ready:], epoch, augment)
 
 
-def stage(job: Job, scratch: str, comm: Comm, compare: bool) -> tuple[Path, int]:
-    """Fill every rank's store as a run of the job on these ranks finds it best; return where they lie and the bytes copied."""
+def stage(job: Job, scratch: str | None, comm: Comm, hides: float, compare: bool) -> tuple[Path, int]:
+    """Fill every rank's store as a run of the job on these ranks finds it best; return where they lie and the bytes copied.
+
+    hides, compare: as ``Shards.fill`` has them.
+    """
     world = settle(comm)
     data = open_data(job.data, job.seed, comm)
     shards = comm.agreed(lambda: Shards(job.data, data, scratch, world))
     homes = Homes(len(data.train), world.size)
     ledger = shards.placed(Ledger.unseen(homes.n, *homes.rows(world.rank)))
-    return shards.folder.parent, shards.settle(ledger, Progress(world.rank, 0).bar, compare=compare)
+    return shards.folder.parent, shards.fill(ledger, Progress(world.rank, 0).bar, hides, compare)

@@ -4,7 +4,8 @@
     python scripts/bench_data.py visual_atoms
 
 deepcam: whole samples, 768 x 1152 x 16, by us, as the MLPerf HPC reference reads them (h5py: open, index by the list of all
-channels, close), by h5py without that list, and by a plain readinto of the same files; from the page cache and from the disk; with threads; and the memory that it takes.
+channels, close), by h5py without that list, and by a plain readinto of the same files; from the page cache and from the disk; with
+threads; and the memory that it takes, beside the samples that may be in flight.
 visual_atoms: images drawn from their formula, in random order, a batch at a time, beside the same images read from memory;
 and what each training augmentation adds.
 """
@@ -17,7 +18,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
@@ -66,18 +67,19 @@ def visual_atoms(n_trials: int) -> str:
     return "\n".join(lines)
 
 
-SAMPLE = (768, 1152, 16)
 CHANNELS = list(range(16))  # by which the reference indexes, all of them by default
 THREADS = (1, 2, 4, 8)
 TIMES_REFERENCE, OF_READINTO = 2.0, 0.85  # what is wanted, with one thread and a warm cache
 
 
-def deepcam(n_trials: int) -> str:
+def deepcam(n_trials: int, n_files: int, size: tuple[int, int]) -> str:
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/var/tmp")) as folder:
         root = Path(folder)
-        n_bytes = _write(root, 16)
-        ours = {n: _Unprepared(find(root, "train", DATASETS, True, None), None, N_CLASSES, n) for n in THREADS}
-        paths = [ours[1]._manifest.path(file) for file in range(len(ours[1]))]
+        shape = (*size, len(CHANNELS))
+        n_bytes = _write(root, n_files, shape)
+        manifest = find(root, "train", DATASETS, True, None)
+        ours = {n: _Unprepared(manifest, None, N_CLASSES, n) for n in THREADS}
+        paths = [manifest.path(file) for file in range(n_files)]
         buffer = np.empty(max(path.stat().st_size for path in paths), np.uint8)
         prepared = DATA["deepcam"](name="deepcam", path=str(root), threads=1).open().train
         contenders = {
@@ -92,9 +94,7 @@ def deepcam(n_trials: int) -> str:
         }
         warm = in_turn(contenders, n_trials)
         cold = in_turn({name: contenders[name] for name in ("ours", "h5py", "readinto", "ours, 4 threads")}, n_trials, lambda: _forget(paths))
-        before = _memory()
-        _all(ours[4], 8)
-        grown = _memory() - before
+        grown = {n: _grown(_Unprepared(manifest, None, N_CLASSES, n)) / n_bytes * n_files for n in THREADS}
     speed = {name: [n_bytes / s / 1e9 for s in seconds] for name, seconds in warm.items()}
 
     def beside(a: str, b: str, seconds: dict = warm) -> list[float]:
@@ -105,7 +105,7 @@ def deepcam(n_trials: int) -> str:
         f"result:    {spread(beside('ours', 'reference'), 2)} times as fast as the reference, {spread(beside('ours', 'h5py'), 2)} as h5py at its best,",
         f"           {spread(beside('ours', 'readinto'), 2)} of a plain readinto",
         header(("numpy", "torch", "h5py"), f"median [quartiles] of {n_trials} passes over the files, contenders in turn, after one to warm up"),
-        f"data:      {len(paths)} files of {n_bytes / len(paths) / 1e6:.0f} MB, samples {' x '.join(map(str, SAMPLE))} float32 and masks",
+        f"data:      {len(paths)} files of {n_bytes / len(paths) / 1e6:.0f} MB, samples {' x '.join(map(str, shape))} float32 and masks",
         "",
         "GB per second from the page cache",
         *(f"  {name:<19} {spread(speed[name], 2)}" for name in contenders),
@@ -115,10 +115,12 @@ def deepcam(n_trials: int) -> str:
         f"  times as fast       {spread(beside('ours, prepared', 'reference, prepared'), 2)}",
         "GB per second from the disk, pages dropped before every pass",
         *(f"  {name:<19} {spread([n_bytes / s / 1e9 for s in cold[name]], 2)}" for name in cold),
-        f"memory:    {grown / n_bytes * len(paths):.1f} samples' worth more, after {8 * len(paths)} samples with 4 threads",
+        "memory, in samples, from before the first read, and how many may be in flight: one in use, the next, and the threads'",
+        *(f"  {f'{n} thread' + 's' * (n > 1):<19} {grown[n]:.2f} of {n + 2}" for n in THREADS),
         "",
         verdict(reference >= TIMES_REFERENCE, f"{TIMES_REFERENCE:g} times the reference's speed: {reference:.2f}"),
         verdict(readinto >= OF_READINTO, f"{OF_READINTO:g} of readinto's speed: {readinto:.2f}"),
+        verdict(all(round(grown[n]) <= n + 2 for n in THREADS), "memory of no more samples than are in flight"),
     ]
     return "\n".join(lines)
 
@@ -130,23 +132,27 @@ class _Unprepared(Hdf5Samples):
         return input, target
 
 
-def _write(root: Path, n: int) -> int:
+def _write(root: Path, n: int, shape: tuple[int, int, int]) -> int:
     """Write n samples to train on and one to validate; return the bytes of the n."""
     rng = np.random.default_rng(0)
-    noise = rng.random(SAMPLE, np.float32)
+    noise = rng.random(shape, np.float32)
     for part, number in [("validation", 0), *(("train", number) for number in range(n))]:
         (root / part).mkdir(exist_ok=True)
         with h5py.File(root / part / f"data-{number:04d}.h5", "w") as file:
-            file[DATASETS[0]], file[DATASETS[1]] = noise + np.float32(number), np.zeros(SAMPLE[:2], np.float32)
+            file[DATASETS[0]], file[DATASETS[1]] = noise + np.float32(number), np.zeros(shape[:2], np.float32)
     with h5py.File(root / "stats.h5", "w") as file:
-        file["climate/minval"], file["climate/maxval"] = np.zeros(SAMPLE[2], np.float32), np.full(SAMPLE[2], n + 1, np.float32)
-    return n * 4 * (math.prod(SAMPLE) + math.prod(SAMPLE[:2]))
+        file["climate/minval"], file["climate/maxval"] = np.zeros(shape[2], np.float32), np.full(shape[2], n + 1, np.float32)
+    return n * 4 * (math.prod(shape) + math.prod(shape[:2]))
 
 
-def _all(source: Hdf5Samples, times: int = 1) -> None:
-    requests = [Request(np.array([id]), np.zeros(1, np.int32), 0, False) for id in range(len(source))] * times
-    for _ in source.stream(requests, torch.device("cpu")):
+def _all(source: Hdf5Samples) -> None:
+    for _ in _one_by_one(source):
         pass
+
+
+def _one_by_one(source: Hdf5Samples) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    requests = [Request(np.array([id]), np.zeros(1, np.int32), 0, False) for id in range(len(source))]
+    return source.stream(requests, torch.device("cpu"))
 
 
 def _each(read: Callable[[Path], object], paths: Sequence[Path]) -> None:
@@ -185,6 +191,14 @@ def _forget(paths: Sequence[Path]) -> None:
         with open(path, "rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _grown(fresh: Hdf5Samples) -> int:
+    """Return by how many bytes this process is larger, at most, while a source reads for the first time."""
+    before, most = _memory(), 0
+    for _ in _one_by_one(fresh):
+        most = max(most, _memory())
+    return most - before
 
 
 def _memory() -> int:
@@ -227,20 +241,19 @@ def _in_memory(source: Source) -> Source:
     return Images(input.numpy(), target.numpy())
 
 
-BENCHES: dict[str, tuple[Callable[[int], str], int]] = {
-    "deepcam": (deepcam, LEAST_TRIALS),
-    "visual_atoms": (visual_atoms, 10 * LEAST_TRIALS),
-}
-
-
 def main(words: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", choices=BENCHES)
+    parser.add_argument("data", choices=["deepcam", "visual_atoms"])
     parser.add_argument("--trials", type=int, help="passes or batches of each contender (default: 10 passes, or 100 batches)")
+    parser.add_argument("--files", type=int, default=16, help="deepcam: samples to read (default: 16)")
+    parser.add_argument("--size", default="768,1152", help="deepcam: height and width (default: 768,1152, as in the public set)")
     given = parser.parse_args(words)
     torch.set_num_threads(1)
-    bench, n_trials = BENCHES[given.data]
-    print(bench(given.trials or n_trials))
+    if given.data == "deepcam":
+        height, width = map(int, given.size.split(","))
+        print(deepcam(given.trials or LEAST_TRIALS, given.files, (height, width)))
+    else:
+        print(visual_atoms(given.trials or 10 * LEAST_TRIALS))
 
 
 if __name__ == "__main__":

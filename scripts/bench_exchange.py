@@ -130,14 +130,14 @@ def deliver(folder: str, n_files: int, n_bytes: int, n_trials: int, answer: str)
     store = Store(Path(folder) / f"rank_{comm.rank}", "bench")
     for i in range(n_files):
         store.beside(f"mine_{i}").write_bytes(np.random.default_rng(i).bytes(n_bytes))
-        store.whole(f"mine_{i}")
+        store.whole(f"mine_{i}", 0)
     to, source = (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
 
     def by_mpi() -> None:
         for i in range(n_files):
             (store.folder / f"mine_{i}").replace(store.folder / f"from_{comm.rank}_{i}")
-        outgoing = [Parcel(i * comm.size + comm.rank, f"from_{comm.rank}_{i}", n_bytes, to) for i in range(n_files)]
-        incoming = [Parcel(i * comm.size + source, f"from_{source}_{i}", n_bytes, source) for i in range(n_files)]
+        outgoing = [Parcel(i * comm.size + comm.rank, f"from_{comm.rank}_{i}", n_bytes, 0, to) for i in range(n_files)]
+        incoming = [Parcel(i * comm.size + source, f"from_{source}_{i}", n_bytes, 0, source) for i in range(n_files)]
         comm.barrier()
         seconds.append(took(lambda: Delivery(outgoing, incoming, store, comm).finish()))
         for i in range(n_files):

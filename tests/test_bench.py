@@ -65,6 +65,13 @@ def test_drawing_images_is_measured_beside_reading_them_from_memory():
     assert sum(" px " in line for line in lines) == 3 and any("random_erasing" in line for line in lines)
 
 
+def test_reading_is_measured_beside_the_references_way_and_its_memory_beside_what_is_in_flight():
+    lines = bench("bench_data.py", "deepcam", "--files", "3", "--size", "32,48", "--trials", "2")
+    assert first_words(lines)[:5] == ["result:", "hardware:", "versions:", "trials:", "data:"]
+    assert any("3 files of 0 MB, samples 32 x 48 x 16 float32" in line for line in lines)
+    assert [line.split()[-1] for line in lines if " of " in line and line.split()[1].startswith("thread")] == ["3", "4", "6", "10"]
+
+
 def test_a_save_in_the_background_is_measured_beside_one_that_is_waited_for(tmp_path):
     lines = bench("bench_checkpoint.py", "--parameters", "5000000", "--trials", "2", "--folder", str(tmp_path))
     assert first_words(lines)[:5] == ["result:", "hardware:", "versions:", "trials:", "data:"]

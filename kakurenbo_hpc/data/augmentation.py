@@ -65,7 +65,19 @@ class Augmented(Source):
         return Augmented(self._source.lying_in(root), self._names, self._seed)
 
     def __getitems__(self, request: Request):
-        images, targets = self._source.__getitems__(request)
+        return self._under(request, self._source.__getitems__(request))
+
+    @property
+    def reads_ahead(self) -> bool:
+        return self._source.reads_ahead
+
+    def stream(self, requests: Sequence[Request], device: torch.device):
+        import torch
+
+        return map(self._under, requests, self._source.stream(requests, torch.device("cpu")))  # where images are augmented
+
+    def _under(self, request: Request, read: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        images, targets = read
         if request.augment:
             for name in self._names:
                 purpose = "augment" if name == "shift" else f"augment, {name}"  # shift was there first: its runs stay what they were

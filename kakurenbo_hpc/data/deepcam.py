@@ -5,7 +5,6 @@ Layout: Kurth et al. 2018, "Exascale Deep Learning for Climate Analytics", as th
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +14,7 @@ from ..errors import DataError
 from ..job import DataOptions
 from ..options import Count
 from .hdf5_samples import Hdf5Samples
-from .manifest import STATS, Manifest, find
+from .manifest import Manifest, find, fingerprint, stats_path
 from .source import Data
 
 if TYPE_CHECKING:
@@ -38,8 +37,7 @@ class DeepCam(DataOptions):
         for manifest in parts:
             _check(manifest)
         height, width, channels = parts[0].shapes[0]
-        among = root / "train" / STATS
-        least, most = _stats(among if among.exists() else root / STATS, channels)
+        least, most = _stats(root, channels)
         train, validation = (Fields(manifest, least, most, self.threads) for manifest in parts)
         return Data(train, validation, N_CLASSES, (channels, height, width), fingerprint(parts), target_shape=(height, width))
 
@@ -53,22 +51,17 @@ class Fields(Hdf5Samples):
     def __init__(self, manifest: Manifest, least: np.ndarray, most: np.ndarray, threads: int):
         super().__init__(manifest, None, N_CLASSES, threads)
         self._least, self._range = least, np.where(most > least, most - least, np.float32(1))
+        self._on_device: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def prepare(self, input: torch.Tensor, target: torch.Tensor):
         import torch
 
-        least, range = (torch.from_numpy(array).to(input.device) for array in (self._least, self._range))
+        # Copied once: from memory that is not pinned, a copy waits for all that the device has to do.
+        if self._on_device is None or self._on_device[0].device != input.device:
+            self._on_device = tuple(torch.from_numpy(array).to(input.device) for array in (self._least, self._range))
+        least, range = self._on_device
         # A view: the channels stay next to each other in memory, as convolutions like them.
         return input.float().sub_(least).div_(range).permute(0, 3, 1, 2), target.long()
-
-
-def fingerprint(parts: list[Manifest]) -> str:
-    """Return what changes when ids would mean other samples: a digest of all names and sizes."""
-    digest = hashlib.blake2b(digest_size=8)
-    for manifest in parts:
-        digest.update("\n".join(manifest.names.tolist()).encode())
-        digest.update(np.stack([manifest.sizes, manifest.rows]).astype("<i8").tobytes())
-    return f"{'+'.join(str(manifest.rows.sum()) for manifest in parts)}-{digest.hexdigest()}"
 
 
 def _check(manifest: Manifest) -> None:
@@ -79,20 +72,21 @@ def _check(manifest: Manifest) -> None:
         )
 
 
-def _stats(path: Path, channels: int) -> tuple[np.ndarray, np.ndarray]:
+def _stats(root: Path, channels: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the least and the largest value of each channel, two of (C,) float32."""
     import h5py
 
+    path = stats_path(root)
     if not path.exists():
-        raise DataError(f"{path}: not there; make it: kakurenbo data stats {path.parent}")
+        raise DataError(f"{path}: not there; make it: kakurenbo data stats {root}")
     try:
         with h5py.File(path, "r") as file:
             least, most = (np.asarray(file[f"climate/{name}"], np.float32) for name in ("minval", "maxval"))
     except (OSError, KeyError, TypeError, ValueError):
-        raise DataError(f"{path}: lacks climate/minval or climate/maxval; remove it and make it: kakurenbo data stats {path.parent}") from None
+        raise DataError(f"{path}: lacks climate/minval or climate/maxval; remove it and make it: kakurenbo data stats {root}") from None
     if least.shape != (channels,) or most.shape != (channels,) or not (np.isfinite(most - least) & (most >= least)).all():
         raise DataError(
             f"{path}: minval and maxval must be {channels} numbers each, none smaller in maxval; "
-            f"remove it and make it: kakurenbo data stats {path.parent}"
+            f"remove it and make it: kakurenbo data stats {root}"
         )
     return least, most

@@ -25,11 +25,15 @@ AT_A_TIME = 4  # pieces that a rank holds in memory each way, some at the disk, 
 
 @dataclass(frozen=True)
 class Parcel:
-    """One file that goes to, or comes from, another rank. number: the same on both, unique over all ranks."""
+    """One file that goes to, or comes from, another rank.
+
+    number: the same on both, unique over all ranks. size: in bytes. changed: when its original last was, in ns.
+    """
 
     number: int
     name: str
     size: int
+    changed: int
     rank: int
 
 
@@ -51,8 +55,8 @@ class Delivery:
         moved = True
         while moved:
             self._begin()
-            moved = self._leaving and self._left(self._leaving[0], wait=False) and self._leaving.popleft()
-            moved = self._arriving and self._arrived(self._arriving[0], wait=False) and self._arriving.popleft() or moved
+            left, arrived = self._push_out(), self._take_in()
+            moved = left or arrived
 
     def finish(self) -> None:
         """Wait until all that comes is written and all that goes has left."""
@@ -80,6 +84,20 @@ class Delivery:
                 piece.io.result()
                 piece.transfer = self._comm.post_send(piece.data, piece.parcel.rank)
 
+    def _push_out(self) -> bool:
+        """Let go of the first outgoing piece if it has left; return whether it has."""
+        if not self._leaving or not self._left(self._leaving[0], wait=False):
+            return False
+        self._leaving.popleft()
+        return True
+
+    def _take_in(self) -> bool:
+        """Let go of the first incoming piece if it is written; return whether it is."""
+        if not self._arriving or not self._arrived(self._arriving[0], wait=False):
+            return False
+        self._arriving.popleft()
+        return True
+
     def _pieces(self, parcels: Iterable[Parcel]) -> Iterator[_Piece]:
         for parcel in parcels:
             for offset in range(0, max(1, parcel.size), PIECE):
@@ -106,7 +124,7 @@ class Delivery:
             return False
         piece.io.result()
         if piece.offset + len(piece.data) == piece.parcel.size:
-            self._store.whole(piece.parcel.name)
+            self._store.whole(piece.parcel.name, piece.parcel.changed)
         self._free.append(piece.buffer)
         return True
 

@@ -10,9 +10,8 @@ import numpy as np
 from ..errors import DataError
 from ..job import DataOptions
 from ..options import Count
-from .deepcam import fingerprint
 from .hdf5_samples import Hdf5Samples
-from .manifest import Manifest, find
+from .manifest import Manifest, find, fingerprint
 from .source import Data
 
 if TYPE_CHECKING:
@@ -62,11 +61,21 @@ class Rows(Hdf5Samples):
 
 
 def _labels(manifest: Manifest, name: str) -> np.ndarray:
-    """Return the labels of all samples, (N,) int64."""
+    """Return the labels of all samples, (N,) int64.
+
+    Raises DataError, which names the file, if they cannot be read or are no whole numbers.
+    """
     import h5py
 
     found = []
     for file in range(len(manifest.names)):
-        with h5py.File(manifest.path(file), "r") as opened:
-            found.append(opened[name][:])
+        path = manifest.path(file)
+        try:
+            with h5py.File(path, "r") as opened:
+                labels = opened[name][:]
+        except OSError as problem:
+            raise DataError(f"{path}: {name} cannot be read ({' '.join(str(problem).split())}); copy it again") from None
+        if labels.dtype.kind == "f" and (wrong := labels[~np.isfinite(labels) | (labels != np.rint(labels))]).size:
+            raise DataError(f"{path}: {name} holds {wrong[0]}, but classes are whole numbers; mend the file")
+        found.append(labels)
     return np.concatenate(found).astype(np.int64)

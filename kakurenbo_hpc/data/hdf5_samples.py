@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,19 +13,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, SampleError
 from .manifest import THROUGH_H5PY, Manifest
-from .source import Files, ReadAhead, Request
+from .patience import patiently
+from .source import Files, Request, Source
 
 if TYPE_CHECKING:
     import torch
 
     from .buffers import Buffers
 
-_PAUSES = (0.1, 1.0)  # seconds before a file is tried again: a file system that is busy forgets files for a moment
 
-
-class Hdf5Samples(ReadAhead):
+class Hdf5Samples(Source):
     """Rows of the manifest's files: the first dataset is the input, the second, where there is one, the mask.
 
     labels: (N,) int64, the class of each sample, or None where masks are read. n_classes: what masks count up to.
@@ -37,6 +35,7 @@ class Hdf5Samples(ReadAhead):
         self._manifest, self._labels, self._n_classes, self._threads = manifest, labels, n_classes, threads
         self._ends = np.cumsum(manifest.rows)
         self._buffers: list[Buffers] | None = None
+        self._advice = "copy it again"
 
     @abstractmethod
     def prepare(self, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,11 +49,12 @@ class Hdf5Samples(ReadAhead):
 
     def files(self) -> Files | None:
         manifest = self._manifest
-        return Files(manifest.root, manifest.names.tolist(), manifest.sizes) if manifest.rows.max() == 1 else None
+        return Files(manifest.root, manifest.names.tolist(), manifest.sizes, manifest.changed) if manifest.rows.max() == 1 else None
 
     def lying_in(self, root: Path) -> Hdf5Samples:
         there = object.__new__(type(self))
         there.__dict__ = {**self.__dict__, "_manifest": replace(self._manifest, root=root), "_buffers": None}
+        there._advice = "resume the run, which fetches it again"
         return there
 
     def __getitems__(self, request: Request):
@@ -65,7 +65,11 @@ class Hdf5Samples(ReadAhead):
             self._read(id, [array[row : row + 1] for array in arrays])
         return self._prepared([torch.from_numpy(array) for array in arrays], request)
 
-    def stream(self, requests: Iterable[Request], device: torch.device):
+    @property
+    def reads_ahead(self) -> bool:
+        return True
+
+    def stream(self, requests: Sequence[Request], device: torch.device):
         requests, ahead, buffers = iter(requests), deque(), self._buffers_for(device)
 
         def is_enough() -> bool:  # while the first is trained, the others keep all threads at work
@@ -107,20 +111,18 @@ class Hdf5Samples(ReadAhead):
         return self.prepare(*tensors)
 
     def _read(self, id: int, into: list[np.ndarray]) -> None:
-        """Fill arrays (1, ...) with one sample. Raises DataError, which names the file, if it cannot be read whole."""
+        """Fill arrays (1, ...) with one sample. Raises DataError, which names the file, if it cannot be read whole or is wrong."""
         file = int(np.searchsorted(self._ends, id, side="right"))
         row = id - int(self._ends[file]) + int(self._manifest.rows[file])
-        for pause in (*_PAUSES, None):
-            try:
-                self._read_once(file, row, into)
-                break
-            except OSError as problem:
-                if pause is None:
-                    raise DataError(f"{self._manifest.path(file)}: {problem.strerror or problem}; copy it again") from None
-                time.sleep(pause)
+        try:
+            patiently(lambda: self._read_once(file, row, into))
+        except OSError as problem:
+            names, reason = " and ".join(self._manifest.datasets[: len(into)]), problem.strerror or " ".join(str(problem).split())
+            raise DataError(f"{self._manifest.path(file)}: {names} cannot be read ({reason}); {self._advice}") from None
         if self._labels is None and not (into[1].min() >= 0 and into[1].max() < self._n_classes):
             name, wrong = self._manifest.datasets[1], next(x for x in (into[1].min(), into[1].max()) if not 0 <= x < self._n_classes)
-            raise DataError(f"{self._manifest.path(file)}: {name} holds {wrong}, but classes are 0 to {self._n_classes - 1}; mend the file")
+            found = f"{self._manifest.path(file)}: {name} holds {wrong}"
+            raise SampleError(f"{found}, but classes are 0 to {self._n_classes - 1}; mend the file")
 
     def _read_once(self, file: int, row: int, into: list[np.ndarray]) -> None:
         path, offsets = self._manifest.path(file), self._manifest.offsets[file, : len(into)].tolist()
@@ -143,7 +145,9 @@ class Hdf5Samples(ReadAhead):
 
         with h5py.File(path, "r") as file:
             for name, shape, array in zip(self._manifest.datasets, self._manifest.shapes, into):
-                dataset = file[name]
+                dataset = file.get(name)
+                if dataset is None:
+                    raise DataError(f"{path}: holds no dataset {name} any more; was the data set changed?")
                 if dataset.shape == shape:
                     dataset.read_direct(array[0])
                 elif dataset.shape[1:] == shape and row < len(dataset):

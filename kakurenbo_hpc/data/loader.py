@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from ..batch import Batch, Turn
 from ..errors import DataError
 from .loader_processes import can_be, end_with_the_rank, forkserver_context
-from .source import ReadAhead, Request, Source
+from .source import Request, Source
 
 
 class Loader:
@@ -26,7 +26,7 @@ class Loader:
     def __init__(self, source: Source, workers: int, device: torch.device):
         self.source, self.workers = source, workers if workers and can_be() else 0
         self._device = device
-        self._reads_ahead = isinstance(source, ReadAhead) and self.workers == 0
+        self._reads_ahead = source.reads_ahead and self.workers == 0
         self._asked = _Asked()
         self._processes: dict[int, int] = {}  # number of each loader process, by what becomes ready when it ends
         self._loader = DataLoader(

@@ -18,9 +18,10 @@ import h5py
 import numpy as np
 
 from ..errors import DataError
-from ..record.progress import Progress
+from ..record.progress import bar
 from .climate import CHANNELS, HARD, MISLABELLED, draw
 from .folder import claim, need_room
+from .manifest import STATS
 from .stats import Extremes, extremes, save_stats
 
 _STEPS_A_DAY = 8
@@ -59,10 +60,10 @@ def make(folder: Path, asked: Asked, processes: int | None = None) -> int:
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_with_parent) as pool:
         found = pool.map(partial(_make_one, folder, asked), files)
         try:
-            found = list(Progress(0, 0).bar(found, len(files), "make"))
+            found = list(bar(found, len(files), "make"))
         except BrokenExecutor:
             raise DataError(f"{folder}: a process that made samples was killed, perhaps for want of memory; start again to go on") from None
-    save_stats(folder / "stats.h5", found[: asked.samples])
+    save_stats(folder / STATS, found[: asked.samples])
     return len(lacking)
 
 

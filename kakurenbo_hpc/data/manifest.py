@@ -6,6 +6,7 @@ chunked, compressed or of another dtype than the first file's, has none, and is 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import multiprocessing
@@ -20,7 +21,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..record.files import write_whole
-from ..record.progress import Progress
+from ..record.progress import bar
 
 THROUGH_H5PY = -1
 STATS = "stats.h5"  # no sample, though the public small DeepCAM set has it among them
@@ -34,7 +35,7 @@ class Manifest:
     """The files of one part of a data set, and what is the same in all of them.
 
     names: (F,) relative to root, with forward slashes. sizes: (F,) bytes. changed: (F,) ns, times of last change. rows: (F,)
-    samples in each. offsets: (F, D) where each dataset begins, or THROUGH_H5PY. layouts: (F,) in words.
+    samples in each. offsets: (F, D) where each dataset begins, or THROUGH_H5PY. single: each file is one sample.
     datasets: (D,) names inside a file. shapes, dtypes: of one sample in each of them; dtypes in this machine's byte order.
     """
 
@@ -44,7 +45,7 @@ class Manifest:
     changed: np.ndarray
     rows: np.ndarray
     offsets: np.ndarray
-    layouts: np.ndarray
+    single: bool
     datasets: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[np.dtype, ...]
@@ -74,13 +75,28 @@ def find(root: Path, part: str, datasets: Sequence[str], single: bool, directory
     for place in _places(root, part, directory):
         if place.exists():
             kept = _load(place, root)
-            if kept.datasets == tuple(datasets) and (kept.rows.max() > 1) <= (not single):
+            if (kept.datasets, kept.single) == (tuple(datasets), single):
                 _check_fits(kept, place, names, sizes, changed)
                 return kept
     insides = list(_examined([root / str(name) for name in names], datasets, single))
-    manifest = _together(root, names, sizes, changed, datasets, insides)
-    _keep(manifest, _places(root, part, directory))
+    manifest = _together(root, names, sizes, changed, datasets, single, insides)
+    _keep(manifest, [inside.layout for inside in insides], _places(root, part, directory))
     return manifest
+
+
+def fingerprint(parts: Sequence[Manifest]) -> str:
+    """Return what changes when ids would mean other samples: a digest of all names and sizes."""
+    digest = hashlib.blake2b(digest_size=8)
+    for manifest in parts:
+        digest.update("\n".join(manifest.names.tolist()).encode())
+        digest.update(np.stack([manifest.sizes, manifest.rows]).astype("<i8").tobytes())
+    return f"{'+'.join(str(manifest.rows.sum()) for manifest in parts)}-{digest.hexdigest()}"
+
+
+def stats_path(root: Path) -> Path:
+    """Return where DeepCAM's statistics lie: among the samples if they are there, else beside train and validation."""
+    among = root / "train" / STATS
+    return among if among.exists() else root / STATS
 
 
 def _listed(root: Path, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -93,7 +109,7 @@ def _listed(root: Path, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if not found:
         raise DataError(f"{folder}: holds no .h5 files; data.path must name a folder with {part}/*.h5 in it")
     with ThreadPoolExecutor(16) as pool:  # a parallel file system answers many questions at once
-        facts = list(pool.map(lambda name: os.stat(folder / name), found))
+        facts = list(pool.map(_facts, [folder / name for name in found]))
     return (
         np.array([f"{part}/{name}" for name in found]),
         np.array([fact.st_size for fact in facts]),
@@ -101,8 +117,15 @@ def _listed(root: Path, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     )
 
 
+def _facts(path: Path) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError as problem:
+        raise DataError(f"{path}: is listed, but cannot be found ({problem.strerror}); copy it again, or remove it") from None
+
+
 def _examined(paths: Sequence[Path], datasets: Sequence[str], single: bool) -> Iterator[Inside]:
-    bar, asked = Progress(0, 0).bar, ([tuple(datasets)] * len(paths), [single] * len(paths))
+    asked = ([tuple(datasets)] * len(paths), [single] * len(paths))
     if len(paths) < _MANY:
         yield from bar(map(_examine, paths, *asked), len(paths), "look up")
         return
@@ -171,7 +194,7 @@ def _layout(dataset) -> str:
 
 
 def _together(
-    root: Path, names: np.ndarray, sizes: np.ndarray, changed: np.ndarray, datasets: Sequence[str], insides: Sequence[Inside]
+    root: Path, names: np.ndarray, sizes: np.ndarray, changed: np.ndarray, datasets: Sequence[str], single: bool, insides: Sequence[Inside]
 ) -> Manifest:
     first = insides[0]
     for name, inside in zip(names, insides):
@@ -184,20 +207,22 @@ def _together(
             raise DataError(f"{root / str(names[file])}: ends before its datasets do; copy it again")
         if inside.dtypes != first.dtypes:
             offsets[file] = THROUGH_H5PY
-    rows, layouts = np.array([inside.rows for inside in insides]), np.array([inside.layout for inside in insides])
-    return Manifest(
-        root, names, sizes, changed, rows, offsets, layouts, tuple(datasets), tuple(first.shapes), tuple(first.dtypes)
-    )
+    rows = np.array([inside.rows for inside in insides])
+    return Manifest(root, names, sizes, changed, rows, offsets, single, tuple(datasets), tuple(first.shapes), tuple(first.dtypes))
 
 
 def _places(root: Path, part: str, directory: Path | None) -> list[Path]:
     return [folder / _FOLDER / f"{part}.npz" for folder in (root, directory) if folder is not None]
 
 
-def _keep(manifest: Manifest, places: Sequence[Path]) -> None:
-    """Write the manifest to the first place that takes it; it can be made again, so that none need to."""
+def _keep(manifest: Manifest, layouts: Sequence[str], places: Sequence[Path]) -> None:
+    """Write the manifest to the first place that takes it; it can be made again, so that none need to.
+
+    layouts: of each file, in words for people.
+    """
     arrays = {field.name: getattr(manifest, field.name) for field in fields(Manifest) if field.name not in ("root", "shapes", "dtypes")}
     arrays |= {f"shape_{i}": np.array(shape, np.int64) for i, shape in enumerate(manifest.shapes)}
+    arrays["layouts"] = np.array(layouts)
     arrays["dtypes"] = np.array([dtype.str for dtype in manifest.dtypes])
     content = io.BytesIO()
     np.savez(content, **arrays)
@@ -212,12 +237,14 @@ def _keep(manifest: Manifest, places: Sequence[Path]) -> None:
 def _load(place: Path, root: Path) -> Manifest:
     try:
         with np.load(place, allow_pickle=False) as kept:
-            arrays = {name: kept[name] for name in kept.files}
+            arrays = {name: kept[name] for name in kept.files if name != "layouts"}
         shapes = tuple(tuple(arrays.pop(f"shape_{i}").tolist()) for i in range(len(arrays["datasets"])))
         dtypes = tuple(np.dtype(str(name)) for name in arrays.pop("dtypes"))
-        datasets = tuple(str(name) for name in arrays.pop("datasets"))
-        return Manifest(root, **arrays, datasets=datasets, shapes=shapes, dtypes=dtypes)
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        datasets, single = tuple(str(name) for name in arrays.pop("datasets")), bool(arrays.pop("single"))
+        if len({len(column) for column in arrays.values()}) > 1:
+            raise ValueError
+        return Manifest(root, **arrays, single=single, datasets=datasets, shapes=shapes, dtypes=dtypes)
+    except Exception:  # zipfile and numpy have many words for damaged bytes
         raise DataError(f"{place}: not a manifest that can be read; remove it, and the files are looked up again") from None
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import DataError
-from ..record.progress import Progress
+from ..record.progress import bar
 from .folder import claim, need_room
 
 PART_BYTES = 1 << 30
@@ -74,7 +74,7 @@ def pack(source: Path, folder: Path, size: int | None = None, part_bytes: int = 
     claim(folder, "packed.json", {"images": fingerprint, "height": height, "width": width, "size": size})
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         written = chain.from_iterable(_written(part, classes, shape, size, pool) for part in lacking)
-        for _ in Progress(0, 0).bar(written, n_lacking, "pack"):
+        for _ in bar(written, n_lacking, "pack"):
             pass
     return Packed(*(len(images.labels) for images in splits.values()), height, width, len(classes), len(parts), len(lacking))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,11 +29,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Files:
-    """Where samples lie, one file each: sample i is root / names[i], of sizes[i] bytes. names: relative, with forward slashes."""
+    """Where samples lie, one file each: sample i is root / names[i], of sizes[i] bytes, last changed at changed[i], in ns.
+
+    names: relative, with forward slashes.
+    """
 
     root: Path
     names: Sequence[str]
     sizes: np.ndarray
+    changed: np.ndarray
 
     def __len__(self) -> int:
         return len(self.names)
@@ -61,13 +65,14 @@ class Source(ABC):
         """Return the same samples, read from files of the same names below another folder."""
         raise TypeError(f"{type(self).__name__} reads no files")
 
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether threads of the rank's own process read samples ahead, where the job asks for no loader processes."""
+        return False
 
-class ReadAhead(Source):
-    """Samples that threads of the rank's own process read ahead, where the job asks for no loader processes."""
-
-    @abstractmethod
-    def stream(self, requests: Iterable[Request], device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield what ``__getitems__`` returns for each request, on the device."""
+    def stream(self, requests: Sequence[Request], device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield what ``__getitems__`` returns for each request, read ahead, on the device or not there yet."""
+        raise TypeError(f"{type(self).__name__} does not read ahead")
 
 
 @dataclass(frozen=True)

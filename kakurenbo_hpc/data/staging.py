@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,13 +36,14 @@ def open_store(name: str, data: Data, scratch: str | None, world: World) -> Stor
     folder = os.path.expanduser(os.path.expandvars(scratch))
     if "$" in folder:
         raise JobError(f"scratch is {scratch}, but {world.node} does not set that variable; give a folder")
-    return Store(Path(folder) / "kakurenbo" / name / f"rank_{world.rank:04d}", data.fingerprint)
+    mark = hashlib.blake2b(data.fingerprint.encode(), digest_size=4).hexdigest()  # data sets of one name lie beside each other
+    return Store(Path(folder) / "kakurenbo" / f"{name}-{mark}" / f"rank_{world.rank:04d}", data.fingerprint)
 
 
 def fetch_all(parts: Sequence[Part], store: Store, world: World, bar: Callable, spare: int = 0, compare: bool = False) -> int:
     """Fetch what the store lacks of these parts; return how many bytes all ranks fetched. Collective.
 
-    bar: ``Progress.bar``. spare: bytes that must stay free. compare: files that are here must equal the shared ones.
+    bar: ``Progress.bar``. spare: bytes that must be free beyond these. compare: files that are here must equal the shared ones.
     Raises DataError, on all ranks alike, if a file cannot be copied, or, before copying, if a disk is too small.
     """
     lacking = [Part(files, store.lacks(files, rows, compare)) for files, rows in parts]
@@ -60,7 +62,7 @@ def _check(asked: list[tuple]) -> None:
         before = disks.get((node, disk), (free, 0, 0, folder))
         disks[node, disk] = min(free, before[0]), needed + before[1], spare + before[2], folder
     for (node, _), (free, needed, spare, folder) in disks.items():
-        if needed and needed + spare > free:
+        if needed + spare > free:
             moves = f", and {in_words(spare)} must be left for samples that move" if spare else ""
             raise DataError(
                 f"{folder} on {node}: {in_words(needed)} are to be copied there{moves}, but {in_words(free)} are free; "

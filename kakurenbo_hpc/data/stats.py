@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 
 from ..errors import DataError
-from ..record.progress import Progress
-from .manifest import LARGEST
+from ..record.progress import bar
+from .manifest import LARGEST, STATS, stats_path
 
 
 class Extremes(NamedTuple):
@@ -24,18 +24,18 @@ class Extremes(NamedTuple):
 
 
 def write_stats(folder: Path, replace: bool = False) -> int:
-    """Write ``folder/stats.h5`` from the HDF5 files in ``folder/train``; return how many there are. One thread for each core reads.
+    """Write the statistics of the HDF5 files in ``folder/train``; return how many there are. One thread for each core reads.
 
     replace: do so even if it is there. Raises DataError that names the file if one cannot be read, or does not go with the others.
     """
-    stats = folder / "stats.h5"
+    stats = stats_path(folder)
     if stats.exists() and not replace:
         raise DataError(f"{stats}: is there already; add --replace to compute it anew")
-    paths = sorted(path for path in (folder / "train").glob("*") if path.suffix in (".h5", ".hdf5"))
+    paths = sorted(path for path in (folder / "train").glob("*") if path.suffix in (".h5", ".hdf5") and path.name != STATS)
     if not paths:
         raise DataError(f"{folder / 'train'}: found no .h5 files there; give the folder that holds train/ and validation/")
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        found = list(Progress(0, 0).bar(pool.map(extremes, paths), len(paths), "stats"))
+        found = list(bar(pool.map(extremes, paths), len(paths), "stats"))
     for path, one in zip(paths, found, strict=True):
         if one.low.shape != found[0].low.shape:
             raise DataError(f"{path}: climate/data has {len(one.low)} channels, but {paths[0].name} has {len(found[0].low)}; remove one")

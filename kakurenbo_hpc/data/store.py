@@ -1,7 +1,8 @@
 """A rank's shard on its node's own disk: copies of files of the shared file system, each whole or not there.
 
-A store is a folder, ``SCRATCH/kakurenbo/NAME/rank_0003``, with a note of whose files it holds. What lies in it may vanish at any
-time: every file can be fetched again. Nothing is removed but files of the data set that this store holds.
+A store is a folder, ``SCRATCH/kakurenbo/NAME-MARK/rank_0003``, with a note of whose files it holds. A copy is of the size and of the
+time of last change of its original, and is known by them. What lies in a store may vanish at any time: every file can be fetched
+again. Nothing is removed but files of the data set that this store holds.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..errors import DataError
+from .patience import patiently
 from .source import Files
 
 _NOTE = "kakurenbo.json"
+_SECOND = 10**9  # ns; not every file system of a node keeps less than whole seconds
 _THREADS = 4  # a shared file system answers several readers faster than one
 
 
@@ -71,16 +74,18 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def whole(self, name: str) -> None:
-        """Give the file that was written beside its name."""
-        os.replace(self.beside(name), self.folder / name)
+    def whole(self, name: str, changed: int) -> None:
+        """Give the file that was written beside its name, and the time of last change of its original, in ns."""
+        beside = self.beside(name)
+        os.utime(beside, ns=(changed, changed))
+        os.replace(beside, self.folder / name)
 
     def lacks(self, files: Files, rows: Iterable[int], compare: bool = False) -> list[int]:
         """Return the rows whose files are not here; compare: or are not, byte for byte, what the shared file system has."""
 
         def is_here(row: int) -> bool:
             name = files.names[row]
-            return self._holds(name, int(files.sizes[row])) and not (
+            return self._holds(name, int(files.sizes[row]), int(files.changed[row])) and not (
                 compare and not filecmp.cmp(files.root / name, self.folder / name, shallow=False)
             )
 
@@ -102,23 +107,31 @@ class Store:
         with ThreadPoolExecutor(_THREADS) as pool:
             yield from pool.map(copy, rows)
 
-    def _holds(self, name: str, size: int) -> bool:
+    def _holds(self, name: str, size: int, changed: int) -> bool:
         try:
-            return (self.folder / name).stat().st_size == size
+            found = (self.folder / name).stat()
         except OSError:
             return False
+        return found.st_size == size and found.st_mtime_ns // _SECOND == changed // _SECOND
 
     def _copy(self, source: Path, name: str, size: int) -> None:
         beside = self.beside(name)
         try:
-            shutil.copyfile(source, beside)
+            changed = patiently(lambda: _copied(source, beside))
             found = beside.stat().st_size
         except OSError as problem:
             raise DataError(f"{source}: cannot be copied to {self.folder} ({problem.strerror})") from None
         if found != size:
             beside.unlink()
             raise DataError(f"{source}: {found} bytes were copied, but {size} were expected; was the data set changed?")
-        self.whole(name)
+        self.whole(name, changed)
+
+
+def _copied(source: Path, target: Path) -> int:
+    """Copy a file; return when the source was last changed, in ns, as it was before."""
+    changed = source.stat().st_mtime_ns
+    shutil.copyfile(source, target)
+    return changed
 
 
 def free_bytes(folder: Path) -> tuple[int, int]:

@@ -7,8 +7,10 @@ data only loses the dropped classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +18,9 @@ from ..draws import bits, key, uniform
 from ..errors import DataError
 from ..job import DataOptions
 from .source import Data, Files, Request, Source
+
+if TYPE_CHECKING:
+    import torch
 
 VARIATIONS = ("drop_classes", "imbalance", "label_noise", "repeats", "repeats_classes")
 
@@ -72,16 +77,28 @@ class Varied(Source):
         files = self._source.files()
         if files is None or self._again.any():  # a file that several samples share belongs to none of them
             return None
-        return Files(files.root, [files.names[row] for row in self._row], files.sizes[self._row])
+        return Files(files.root, [files.names[row] for row in self._row], files.sizes[self._row], files.changed[self._row])
 
     def lying_in(self, root: Path) -> Varied:
         return Varied(self._source.lying_in(root), self._row, self._again, self._label)
 
     def __getitems__(self, request: Request):
+        return self._labelled(request, self._source.__getitems__(self._of_source(request)))
+
+    @property
+    def reads_ahead(self) -> bool:
+        return self._source.reads_ahead
+
+    def stream(self, requests: Sequence[Request], device: torch.device):
+        return map(self._labelled, requests, self._source.stream([self._of_source(request) for request in requests], device))
+
+    def _of_source(self, request: Request) -> Request:
+        return replace(request, id=self._row[request.id], copy=request.copy * self._most + self._again[request.id])
+
+    def _labelled(self, request: Request, read: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
 
-        copy = request.copy * self._most + self._again[request.id]
-        input, target = self._source.__getitems__(replace(request, id=self._row[request.id], copy=copy))
+        input, target = read
         return input, target if self._label is None else torch.from_numpy(self._label[request.id])
 
 

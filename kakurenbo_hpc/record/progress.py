@@ -11,6 +11,16 @@ T = TypeVar("T")
 _SCORES = {"val_accuracy": "accuracy", "val_iou": "IoU", "val_iou_corpus": "corpus IoU"}
 
 
+def bar(items: Iterable[T], n: int, label: str) -> Iterator[T]:
+    """Pass items through; draw a bar on standard error if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from tqdm import tqdm
+
+    yield from tqdm(items, total=n, desc=label, leave=False)
+
+
 class Progress:
     """Speaks on rank 0 and is silent elsewhere."""
 
@@ -18,13 +28,8 @@ class Progress:
         self._speaks, self._epochs = rank == 0, epochs
 
     def bar(self, items: Iterable[T], n: int, label: str) -> Iterator[T]:
-        """Pass items through; draw a bar on standard error if that is a terminal."""
-        if not (self._speaks and sys.stderr.isatty()):
-            yield from items
-            return
-        from tqdm import tqdm
-
-        yield from tqdm(items, total=n, desc=label, leave=False)
+        """Pass items through, under a bar."""
+        return bar(items, n, label) if self._speaks else iter(items)
 
     def say(self, text: str) -> None:
         if self._speaks:

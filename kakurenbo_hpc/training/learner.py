@@ -41,10 +41,9 @@ class Learner:
         target_shape: Sequence[int] = (),
     ):
         self._training, self._world, self._seed, self._extra = training, world, seed, tuple(extra)
-        self.model = build_model(model, n_classes, shape, seed, target_shape)
+        self.model = build_model(model, n_classes, shape, seed, target_shape, world.device)
         if training.sync_batchnorm and world.device.type == "cpu":
             raise JobError("training.sync_batchnorm is true, but these ranks have no GPU, where alone it works; set it to false")
-        self.model.to(world.device)
         self.optimizer = build_optimizer(training, self.model, training.peak_lr(world.size))
         # Statistics of BatchNorm are the model's own: the average follows its weights alone.
         self._averaged = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(training.ema)) if training.ema else None
@@ -59,11 +58,15 @@ class Learner:
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=training.precision == "fp16")
         self._epoch, self.n_skipped, self._skipped_in_a_row = -1, 0, 0
 
-    def join(self, gradients: Gradients, shape: Sequence[int]) -> None:
-        """Begin to average gradients with the other ranks; call before any state is restored."""
+    def join(self, gradients: Gradients, shape: Sequence[int], batch: int = 2) -> None:
+        """Begin to average gradients with the other ranks; call before any state is restored.
+
+        shape: of one input. batch: how many inputs a rank trains on at once; no more are in memory here.
+        """
         self._gradients = gradients
         self._parallel = gradients.wrap(self.model, self.optimizer, self._training.sync_batchnorm)
-        gradients.settle(self._parallel, torch.zeros(2, *shape, device=self._world.device))
+        example = torch.zeros(max(1, min(2, batch)), *shape, device=self._world.device)
+        gradients.settle(self._parallel, lambda: self._logits(self._parallel, example))
 
     def begin_epoch(self, number: int, lr_scale: float, start: float | None = None, span: float = 1.0) -> None:
         """Prepare for the steps of epoch ``number`` at lr_scale times the schedule's rate.
@@ -242,10 +245,13 @@ class Learner:
         input, target = torch.where(broken.view(-1, *[1] * (batch.input.dim() - 1)), 0, batch.input), batch.target
         if self._mix and network.training:
             input, target = self._mix(input, target)
+        logits = self._logits(network, input, precision)
+        return logits, self.criterion(logits, target).masked_fill(broken, torch.nan)
+
+    def _logits(self, network: nn.Module, input: torch.Tensor, precision: str | None = None) -> torch.Tensor:
         precision = precision or self._training.precision
         with torch.autocast(self._world.device.type, dtype=_PRECISIONS.get(precision), enabled=precision != "fp32"):
-            logits = network(input)
-        return logits, self.criterion(logits, target).masked_fill(broken, torch.nan)
+            return network(input)
 
     def _seed_dropout(self, purpose: str, step: int) -> None:
         torch.manual_seed(one(key(self._seed, f"{purpose} dropout", self._epoch), step * self._world.size + self._world.rank))

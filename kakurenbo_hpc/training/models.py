@@ -43,18 +43,20 @@ def _block(inputs: int, outputs: int, norm: str) -> nn.Module:
 OURS = {"small_cnn": SmallCnn, "deepcam_deeplabv3plus": DeepLab}
 
 
-def build_model(model: Model, n_classes: int, shape: Sequence[int], seed: int, target_shape: Sequence[int] = ()) -> nn.Module:
-    """Return the network, initialised from the seed alike on every rank, and tried on one input.
+def build_model(
+    model: Model, n_classes: int, shape: Sequence[int], seed: int, target_shape: Sequence[int] = (), device: torch.device | str = "cpu"
+) -> nn.Module:
+    """Return the network on the device, initialised from the seed alike on every rank, and tried on one input.
 
     shape: of one input, channels first. target_shape: (H, W) of masks, () of class labels.
     Raises JobError for a name nobody knows, or options or input that do not fit.
     """
     torch.manual_seed(seed)
     try:
-        network = _build(model, n_classes, shape[0])
+        network = _build(model, n_classes, shape[0]).to(device)
         network.eval()
         with torch.no_grad():
-            output = network(torch.zeros(1, *shape))
+            output = network(torch.zeros(1, *shape, device=device))
     except JobError:
         raise
     except Exception as problem:  # whatever a constructor of someone else's raises is about what the job asked of it

@@ -7,6 +7,7 @@ import gc
 import inspect
 import os
 import socket
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -62,7 +63,7 @@ class Ddp(Gradients):
             **{_SYNC_BUFFERS: False},  # would overwrite every rank's BatchNorm statistics with rank 0's
         )
 
-    def settle(self, parallel: nn.Module, example: torch.Tensor) -> None:
+    def settle(self, parallel: nn.Module, forward: Callable[[], torch.Tensor]) -> None:
         """Let DDP arrange its buckets, in two backward passes of zero gradients that leave no other trace.
 
         DDP re-arranges them after its first backward pass, and Gloo's order of summation follows: without this, a
@@ -74,8 +75,7 @@ class Ddp(Gradients):
         mode, random = parallel.training, torch.get_rng_state()
         parallel.train()
         for _ in range(2):
-            output = parallel(example)
-            (torch.nan_to_num(output.float()).sum() * 0).backward()
+            (torch.nan_to_num(forward().float()).sum() * 0).backward()
         parallel.zero_grad(set_to_none=True)
         parallel.train(mode)
         torch.set_rng_state(random)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -24,10 +25,10 @@ class Gradients(ABC):
         sync_batchnorm: let BatchNorm see the whole global batch; its layers are replaced inside the model.
         """
 
-    def settle(self, parallel: nn.Module, example: torch.Tensor) -> None:
+    def settle(self, parallel: nn.Module, forward: Callable[[], torch.Tensor]) -> None:
         """Do before the first step what would otherwise differ between a resumed run and the uninterrupted one.
 
-        example: (1 or more, ...) inputs. Nothing but the exchange itself changes.
+        forward: passes an example through ``parallel``, as steps do. Nothing but the exchange itself changes.
         """
 
     def hold(self, parallel: nn.Module) -> contextlib.AbstractContextManager:

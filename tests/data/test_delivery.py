@@ -27,11 +27,11 @@ def delivered(folder, n_ranks, moves, steps):
     for number, (size, source, _) in enumerate(moves):
         name = f"deep/{number}.h5"
         stores[source].beside(name).write_bytes(content(number, size))
-        stores[source].whole(name)
+        stores[source].whole(name, number)
 
     def work(comm):
-        going = [Parcel(n, f"deep/{n}.h5", size, to) for n, (size, at, to) in enumerate(moves) if at == comm.rank]
-        coming = [Parcel(n, f"deep/{n}.h5", size, at) for n, (size, at, to) in enumerate(moves) if to == comm.rank]
+        going = [Parcel(n, f"deep/{n}.h5", size, n, to) for n, (size, at, to) in enumerate(moves) if at == comm.rank]
+        coming = [Parcel(n, f"deep/{n}.h5", size, n, at) for n, (size, at, to) in enumerate(moves) if to == comm.rank]
         under_way = Delivery(going, coming, stores[comm.rank], comm)
         for _ in range(steps):
             under_way.go_on()
@@ -49,7 +49,8 @@ def test_every_file_arrives_whole(data, n_ranks, steps, tmp_path_factory):
     stores = delivered(tmp_path_factory.mktemp("stores"), n_ranks, moves, steps)
     for number, (size, source, target) in enumerate(moves):
         for rank in (source, target):
-            assert (stores[rank].folder / f"deep/{number}.h5").read_bytes() == content(number, size)
+            path = stores[rank].folder / f"deep/{number}.h5"
+            assert path.read_bytes() == content(number, size) and path.stat().st_mtime_ns == number
     assert not list(stores[0].folder.parent.rglob("*.part"))
 
 
@@ -63,7 +64,7 @@ def test_a_file_that_vanished_is_named(tmp_path):
 
     def work(comm):
         if comm.rank == 0:
-            Delivery([Parcel(0, "gone.h5", 10, 1)], [], store, comm).finish()
+            Delivery([Parcel(0, "gone.h5", 10, 0, 1)], [], store, comm).finish()
 
     with pytest.raises(DataError, match=r"gone\.h5: cannot be read \(No such file or directory\)"):
         run_in_threads(2, work)

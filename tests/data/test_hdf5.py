@@ -2,8 +2,8 @@
 
 import os
 import pickle
-import threading
 import time
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -11,8 +11,11 @@ import pytest
 import torch
 from data.files import FORMS, fields, write_deepcam, write_rows
 
-from kakurenbo_hpc.data import DATA, manifest, open_data
+from kakurenbo_hpc.data import DATA, manifest, open_data, patience
+from kakurenbo_hpc.data.buffers import Buffers
+from kakurenbo_hpc.data.loader import Loader, plain_turns
 from kakurenbo_hpc.data.source import Request
+from kakurenbo_hpc.data.stats import write_stats
 from kakurenbo_hpc.errors import DataError
 from kakurenbo_hpc.world.comm import Serial
 from kakurenbo_hpc.world.threads import run_in_threads
@@ -90,13 +93,31 @@ def test_what_is_read_ahead_is_what_is_asked_for(root, sizes, threads):
         assert n == len(sizes)
 
 
-def test_memory_is_used_again_but_never_while_somebody_has_it(root):
+@pytest.mark.parametrize("pinned", [False, True])
+def test_memory_is_used_again_but_never_while_somebody_has_it(root, pinned, monkeypatch):
     source, requests = deepcam(root, threads=2).train, [asked(id % N) for id in range(60)]
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, pin_memory=False, **how: empty(*size, **how))  # pinning itself needs a GPU
+    source._buffers = [Buffers(shape, dtype, pinned) for shape, dtype in source._forms()]
     places = {input.data_ptr() for input, _ in source.stream(requests, CPU)}
     assert len(places) <= 6  # one in use, one just left, the threads' two and those begun beside them
     kept = [input[:, :2] for input, _ in source.stream(requests, CPU)]  # views keep it as a graph would
     for id, view in enumerate(kept):
         assert np.array_equal(view.numpy(), wanted(root, [id % N])[0][:, :2])
+
+
+def test_varied_and_augmented_samples_are_read_ahead_too(tmp_path):
+    rng = np.random.default_rng(1)
+    for part in ("train", "validation"):
+        write_rows(tmp_path / part / "0.h5", rng.integers(0, 256, (N, 3, 8, 8)).astype(np.uint8), np.arange(N) % 3)
+    source = hdf5(tmp_path, augmentation=["crop"], label_noise=0.5, repeats=2).train
+    requests = [Request(np.array([2, 2 * N - 1, id]), np.zeros(3, np.int32), epoch=1, augment=True) for id in range(N)]
+    want = [source.__getitems__(request) for request in requests]
+    assert source.reads_ahead
+    loader = Loader(source, 0, CPU)
+    turns = [replace(plain_turns(0, 1, 1)[0], id=request.id, copy=request.copy) for request in requests]
+    for batch, (input, target) in zip(loader(turns, 1, augment=True), want, strict=True):
+        assert torch.equal(batch.input, input) and torch.equal(batch.target, target)
 
 
 def test_one_rank_looks_and_all_know(root, monkeypatch):
@@ -106,6 +127,15 @@ def test_one_rank_looks_and_all_know(root, monkeypatch):
     found = run_in_threads(3, lambda comm: open_data(options, 0, comm))
     assert len({data.fingerprint for data in found}) == 1 and len(found) == 3
     assert len(n_listed) == 2, "once for each part"
+
+
+def test_what_normalises_is_copied_to_the_device_once(root, monkeypatch):
+    source, copied, copy = deepcam(root).train, [], torch.from_numpy
+    monkeypatch.setattr(torch, "from_numpy", lambda array: copied.append(array) or copy(array))
+    for _ in range(3):
+        input, _ = source.prepare(torch.zeros(1, 8, 12, 4, device="meta"), torch.zeros(1, 8, 12, device="meta"))
+    assert input.is_meta and len(copied) == 2
+    assert not source.prepare(torch.zeros(1, 8, 12, 4), torch.zeros(1, 8, 12))[0].is_meta
 
 
 def test_files_are_looked_into_once(root, monkeypatch):
@@ -136,6 +166,11 @@ def test_statistics_may_lie_among_the_samples(root):
     (root / "stats.h5").rename(root / "train" / "stats.h5")
     data = deepcam(root)
     assert len(data.train) == N and torch.equal(data.train.__getitems__(asked(3))[0], first)
+    assert write_stats(root, replace=True) == N and not (root / "stats.h5").exists()
+    assert torch.equal(deepcam(root).train.__getitems__(asked(3))[0], first)
+    rewrite(root / "train" / "stats.h5", minval=np.zeros(4))
+    with pytest.raises(DataError, match=rf"train/stats.h5: lacks .*; remove it and make it: kakurenbo data stats {root}$"):
+        deepcam(root)
 
 
 def test_rows_of_several_files_are_one_data_set(tmp_path):
@@ -166,28 +201,50 @@ def test_rows_may_have_masks_and_any_numbers(tmp_path):
         hdf5(tmp_path)
 
 
-def test_a_file_that_comes_back_is_read(root):
+def test_a_file_that_comes_back_is_read(root, monkeypatch):
     source, path = deepcam(root).train, root / "train" / "data-0002.h5"
     away = path.rename(root / "away.h5")
-    back = threading.Timer(0.3, away.rename, [path])
-    back.start()
+    monkeypatch.setattr(patience.time, "sleep", lambda seconds: away.rename(path))
     input, _ = source.__getitems__(asked(2))
-    back.join()
     assert np.array_equal(input.numpy(), wanted(root, [2])[0])
 
 
 def test_what_cannot_be_read_is_named(root, monkeypatch):
-    monkeypatch.setattr("kakurenbo_hpc.data.hdf5_samples._PAUSES", (0.01,))
+    monkeypatch.setattr(patience, "PAUSES", (0.01,))
     source, path = deepcam(root).train, root / "train" / "data-0002.h5"
     begins = int(np.load(root / "manifest" / "train.npz")["offsets"][2, 1])
     for harm, said in [
-        (lambda: os.truncate(path, begins + 284), "climate/labels_0 ends 100 bytes early; copy it again"),
-        (path.unlink, "No such file or directory; copy it again"),
+        (lambda: os.truncate(path, begins + 284), "climate/labels_0 ends 100 bytes early"),
+        (path.unlink, "No such file or directory"),
     ]:
         harm()
         for read in (lambda: source.__getitems__(asked(1, 2)), lambda: list(source.stream([asked(1), asked(2)], CPU))):
-            with pytest.raises(DataError, match=f"data-0002.h5: .*{said}"):
+            with pytest.raises(DataError, match=rf"data-0002.h5: climate/data and climate/labels_0 cannot be read \({said}\); copy it"):
                 read()
+    with pytest.raises(DataError, match="resume the run, which fetches it again"):
+        source.lying_in(root).__getitems__(asked(2))
+
+
+def test_what_h5py_cannot_read_is_named(root, monkeypatch):
+    monkeypatch.setattr(patience, "PAUSES", (0.01,))
+    write_deepcam(root, *fields(N, seed=1), form="compressed")
+    source, path = deepcam(root).train, root / "train" / "data-0002.h5"
+    strike(path, "climate/data")
+    with pytest.raises(DataError, match=r"data-0002.h5: climate/data and climate/labels_0 cannot be read \(.*\); copy it again"):
+        source.__getitems__(asked(2))
+    with h5py.File(path, "r+") as file:
+        del file["climate/data"]
+    with pytest.raises(DataError, match="data-0002.h5: holds no dataset climate/data any more; was the data set changed?"):
+        source.__getitems__(asked(2))
+
+
+def strike(path, name):
+    """Damage the first chunk of a dataset."""
+    with h5py.File(path) as file:
+        chunk = file[name].id.get_chunk_info(0)
+    with open(path, "r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(b"\xff" * chunk.size)
 
 
 def test_masks_out_of_range_are_named(root):
@@ -214,6 +271,10 @@ def outside(root):
         file["climate/data"] = h5py.ExternalLink(str(root / "validation" / "data-0000.h5"), "/climate/data")
 
 
+def dangling(root):
+    (root / "train" / "data-9999.h5").symlink_to(root / "nowhere.h5")
+
+
 INPUT, MASK = np.zeros((8, 12, 4), np.float32), np.zeros((8, 12), np.float32)
 WRONG = {
     "no folder": (lambda root: (root / "train").rename(root / "gone"), r"train: cannot be listed \(No such file or directory\); data.path must name"),
@@ -223,6 +284,7 @@ WRONG = {
     "no dataset": (lambda root: rewrite(root / "train" / "data-0001.h5", data=INPUT), "data-0001.h5: holds no dataset climate/labels_0 of its own, but climate/data;"),
     "another file's": (outside, "data-0001.h5: holds no dataset climate/data of its own"),
     "words": (lambda root: rewrite(root / "train" / "data-0001.h5", data="words", labels_0=MASK), "climate/data holds object, but must hold numbers"),
+    "dangling link": (dangling, r"data-9999.h5: is listed, but cannot be found \(No such file or directory\); copy it again, or remove it"),
     "absurd": (absurd, "data-0001.h5: says that a sample has 64,000,000,000,000,000,000 bytes; the file is damaged"),
     "mixed shapes": (lambda root: rewrite(root / "train" / "data-0001.h5", data=INPUT[:4], labels_0=MASK[:4]), r"data-0001.h5: samples are of shape .*\(4, 12, 4\).*, but .*; all must be alike"),
     "no mask's shape": (lambda root: [rewrite(path, data=INPUT, labels_0=MASK[0]) for path in (root / "train").iterdir()], r"but \(H, W, channels\) and \(H, W\) are read"),
@@ -254,6 +316,30 @@ def test_a_manifest_that_no_longer_fits_is_not_used(root):
     assert len(deepcam(root).train) == 6
 
 
+@pytest.mark.parametrize("harm", ["torn", "a bit", "short"])
+def test_a_damaged_manifest_is_named(root, harm):
+    deepcam(root)
+    path = root / "manifest" / "train.npz"
+    content = bytearray(path.read_bytes())
+    if harm == "torn":
+        path.write_bytes(content[: len(content) // 2])
+    elif harm == "a bit":
+        content[content.find("data-0001".encode("utf-32-le"))] ^= 1
+        path.write_bytes(content)
+    else:
+        np.savez(path, **{**np.load(path), "sizes": np.load(path)["sizes"][:2]})
+    with pytest.raises(DataError, match="manifest/train.npz: not a manifest that can be read; remove it"):
+        deepcam(root)
+
+
+def test_a_manifest_of_another_reading_of_the_same_files_is_made_anew(tmp_path):
+    for part in ("train", "validation"):
+        for number in range(2):
+            write_rows(tmp_path / part / f"{number}.h5", np.zeros((1, 8, 12), np.float32), np.zeros((1, 8), np.float32))
+    whole, rows = (manifest.find(tmp_path, "train", ("inputs", "labels"), single, None) for single in (True, False))
+    assert (whole.shapes, rows.shapes) == (((1, 8, 12), (1, 8)), ((8, 12), (8,)))
+
+
 def test_nothing_in_a_manifest_is_run(root, tmp_path):
     class Harm:
         def __reduce__(self):
@@ -265,6 +351,22 @@ def test_nothing_in_a_manifest_is_run(root, tmp_path):
         with pytest.raises(DataError, match="manifest/train.npz: not a manifest that can be read; remove it"):
             deepcam(root)
     assert not (tmp_path / "harmed").exists()
+
+
+def test_labels_that_are_no_classes_or_cannot_be_read_are_named(tmp_path):
+    inputs = np.zeros((4, 1, 8, 8), np.uint8)
+    write_rows(tmp_path / "validation" / "0.h5", inputs, np.arange(4.0))
+    for labels, said in [([0, 1, 1.9, 1], "1.9"), ([0, 1, np.nan, 1], "nan"), ([0, 1, np.inf, 1], "inf")]:
+        write_rows(tmp_path / "train" / "0.h5", inputs, np.array(labels))
+        with pytest.raises(DataError, match=f"train/0.h5: labels holds {said}, but classes are whole numbers; mend the file"):
+            hdf5(tmp_path)
+        (tmp_path / "manifest" / "train.npz").unlink()
+    with h5py.File(tmp_path / "train" / "0.h5", "w") as file:
+        file["inputs"] = inputs
+        file.create_dataset("labels", data=np.arange(4), chunks=True, compression="gzip")
+    strike(tmp_path / "train" / "0.h5", "labels")
+    with pytest.raises(DataError, match=r"train/0.h5: labels cannot be read \(.*\); copy it again"):
+        hdf5(tmp_path)
 
 
 def test_labels_out_of_range_are_named(tmp_path):

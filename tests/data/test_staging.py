@@ -5,12 +5,16 @@ import os
 import numpy as np
 import pytest
 import torch
+from data.said import told
+from mpi.programs.digit_files import DigitFiles, write_digits
 
-from kakurenbo_hpc.data import staging
+from kakurenbo_hpc import shards
+from kakurenbo_hpc.data import patience, staging
 from kakurenbo_hpc.data.source import Files
 from kakurenbo_hpc.data.staging import Part, fetch_all, in_words
 from kakurenbo_hpc.data.store import Store
 from kakurenbo_hpc.errors import DataError
+from kakurenbo_hpc.ledger import Homes, Ledger
 from kakurenbo_hpc.world.threads import run_in_threads
 from kakurenbo_hpc.world.world import World
 
@@ -23,7 +27,8 @@ def files(tmp_path):
         path = tmp_path / "shared" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes([number]) * 10 * (number + 1))
-    return Files(tmp_path / "shared", names, np.arange(10, 70, 10))
+    changed = [(tmp_path / "shared" / name).stat().st_mtime_ns for name in names]
+    return Files(tmp_path / "shared", names, np.arange(10, 70, 10), np.array(changed))
 
 
 def no_bar(items, n, label):
@@ -62,9 +67,21 @@ def test_what_was_half_written_or_changed_its_size_is_copied_again(tmp_path, fil
     assert (tmp_path / "rank_1" / "train/3.h5").read_bytes() == bytes([3]) * 40
 
 
+def test_what_was_changed_since_is_copied_again(tmp_path, files):
+    staged(tmp_path, files)
+    (files.root / "train/4.h5").write_bytes(bytes(50))
+    os.utime(files.root / "train/4.h5", (0, 1000))
+    files.changed[4] = 1000 * 10**9
+    assert staged(tmp_path, files) == [50, 50]
+    assert (tmp_path / "rank_0" / "train/4.h5").read_bytes() == bytes(50)
+    assert staged(tmp_path, files) == [0, 0]
+
+
 def test_a_changed_byte_is_found_where_files_are_compared(tmp_path, files):
     staged(tmp_path, files)
-    (tmp_path / "rank_0" / "train/4.h5").write_bytes(bytes(50))
+    copy = tmp_path / "rank_0" / "train/4.h5"
+    copy.write_bytes(bytes(50))
+    os.utime(copy, ns=(0, files.changed[4]))
     assert staged(tmp_path, files) == [0, 0]
     assert staged(tmp_path, files, compare=True) == [50, 50]
     assert (tmp_path / "rank_0" / "train/4.h5").read_bytes() == bytes([4]) * 50
@@ -91,6 +108,39 @@ def test_what_is_there_needs_no_room(tmp_path, files, monkeypatch):
     assert staged(tmp_path, files) == [0, 0]
 
 
+def test_what_moves_later_needs_room_even_where_all_is_there(tmp_path, files, monkeypatch):
+    staged(tmp_path, files)
+    monkeypatch.setattr(staging, "free_bytes", lambda folder: (7, 1999))
+    with pytest.raises(DataError, match="0 bytes are to be copied there, and 2 kB must be left for samples that move, but 1.999 kB are free"):
+        staged(tmp_path, files, spare=1000)
+
+
+@pytest.mark.parametrize(("n_ranks", "wanted"), [(2, [0.4, 4.4]), (1, [0])])
+def test_room_is_left_for_what_may_lie_on_a_rank_whatever_lies_there_now(tmp_path, monkeypatch, n_ranks, wanted):
+    write_digits(tmp_path / "data", 6, 2)
+    options = DigitFiles(name="digit_files", path=str(tmp_path / "data"), placement="local", exchange=0.5)
+    monkeypatch.setattr(shards, "fetch_all", lambda parts, store, world, bar, spare, compare: spare)
+
+    def work(comm):
+        world, data = World(comm, "node1", comm.rank, comm.size, torch.device("cpu")), options.open()
+        here = shards.Shards(options, data, str(tmp_path / "scratch"), world)
+        homes = Homes(6, comm.size)
+        ledger = here.placed(Ledger.unseen(6, *homes.rows(comm.rank)))
+        crowded = np.where(ledger.id == 5, comm.size - 1, 0).astype(np.int32)  # all but one lie on the first rank
+        return here.fill(ledger.with_columns({"place": crowded}), no_bar, 0.3)
+
+    size = (tmp_path / "data" / "train" / "00000.npy").stat().st_size
+    assert run_in_threads(n_ranks, work) == [int(n * size) for n in wanted]
+
+
+def test_staging_takes_scratch_from_the_machine_file_and_leaves_room_for_what_a_run_hides(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.yaml").write_text("name: mine\nstarter: mpirun\nscratch: $LOCAL_DISK\n")
+    monkeypatch.setattr(shards, "stage", lambda job, scratch, comm, hides, compare: (f"{scratch}, {hides:g} hidden", 0))
+    words = ["data", "stage", "digits_kakurenbo", "--machine", tmp_path / "mine.yaml", "--set", "selection.max_fraction=0.25"]
+    assert told(words, monkeypatch, capsys) == "$LOCAL_DISK, 0.25 hidden: 0 bytes copied for 1 rank\n"
+    assert told([*words, "--scratch", "/disk"], monkeypatch, capsys).startswith("/disk, ")
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
@@ -98,12 +148,19 @@ def test_what_is_there_needs_no_room(tmp_path, files, monkeypatch):
         (lambda path: os.truncate(path, 59), "5.h5: 59 bytes were copied, but 60 were expected; was the data set changed?"),
     ],
 )
-def test_a_file_that_is_not_what_it_was_is_named_on_all_ranks(tmp_path, files, harm, said):
+def test_a_file_that_is_not_what_it_was_is_named_on_all_ranks(tmp_path, files, harm, said, monkeypatch):
+    monkeypatch.setattr(patience, "PAUSES", (0.01,))
     harm(files.root / "train/5.h5")
     with pytest.raises(DataError, match=said) as raised:
         staged(tmp_path, files)
     assert raised.value.agreed
     assert not list(tmp_path.rglob("rank_1/train/5.h5*"))
+
+
+def test_a_file_that_comes_back_is_copied(tmp_path, files, monkeypatch):
+    away = (files.root / "train/5.h5").rename(tmp_path / "away")
+    monkeypatch.setattr(patience.time, "sleep", lambda seconds: away.exists() and away.rename(files.root / "train/5.h5"))
+    assert staged(tmp_path, files) == [210, 210]
 
 
 def test_only_files_of_the_data_set_are_removed(tmp_path, files):
@@ -120,6 +177,8 @@ def test_two_runs_do_not_share_a_store(tmp_path):
         Store(tmp_path / "rank_0", "cyclones")
     del one
     Store(tmp_path / "rank_0", "cyclones")
+    with pytest.raises(DataError, match="holds files of another data set"):
+        Store(tmp_path / "rank_0", "rivers")
 
 
 def test_sizes_are_written_as_people_write_them():

@@ -65,12 +65,18 @@ def trained(run):
 
 def stored(scratch):
     """Return, for each rank, the ids of the training samples in its store."""
-    stores = sorted((scratch / "kakurenbo" / "digit_files").iterdir())
+    stores = sorted((scratch / "kakurenbo").glob("digit_files-*/rank_*"))
     return [sorted(int(path.stem) for path in (store / "train").glob("*.npy")) for store in stores]
 
 
 def parameters(run):
     return torch.load(run / "checkpoints" / f"epoch_{EPOCHS - 1:04d}" / "learner.pt", weights_only=True)["model"]
+
+
+def refused(done):
+    assert done.returncode == 2, done.stderr[-3000:]
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("kakurenbo: ")]
+    return line
 
 
 @pytest.mark.parametrize("name", ["local2", "local3", "shared3"])
@@ -146,6 +152,8 @@ def test_a_run_whose_rank_was_killed_between_exchange_and_checkpoint_goes_on_as_
 def test_a_run_that_was_left_in_the_middle_of_an_epoch_is_taken_up_as_if_it_had_not(folder, tmp_path):
     left = train(3, tmp_path, "run", folder / "data", harm="left")
     assert left.returncode == 75 and "leaving in epoch 3" in left.stdout, left.stderr[-3000:]
+    said = refused(train(2, tmp_path, "run", folder / "data", "--resume"))
+    assert "epoch_0002_inside: left inside an epoch whose samples lie on 3 ranks, but 2 are here; resume on 3 ranks, or remove" in said
     done = train(3, tmp_path, "run", folder / "data", "--resume")
     assert done.returncode == 0, done.stderr[-3000:]
     assert results(tmp_path / "run") == results(folder / "local3")
@@ -167,19 +175,14 @@ def test_on_another_number_of_ranks_places_are_dealt_anew(folder, tmp_path):
 def test_what_was_staged_before_is_not_copied_again(folder, tmp_path):
     done = train(2, tmp_path, "run", folder / "data", harm="staged")
     size = sum(path.stat().st_size for path in (folder / "data").rglob("*.npy"))
-    assert f"{tmp_path}/scratch_run/kakurenbo/digit_files: {size / 1000:.4g} kB copied for 2 ranks" in done.stdout, done.stderr
+    [folder_of_ranks] = (tmp_path / "scratch_run" / "kakurenbo").iterdir()
+    assert f"{folder_of_ranks}: {size / 1000:.4g} kB copied for 2 ranks" in done.stdout, done.stderr
     assert stored(tmp_path / "scratch_run") == [list(range(rank, N, 2)) for rank in range(2)]
     done = train(2, tmp_path, "run", folder / "data", harm="staged")
     assert "0 bytes copied" in done.stdout
 
 
 # Bad input.
-
-
-def refused(done):
-    assert done.returncode == 2, done.stderr[-3000:]
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("kakurenbo: ")]
-    return line
 
 
 def test_a_data_set_without_files_is_refused():
@@ -203,12 +206,14 @@ def test_a_scratch_folder_that_is_none_is_refused(folder, tmp_path, words, said)
 def test_a_store_of_another_data_set_is_left_alone(folder, tmp_path):
     write_digits(tmp_path / "other", 50, 20)
     shutil.copytree(folder / "scratch_local2", tmp_path / "scratch_run")
-    assert "holds files of another data set" in refused(train(2, tmp_path, "run", tmp_path / "other"))
-    assert stored(tmp_path / "scratch_run") == stored(folder / "scratch_local2")
+    done = train(2, tmp_path, "run", tmp_path / "other", harm="staged")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(map(len, stored(tmp_path / "scratch_run"))) == sorted([25, 25, *map(len, stored(folder / "scratch_local2"))])
 
 
 def test_a_folder_of_nobody_is_left_alone(folder, tmp_path):
-    theirs = tmp_path / "scratch_run" / "kakurenbo" / "digit_files" / "rank_0000" / "thesis.txt"
+    [theirs] = (folder / "scratch_local2" / "kakurenbo").iterdir()
+    theirs = tmp_path / "scratch_run" / "kakurenbo" / theirs.name / "rank_0000" / "thesis.txt"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("seven years")
     assert "not empty, and not staged by us" in refused(train(1, tmp_path, "run", folder / "data"))

@@ -9,9 +9,11 @@ from kakurenbo_hpc.errors import JobError
 from kakurenbo_hpc.job import Model, Training
 from kakurenbo_hpc.training.criterion import build_criterion
 from kakurenbo_hpc.training.learner import Learner
+from kakurenbo_hpc.training.models import build_model
 from kakurenbo_hpc.training.observe import columns
 from kakurenbo_hpc.training.segmentation import mean_iou, overlap
 from kakurenbo_hpc.world.comm import Serial
+from kakurenbo_hpc.world.gradients import Gradients
 from kakurenbo_hpc.world.world import settle
 
 EMPTY = {0: (), 1: (1,), 2: (1, 2), 3: (2,)}  # classes that image i does not have
@@ -98,6 +100,32 @@ SMALL = {"width": 0.05, "middle": 1, "norm": "group"}
 def learner(extra=(), name="deepcam_deeplabv3plus", options=SMALL, **training):
     training = Training(**{"epochs": 1, "global_batch": 2, "lr": 0.1, **training})
     return Learner(training, Model(name=name, options=options), settle(Serial()), 3, (16, 32, 48), 0, extra, (32, 48))
+
+
+class Asking(Gradients):
+    """Passes the example forward that it is to settle with, and keeps the logits."""
+
+    def wrap(self, model, optimizer, sync_batchnorm=False):
+        return model
+
+    def settle(self, parallel, forward):
+        self.logits = forward()
+
+    def average(self, model): ...
+
+    def close(self): ...
+
+
+@pytest.mark.parametrize(("batch", "n"), [(0, 1), (1, 1), (2, 2), (64, 2)])
+def test_what_settles_the_exchange_is_in_memory_as_a_steps_own_inputs_are(batch, n):
+    gradients = Asking()
+    learner(precision="bf16").join(gradients, (16, 32, 48), batch)
+    assert len(gradients.logits) == n and gradients.logits.dtype == torch.bfloat16
+
+
+def test_a_network_is_tried_on_the_device_that_it_trains_on():
+    network = build_model(Model(name="deepcam_deeplabv3plus", options=SMALL), 3, (16, 768, 1152), 0, (768, 1152), "meta")
+    assert all(parameter.is_meta for parameter in network.parameters())
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,8 @@ class ArrayFiles(Source):
         return torch.from_numpy(rows[:, :64].reshape(-1, 1, 8, 8)), torch.from_numpy(rows[:, 64].astype(np.int64))
 
     def files(self) -> Files:
-        return Files(self._root, self._names, np.array([(self._root / name).stat().st_size for name in self._names]))
+        facts = [(self._root / name).stat() for name in self._names]
+        return Files(self._root, self._names, np.array([fact.st_size for fact in facts]), np.array([fact.st_mtime_ns for fact in facts]))
 
     def lying_in(self, root: Path) -> Source:
         return ArrayFiles(self._root, self._part, root)

@@ -1,0 +1,20 @@
+"""A file system that is busy forgets files for a moment: what fails once may be there a second later."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+PAUSES = (0.1, 1.0)  # seconds
+T = TypeVar("T")
+
+
+def patiently(work: Callable[[], T]) -> T:
+    """Return what work returns, tried again after each pause. Raises the last OSError."""
+    for pause in PAUSES:
+        try:
+            return work()
+        except OSError:
+            time.sleep(pause)
+    return work()
