@@ -101,7 +101,7 @@ class Hiding:
     def hidden(self, loader: Iterable) -> Iterator[tuple[np.ndarray, Any]]:
         """Yield (ids, batch) over what the plan wants to be looked at again, after training; perhaps nothing.
 
-        For a loop without gradient; in eval mode, unless the method's refresh_mode is train.
+        For a loop without gradient, in ``refresh_mode``.
         """
         if self.begin_hidden():
             yield from self._paired(loader)
@@ -156,6 +156,11 @@ class Hiding:
             return False
         self._begin_pass("hidden", self._plan.refresh)
         return True
+
+    @property
+    def refresh_mode(self) -> str:
+        """What the network is in while it looks at the hidden: "eval" or "train"."""
+        return self._plan.refresh_mode
 
     @property
     def next_epoch(self) -> int:
