@@ -27,7 +27,7 @@ from ..world.comm import Comm, Serial
 from ..world.started import started_by
 from ..world.world import open_comm
 from . import arguments as words
-from .mistakes import by_sample, check_ids
+from .mistakes import by_sample, check_ids, check_sizes, n_samples
 from .reading import BatchSampler, Pass, Sampler
 
 
@@ -62,10 +62,11 @@ class Hiding:
     ):
         self._comm = comm or _comm_of_this_process()
         self._everyone = Everyone(self._comm)
-        n = data if isinstance(data, int) else len(data)
+        n = self._comm.agreed(lambda: n_samples(data))
         self._everyone.agree(n, "the number of samples")
         self.method = self._comm.agreed(lambda: _own_loop_method(method, options, epochs))
         self._everyone.agree((self.method.model_dump(), epochs, batch_size, accumulate, seed), "the options of hiding")
+        check_sizes(epochs=epochs, batch_size=batch_size, accumulate=accumulate)
         if n < self._comm.size:
             raise DataError(f"hiding: the data set has {n} samples for {self._comm.size} ranks; use at most one rank a sample")
         self.n, self.epochs = n, epochs
@@ -235,7 +236,7 @@ class Hiding:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the epoch that the state was taken after. Raises LoopError if it is another method's or data set's."""
         ours = {"format": 1, "method": self.method.model_dump(), "seed": self._seed, "samples": self.n}
-        theirs = {**{name: state.get(name) for name in ours}, "samples": len(state["ledger"]["loss"])}
+        theirs = {**{name: state.get(name) for name in ours}, "samples": len(state.get("ledger", {}).get("loss", ()))}
         for name, value in ours.items():
             if theirs[name] != value:
                 raise LoopError(f"hiding: the state has {name} {theirs[name]}, but here it is {value}; load the state of the same run")
@@ -310,6 +311,7 @@ class Hiding:
             if self._pass.n_observed != i + 1:
                 raise LoopError(f"hiding: observe was not called for batch {i} of epoch {self._epoch.number}; call it for every batch")
 
+
 def _own_loop_method(method: str | Method, options: dict, epochs: int) -> Method:
     """Return the method, checked to be one that decides epoch by epoch. Raises JobError."""
     if isinstance(method, str):
@@ -340,5 +342,3 @@ def _comm_of_this_process() -> Comm:
 def _columns(ledger: Ledger) -> dict[str, np.ndarray]:
     columns = {name: getattr(ledger, name) for name in ("loss", "correct", "confidence", "seen_epoch")}
     return columns | {f"extra_{name}": column for name, column in ledger.extra.items()}
-
-
