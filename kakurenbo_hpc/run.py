@@ -151,7 +151,7 @@ class _Run:
         if stages.shards:
             if facts["ranks"] != comm.size:
                 ledger = stages.shards.placed(ledger)
-            n_bytes = stages.shards.settle(ledger, stages.progress.bar, may_hide(job.selection))
+            n_bytes = stages.shards.settle(ledger, stages.progress.bar, job.selection.most_hidden)
             stages.progress.say(f"staged {in_words(n_bytes)} in {stages.shards.folder.parent}")
 
         for number in range(facts["epoch"] + 1, job.training.epochs):
@@ -258,11 +258,6 @@ def fitting_batch(job: Job, n: int, n_ranks: int) -> int:
         return job.training.batch(n_ranks)
     except ValueError as problem:
         raise JobError(f"{problem}") from None
-
-
-def may_hide(method: Method) -> float:
-    """Return the share of the samples that a method's options let it hide; 0 where they name none."""
-    return float(getattr(method, "max_fraction", getattr(method, "fraction", 0.0)))
 
 
 def _greet(job: Job, stages: Stages, found: Path | None, resume: bool) -> None:

@@ -61,7 +61,7 @@ class Shards:
         """Return the ledger with every row at its first place, and the epoch of its last move: none yet."""
         return ledger.with_columns({"place": first_places(ledger.id, self._comm.size), "moved": np.full(len(ledger), -1, np.int32)})
 
-    def settle(self, ledger: Ledger, bar: Callable, hides: float = 0.0, compare: bool = False) -> int:
+    def settle(self, ledger: Ledger, bar: Callable, hides: float, compare: bool = False) -> int:
         """Make the store hold what lies here, neither more nor less; return how many bytes all ranks fetched for it.
 
         bar: ``Progress.bar``. hides: the largest share that the method may hide, for which there must be room.
@@ -178,4 +178,4 @@ def stage(job: Job, scratch: str, comm: Comm, compare: bool) -> tuple[Path, int]
     shards = comm.agreed(lambda: Shards(job.data, data, scratch, world))
     homes = Homes(len(data.train), world.size)
     ledger = shards.placed(Ledger.unseen(homes.n, *homes.rows(world.rank)))
-    return shards.folder.parent, shards.settle(ledger, Progress(world.rank, 0).bar, compare=compare)
+    return shards.folder.parent, shards.settle(ledger, Progress(world.rank, 0).bar, job.selection.most_hidden, compare)

@@ -43,6 +43,11 @@ class Method(Options):
         """Further ledger columns that it keeps, name -> (dtype, first value); names in OBSERVED are filled for it."""
         return {}
 
+    @property
+    def most_hidden(self) -> float:
+        """The share of the samples that a plan leaves out at most, in expectation where it draws; 1 where nothing is known of it."""
+        return 1.0
+
     def initial(self, rows: range, n_total: int, fingerprint: str) -> Mapping[str, np.ndarray]:
         """Return columns that do not begin with their first value: name -> (S,), S the length of rows.
 
