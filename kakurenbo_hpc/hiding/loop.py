@@ -229,7 +229,7 @@ class Hiding:
         All ranks call it together, after the epoch's last pass. O(n) memory. Any number of ranks can load it.
         """
         self._end_epoch()
-        parts = self._comm.gather(_columns(self._ledger))
+        parts = self._comm.gather(self._ledger.columns())
         ledger = {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
         return {"format": 1, "epoch": self._done, "method": self.method.model_dump(), "seed": self._seed, "ledger": ledger}
 
@@ -241,9 +241,7 @@ class Hiding:
             if theirs[name] != value:
                 raise LoopError(f"hiding: the state has {name} {theirs[name]}, but here it is {value}; load the state of the same run")
         rows = slice(*self._homes.rows(self._comm.rank))
-        columns = {name: column[rows].numpy().copy() for name, column in state["ledger"].items()}
-        extra = {name: columns.pop(f"extra_{name}") for name in self._ledger.extra}
-        self._ledger = Ledger(self.n, rows.start, **columns, extra=extra)
+        self._ledger = Ledger.of(self.n, rows.start, {name: column[rows].numpy().copy() for name, column in state["ledger"].items()})
         self._done, self._epoch, self._plan, self._pass = state["epoch"], None, None, None
 
     # Launch parameters
@@ -337,8 +335,3 @@ def _comm_of_this_process() -> Comm:
             raise LoopError("hiding: torchrun started several ranks that have not met; call torch.distributed.init_process_group first")
         return Serial()
     return open_comm()
-
-
-def _columns(ledger: Ledger) -> dict[str, np.ndarray]:
-    columns = {name: getattr(ledger, name) for name in ("loss", "correct", "confidence", "seen_epoch")}
-    return columns | {f"extra_{name}": column for name, column in ledger.extra.items()}
