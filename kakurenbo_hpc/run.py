@@ -14,7 +14,6 @@ from .epoch import Outcome, run_epoch
 from .errors import DONE, REQUEUE, TERMINATED, DataError, JobError, RunDirectoryError, UserError
 from .job import Job
 from .ledger import Homes, Ledger
-from .passes import Stages
 from .plan import Epoch
 from .record.checkpoint import load_facts, newest_valid
 from .record.clock import Clock
@@ -35,6 +34,7 @@ from .selection.everyone import Everyone
 from .selection.method import OBSERVED, Method, first_ledger
 from .selection.scores import About, write_scores
 from .shards import ShardLoader, Shards
+from .stages import Stages
 from .trail import Stopped, Trail
 from .training.learner import Learner
 from .world.comm import Comm
@@ -201,7 +201,7 @@ class _Run:
         parts, line = learner.parts.take(), outcome.line
         if job.record.ledger:
             write_ledger(self._directory, epoch.number, outcome.planned_on, outcome.plan, world.comm)
-        if "importance" in outcome.ledger.extra and (job.selection.weighs_after(epoch) or epoch.number in job.record.weights_at):
+        if job.selection.weights_column and (job.selection.weighs_after(epoch) or epoch.number in job.record.weights_at):
             _write_weights(self._directory, epoch, outcome.ledger, job, world, self._data)
         with clock("checkpoint"):
             if leaves or epoch.number == epoch.total - 1 or (epoch.number + 1) % job.record.checkpoint_every == 0:
@@ -247,7 +247,7 @@ def _write_weights(directory: Path, epoch: Epoch, ledger: Ledger, job: Job, worl
     how = f"{job.name}, seed {job.seed}, after epoch {epoch.number}"
     about = About(job.selection.method, how, job.data.name, data.fingerprint, ledger.n_total, 0.0, 0, 0)
     path = directory / "weights" / f"epoch_{epoch.number:04d}.h5"
-    write_scores(path, about, ledger.extra["importance"], world.comm, ledger.extra.get("label"))
+    write_scores(path, about, ledger.extra[job.selection.weights_column], world.comm, ledger.extra.get("label"))
 
 
 def fitting_batch(job: Job, n: int, n_ranks: int) -> int:

@@ -31,10 +31,12 @@ class Method(Options):
 
     needs_losses: it orders samples by what is known of them, so an unseen sample is never hidden.
     may_repeat: a plan may train a sample several times.
+    weights_column: the ledger column that it draws by, which weights files hold.
     """
 
     needs_losses: ClassVar[bool] = False
     may_repeat: ClassVar[bool] = False
+    weights_column: ClassVar[str | None] = None
 
     method: str
 
@@ -61,7 +63,7 @@ class Method(Options):
         return []
 
     def weighs_after(self, epoch: Epoch) -> bool:
-        """Whether the column ``importance`` holds new weights for the rest of the run at the end of this epoch."""
+        """Whether ``weights_column`` holds new weights for the rest of the run at the end of this epoch."""
         return False
 
     def looks_first(self, epoch: Epoch) -> bool:
