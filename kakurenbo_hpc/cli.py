@@ -186,14 +186,16 @@ def logs(
 def doctor(
     job: Annotated[Optional[str], typer.Argument(metavar="JOB", help="A job that is to run: its data and its size are looked at, too.")] = None,
     machine: MachineOption = "local",
-    nodes: Annotated[Optional[int], typer.Option(min=1, help="Nodes that the job is to have.")] = None,
-    ranks: Annotated[Optional[int], typer.Option(min=1, help="Inside a batch job: start so many, look at each, and measure.")] = None,
+    nodes: Annotated[Optional[int], typer.Option(min=1, max=1_000_000, help="Nodes that the job is to have.")] = None,
+    ranks: Annotated[Optional[int], typer.Option(min=1, max=1_000_000, help="Inside a batch job: start so many, look at each, and measure.")] = None,
     walltime: Annotated[Optional[str], typer.Option(help="The time that the job is to have.")] = None,
     set: Set = [],
 ) -> int:
     """Look at this machine before the queue does: OK, WARN or FAIL for each check, and what to do."""
     from .launcher.doctor import doctor as look
 
+    if set and not job:
+        raise UserError("doctor: --set changes a job, but none is named; name it")
     return look(machine, _job(job, set) if job else None, nodes, ranks, walltime)
 
 
@@ -242,10 +244,9 @@ def stage(
 
         checked, there = comm.on_first(lambda: (_job(job, set), scratch or read_machine(machine).scratch))
         from .data.staging import in_words
-        from .run import may_hide
         from .shards import stage
 
-        folder, n_bytes = stage(checked, there, comm, may_hide(checked.selection), checksum)
+        folder, n_bytes = stage(checked, there, comm, checksum)
         if comm.rank == 0:
             print(f"{folder}: {in_words(n_bytes)} copied for {comm.size} rank{'s' * (comm.size > 1)}")
         return DONE

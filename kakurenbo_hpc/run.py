@@ -14,7 +14,6 @@ from .epoch import Outcome, run_epoch
 from .errors import DONE, REQUEUE, TERMINATED, DataError, JobError, RunDirectoryError, TrainingError, UserError
 from .job import Job
 from .ledger import Homes, Ledger
-from .passes import Stages
 from .plan import Epoch
 from .record.checkpoint import load_facts, problem_of
 from .record.clock import Clock
@@ -35,6 +34,7 @@ from .selection.everyone import Everyone
 from .selection.method import OBSERVED, Method, first_ledger
 from .selection.scores import About, write_scores
 from .shards import ShardLoader, Shards
+from .stages import Stages
 from .trail import Stopped, Trail
 from .training.learner import Learner
 from .world.comm import Comm
@@ -154,7 +154,7 @@ class _Run:
                 ledger = stages.shards.placed(ledger)
             stages.heartbeat.enter(facts["epoch"] + 1, "staging")
             bar = lambda *words: stages.heartbeat.passing(stages.progress.bar(*words))  # noqa: E731
-            n_bytes = stages.shards.fill(ledger, bar, may_hide(job.selection))
+            n_bytes = stages.shards.fill(ledger, bar, job.selection.most_hidden)
             stages.progress.say(f"staged {in_words(n_bytes)} in {stages.shards.folder.parent}")
 
         for number in range(facts["epoch"] + 1, job.training.epochs):
@@ -229,7 +229,7 @@ class _Run:
                 write_ledger(self._directory, epoch.number, outcome.planned_on, outcome.plan, world.comm)
             except OSError as problem:  # on rank 0 alone, which has nothing left to do with the others
                 say(f"warning: the ledger file of epoch {epoch.number} could not be written ({problem.strerror}); the run goes on without")
-        if "importance" in outcome.ledger.extra and (job.selection.weighs_after(epoch) or epoch.number in job.record.weights_at):
+        if job.selection.weights_column and (job.selection.weighs_after(epoch) or epoch.number in job.record.weights_at):
             try:
                 _write_weights(self._directory, epoch, outcome.ledger, job, world, self._data)
             except DataError as problem:
@@ -270,7 +270,7 @@ def _write_weights(directory: Path, epoch: Epoch, ledger: Ledger, job: Job, worl
     how = f"{job.name}, seed {job.seed}, after epoch {epoch.number}"
     about = About(job.selection.method, how, job.data.name, data.fingerprint, ledger.n_total, 0.0, 0, 0)
     path = directory / "weights" / f"epoch_{epoch.number:04d}.h5"
-    write_scores(path, about, ledger.extra["importance"], world.comm, ledger.extra.get("label"))
+    write_scores(path, about, ledger.extra[job.selection.weights_column], world.comm, ledger.extra.get("label"))
 
 
 def fitting_batch(job: Job, n: int, n_ranks: int) -> int:
@@ -281,11 +281,6 @@ def fitting_batch(job: Job, n: int, n_ranks: int) -> int:
         return job.training.batch(n_ranks)
     except ValueError as problem:
         raise JobError(f"{problem}") from None
-
-
-def may_hide(method: Method) -> float:
-    """Return the share of the samples that a method's options let it hide; 0 where they name none."""
-    return float(getattr(method, "max_fraction", getattr(method, "fraction", 0.0)))
 
 
 def _greet(job: Job, stages: Stages, found: Path | None, resume: bool) -> None:

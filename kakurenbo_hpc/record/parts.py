@@ -26,7 +26,6 @@ from ..batch import Memory
 from ..errors import RunDirectoryError
 from ..ledger import Ledger
 
-_COLUMNS = ("loss", "correct", "confidence", "seen_epoch")
 _PIECE = 1 << 22  # rows; who reads a few of them reads their piece
 _AT_ONCE = 1 << 24  # bytes that a disk takes before that is told
 
@@ -66,7 +65,7 @@ def write_part(folder: Path, rank: int, part: Part, goes_on: Callable[[], object
         goes_on()
 
     for start in range(0, len(part.ledger), _PIECE):
-        columns = {name: column[start : start + _PIECE] for name, column in _columns(part.ledger).items()}
+        columns = {name: column[start : start + _PIECE] for name, column in part.ledger.columns().items()}
         write(f"ledger_{part.ledger.start + start:012d}.npz", lambda file: np.savez(file, **columns))  # noqa: B023
     if part.learner is not None:
         write("learner.pt", lambda file: torch.save(part.learner, file))
@@ -127,7 +126,7 @@ def load_ledger(checkpoint: Path, facts: Mapping[str, Any], fresh: Ledger) -> Le
     """
     if facts["n_total"] != fresh.n_total:
         raise RunDirectoryError(f"{checkpoint}: holds {facts['n_total']} samples, but the data set has {fresh.n_total}; was it changed?")
-    columns = {name: column.copy() for name, column in _columns(fresh).items()}
+    columns = {name: column.copy() for name, column in fresh.columns().items()}
     names = sorted(name for name in facts["files"] if name.startswith("ledger_"))
     starts = [int(name[len("ledger_") : -len(".npz")]) for name in names]
     for name, start, end in zip(names, starts, [*starts[1:], fresh.n_total], strict=True):
@@ -135,8 +134,7 @@ def load_ledger(checkpoint: Path, facts: Mapping[str, Any], fresh: Ledger) -> Le
         if low < high:
             for column, values in _arrays(checkpoint / name, columns).items():
                 columns[column][low - fresh.start : high - fresh.start] = values[low - start : high - start]
-    extra = {name: columns.pop(_extra(name)) for name in fresh.extra}
-    return Ledger(fresh.n_total, fresh.start, **columns, extra=extra)
+    return Ledger.of(fresh.n_total, fresh.start, columns)
 
 
 def load_memory(checkpoint: Path, facts: Mapping[str, Any], rank: int, fresh: Memory) -> Memory:
@@ -171,14 +169,6 @@ def load_inside(checkpoint: Path, facts: Mapping[str, Any], rank: int, n_ranks: 
 
 def _load_buffers(checkpoint: Path, rank: int, device: torch.device) -> dict[str, torch.Tensor]:
     return torch.load(checkpoint / _buffers(rank), map_location=device, weights_only=True)
-
-
-def _columns(ledger: Ledger) -> dict[str, np.ndarray]:
-    return {name: getattr(ledger, name) for name in _COLUMNS} | {_extra(name): column for name, column in ledger.extra.items()}
-
-
-def _extra(name: str) -> str:
-    return f"extra_{name}"
 
 
 def _arrays(path: Path, wanted: Mapping[str, object] | None = None) -> dict[str, np.ndarray]:
