@@ -52,7 +52,6 @@ def enter_run(run: Path, job: Job, lock: Lock) -> None:
     """Make the run directory ready for this job. On rank 0 alone. Raises RunDirectoryError if it cannot be written to."""
     try:
         lock.sign()
-        (run / "stop").unlink(missing_ok=True)  # it asked an earlier run
         heartbeat.clear(run)
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
         clear(run / "checkpoints")

@@ -18,8 +18,8 @@ module load cuda/12.6
 module load openmpi
 cd -- /home/me || exit 1
 
-# Slurm sends USR1 shortly before the walltime, TERM when somebody cancels. On USR1 the ranks write a checkpoint and leave with 75.
-trap 'again=1; touch "$run/stop"; kill -USR1 "$ranks"' USR1
+# Slurm sends USR1 shortly before the walltime, TERM when somebody cancels. By the file the ranks write a checkpoint and leave with 75.
+trap 'again=1; touch "$run/stop"' USR1
 trap 'again=1; cancelled=1' TERM
 /home/me/venv/bin/python -m kakurenbo_hpc.cli launch "$run/batch/job.yaml" --machine "$run/batch/machine.yaml" \
     --nodes 2 --run-dir "$run" --resume &
