@@ -6,12 +6,14 @@ import re
 import signal
 from collections import deque
 
-from ..errors import REQUEUE, USER_ERROR
+from ..errors import DONE, FAILED, REQUEUE, USER_ERROR
 
 # Open MPI 4 and 5 break these sentences over two lines. Hydra's banner goes to stdout and names no rank.
 _KILLED = re.compile(r"process rank (\d+) with PID \d+ on node (\S+) exited on signal (\d+)")
 _LEFT = re.compile(r"Process name: \[\S+,(\d+)\] Exit code: (\d+)")
 _SRUN = re.compile(r"srun: error: (\S+): task (\d+): (\w+)(?: with exit code (\d+))?")
+# srun itself ends with 0 then.
+_NOT_STARTED = re.compile(r"srun: error: task (\d+) launch failed: (.*)")
 # torchrun's own code is 1, whatever that of its ranks; each of its agents tells that in a table, the cause last.
 _TORCHRUN = re.compile(r"Root Cause .* host : (\S+) rank : (\d+) \(local_rank: \d+\) exitcode : (-?\d+)")
 _TORCHRUN_CODE = re.compile(r"\s*exitcode\s+: (-?\d+)")
@@ -25,7 +27,7 @@ class LastWords:
         self._failure = ""  # the last line of a rank that failed
         self._ours = ""  # the last line of ours, whatever it says
         self._tail = deque(maxlen=20)
-        self._codes: set[int] = set()  # of torchrun's ranks
+        self._codes: set[int] = set()  # of ranks, where the starter's is another
 
     def hear(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip()
@@ -34,12 +36,17 @@ class LastWords:
             self._ours = text
         if text.startswith("kakurenbo: rank "):
             self._failure = text
+        if failed := _NOT_STARTED.match(text):
+            self._failure = f"kakurenbo: rank {failed[1]}: srun could not start it ({failed[2]}); see above, or ask the site"
+            self._codes.add(FAILED)
         if code := _TORCHRUN_CODE.match(text):
             self._codes.add(int(code[1]))
 
     def code_of_ranks(self, code: int) -> int:
         """Return the code that the ranks left with; code: that of their starter."""
         left = {code for code in self._codes if code > 0}  # below 0: torchrun itself ended the others
+        if code == DONE and left:
+            return FAILED
         return left.pop() if left in ({USER_ERROR}, {REQUEUE}) else code
 
     @property

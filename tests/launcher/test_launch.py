@@ -203,6 +203,7 @@ TORCHRUN = """Root Cause (first observed failure):
   exitcode  : {} (pid: 31895)
   error_file: <N/A>
 """
+SRUN_NOT_STARTED = "srun: Job step aborted: Waiting up to 7 seconds for job step to finish.\nsrun: error: task 0 launch failed: Unspecified error\n"
 OPEN_MPI_5_LEFT = "   Process name: [prterun-vm-29349@1,1]\n   Exit code:    7\n"
 
 
@@ -217,6 +218,7 @@ OPEN_MPI_5_LEFT = "   Process name: [prterun-vm-29349@1,1]\n   Exit code:    7\n
         (SRUN_LEFT, 7, "kakurenbo: rank 14 on n7: left with exit code 7 and without a word of ours"),
         (TORCHRUN.format(-9), 1, "kakurenbo: rank 14 on n7.site: killed by SIGKILL; often the system was out of memory"),
         (TORCHRUN.format(7), 1, "kakurenbo: rank 14 on n7.site: left with exit code 7 and without a word of ours"),
+        (SRUN_NOT_STARTED, 1, "kakurenbo: rank 0: srun could not start it (Unspecified error); see above"),
         ("", 9, "kakurenbo: the starter ended with exit code 9, and no rank said why"),
         ("kakurenbo: rank 1 of 2 on a: E: x\nkakurenbo: a remark\n" + OPEN_MPI_5_LEFT, 1, "kakurenbo: rank 1 of 2 on a: E: x"),
         ("kakurenbo: rank 1 of 2 on a: E: x\nkakurenbo: rank 0 of 2 on a: F: y\n", 1, "kakurenbo: rank 0 of 2 on a: F: y"),
@@ -238,9 +240,11 @@ def test_the_last_words_are_found_among_the_starters_banners(heard, code, said):
         (TORCHRUN.format(75) + TORCHRUN.format(1), 1, 1),
         (TORCHRUN.format(-9), 1, 1),
         ("", 75, 75),
+        (SRUN_NOT_STARTED, 0, 1),
+        ("a rank said: exitcode  : 75\n", 0, 0),
     ],
 )
-def test_the_ranks_code_is_found_where_torchrun_hides_it(heard, code, of_ranks):
+def test_the_ranks_code_is_found_where_the_starter_hides_it(heard, code, of_ranks):
     words = LastWords()
     for line in heard.encode().splitlines(keepends=True):
         words.hear(line)

@@ -25,6 +25,8 @@ if rank == "1" and how == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 if rank == "1" and how == "silent":
     os._exit(7)
+if how == "left alone":
+    os._exit(7) if rank == "1" else time.sleep(300)
 if how in ("wait", "wait for the file"):
     Path(sys.argv[2], rank).touch()
 while how == "wait for the file":
