@@ -146,7 +146,7 @@ def test_the_doctor_looks_at_the_ranks_of_an_allocation(slurm, machine):
     assert lines["ranks"].startswith("OK    ranks      2 talk to each other, on "), done.stdout + done.stderr
     assert " of gradients at " in lines["allreduce"]
     assert lines["scheduler"] == "OK    scheduler  slurm answers, queue all, jobs of at most 01:00:00"
-    assert "--walltime 2h: the queue ends jobs after 01:00:00; give less" in lines["job"] and done.returncode == 1
+    assert "--walltime 2h: the queue ends jobs after 01:00:00; give less" in lines["walltime"] and done.returncode == 1
 
 
 def test_what_slurm_refuses_is_one_line(machine, slurm, tmp_path):
@@ -164,6 +164,8 @@ def test_what_slurm_refuses_is_one_line(machine, slurm, tmp_path):
         ("CANCELLED by 1000|0:15|00:01:02", "cancelled", "CANCELLED 0:15 00:01:02"),
         ("TIMEOUT|0:0|01:00:02", "failed", "TIMEOUT 0:0 01:00:02"),
         ("REQUEUED|0:0|00:00:00", "queued", "REQUEUED 0:0 00:00:00"),
+        ("SUSPENDED|0:0|00:01:02", "running", "SUSPENDED 0:0 00:01:02"),
+        ("LAUNCH_FAILED|0:0|00:00:00", "failed", "LAUNCH_FAILED 0:0 00:00:00"),
     ],
 )
 def test_where_slurm_keeps_accounts_sacct_is_asked(said, word, detail, tmp_path, monkeypatch):
