@@ -137,17 +137,31 @@ def submit(
     scaling: Annotated[Optional[str], typer.Option(help="Of a sweep, what stays: strong, the global batch; weak, a rank's.")] = None,
     array_of_seeds: Annotated[Optional[str], typer.Option(metavar="SEEDS", help="A job for each of these seeds: 1,2,3.")] = None,
     name: Annotated[Optional[str], typer.Option(help="Of the run; the job's if not given.")] = None,
-    dependency: Annotated[Optional[str], typer.Option(help="Begin after another job, as the batch system says it: afterok:ID.")] = None,
+    dependency: Annotated[
+        Optional[str],
+        typer.Option(help="Begin after another job, as the batch system says it: afterok:ID. On PBS a requeued run goes on under another id."),
+    ] = None,
     run_dir: RunDir = None,
     set: Set = [],
     resume: Resume = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script and the command, and submit nothing.")] = False,
 ) -> int:
     """Submit a job to Slurm or PBS. A run that its walltime interrupts is put into the queue again until it is done."""
-    from .launcher.submit import order, submit as start
+    from .launcher.submit import Request, numbers, submit as start
 
-    asked = order(machine, nodes, walltime, set, name, run_dir, dependency, array_of_seeds, scaling, resume)
-    return start(lambda overrides: _job(job, overrides), asked, dry_run)
+    request = Request(
+        machine=machine,
+        nodes=numbers("--nodes", nodes, 1),
+        walltime=walltime,
+        overrides=tuple(set),
+        name=name,
+        run_dir=run_dir,
+        dependency=dependency,
+        seeds=numbers("--array-of-seeds", array_of_seeds, 0) if array_of_seeds is not None else (),
+        scaling=scaling,
+        resume=resume,
+    )
+    return start(lambda overrides: _job(job, overrides), request, dry_run)
 
 
 @app.command()

@@ -59,7 +59,6 @@ def enter_run(run: Path, job: Job, lock: Lock, found: Path | None) -> None:
     try:
         lock.sign()
         write_whole(run / "job.yaml", yaml.safe_dump(job.as_dict(), sort_keys=False))  # first: all else is a run's only where this is
-        (run / "stop").unlink(missing_ok=True)  # it asked an earlier run
         (run / "checkpoints").mkdir(exist_ok=True)
         clear(run / "checkpoints")
         set_aside(run / "checkpoints", found)
