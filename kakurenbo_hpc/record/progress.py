@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -9,6 +10,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _SCORES = {"val_accuracy": "accuracy", "val_iou": "IoU", "val_iou_corpus": "corpus IoU"}
+
+
+def say(text: str) -> None:
+    """Print a line at once. A log on a disk that is full loses it, and ends no run."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
 
 
 class Progress:
@@ -28,7 +35,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         if self._speaks:
-            print(text, flush=True)
+            say(text)
 
     def epoch(self, line: dict) -> None:
         """Tell one epoch's metrics in one line."""
