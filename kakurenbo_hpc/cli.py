@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -350,23 +351,34 @@ def main() -> None:
     except UserError as problem:
         _complain(problem)
         code = USER_ERROR
-    sys.stdout.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as problem:
+            _complain(UserError(f"{stream.name}: not all of it could be written ({problem.strerror})"))
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python would try again, and leave with a code of its own
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _complain(problem: UserError) -> None:
-    sys.stdout.flush()
-    print(f"kakurenbo: {problem}", file=sys.stderr, flush=True)
+    _tell(f"kakurenbo: {problem}")
 
 
 def _last_words(problem: BaseException, rank: int, size: int) -> None:
     """Print what ended this rank; the line that names it comes last."""
     if not isinstance(problem, SystemExit | KeyboardInterrupt | UserError):
-        traceback.print_exception(problem)
+        _tell("".join(traceback.format_exception(problem)).rstrip())
     reason = " ".join(str(problem).split()) or "no reason given"
     node = os.uname().nodename
-    sys.stdout.flush()
-    print(f"kakurenbo: rank {rank} of {size} on {node}: {type(problem).__name__}: {reason}", file=sys.stderr, flush=True)
+    _tell(f"kakurenbo: rank {rank} of {size} on {node}: {type(problem).__name__}: {reason}")
+
+
+def _tell(text: str) -> None:
+    """Print a line on standard error, after all that was printed before. No disk that is full keeps a rank from leaving."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -53,8 +53,7 @@ def run(
     """
     comm.on_first(lambda: check_place(directory))
     if resume and comm.on_first(lambda: _is_finished(job, directory, allow_changes)):
-        if comm.rank == 0:
-            print(f"{directory}: all {job.training.epochs} epochs are done", flush=True)
+        Progress(comm.rank, job.training.epochs).say(f"{directory}: all {job.training.epochs} epochs are done")
         return DONE
     world = settle(comm)
     gradients, heartbeat = open_gradients(job.world, job.training.accumulate, world), Heartbeat()
@@ -165,14 +164,14 @@ class _Run:
             except Stopped:
                 return self._leave_inside(epoch, ledger, memory, clock)
             except TrainingError:  # on all ranks alike: the checkpoint that is under way is from before it
-                self._saver.finish()
+                self._finish()
                 raise
             leaves = self._stop.agreed_at_once()
             self._write_down(epoch, outcome, clock, leaves)
             ledger, memory = outcome.ledger, outcome.memory
             if leaves and number < epoch.total - 1:
                 return self._leave(f"after epoch {number + 1}")
-        if not self._saver.finish():
+        if not self._finish():
             problem = RunDirectoryError(f"{self._directory}: the last checkpoint could not be written; make room and add --resume")
             problem.agreed = True
             raise problem
@@ -246,10 +245,17 @@ class _Run:
         return self._leave(f"in epoch {epoch.number + 1} after {passed[-1][0]} steps of its pass {len(passed)}")
 
     def _leave(self, where: str) -> int:
-        whole = self._saver.finish()
+        whole = self._finish()
         how = "add --resume to go on" if whole else "without a checkpoint of it; make room and add --resume to go on from the one before"
         self._stages.progress.say(f"leaving {where}: {self._stop.why}; {how}")
         return REQUEUE if whole else TERMINATED
+
+    def _finish(self) -> bool:
+        """Wait until the last checkpoint is one; return False if it could not be written. Tell of lines that the metrics lack."""
+        if self._world.rank == 0 and (n_lost := self._metrics.write()):
+            lines = "line" if n_lost == 1 else f"{n_lost} lines"
+            self._stages.progress.say(f"warning: metrics.jsonl lacks its last {lines}: the disk is full")
+        return self._saver.finish()
 
     def _save(self, name: str, ledger: Ledger, memory: Memory, facts: dict, inside: Inside | None = None) -> None:
         learner = self._stages.learner.state_dict() if self._world.rank == 0 else None

@@ -21,6 +21,7 @@ from typing import Any
 from ..errors import RunDirectoryError
 from .files import sync_folder, write_whole
 from .parts import checksum
+from .progress import say
 
 FORMAT = 2  # 1 had no checksum of the manifest
 
@@ -68,7 +69,7 @@ def newest_valid(folder: Path, whole_epochs: bool = False) -> Path | None:
         problem = "inside an epoch of the job as it was" if whole_epochs and _is_inside(checkpoint) else problem_of(checkpoint)
         if problem is None:
             for named, why in passed_over:
-                print(f"{named}: {why}; passed over", flush=True)
+                say(f"{named}: {why}; passed over")
             return checkpoint
         passed_over.append((checkpoint, problem))
     if passed_over:

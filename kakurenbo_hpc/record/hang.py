@@ -72,8 +72,9 @@ class Watch:
         hung = f"no rank has come further for {self._heartbeat.idle_s:.0f} s (record.hang_timeout is {self._timeout_s:g})"
         text = f"{me}, what its threads were at:\n{_stacks()}{me}, where the ranks were:\n{where}\n"
         # In one piece: all ranks speak at once.
-        sys.stderr.write(f"{text}kakurenbo: {me}: {hung}; {_blame(now, silent)}; add --resume to go on\n")
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # the log may be on a full disk, too
+            sys.stderr.write(f"{text}kakurenbo: {me}: {hung}; {_blame(now, silent)}; add --resume to go on\n")
+            sys.stderr.flush()
         self._over.wait(2 * self._pause_s)  # the others want to speak, too
         self._leave()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ class Metrics:
 
     def __init__(self, run: Path):
         self._path = run / "metrics.jsonl"
-        self._waiting = b""  # lines that a full disk has not taken yet
+        self._waiting: list[str] = []  # lines that a full disk has not taken yet
 
     def rewind(self, last: dict | None) -> None:
         """Let the file end with this line, each earlier epoch's once before it: what a resumed run has behind it."""
@@ -30,18 +32,27 @@ class Metrics:
         write_whole(self._path, "".join(lines.values()) + (_text(last) if last else ""))
 
     def add(self, line: dict) -> None:
-        """Append one epoch's line; where the disk is full, with the next one."""
-        self._waiting += _text(line).encode()
-        with open(self._path, "ab", buffering=0) as file:
+        """Append one epoch's line, synced: no checkpoint is ahead of it. Where the disk is full, with the next one."""
+        self._waiting.append(_text(line))
+        self.write()
+
+    def write(self) -> int:
+        """Append the lines that wait; return how many still do, because the disk does not take them."""
+        if not self._waiting:
+            return 0
+        data = "".join(self._waiting).encode()
+        with contextlib.suppress(OSError), open(self._path, "ab", buffering=0) as file:
             before = file.tell()
             try:
-                whole = file.write(self._waiting) == len(self._waiting)
+                whole = file.write(data) == len(data)
+                os.fsync(file.fileno())
             except OSError:
                 whole = False
             if whole:
-                self._waiting = b""
+                self._waiting = []
             else:
                 file.truncate(before)
+        return len(self._waiting)
 
 
 def _text(line: dict) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -21,6 +22,12 @@ def bar(items: Iterable[T], n: int, label: str) -> Iterator[T]:
     yield from tqdm(items, total=n, desc=label, leave=False)
 
 
+def say(text: str) -> None:
+    """Print a line at once. A log on a disk that is full loses it, and ends no run."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
+
+
 class Progress:
     """Speaks on rank 0 and is silent elsewhere."""
 
@@ -33,7 +40,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         if self._speaks:
-            print(text, flush=True)
+            say(text)
 
     def epoch(self, line: dict) -> None:
         """Tell one epoch's metrics in one line."""

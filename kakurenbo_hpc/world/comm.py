@@ -7,6 +7,7 @@ otherwise; what comes back is a new array.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from abc import ABC, abstractmethod
@@ -159,9 +160,15 @@ class Serial(Comm):
         pass
 
     def abort(self, code: int = FAILED) -> NoReturn:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush()
         os._exit(code)
+
+
+def flush() -> None:
+    """Print what still waits to be printed. A log on a disk that is full must keep no rank from leaving."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
 
 
 class Arrived(Pending):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -10,7 +9,7 @@ import numpy as np
 from mpi4py import MPI
 
 from ..errors import FAILED
-from .comm import Comm, Pending, Transfer
+from .comm import Comm, Pending, Transfer, flush
 
 
 class Mpi(Comm):
@@ -76,8 +75,7 @@ class Mpi(Comm):
         self._mpi.Barrier()
 
     def abort(self, code: int = FAILED) -> NoReturn:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush()
         MPI.COMM_WORLD.Abort(code)
         raise SystemExit(code)
 

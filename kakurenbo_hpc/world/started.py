@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..errors import WorldError, shown
+
 
 @dataclass(frozen=True)
 class Started:
@@ -29,14 +31,15 @@ _STARTERS = [
 def started_by(environ: Mapping[str, str]) -> Started | None:
     """Return what the starter says of this process, or None if nothing started it as a rank.
 
-    A plain ``python`` inside a batch shell is no rank: SLURM_PROCID stands there too, but no step of srun's.
+    A plain ``python`` inside a batch shell is no rank: SLURM_PROCID stands there too, but no step of srun's. Raises WorldError if
+    what stands there is no number.
     """
     for starter, mark, rank, size, _ in _STARTERS:
         if mark in environ and rank in environ and size in environ:
             # The batch shell itself is a step of one task without a connection to srun; salloc's shell is one with it.
             if starter == "srun" and ("SLURM_SRUN_COMM_HOST" not in environ or environ.get("SLURM_STEP_ID") == "4294967290"):
                 continue
-            return Started(starter, int(environ[rank]), int(environ[size]))
+            return Started(starter, _number(environ, rank), _number(environ, size))
     return None
 
 
@@ -45,4 +48,11 @@ def local_rank(environ: Mapping[str, str]) -> int | None:
     started = started_by(environ)
     names = [local for starter, *_, local in _STARTERS if started and starter == started.starter]
     # A PMI that srun serves leaves the local rank to Slurm's own variable.
-    return next((int(environ[name]) for name in [*names, "SLURM_LOCALID"] if started and name in environ), None)
+    return next((_number(environ, name) for name in [*names, "SLURM_LOCALID"] if started and name in environ), None)
+
+
+def _number(environ: Mapping[str, str], name: str) -> int:
+    if not environ[name].isdecimal():
+        found = shown(environ[name])
+        raise WorldError(f"{name} is {found}, but a starter of ranks sets it to a number; unset it, or start with mpirun, srun or torchrun")
+    return int(environ[name])

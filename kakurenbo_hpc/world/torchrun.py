@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 import weakref
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -14,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from ..errors import FAILED
-from .comm import Comm, Pending, Transfer
+from .comm import Comm, Pending, Transfer, flush
 
 
 class Group(Comm):
@@ -83,8 +82,7 @@ class Group(Comm):
 
     def abort(self, code: int = FAILED) -> NoReturn:
         """Leave at once: torchrun's agent sees it and ends the other ranks."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush()
         os._exit(code)
 
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import WorldError
+from ..errors import USER_ERROR, WorldError
 from .comm import Comm, Serial
 from .started import Started, started_by
+
+_LAST_WORD_S = 10  # in which another rank says why all end
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class World:
 def open_comm(environ: Mapping[str, str] = os.environ) -> Comm:
     """Return the ranks that the starter made: torchrun's, MPI's, or this process alone.
 
-    Raises WorldError if MPI does not see the ranks that the starter promised.
+    Raises WorldError if MPI does not see the ranks that the starter promised; where each sees itself alone, rank 0 does, for all.
     """
     started = started_by(environ)
     if started is None:
@@ -53,6 +55,7 @@ def open_comm(environ: Mapping[str, str] = os.environ) -> Comm:
     try:
         from .mpi import Mpi
     except (ImportError, RuntimeError) as problem:
+        _let_rank_0_speak(started)
         raise WorldError(
             f"started by {started.starter} as rank {started.rank} of {started.size}, but mpi4py does not load "
             f"({' '.join(str(problem).split())}); install mpi4py for this Python, with the MPI that starts the ranks"
@@ -63,14 +66,23 @@ def open_comm(environ: Mapping[str, str] = os.environ) -> Comm:
 
 
 def check_size(started: Started, comm: Comm) -> None:
-    """Raise WorldError, on rank 0's word, if the starter's ranks and MPI's are not the same."""
+    """Raise WorldError if the starter's ranks and MPI's are not the same; if MPI sees one rank everywhere, only rank 0 does."""
     if (started.rank, started.size) == (comm.rank, comm.size):
         return
+    if comm.size == 1 and started.rank:
+        _let_rank_0_speak(started)
+        raise SystemExit(USER_ERROR)
     raise WorldError(
         f"{started.starter} started rank {started.rank} of {started.size}, but MPI says rank {comm.rank} of {comm.size}; "
         "the starter and mpi4py's MPI library are of different makes: use the mpirun of that library, "
         "or srun --mpi=pmix (Open MPI) or --mpi=pmi2 (MPICH)"
     )
+
+
+def _let_rank_0_speak(started: Started) -> None:
+    """Give rank 0 the time to tell what all ranks find: many a starter ends all of them as soon as one has left."""
+    if started.rank:
+        time.sleep(_LAST_WORD_S)
 
 
 def await_the_cause(problem: BaseException) -> None:
@@ -79,7 +91,7 @@ def await_the_cause(problem: BaseException) -> None:
     Returns after ten seconds if nobody ends this rank.
     """
     if any(word in str(problem) for word in ("gloo", "Gloo", "NCCL")):
-        time.sleep(10)
+        time.sleep(_LAST_WORD_S)
 
 
 def settle(comm: Comm) -> World:

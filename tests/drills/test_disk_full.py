@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from ranks import start
+from ranks import command, environment, start
 
 from kakurenbo_hpc.data import DATA
 from kakurenbo_hpc.job import read_job
@@ -64,8 +64,19 @@ def test_a_run_whose_last_checkpoint_is_refused_is_not_done(tmp_path):
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
     assert "the last checkpoint could not be written; make room and add --resume" in ended.stderr
     assert len(warnings(ended)) == 1
+    assert warnings(ended, "metrics") == ["warning: metrics.jsonl lacks its last line: the disk is full"]
     assert outcome(tmp_path / "run")[1] == ["epoch_0000", "epoch_0001", "epoch_0002", "epoch_0003"]
     assert ledgers(tmp_path / "run") == ["epoch_0000.h5", "epoch_0001.h5", "epoch_0002.h5", "epoch_0003.h5"]
+
+
+def test_a_log_on_a_full_disk_ends_no_run_and_changes_no_exit_code(tmp_path):
+    words = [*command("alone", 1), "-m", "kakurenbo_hpc.cli", "train", "digits_everything", "--run-dir", str(tmp_path / "run")]
+    buffered = {name: value for name, value in environment().items() if name != "PYTHONUNBUFFERED"}
+    for setting, code in (("training={epochs: 1, global_batch: 120, lr: 0.1}", 0), ("training=nothing", 2)):
+        with open("/dev/full", "w") as full:
+            ended = subprocess.run([*words, "--set", setting], env=buffered, stdout=full, stderr=full, timeout=180)
+            assert ended.returncode == code
+    assert outcome(tmp_path / "run") == ([0], ["epoch_0000"])
 
 
 def test_weights_and_ledger_that_cannot_be_written_are_warned_of_and_the_run_goes_on(tmp_path, capsys):

@@ -3,15 +3,17 @@
 import os
 import signal
 import subprocess
+import sys
 
 import pytest
 from ranks import command, environment, train
 from runs import until
 
 from kakurenbo_hpc.errors import RunDirectoryError
+from kakurenbo_hpc.record.heartbeat import Heartbeat
 from kakurenbo_hpc.record.lock import Lock
 
-JOB = ["digits_everything", "--set", "training.epochs=100000"]
+JOB = ["digits_everything", "--set", "training.epochs=100000", "--set", "record.hang_timeout=60"]  # a heartbeat every second
 
 
 def test_a_second_run_is_refused_until_the_first_has_ended(tmp_path):
@@ -38,13 +40,52 @@ def test_a_second_run_is_refused_until_the_first_has_ended(tmp_path):
 
 
 def test_the_lock_goes_with_its_holder(tmp_path):
+    other = f"from kakurenbo_hpc.record import lock; from pathlib import Path; lock._LEASE_S = 0; lock.Lock(Path({str(tmp_path)!r})).take()"
     with Lock(tmp_path) as held:
         held.take()
         held.sign()
-        other = f"from kakurenbo_hpc.record.lock import Lock; from pathlib import Path; Lock(Path({str(tmp_path)!r})).take()"
-        refused = subprocess.run(["python", "-c", other], capture_output=True, text=True)
+        refused = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True)
         assert f"RunDirectoryError: {tmp_path}: a run is under way here, held by process {os.getpid()} on " in refused.stderr
-    assert subprocess.run(["python", "-c", other]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", other]).returncode == 0
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A process that has the lock, and gives no other sign of life."""
+    other = f"from kakurenbo_hpc.record.lock import Lock; from pathlib import Path; Lock(Path({str(tmp_path)!r})).take(); print('held')"
+    holder = subprocess.Popen([sys.executable, "-u", "-c", f"{other}; input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    yield holder
+    holder.kill()
+    holder.wait()
+
+
+def waiting(monkeypatch, *happens):
+    """Let these things happen, one after the other, where a lock is waited for."""
+    coming = iter(happens)
+    monkeypatch.setattr("time.sleep", lambda seconds: next(coming)())
+
+
+def test_a_lock_that_outlives_its_holder_is_waited_for(held, tmp_path, monkeypatch, capsys):
+    beat(tmp_path)
+    waiting(monkeypatch, lambda: None, lambda: (held.kill(), held.wait()))
+    with Lock(tmp_path) as lock:
+        lock.take()
+    assert capsys.readouterr().out.count("held by another process; waiting up to 120 s") == 1
+
+
+def test_a_holder_that_lives_is_not_waited_for(held, tmp_path, monkeypatch):
+    heartbeat = beat(tmp_path)
+    waiting(monkeypatch, lambda: None, lambda: heartbeat.write(tmp_path, 0))
+    with pytest.raises(RunDirectoryError, match="a run is under way here, held by another process"):
+        Lock(tmp_path).take()
+
+
+def beat(run):
+    heartbeat = Heartbeat()
+    heartbeat.enter(0, "train")
+    heartbeat.write(run, 0)
+    return heartbeat
 
 
 def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, capsys):
@@ -56,6 +97,10 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, capsys)
         lock.take()
         lock.sign()
     assert "knows no locks; take care that no other run is started here" in capsys.readouterr().out
-    monkeypatch.setattr("fcntl.lockf", lambda handle, how: (_ for _ in ()).throw(OSError(11, "Resource temporarily unavailable")))
+    heartbeat = beat(tmp_path)
+    waiting(monkeypatch, lambda: heartbeat.write(tmp_path, 0))
     with pytest.raises(RunDirectoryError, match="a run is under way here, held by another process"):
         Lock(tmp_path).take()
+    waiting(monkeypatch, lambda: None, lambda: monkeypatch.setattr("kakurenbo_hpc.record.lock._BEATS_S", 0))
+    Lock(tmp_path).take()
+    assert "knows no locks" in capsys.readouterr().out, "the run of that heartbeat has ended"
