@@ -13,7 +13,7 @@ from runs import metrics
 from kakurenbo_hpc.data import DATA
 from kakurenbo_hpc.errors import RunDirectoryError
 from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.places import find_job
+from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.record.checkpoint import load_facts
 from kakurenbo_hpc.record.parts import checksum
 from kakurenbo_hpc.run import run
