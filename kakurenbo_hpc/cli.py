@@ -137,17 +137,31 @@ def submit(
     scaling: Annotated[Optional[str], typer.Option(help="Of a sweep, what stays: strong, the global batch; weak, a rank's.")] = None,
     array_of_seeds: Annotated[Optional[str], typer.Option(metavar="SEEDS", help="A job for each of these seeds: 1,2,3.")] = None,
     name: Annotated[Optional[str], typer.Option(help="Of the run; the job's if not given.")] = None,
-    dependency: Annotated[Optional[str], typer.Option(help="Begin after another job, as the batch system says it: afterok:ID.")] = None,
+    dependency: Annotated[
+        Optional[str],
+        typer.Option(help="Begin after another job, as the batch system says it: afterok:ID. On PBS a requeued run goes on under another id."),
+    ] = None,
     run_dir: RunDir = None,
     set: Set = [],
     resume: Resume = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script and the command, and submit nothing.")] = False,
 ) -> int:
     """Submit a job to Slurm or PBS. A run that its walltime interrupts is put into the queue again until it is done."""
-    from .launcher.submit import order, submit as start
+    from .launcher.submit import Request, numbers, submit as start
 
-    asked = order(machine, nodes, walltime, set, name, run_dir, dependency, array_of_seeds, scaling, resume)
-    return start(lambda overrides: _job(job, overrides), asked, dry_run)
+    request = Request(
+        machine=machine,
+        nodes=numbers("--nodes", nodes, 1),
+        walltime=walltime,
+        overrides=tuple(set),
+        name=name,
+        run_dir=run_dir,
+        dependency=dependency,
+        seeds=numbers("--array-of-seeds", array_of_seeds, 0) if array_of_seeds is not None else (),
+        scaling=scaling,
+        resume=resume,
+    )
+    return start(lambda overrides: _job(job, overrides), request, dry_run)
 
 
 @app.command()
@@ -186,14 +200,16 @@ def logs(
 def doctor(
     job: Annotated[Optional[str], typer.Argument(metavar="JOB", help="A job that is to run: its data and its size are looked at, too.")] = None,
     machine: MachineOption = "local",
-    nodes: Annotated[Optional[int], typer.Option(min=1, help="Nodes that the job is to have.")] = None,
-    ranks: Annotated[Optional[int], typer.Option(min=1, help="Inside a batch job: start so many, look at each, and measure.")] = None,
+    nodes: Annotated[Optional[int], typer.Option(min=1, max=1_000_000, help="Nodes that the job is to have.")] = None,
+    ranks: Annotated[Optional[int], typer.Option(min=1, max=1_000_000, help="Inside a batch job: start so many, look at each, and measure.")] = None,
     walltime: Annotated[Optional[str], typer.Option(help="The time that the job is to have.")] = None,
     set: Set = [],
 ) -> int:
     """Look at this machine before the queue does: OK, WARN or FAIL for each check, and what to do."""
     from .launcher.doctor import doctor as look
 
+    if set and not job:
+        raise UserError("doctor: --set changes a job, but none is named; name it")
     return look(machine, _job(job, set) if job else None, nodes, ranks, walltime)
 
 
@@ -242,10 +258,9 @@ def stage(
 
         checked, there = comm.on_first(lambda: (_job(job, set), scratch or read_machine(machine).scratch))
         from .data.staging import in_words
-        from .run import may_hide
         from .shards import stage
 
-        folder, n_bytes = stage(checked, there, comm, may_hide(checked.selection), checksum)
+        folder, n_bytes = stage(checked, there, comm, checksum)
         if comm.rank == 0:
             print(f"{folder}: {in_words(n_bytes)} copied for {comm.size} rank{'s' * (comm.size > 1)}")
         return DONE

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .comparison import Comparison, Entry, controls, digest
-from .errors import DONE, FAILED, REQUEUE, UserError
+from .errors import DONE, FAILED, UserError
 from .protocol import (
     ERROR_FACTORS, TOLERANCES, Curve, accuracy_at, best, cost_to_error, differs, final, mean_curve, pareto_shares, speed_up,
 )  # fmt: skip
@@ -34,16 +34,17 @@ def compare(comparison: Comparison, entries: Mapping[str, Entry], out: Path, com
     """Run what has not been run yet, on these ranks, and write and print the table; return the exit code.
 
     out: holds ``runs/`` and ``scores/``, shared by all comparisons there, ``NAME/comparison.json`` and ``NAME/table.md``.
-    A run that fails is named, and the others go on.
+    Runs are of so many ranks; on other hardware another ``out`` keeps their seconds apart. A run that fails is named, and the
+    others go on; a table of which nothing failed is not replaced then.
     """
     comm.on_first(lambda: check_place(out, "--out"))
     results = _Results(comparison, entries, out, comm)
     for name, entry in entries.items():
-        if results.add(name, entry) == REQUEUE:
-            return REQUEUE
+        if code := results.add(name, entry):
+            return code
     for name, entry in results.expect(controls(comparison, entries, results.spent())):
-        if results.add(name, entry) == REQUEUE:
-            return REQUEUE
+        if code := results.add(name, entry):
+            return code
     if comm.rank == 0:
         results.write()
     return FAILED if results.failed else DONE
@@ -71,7 +72,7 @@ class _Results:
         return {name: [curve(lines) for lines in runs] for name, runs in self._lines.items()}
 
     def add(self, name: str, entry: Entry) -> int:
-        """Run an entry with all seeds. Returns 75 if the ranks were asked to leave, else 0."""
+        """Run an entry with all seeds. Returns the exit code of a run that the ranks were asked to leave, else 0."""
         self._against[name] = entry.against
         for seed in self._comparison.seeds:
             self._n_done += 1
@@ -79,11 +80,12 @@ class _Results:
             try:
                 with _written_to(self._out / "log.txt", self._comm):
                     scores, cost = self._scored(entry, seed)
-                    job = entry.named(seed, scores)
+                    job = entry.named(seed, self._comm.size, scores)
                     directory = self._out / "runs" / job.name
                     begun = self._comm.on_first(lambda: (directory / "job.yaml").exists())
-                    if run(job, directory, self._comm, resume=begun) == REQUEUE:
-                        return REQUEUE
+                    # By its name it is this job; only what it keeps on disk may have been another.
+                    if code := run(job, directory, self._comm, resume=begun, allow_changes=True):
+                        return code
             except Exception as problem:
                 if self._comm.size > 1 and not (isinstance(problem, UserError) and problem.agreed):
                     raise  # some ranks may not know of it
@@ -103,7 +105,7 @@ class _Results:
             return None, (0, 0, 0, 0.0)
         made_by = entry.job.model_copy(update={"seed": seed, "selection": METHODS["everything"](method="everything")})
         wanted = entry.scores
-        path = self._out / "scores" / f"{wanted.method}-{digest(made_by, wanted.model_dump())}.h5"
+        path = self._out / "scores" / f"{wanted.method}-{digest(made_by, self._comm.size, wanted.model_dump())}.h5"
         if not self._comm.on_first(path.exists):
             score(wanted.method, made_by, path, self._comm, wanted.epochs, wanted.repeats)
         about = about_scores(str(path))
@@ -131,12 +133,16 @@ class _Results:
             "ranks": self._comm.size,
             **provenance(),
         }
-        write_whole(folder / "comparison.json", json.dumps(finite(whole), indent=1) + "\n")
         text = markdown(rows)
-        write_whole(folder / "table.md", text)
         print(f"\n{comparison.name}: {comparison.shows or comparison.job}; seeds {comparison.seeds}\n\n{text}", flush=True)
         for name, problem in self.failed.items():
             print(f"failed: {name}: {problem}", flush=True)
+        kept = folder / "comparison.json"
+        if self.failed and kept.exists() and not json.loads(kept.read_text(encoding="utf-8"))["failed"]:
+            print(f"{kept}: kept as it is, since nothing had failed in it", flush=True)
+            return
+        write_whole(kept, json.dumps(finite(whole), indent=1) + "\n")
+        write_whole(folder / "table.md", text)
 
 
 def curve(lines: Lines) -> Curve:

@@ -88,19 +88,18 @@ class Entry:
     scores: Scores | None = None
     against: str = BASELINE
 
-    def named(self, seed: int, scores: Path | None = None) -> Job:
-        """Return the job of this seed, named by what it is: the same job has the same name in every comparison."""
+    def named(self, seed: int, ranks: int, scores: Path | None = None) -> Job:
+        """Return the job of this seed, named by what it is on so many ranks: the same has the same name in every comparison."""
         update = {"seed": seed}
         if scores is not None:
             update["selection"] = self.job.selection.model_copy(update={"scores": [str(scores)]})
         job = self.job.model_copy(update=update)
-        return job.model_copy(update={"name": f"{job.selection.method}-{digest(job)}"})
+        return job.model_copy(update={"name": f"{job.selection.method}-{digest(job, ranks)}"})
 
 
 def digest(job: Job, *more: Any) -> str:
     """Return a short name of what a job does; what it is called and what it keeps on disk do not count."""
-    plain = job.as_dict() | {"name": "", "record": {}}
-    text = json.dumps([plain, *more] if more else plain, sort_keys=True)
+    text = json.dumps([job.as_dict() | {"name": "", "record": {}}, *more], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
 
 
@@ -148,8 +147,19 @@ def controls(
 ) -> Iterator[tuple[str, Entry]]:
     """Yield random at each share that contenders left out, to 0.05, and everything for fewer epochs at their compute.
 
-    Compute counts a sample's forward pass as 1 and its backward pass as 2; scores made before do not count.
+    A control that is a line of the table already is not made again. Compute counts a sample's forward pass as 1 and its
+    backward pass as 2; scores made before do not count.
     """
+    there = {digest(entry.job) for entry in entries.values()}
+    for name, control in _controls(comparison, entries, curves):
+        if digest(control.job) not in there:
+            there.add(digest(control.job))
+            yield name, control
+
+
+def _controls(
+    comparison: Comparison, entries: Mapping[str, Entry], curves: Mapping[str, Sequence[Curve]]
+) -> Iterator[tuple[str, Entry]]:
     shares, lengths = set(), set()
     for name in comparison.contenders:
         against = entries[name].against

@@ -9,10 +9,11 @@ import numpy as np
 from .batch import Memory
 from .ledger import Ledger
 from .order.deal import Turns
-from .passes import Stages, Trained, deal_turns, evaluate, look, sift, train, train_by_steps
+from .passes import Trained, deal_turns, evaluate, look, sift, train, train_by_steps
 from .plan import Epoch, Plan
 from .record.clock import Clock
 from .selection.batch_level import BatchMethod
+from .stages import Stages
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+_COLUMNS = ("loss", "correct", "confidence", "seen_epoch")
 BLOCKS = 16384  # fixed, so that a block never straddles two homes however many ranks there are
 
 
@@ -93,6 +94,18 @@ class Ledger:
             extra={name: np.full(n, first, dtype) for name, (dtype, first) in columns.items()},
         )
 
+    @classmethod
+    def of(cls, n_total: int, start: int, columns: Mapping[str, np.ndarray]) -> Ledger:
+        """Return the ledger whose columns these are, named as ``columns`` names them."""
+        own = {name: columns[name] for name in _COLUMNS}
+        extra = {name.removeprefix("extra_"): column for name, column in columns.items() if name not in own}
+        return cls(n_total, start, **own, extra=extra)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return all columns, (S,) each, by the names that they have where a ledger is kept: a method's own begin with ``extra_``."""
+        own = {name: getattr(self, name) for name in _COLUMNS}
+        return own | {f"extra_{name}": column for name, column in self.extra.items()}
+
     def __len__(self) -> int:
         return len(self.loss)
 
@@ -114,7 +127,7 @@ class Ledger:
     def observed(self, notes: Notes, epoch: int) -> Ledger:
         """Return the ledger after these notes, all of ids at home here; of several notes of one id the latest wins."""
         rows, notes_kept = _latest(notes.id - self.start, notes.position)
-        columns = {name: getattr(self, name).copy() for name in ("loss", "correct", "confidence", "seen_epoch")}
+        columns = {name: getattr(self, name).copy() for name in _COLUMNS}
         for name in ("loss", "correct", "confidence"):
             columns[name][rows] = getattr(notes, name)[notes_kept]
         columns["seen_epoch"][rows] = epoch

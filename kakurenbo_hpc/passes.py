@@ -3,47 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .batch import Batch, Memory
-from .data.loader import Loader, plain_turns
+from .data.loader import plain_turns
 from .ledger import Homes, Ledger
 from .order.deal import Turns, deal
 from .order.home import send_home
 from .plan import Epoch, Plan
-from .record.heartbeat import Heartbeat
-from .record.progress import Progress
 from .selection.batch_level import BatchMethod
-from .selection.everyone import Everyone
-from .selection.method import OBSERVED, Method
-from .shards import Shards
 from .sieve import Sieve
-from .training.learner import Learner
+from .stages import Stages
 from .training.observe import NoteBook, Seen
 from .training.segmentation import mean_iou
-from .trail import Finds, Trail
-from .world.world import World
-
-
-@dataclass(frozen=True)
-class Stages:
-    """Everything an epoch passes through. shards: None where all ranks read all samples."""
-
-    world: World
-    everyone: Everyone
-    method: Method
-    homes: Homes
-    train: Loader
-    validation: Loader
-    learner: Learner
-    progress: Progress
-    global_batch: int
-    accumulate: int
-    shards: Shards | None = None
-    trail: Trail = field(default_factory=Trail)
-    heartbeat: Heartbeat = field(default_factory=Heartbeat)
+from .trail import Finds
 
 
 @dataclass(frozen=True)
@@ -62,7 +37,7 @@ class Trained:
 
 def train(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory, s: Stages) -> tuple[Ledger, Memory, Trained]:
     """Train what the plan names."""
-    book = NoteBook(_observed(s.method))
+    book = NoteBook(s.observed)
     if isinstance(s.method, BatchMethod) and s.method.clocked_by_trained:
         s.learner.begin_epoch(epoch.number, plan.lr_scale, memory["trained"][0] / ledger.n_total, turns.n / ledger.n_total)
     else:
@@ -80,7 +55,7 @@ def train(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory
 def train_by_steps(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory, s: Stages) -> tuple[Ledger, Memory, Trained]:
     """Train as many entries as the plan names, drawn step by step, each by what the step before has told."""
     s.learner.begin_epoch(epoch.number, plan.lr_scale)
-    book = NoteBook(_observed(s.method))
+    book = NoteBook(s.observed)
     done = s.trail.begin_pass(book)
     ledger = ledger.observed(send_home(book.notes(), s.homes, s.world.comm), epoch.number) if done else ledger
     for step in s.progress.bar(range(done, turns.steps), turns.steps, "train"):
@@ -92,7 +67,7 @@ def train_by_steps(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memor
             replace(turn, step=step, progress=(step + 0.5) / turns.steps, copy=turn.copy + before, position=turn.position + before)
             for turn in dealt
         ]
-        news = NoteBook(_observed(s.method))
+        news = NoteBook(s.observed)
         for batch in s.heartbeat.along(s.train(here, epoch.number, augment=True)):
             seen = s.learner.step(batch)
             for noted in (book, news):
@@ -107,10 +82,7 @@ def sift(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory,
     """Train what a batch-level method chooses of the candidates that the plan names."""
     start = memory["trained"][0] / ledger.n_total if s.method.clocked_by_trained else None
     s.learner.begin_epoch(epoch.number, plan.lr_scale, start)
-    sieve = Sieve(
-        s.method, memory, s.learner, s.everyone, s.world.comm, epoch, s.global_batch, s.accumulate, turns.n, ledger.n_total,
-        _observed(s.method), lambda turn: list(s.train([turn], epoch.number, augment=True))[0],
-    )
+    sieve = Sieve(epoch, turns.n, memory, s)
     # A graph cannot be put down.
     sieve.train(_along("train", turns, epoch, True, sieve, s, may_stop=not s.method.keeps_graph))
     looked, trained = sieve.looked.notes(), sieve.trained.notes()
@@ -126,7 +98,7 @@ def sift(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory,
 
 def look(rows: np.ndarray, mode: str, augment: bool, epoch: Epoch, ledger: Ledger, s: Stages) -> Ledger:
     """Pass the marked rows of all ranks' ledgers forward, dealt evenly over ranks; return the ledger that knows."""
-    book = NoteBook(_observed(s.method))
+    book = NoteBook(s.observed)
     turns = deal_turns(rows, epoch, ledger, s)
     for batch in _along("look", turns, epoch, augment, book, s):
         book.add(s.learner.look(batch, mode)[0])
@@ -172,7 +144,3 @@ def _along(
     """Yield the batches of a pass that are still to be done, under a bar."""
     batches = s.trail.along(turns, lambda rest: s.train(rest, epoch.number, augment), finds, may_stop)
     return s.progress.bar(s.heartbeat.along(batches), len(turns), label)
-
-
-def _observed(method: Method) -> list[str]:
-    return [name for name in method.columns if name in OBSERVED]

@@ -11,12 +11,11 @@ from .data.loader import Loader
 from .data.source import Data
 from .data.staging import in_words
 from .epoch import Outcome, run_epoch
-from .errors import DONE, REQUEUE, TERMINATED, DataError, JobError, RunDirectoryError, UserError
+from .errors import DONE, REQUEUE, TERMINATED, DataError, JobError, RunDirectoryError, TrainingError, UserError
 from .job import Job
 from .ledger import Homes, Ledger
-from .passes import Stages
 from .plan import Epoch
-from .record.checkpoint import load_facts, newest_valid
+from .record.checkpoint import load_facts, problem_of
 from .record.clock import Clock
 from .record.directory import check_same, differences, enter_run, open_run
 from .record.hang import Watch
@@ -35,6 +34,7 @@ from .selection.everyone import Everyone
 from .selection.method import OBSERVED, Method, first_ledger
 from .selection.scores import About, write_scores
 from .shards import ShardLoader, Shards
+from .stages import Stages
 from .trail import Stopped, Trail
 from .training.learner import Learner
 from .world.comm import Comm
@@ -119,7 +119,7 @@ class _Run:
         self._job, self._directory, self._world, self._stop = job, directory, world, stop
         self._snapshot = Snapshot(pinned=world.device.type == "cuda")
         say = Progress(world.rank, job.training.epochs).say
-        self._saver = Saver(directory / "checkpoints", job.record.keep, world.comm, self._snapshot, say)
+        self._saver = Saver(directory / "checkpoints", job.record.keep, world.comm, self._snapshot, say, heartbeat.goes_on)
         self._stages, self._data = set_up(job, world, job.selection, scratch, Trail(stop, self._saver), directory, heartbeat)
         self._metrics = Metrics(directory)
         self._last: dict | None = None  # the line of the last whole epoch
@@ -136,13 +136,14 @@ class _Run:
         ledger = stages.shards.placed(ledger) if stages.shards else ledger
         memory = job.selection.first_memory() if isinstance(job.selection, BatchMethod) else {}
         found = comm.on_first(lambda: open_run(self._directory, job, resume, lock, allow_changes))
-        stages.learner.join(gradients, self._data.shape, stages.global_batch // (comm.size * stages.accumulate))
         facts = load_facts(found) if found else {"epoch": -1, "ranks": comm.size, "line": None}
+        stages.heartbeat.enter(facts["epoch"] + 1, "set-up")
+        stages.learner.join(gradients, self._data.shape, stages.global_batch // (comm.size * stages.accumulate))
         if found:
             ledger, memory = comm.agreed(lambda: self._take_up(found, facts, ledger, memory))
             if facts["ranks"] != comm.size:
                 stages.learner.average_statistics()
-        comm.on_first(lambda: enter_run(self._directory, job, lock))
+        comm.on_first(lambda: enter_run(self._directory, job, lock, found))
         if comm.rank == 0:
             self._snapshot.of(stages.learner.rehearsed_state())
             self._metrics.rewind(self._last)
@@ -151,7 +152,9 @@ class _Run:
         if stages.shards:
             if facts["ranks"] != comm.size:
                 ledger = stages.shards.placed(ledger)
-            n_bytes = stages.shards.fill(ledger, stages.progress.bar, may_hide(job.selection))
+            stages.heartbeat.enter(facts["epoch"] + 1, "staging")
+            bar = lambda *words: stages.heartbeat.passing(stages.progress.bar(*words))  # noqa: E731
+            n_bytes = stages.shards.fill(ledger, bar, job.selection.most_hidden)
             stages.progress.say(f"staged {in_words(n_bytes)} in {stages.shards.folder.parent}")
 
         for number in range(facts["epoch"] + 1, job.training.epochs):
@@ -161,6 +164,9 @@ class _Run:
                 outcome = run_epoch(epoch, ledger, memory, stages, clock)
             except Stopped:
                 return self._leave_inside(epoch, ledger, memory, clock)
+            except TrainingError:  # on all ranks alike: the checkpoint that is under way is from before it
+                self._saver.finish()
+                raise
             leaves = self._stop.agreed_at_once()
             self._write_down(epoch, outcome, clock, leaves)
             ledger, memory = outcome.ledger, outcome.memory
@@ -202,22 +208,33 @@ class _Run:
         return ledger, memory
 
     def _write_down(self, epoch: Epoch, outcome: Outcome, clock: Clock, leaves: bool) -> None:
-        """Write what an epoch left: ledger file, weights, checkpoint, line of metrics."""
+        """Write what an epoch left: checkpoint, ledger file, weights, line of metrics."""
         job, world, learner = self._job, self._world, self._stages.learner
         parts, line = learner.parts.take(), outcome.line
-        if job.record.ledger:
-            write_ledger(self._directory, epoch.number, outcome.planned_on, outcome.plan, world.comm)
-        if "importance" in outcome.ledger.extra and (job.selection.weighs_after(epoch) or epoch.number in job.record.weights_at):
-            _write_weights(self._directory, epoch, outcome.ledger, job, world, self._data)
         with clock("checkpoint"):
             if leaves or epoch.number == epoch.total - 1 or (epoch.number + 1) % job.record.checkpoint_every == 0:
                 facts = {"epoch": epoch.number, "line": {**line, "seconds": clock.seconds(parts)}}
                 self._save(f"epoch_{epoch.number:04d}", outcome.ledger, outcome.memory, facts)
+        self._write_columns(epoch, outcome)
         line["seconds"] = clock.seconds(parts)
         self._last = line
         if world.rank == 0:
             self._metrics.add(line)
             self._stages.progress.epoch(line)
+
+    def _write_columns(self, epoch: Epoch, outcome: Outcome) -> None:
+        """Write ledger file and weights where they are asked for; if the disk does not take them, the run goes on without."""
+        job, world, say = self._job, self._world, self._stages.progress.say
+        if job.record.ledger:
+            try:
+                write_ledger(self._directory, epoch.number, outcome.planned_on, outcome.plan, world.comm)
+            except OSError as problem:  # on rank 0 alone, which has nothing left to do with the others
+                say(f"warning: the ledger file of epoch {epoch.number} could not be written ({problem.strerror}); the run goes on without")
+        if job.selection.weights_column and (job.selection.weighs_after(epoch) or epoch.number in job.record.weights_at):
+            try:
+                _write_weights(self._directory, epoch, outcome.ledger, job, world, self._data)
+            except DataError as problem:
+                say(f"warning: {problem}; the run goes on without")
 
     def _leave_inside(self, epoch: Epoch, ledger: Ledger, memory: Memory, clock: Clock) -> int:
         """Leave an epoch between two steps, with a checkpoint; ledger and memory are those it began with."""
@@ -225,7 +242,8 @@ class _Run:
             self._stages.shards.finish()
         learner, passed = self._stages.learner, self._stages.trail.passed()
         facts = {"epoch": epoch.number - 1, "line": self._last, "seconds": clock.seconds(learner.parts.take())}
-        self._save(f"epoch_{epoch.number:04d}_inside", ledger, memory, facts, Inside(passed, learner.buffers()))
+        steps = sum(steps for steps, _ in passed)
+        self._save(f"epoch_{epoch.number:04d}_inside_{steps:05d}", ledger, memory, facts, Inside(passed, learner.buffers()))
         return self._leave(f"in epoch {epoch.number + 1} after {passed[-1][0]} steps of its pass {len(passed)}")
 
     def _leave(self, where: str) -> int:
@@ -246,14 +264,14 @@ def _is_finished(job: Job, directory: Path, allow_changes: bool) -> bool:
     if not allow_changes:
         check_same(directory / "job.yaml", job)
     last = directory / "checkpoints" / f"epoch_{job.training.epochs - 1:04d}"
-    return last.is_dir() and newest_valid(last.parent) == last
+    return last.is_dir() and problem_of(last) is None
 
 
 def _write_weights(directory: Path, epoch: Epoch, ledger: Ledger, job: Job, world: World, data: Data) -> None:
     how = f"{job.name}, seed {job.seed}, after epoch {epoch.number}"
     about = About(job.selection.method, how, job.data.name, data.fingerprint, ledger.n_total, 0.0, 0, 0)
     path = directory / "weights" / f"epoch_{epoch.number:04d}.h5"
-    write_scores(path, about, ledger.extra["importance"], world.comm, ledger.extra.get("label"))
+    write_scores(path, about, ledger.extra[job.selection.weights_column], world.comm, ledger.extra.get("label"))
 
 
 def fitting_batch(job: Job, n: int, n_ranks: int) -> int:
@@ -264,11 +282,6 @@ def fitting_batch(job: Job, n: int, n_ranks: int) -> int:
         return job.training.batch(n_ranks)
     except ValueError as problem:
         raise JobError(f"{problem}") from None
-
-
-def may_hide(method: Method) -> float:
-    """Return the share of the samples that a method's options let it hide; 0 where they name none."""
-    return float(getattr(method, "max_fraction", getattr(method, "fraction", 0.0)))
 
 
 def _greet(job: Job, stages: Stages, found: Path | None, resume: bool) -> None:

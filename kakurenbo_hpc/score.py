@@ -22,7 +22,7 @@ from .epoch import run_epoch
 from .errors import JobError, nearest
 from .job import Job
 from .ledger import Ledger
-from .passes import Stages, look
+from .passes import look
 from .plan import Epoch
 from .record.clock import Clock
 from .record.place import check_file
@@ -30,6 +30,7 @@ from .run import set_up
 from .selection.method import OBSERVED, first_ledger
 from .selection.methods.everything import Everything
 from .selection.scores import About, write_scores
+from .stages import Stages
 from .training.gradient_norm import gradient_norms
 from .training.observe import Seen
 from .world.comm import Comm

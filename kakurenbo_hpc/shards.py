@@ -181,14 +181,14 @@ class ShardLoader:
         yield from self._loader(turns[n_ready:], epoch, augment)
 
 
-def stage(job: Job, scratch: str | None, comm: Comm, hides: float, compare: bool) -> tuple[Path, int]:
+def stage(job: Job, scratch: str | None, comm: Comm, compare: bool) -> tuple[Path, int]:
     """Fill every rank's store as a run of the job on these ranks finds it best; return where they lie and the bytes copied.
 
-    hides, compare: as ``Shards.fill`` has them.
+    compare: as ``Shards.fill`` has it.
     """
     world = settle(comm)
     data = open_data(job.data, job.seed, comm)
     shards = comm.agreed(lambda: Shards(job.data, data, scratch, world))
     homes = Homes(len(data.train), world.size)
     ledger = shards.placed(Ledger.unseen(homes.n, *homes.rows(world.rank)))
-    return shards.folder.parent, shards.fill(ledger, Progress(world.rank, 0).bar, hides, compare)
+    return shards.folder.parent, shards.fill(ledger, Progress(world.rank, 0).bar, job.selection.most_hidden, compare)

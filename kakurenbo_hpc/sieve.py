@@ -7,7 +7,7 @@ will never come.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,11 +15,8 @@ import torch
 
 from .batch import Batch, Candidates, Memory, Turn
 from .plan import Epoch
-from .selection.batch_level import BatchMethod
-from .selection.everyone import Everyone
-from .training.learner import Learner
+from .stages import Stages
 from .training.observe import NoteBook, Seen
-from .world.comm import Comm
 
 
 @dataclass(frozen=True)
@@ -57,20 +54,16 @@ class Sieve:
     steps: optimizer steps.
     """
 
-    def __init__(
-        self, method: BatchMethod, memory: Memory, learner: Learner, everyone: Everyone, comm: Comm, epoch: Epoch,
-        global_batch: int, accumulate: int, n_candidates: int, n_total: int, extra: list[str], read: Callable[[Turn], Batch],
-    ):
-        """read: reads one turn, whenever no batch is being read."""
+    def __init__(self, epoch: Epoch, n_candidates: int, memory: Memory, s: Stages):
         self.memory = memory
-        self.looked, self.trained = NoteBook(extra), NoteBook(extra)
+        self.looked, self.trained = NoteBook(s.observed), NoteBook(s.observed)
         self.n_forward = self.n_trained = self.steps = 0
-        self._method, self._learner, self._everyone, self._comm, self._epoch = method, learner, everyone, comm, epoch
-        self._local_batch, self._accumulate = global_batch // comm.size, accumulate
-        self._n_candidates, self._n_total = n_candidates, n_total
+        self._epoch, self._n_candidates, self._s = epoch, n_candidates, s
+        self._method, self._learner, self._everyone, self._comm = s.method, s.learner, s.everyone, s.world.comm
+        self._local_batch = s.global_batch // s.world.size
         self._queue: list[_Chosen] = []
         self._ids: list[np.ndarray] = []
-        self._progress, self._read = 0.0, read
+        self._progress = 0.0
 
     def train(self, batches: Iterator[Batch]) -> None:
         """Look at every candidate batch and take every step that is due."""
@@ -116,7 +109,8 @@ class Sieve:
         id, copy = ([np.concatenate([found["all_spare"][[i]], waiting[name]]) for i, name in enumerate(("id", "copy"))])
         weight = np.concatenate([np.ones(1, np.float32), waiting["weight"]])
         rows = np.arange(len(id))
-        batch = self._read(Turn(0, id, copy.astype(np.int32), weight, rows, True, len(id), True, True, self._progress))
+        turn = Turn(0, id, copy.astype(np.int32), weight, rows, True, len(id), True, True, self._progress)
+        (batch,) = self._s.train([turn], self._epoch.number, augment=True)
         self._spare = self._rows(batch, rows[:1], np.ones(1, np.float32))
         self._queue = [self._rows(batch, rows[1:], np.ones(len(rows) - 1, np.float32))]
 
@@ -176,8 +170,8 @@ class Sieve:
         n = sum(map(len, mine))
         whole = _joined(mine or [self._spare])
         seen = []
-        for part in range(self._accumulate):
-            a, b = (i * n // self._accumulate for i in (part, part + 1))
+        for part in range(self._s.accumulate):
+            a, b = (i * n // self._s.accumulate for i in (part, part + 1))
             rows = slice(min(a, len(whole) - 1), max(b, a + 1))
             turn = self._turn(whole, rows, place, n_global, part, counts=b > a)
             seen.append(self._learner.step(Batch(turn, whole.input[rows], whole.target[rows])))
@@ -203,7 +197,7 @@ class Sieve:
         return [seen]
 
     def _turn(self, whole: _Chosen, rows: slice, place: int, n_global: int, part: int, counts: bool) -> Turn:
-        by_trained = (self.n_trained + n_global / 2) / self._n_total
+        by_trained = (self.n_trained + n_global / 2) / self._s.homes.n
         return Turn(
             step=self.steps,
             id=whole.id[rows],
@@ -213,7 +207,7 @@ class Sieve:
             counts=counts,
             n_global=n_global,
             begins=part == 0,
-            ends=part == self._accumulate - 1,
+            ends=part == self._s.accumulate - 1,
             progress=by_trained if self._method.clocked_by_trained else self._progress,
         )
 

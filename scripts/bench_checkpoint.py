@@ -40,7 +40,7 @@ class Training:
         self.input = torch.randn(64, WIDTH)
         self.folder, self.n_saved = folder, 0
         snapshot = Snapshot()
-        self.saver = Saver(folder, 1, Serial(), snapshot, say)
+        self.saver = Saver(folder, 1, Serial(), snapshot, say, lambda: None)
         self.step()
         snapshot.of(self.state())
 
@@ -98,9 +98,10 @@ def measure(training: Training, n_trials: int) -> dict[str, list[float]]:
 
 def report(found: dict[str, list[float]], n_parameters: int, n_trials: int) -> str:
     calls, wholes = ([s / b for s, b in zip(found[name], found["blocking"], strict=True)] for name in ("call", "whole"))
-    reached = median(calls)
+    call, whole = median(calls), median(wholes)
     lines = [
-        f"result:    a save in the background keeps training waiting for {reached:.1%} of the time that a blocking one takes",
+        f"result:    a save in the background costs training {whole:.1%} of the time that a blocking one takes: {call:.1%} in the call, "
+        "the rest in slower steps",
         header(("torch",), f"{n_trials} of each way, in turn, after one to warm up; {torch.get_num_threads()} thread of training"),
         f"data:      {n_parameters:,} parameters and their momentum, float32, {8 * n_parameters / 1e6:,.0f} MB, on one rank",
         "",
@@ -112,7 +113,8 @@ def report(found: dict[str, list[float]], n_parameters: int, n_trials: int) -> s
         f"  the call                            {spread(calls)}",
         f"  that, and what steps take longer    {spread(wholes)}   (where training leaves a core to the thread that writes)",
         "",
-        verdict(reached < WANTED, f"stalls for less than {WANTED:.0%} of a blocking save: {reached:.1%}"),
+        verdict(call < WANTED, f"the call takes less than {WANTED:.0%} of a blocking save: {call:.1%}"),
+        verdict(whole < WANTED, f"that, and what steps take longer, less than {WANTED:.0%}: {whole:.1%}"),
     ]
     return "\n".join(lines)
 

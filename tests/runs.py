@@ -43,6 +43,9 @@ def paused(run: Path) -> Iterator[None]:
     ranks = [process for process, line in words if "python" in line[0] and "train" in line and str(run) in line]
     for rank in ranks:
         rank.suspend()
-    yield
-    for rank in ranks:
-        rank.resume()
+    try:
+        yield
+    finally:
+        for rank in ranks:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                rank.resume()

@@ -27,6 +27,8 @@ SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
+# PMIx refuses a step whose number another Slurm of this machine has left a folder of.
+TmpFS={folder}/tmp-%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
@@ -50,7 +52,8 @@ class SlurmHere:
         self._daemons: list[subprocess.Popen] = []
 
     def __enter__(self) -> SlurmHere:
-        (self.folder / "state").mkdir()
+        for name in ("state", "tmp-n1", "tmp-n2"):
+            (self.folder / name).mkdir()
         self.conf.write_text(CONF.format(folder=self.folder, ports=_free_ports(3)))
         self._munge()
         self._start("slurmctld", "-D", "-f", self.conf)

@@ -76,12 +76,14 @@ def test_a_save_in_the_background_is_measured_beside_one_that_is_waited_for(tmp_
     lines = bench("bench_checkpoint.py", "--parameters", "5000000", "--trials", "2", "--folder", str(tmp_path))
     assert first_words(lines)[:5] == ["result:", "hardware:", "versions:", "trials:", "data:"]
     assert any("8,388,608 parameters" in line for line in lines)
+    assert ["the call" in line for line in lines[-2:]] == [True, False] and "what steps take longer" in lines[-1]
 
 
 def test_a_ledger_a_plan_and_an_order_fit_into_25_bytes_a_sample():
     lines = bench("bench_memory.py", "--n", "4000000")
     assert first_words(lines)[:5] == ["result:", "hardware:", "versions:", "trials:", "data:"]
-    assert lines[-1].startswith("reached")
+    assert float(lines[0].split(", ")[-1].split()[0]) <= 25
+    assert "at most 2.5 GB in all for 4,000,000 samples" in lines[-1]
 
 
 def test_the_driver_is_measured_beside_a_bare_loop_and_its_ideal():

@@ -9,9 +9,11 @@ import pytest
 import yaml
 from ranks import start
 
+from kakurenbo_hpc.compare import compare as run_all
 from kakurenbo_hpc.comparison import controls, of_methods, read_comparison
-from kakurenbo_hpc.errors import JobError
+from kakurenbo_hpc.errors import REQUEUE, TERMINATED, JobError
 from kakurenbo_hpc.protocol import Curve
+from kakurenbo_hpc.world.comm import Serial
 
 TINY = {
     "name": "tiny",
@@ -29,8 +31,12 @@ def written(folder, **changed):
     return path
 
 
+def compare(folder, *words, n=1, starter="mpirun"):
+    return start(n, "-m", "kakurenbo_hpc.cli", "compare", *words, "--out", folder / "out", starter=starter, timeout=300)
+
+
 def compared(folder, *words, n=1, starter="mpirun"):
-    ended = start(n, "-m", "kakurenbo_hpc.cli", "compare", *words, "--out", folder / "out", starter=starter, timeout=300)
+    ended = compare(folder, *words, n=n, starter=starter)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
@@ -59,10 +65,14 @@ def test_a_comparison_runs_its_contenders_and_controls_and_is_taken_up_again(tmp
     before = {run: (run / "metrics.jsonl").stat().st_mtime_ns for run in runs}
     shutil.rmtree(max((runs[0] / "checkpoints").iterdir()))  # as if it had been killed in its last epoch
     begun = time.time_ns()
-    compared(tmp_path, file)
+    compared(tmp_path, file, "--set", "record.ledger=true")  # keeps more on disk, and is the same comparison
     assert comparison(tmp_path)["contenders"].keys() == rows.keys()
     again = [run for run in runs if (run / "metrics.jsonl").stat().st_mtime_ns > begun]
     assert again == runs[:1] and all((run / "metrics.jsonl").stat().st_mtime_ns == before[run] for run in runs[1:])
+
+    whole = comparison(tmp_path)
+    ended = compare(tmp_path, file, "--set", "model.name=resnet_of_nobody")
+    assert ended.returncode == 1 and "comparison.json: kept as it is" in ended.stdout and comparison(tmp_path) == whole
 
 
 @pytest.mark.parametrize("starter", ["mpirun", "torchrun"])
@@ -89,9 +99,16 @@ def test_scores_are_made_first_and_their_cost_is_added(tmp_path):
 
 def test_one_run_that_fails_does_not_stop_the_others(tmp_path):
     contenders = {"broken": {"model": {"name": "resnet_of_nobody"}}, **TINY["contenders"]}
-    ended = start(1, "-m", "kakurenbo_hpc.cli", "compare", written(tmp_path, contenders=contenders), "--out", tmp_path / "out")
+    ended = compare(tmp_path, written(tmp_path, contenders=contenders))
     assert ended.returncode == 1 and "failed: broken: model.name is 'resnet_of_nobody'" in ended.stdout
     assert "kakurenbo" in comparison(tmp_path)["contenders"]
+
+
+@pytest.mark.parametrize("code", [REQUEUE, TERMINATED])
+def test_a_run_that_was_asked_to_leave_ends_the_comparison(code, tmp_path, monkeypatch):
+    monkeypatch.setattr("kakurenbo_hpc.compare.run", lambda *given, **more: code)
+    assert run_all(*read_comparison(written(tmp_path)), tmp_path / "out", Serial()) == code
+    assert not (tmp_path / "out" / "tiny").exists()
 
 
 def spent(forward, backward):
@@ -111,8 +128,8 @@ def test_controls_are_made_of_what_contenders_really_spent(tmp_path):
     file = written(tmp_path, contenders=contenders, set={"training": training})
     comparison, entries = read_comparison(file)
     curves = {"everything": spent(100, 100), "much": spent(100, 40), "little": spent(89, 89), "noise": spent(100, 100), "in noise": spent(70, 70)}
-    made = dict(controls(comparison, entries, curves))
-    assert list(made) == ["random 0.10", "random 0.60", "noise: random 0.30", "12 epochs", "18 epochs", "noise: 14 epochs"]
+    made = dict(controls(comparison, entries, curves))  # random at 0.10 is in already
+    assert list(made) == ["random 0.60", "noise: random 0.30", "12 epochs", "18 epochs", "noise: 14 epochs"]
     assert made["random 0.60"].job.selection.fraction == 0.6 and made["random 0.60"].job.data.label_noise == 0
     assert made["noise: random 0.30"].job.data.label_noise == 0.2 and made["noise: random 0.30"].against == "noise"
     shorter = made["12 epochs"].job  # (100 + 2 x 40) / 300 of 20
@@ -135,8 +152,9 @@ def test_who_scales_is_compared_with_not_scaling_unless_that_is_there_already(tm
 def test_the_same_job_has_one_run_whatever_it_is_called(tmp_path):
     same = {"selection": {"method": "random", "fraction": 0.2}}
     _, entries = read_comparison(written(tmp_path, contenders={"a": same, "b": {**same, "record": {"keep": 1}}, "c": {}}))
-    assert entries["a"].named(1).name == entries["b"].named(1).name != entries["a"].named(2).name
-    assert entries["c"].named(1).name == entries["everything"].named(1).name != entries["a"].named(1).name
+    a, b, c, everything = (entries[name].named(seed=1, ranks=2).name for name in ("a", "b", "c", "everything"))
+    assert a == b and c == everything != a
+    assert len({a, entries["a"].named(seed=2, ranks=2).name, entries["a"].named(seed=1, ranks=4).name}) == 3
 
 
 def test_the_short_form_takes_the_jobs_own_settings_for_its_own_method():
@@ -172,5 +190,5 @@ def test_what_is_wrong_in_a_file_is_told_before_anything_runs(tmp_path, what):
 
 
 def test_nothing_is_made_where_the_file_is_wrong(tmp_path):
-    ended = start(1, "-m", "kakurenbo_hpc.cli", "compare", written(tmp_path, seeds=[]), "--out", tmp_path / "out")
+    ended = compare(tmp_path, written(tmp_path, seeds=[]))
     assert ended.returncode == 2 and ended.stderr.count("\n") == 1 and not (tmp_path / "out").exists()

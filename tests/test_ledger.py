@@ -110,3 +110,10 @@ def test_columns_are_filled_where_the_ledger_has_them():
     assert after.extra["label"].tolist() == [-1, 9] and after.extra["own"].tolist() == [0.5, 0.5]
     assert after.extra.keys() == {"label", "own"} and before.extra["label"].tolist() == [-1, -1]
     assert after.with_columns({"own": np.array([1.0, 2.0])}).extra["own"].tolist() == [1, 2]
+
+
+def test_a_ledger_is_made_of_its_columns_again():
+    ledger = Ledger.unseen(10, 3, 7, {"score": (np.float32, 0.5), "loss": (np.float64, 1.0)})  # a method's own may have any name
+    again = Ledger.of(10, 3, ledger.columns())
+    assert list(ledger.columns()) == ["loss", "correct", "confidence", "seen_epoch", "extra_score", "extra_loss"]
+    assert again.extra.keys() == ledger.extra.keys() and again.loss is ledger.loss and again.extra["loss"] is ledger.extra["loss"]

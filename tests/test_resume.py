@@ -1,8 +1,11 @@
 """What a run takes up, and what it refuses to: checkpoints that are damaged, hostile, of another job or of a newer version."""
 
+import builtins
+import io
 import json
 import pickle
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +17,8 @@ from kakurenbo_hpc.data import DATA
 from kakurenbo_hpc.errors import RunDirectoryError
 from kakurenbo_hpc.job import read_job
 from kakurenbo_hpc.shipped import find_job
-from kakurenbo_hpc.record.checkpoint import load_facts
+from kakurenbo_hpc.record.checkpoint import load_facts, write_manifest
+from kakurenbo_hpc.record.heartbeat import Heartbeat
 from kakurenbo_hpc.record.parts import checksum
 from kakurenbo_hpc.run import run
 from kakurenbo_hpc.selection import METHODS
@@ -51,11 +55,14 @@ def begun(done, tmp_path):
     return tmp_path / "run"
 
 
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def with_checksums(checkpoint):
     """Make the manifest fit the files, as somebody would who wants them to be taken."""
     facts = load_facts(checkpoint)
-    facts["files"] = {name: checksum(checkpoint / name) for name in facts["files"]}
-    (checkpoint / "manifest.json").write_text(json.dumps(facts))
+    write_manifest(checkpoint, facts | {"files": {name: checksum(checkpoint / name) for name in facts["files"]}})
 
 
 class Hostile:
@@ -71,6 +78,29 @@ def test_a_resumed_run_goes_on_where_the_best_is_known(begun, done):
     assert metrics(begun) == metrics(done)
     scores = [line["val_accuracy"] for line in metrics(done)]
     assert (begun / "checkpoints" / "best").read_text().strip() in {f"epoch_{i:04d}" for i, score in enumerate(scores) if score == max(scores)}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("at", ["record.lock.Lock.sign", "record.files.sync_folder", "record.files.os.replace", "record.directory.clear"])
+def test_a_start_that_was_killed_early_can_be_made_again(at, tmp_path, monkeypatch):
+    def killed(*words):
+        raise Killed
+
+    for resume in (False, True):
+        with monkeypatch.context() as once, pytest.raises(Killed):
+            once.setattr(f"kakurenbo_hpc.{at}", killed)
+            go(tmp_path / str(resume), resume=False)
+        assert go(tmp_path / str(resume), resume=resume) == 0
+
+
+def test_a_checkpoint_that_is_written_is_no_hang(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(Heartbeat, "goes_on", lambda self: told.append(self.at))
+    assert go(tmp_path / "run", resume=False) == 0
+    assert len(told) >= 3 * 2, "the thread that writes tells, of every file"
 
 
 def test_a_checkpoint_tells_job_data_and_provenance(done):
@@ -94,21 +124,57 @@ def test_nothing_in_a_checkpoint_is_unpickled(name, begun, tmp_path, capsys):
     assert not target.exists()
 
 
-def test_a_bare_pickle_is_passed_over_with_what_is_damaged(begun, tmp_path, capsys):
+def test_a_bare_pickle_is_damage_like_any_other(begun, tmp_path):
     (begun / "checkpoints" / "epoch_0001" / "learner.pt").write_bytes(pickle.dumps(Hostile(tmp_path / "taken over")))
-    assert go(begun) == 0
-    told = capsys.readouterr().out
-    assert "epoch_0001: learner.pt is damaged; passed over" in told
+    with pytest.raises(RunDirectoryError, match="epoch_0001: learner.pt is damaged"):
+        go(begun)
     assert not (tmp_path / "taken over").exists()
 
 
-def test_a_newer_format_is_refused_not_passed_over(begun):
+@pytest.mark.parametrize("other", [1, 99])
+def test_another_format_is_refused_not_passed_over(other, begun):
     checkpoint = begun / "checkpoints" / "epoch_0001"
-    (checkpoint / "manifest.json").write_text(json.dumps(load_facts(checkpoint) | {"format": 99}))
-    before = metrics(begun)
-    with pytest.raises(RunDirectoryError, match="epoch_0001: of format 99, but this version reads up to 1; use the version that wrote it"):
+    write_manifest(checkpoint, load_facts(checkpoint) | {"format": other})
+    if other == 1:
+        facts = load_facts(checkpoint)
+        del facts["checksum"]
+        (checkpoint / "manifest.json").write_text(json.dumps(facts))
+    before = contents(begun)
+    with pytest.raises(RunDirectoryError, match=f"epoch_0001: of format {other}, but this version reads format 2; use the version that"):
         go(begun)
-    assert metrics(begun) == before
+    assert contents(begun) == before
+
+
+def test_where_no_checkpoint_is_whole_nothing_begins_anew(begun):
+    shutil.copytree(begun / "checkpoints" / "epoch_0001", begun / "checkpoints" / "epoch_0000")
+    (begun / "checkpoints" / "epoch_0001" / "learner.pt").unlink()
+    (begun / "checkpoints" / "epoch_0000" / "manifest.json").write_text("torn")
+    before = contents(begun)
+    for resume in (True, False):
+        with pytest.raises(RunDirectoryError) as refused:
+            go(begun, resume=resume)
+        assert str(refused.value) == (
+            f"{begun / 'checkpoints'}: no checkpoint can be taken up (epoch_0001: learner.pt is missing, epoch_0000: manifest.json is "
+            "damaged); put one right, or give another --run-dir"
+        )
+    assert contents(begun) == before
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "learner.pt"])
+def test_a_file_that_cannot_be_read_now_is_not_taken_for_damaged(name, begun, monkeypatch):
+    def hiccup(path, *words, real, **more):
+        if str(path).endswith(f"epoch_0001/{name}"):
+            raise OSError(116, "Stale file handle")
+        return real(path, *words, **more)
+
+    before = contents(begun / "checkpoints")
+    for module, function in ((io, "open"), (builtins, "open")):
+        monkeypatch.setattr(module, function, partial(hiccup, real=getattr(module, function)))
+    with pytest.raises(RunDirectoryError, match=rf"epoch_0001/{name}: cannot be read \(Stale file handle\); try again when it can"):
+        go(begun)
+    monkeypatch.undo()
+    assert contents(begun / "checkpoints") == before
+    assert go(begun) == 0
 
 
 def test_a_changed_job_is_refused_with_every_difference(begun):
@@ -137,10 +203,10 @@ def test_a_changed_method_begins_with_what_the_ledger_knows(begun):
 
 
 def test_a_change_that_the_weights_do_not_fit_is_refused_in_one_line(begun):
-    before = {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()}
+    before = contents(begun)
     with pytest.raises(RunDirectoryError, match="epoch_0001: cannot be taken up by this job"):
         go(begun, "model.options={width: 4}", allow_changes=True)
-    assert {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()} == before
+    assert contents(begun) == before
 
 
 def test_a_changed_job_goes_on_from_the_end_of_an_epoch(begun, monkeypatch, capsys):
@@ -149,10 +215,12 @@ def test_a_changed_job_goes_on_from_the_end_of_an_epoch(begun, monkeypatch, caps
     monkeypatch.setattr(Stop, "why", "the test", raising=False)
     assert go(begun) == 75
     monkeypatch.undo()
-    assert (begun / "checkpoints" / "epoch_0002_inside").is_dir()
+    [inside] = (begun / "checkpoints").glob("epoch_0002_inside_*")
+    left = contents(inside)
     assert go(begun, "training.lr=0.02", allow_changes=True) == 0
     told = capsys.readouterr().out
-    assert "epoch_0002_inside: inside an epoch of the job as it was; passed over" in told and "resuming after epoch_0001" in told
+    assert list(contents(inside.with_name(f"passed_over_1_{inside.name}")).values()) == list(left.values())
+    assert f"{inside.name}: inside an epoch of the job as it was; passed over" in told and "resuming after epoch_0001" in told
 
 
 def test_a_checkpoint_of_another_job_in_this_runs_folder_is_refused(begun, tmp_path):

@@ -15,7 +15,7 @@ class HidingCallback(Callback):
 
     The module makes ``self.hiding`` in its ``setup``; the loader of its ``train_dataloader`` reads by
     ``hiding.batch_sampler``; its ``training_step`` returns ``self.hiding.observe(self.hiding.ids, losses, logits, target)``.
-    That step is also what looks at the hidden, in eval mode and without gradient. The Trainer needs
+    That step is also what looks at the hidden, without gradient, and in eval mode unless the method's refresh_mode is train. The Trainer needs
     ``reload_dataloaders_every_n_epochs=1``, since epochs differ in length, and on several ranks ``use_distributed_sampler=False``.
     """
 
@@ -32,7 +32,7 @@ class HidingCallback(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if module.hiding.begin_hidden():
-            self._look(module)
+            self._look(module, module.hiding.refresh_mode)
         self._state = module.hiding.state_dict()  # a checkpoint in the middle of an epoch has that of the one before
         if module.hiding.next_epoch < module.hiding.epochs:
             self._begin(module)
@@ -45,11 +45,17 @@ class HidingCallback(Callback):
         module.hiding.begin_visible(epoch)
 
     @torch.no_grad()
-    def _look(self, module: LightningModule) -> None:
-        module.eval()
+    def _look(self, module: LightningModule, mode: str = "eval") -> None:
+        strategy, precision = module.trainer.strategy, module.trainer.precision_plugin
+        before = {part: part.training for part in module.modules()}  # frozen parts stay in eval mode
+        if mode == "eval":
+            module.eval()
         for i, batch in enumerate(module.train_dataloader()):
-            module.training_step(module.trainer.strategy.batch_to_device(batch), i)
-        module.train()
+            batch = strategy.batch_to_device(precision.convert_input(batch))
+            with precision.forward_context():
+                module.training_step(batch, i)
+        for part, training in before.items():
+            part.training = training
 
     def state_dict(self) -> dict[str, Any]:
         return self._state or {}

@@ -27,7 +27,7 @@ from ..world.comm import Comm, Serial
 from ..world.started import started_by
 from ..world.world import open_comm
 from . import arguments as words
-from .mistakes import by_sample, check_ids
+from .mistakes import by_sample, check_ids, check_sizes, n_samples
 from .reading import BatchSampler, Pass, Sampler
 
 
@@ -62,10 +62,11 @@ class Hiding:
     ):
         self._comm = comm or _comm_of_this_process()
         self._everyone = Everyone(self._comm)
-        n = data if isinstance(data, int) else len(data)
+        n = self._comm.agreed(lambda: n_samples(data))
         self._everyone.agree(n, "the number of samples")
         self.method = self._comm.agreed(lambda: _own_loop_method(method, options, epochs))
         self._everyone.agree((self.method.model_dump(), epochs, batch_size, accumulate, seed), "the options of hiding")
+        check_sizes(epochs=epochs, batch_size=batch_size, accumulate=accumulate)
         if n < self._comm.size:
             raise DataError(f"hiding: the data set has {n} samples for {self._comm.size} ranks; use at most one rank a sample")
         self.n, self.epochs = n, epochs
@@ -101,7 +102,7 @@ class Hiding:
     def hidden(self, loader: Iterable) -> Iterator[tuple[np.ndarray, Any]]:
         """Yield (ids, batch) over what the plan wants to be looked at again, after training; perhaps nothing.
 
-        For a loop without gradient; in eval mode, unless the method's refresh_mode is train.
+        For a loop without gradient, in ``refresh_mode``.
         """
         if self.begin_hidden():
             yield from self._paired(loader)
@@ -156,6 +157,11 @@ class Hiding:
             return False
         self._begin_pass("hidden", self._plan.refresh)
         return True
+
+    @property
+    def refresh_mode(self) -> str:
+        """What the network is in while it looks at the hidden: "eval" or "train"."""
+        return self._plan.refresh_mode
 
     @property
     def next_epoch(self) -> int:
@@ -223,21 +229,19 @@ class Hiding:
         All ranks call it together, after the epoch's last pass. O(n) memory. Any number of ranks can load it.
         """
         self._end_epoch()
-        parts = self._comm.gather(_columns(self._ledger))
+        parts = self._comm.gather(self._ledger.columns())
         ledger = {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
         return {"format": 1, "epoch": self._done, "method": self.method.model_dump(), "seed": self._seed, "ledger": ledger}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the epoch that the state was taken after. Raises LoopError if it is another method's or data set's."""
         ours = {"format": 1, "method": self.method.model_dump(), "seed": self._seed, "samples": self.n}
-        theirs = {**{name: state.get(name) for name in ours}, "samples": len(state["ledger"]["loss"])}
+        theirs = {**{name: state.get(name) for name in ours}, "samples": len(state.get("ledger", {}).get("loss", ()))}
         for name, value in ours.items():
             if theirs[name] != value:
                 raise LoopError(f"hiding: the state has {name} {theirs[name]}, but here it is {value}; load the state of the same run")
         rows = slice(*self._homes.rows(self._comm.rank))
-        columns = {name: column[rows].numpy().copy() for name, column in state["ledger"].items()}
-        extra = {name: columns.pop(f"extra_{name}") for name in self._ledger.extra}
-        self._ledger = Ledger(self.n, rows.start, **columns, extra=extra)
+        self._ledger = Ledger.of(self.n, rows.start, {name: column[rows].numpy().copy() for name, column in state["ledger"].items()})
         self._done, self._epoch, self._plan, self._pass = state["epoch"], None, None, None
 
     # Launch parameters
@@ -305,6 +309,7 @@ class Hiding:
             if self._pass.n_observed != i + 1:
                 raise LoopError(f"hiding: observe was not called for batch {i} of epoch {self._epoch.number}; call it for every batch")
 
+
 def _own_loop_method(method: str | Method, options: dict, epochs: int) -> Method:
     """Return the method, checked to be one that decides epoch by epoch. Raises JobError."""
     if isinstance(method, str):
@@ -330,10 +335,3 @@ def _comm_of_this_process() -> Comm:
             raise LoopError("hiding: torchrun started several ranks that have not met; call torch.distributed.init_process_group first")
         return Serial()
     return open_comm()
-
-
-def _columns(ledger: Ledger) -> dict[str, np.ndarray]:
-    columns = {name: getattr(ledger, name) for name in ("loss", "correct", "confidence", "seen_epoch")}
-    return columns | {f"extra_{name}": column for name, column in ledger.extra.items()}
-
-

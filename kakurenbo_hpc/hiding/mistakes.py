@@ -1,13 +1,33 @@
-"""What a loop can do wrong with a batch, each told in one line."""
+"""What a loop can do wrong with what it gives to hiding, and with a batch, each told in one line."""
 
 from __future__ import annotations
+
+from collections.abc import Sized
 
 import numpy as np
 import torch
 
-from ..errors import LoopError
+from ..errors import LoopError, shown
 from .reading import Pass
 
+
+def n_samples(data: Sized | int) -> int:
+    """Return the length of a map-style data set, or what is given as its length. Raises LoopError."""
+    if isinstance(data, int):
+        return data
+    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):  # a DataLoader counts batches
+        raise LoopError(
+            f"hiding: data is of type {type(data).__name__}, which has no samples by number; give the map-style data set that the "
+            "loader reads, or its length"
+        )
+    return len(data)
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise LoopError unless all of these are counts, from 1."""
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise LoopError(f"hiding: {name} is {shown(size)}, but must be a whole number of at least 1; give the loop's own")
 
 
 def check_ids(ids: np.ndarray | torch.Tensor, here: Pass, n: int) -> None:

@@ -75,12 +75,12 @@ def seconds(walltime: str) -> int:
 
 
 def fitting_walltime(walltime: str, machine: Machine) -> int:
-    """Return its seconds. Raises UserError if it leaves no time before the grace."""
+    """Return its seconds. Raises JobError if it leaves no time before the grace."""
     found = seconds(walltime)
-    if found <= machine.grace_s:
-        raise JobError(
-            f"--walltime {walltime}: a run is told to leave {machine.grace_s} s before its end (grace_s of {machine.name}); give more"
-        )
+    early = 60 if machine.scheduler == "slurm" else 0
+    if found <= machine.grace_s + early:
+        told = f"told to leave {machine.grace_s} s before its end (grace_s of {machine.name})"
+        raise JobError(f"--walltime {walltime}: a run is {told}{f', by Slurm up to {early} s earlier' if early else ''}; give more")
     return found
 
 

@@ -182,18 +182,21 @@ def fits(case: Case) -> str | None:
         return None
     job, machine, n = case.job, case.machine, case.all_ranks
     batch = check_fits(job, machine, n)
-    said = f"{n} ranks, global batch {batch}"
-    if case.walltime:
-        walltime_s, limit_s = fitting_walltime(case.walltime, machine), _limit_s(case)
-        if limit_s is not None and walltime_s > limit_s:
-            raise UserError(f"--walltime {case.walltime}: the queue ends jobs after {clock(limit_s)}; give less, runs are requeued")
-        if walltime_s < 2 * machine.grace_s:
-            grace = f"{machine.grace_s} s before its end, more than half of it"
-            raise Doubt(f"--walltime {case.walltime}: a run is told to leave {grace}; give more")
-        said += f", {clock(walltime_s)}, at most {machine.max_requeues + 1} times"
     if job.training.precision == "bf16" and (capability(machine.gpu_type) or BF16_FROM) < BF16_FROM:
         raise Doubt(f"training.precision is bf16, which a {machine.gpu_type} computes slowly if at all; set it to fp16")
-    return said
+    return f"{n} ranks, global batch {batch}"
+
+
+def walltime(case: Case) -> str | None:
+    if case.walltime is None:
+        return None
+    machine, walltime_s, limit_s = case.machine, fitting_walltime(case.walltime, case.machine), _limit_s(case)
+    if limit_s is not None and walltime_s > limit_s:
+        raise UserError(f"--walltime {case.walltime}: the queue ends jobs after {clock(limit_s)}; give less, runs are requeued")
+    if walltime_s < 2 * machine.grace_s:
+        grace = f"{machine.grace_s} s before its end, more than half of it"
+        raise Doubt(f"--walltime {case.walltime}: a run is told to leave {grace}; give more")
+    return f"{clock(walltime_s)}, at most {machine.max_requeues + 1} times"
 
 
 def scheduler(case: Case) -> str:
@@ -263,5 +266,6 @@ CHECKS: tuple[tuple[str, Callable[[Case], str | None]], ...] = (
     ("allreduce", allreduce),
     ("data", data),
     ("job", fits),
+    ("walltime", walltime),
     ("scheduler", scheduler),
 )

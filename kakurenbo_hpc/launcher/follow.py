@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from ..errors import DONE, UserError
-from .machine import table
 from .submission import ENDED, Batch, submissions
+from .table import table
 
 
 def status(folder: Path) -> int:
@@ -39,7 +39,7 @@ def cancel(folder: Path) -> int:
 def logs(run: Path, follow: bool, pause_s: float = 2) -> int:
     """Print the log of a run; with follow, until its job has ended. Raises UserError if there is none yet."""
     batch = Batch(run)
-    batch.submission  # noqa: B018, raises where nothing was submitted
+    batch.read()  # raises where nothing was submitted
     if not batch.log.is_file() and not follow:
         state = batch.state
         raise UserError(f"{batch.log}: not written yet, the job is {state.word} ({state.detail}); wait for it with --follow")
@@ -61,7 +61,7 @@ def logs(run: Path, follow: bool, pause_s: float = 2) -> int:
 
 
 def _epochs(batch: Batch) -> str:
-    """Return how many epochs are done, of how many."""
+    """Return how many epochs are done."""
     try:
         lines = (batch.run / "metrics.jsonl").read_text().splitlines()
         return str(json.loads(lines[-1])["epoch"] + 1)

@@ -13,8 +13,9 @@ _CAPABILITIES = {
 
 
 def capability(gpu_type: str | None) -> int | None:
-    """Return the compute capability of what a machine file calls its GPUs; None where it is not known."""
-    return _CAPABILITIES.get((gpu_type or "").lower())
+    """Return the compute capability of what a machine file calls its GPUs, ``tesla_v100-sxm2-32gb``; None where it is not known."""
+    parts = re.split("[^a-z0-9]+", (gpu_type or "").lower())
+    return next((_CAPABILITIES[part] for part in parts if part in _CAPABILITIES), None)
 
 
 def runs_on(capability: int, built_for: list[str]) -> bool:

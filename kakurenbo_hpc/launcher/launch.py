@@ -35,7 +35,7 @@ def launch(
         words += ["--scratch", here.scratch]
     line = starter_line(here, layout, bound_words(here, find_machine(machine), words))
     print(line, flush=True)
-    return DONE if dry_run else run(line)
+    return DONE if dry_run else run(line, run_dir / "stop")
 
 
 def fitting_layout(machine: Machine, ranks: int | None, nodes: int | None) -> Layout:
@@ -65,22 +65,23 @@ def bound_words(machine: Machine, file: Path, words: list[str]) -> list[str]:
     return [sys.executable, "-m", "kakurenbo_hpc.launcher.rank", str(file), *words] if machine.gpus_per_node else words
 
 
-def run(line: CommandLine) -> int:
+def run(line: CommandLine, stop: Path) -> int:
     """Run a starter to its end and return its exit code; one that DESIGN.md does not promise becomes 1.
 
     Its stderr passes through line by line; why it failed is printed once more, last. Signals that ask us to end are passed on
-    to the starter; where it then ends with neither 0 nor 75, the code is 143. USR1, which asks ranks to write a checkpoint and
-    leave, is passed on as well.
+    to the starter; where it then ends with neither 0 nor 75, the code is 143. USR1 and USR2 ask the ranks to write a checkpoint
+    and leave, through the file ``stop`` of their run directory.
     """
     words = LastWords()
-    with _signals_passed_on() as (received, targets):
-        # In a session of its own: Ctrl-C in a terminal would otherwise reach it twice, which Open MPI takes for a kill.
+    with _signals_passed_on(stop) as (received, targets):
+        # In a process group of its own: Ctrl-C in a terminal would otherwise reach it twice, which Open MPI takes for a kill. Not
+        # in a session of its own: PBS would not find it there when the job has to end.
         starter = subprocess.Popen(
             line.words,
             env=os.environ | line.environment,
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            start_new_session=True,
+            preexec_fn=os.setpgrp,
         )
         targets.append(starter)
         if received:
@@ -95,22 +96,25 @@ def run(line: CommandLine) -> int:
 
 def _ended(code: int, received: list[int], words: LastWords) -> int:
     """Print the last line where one is due; return our exit code."""
+    code = words.code_of_ranks(code)
     if code in (DONE, REQUEUE):
         return code
-    received = [number for number in received if number != signal.SIGUSR1]
     if received:
         name = signal.Signals(received[0]).name
         _say(f"kakurenbo: ended by {name}, the starter with exit code {code}; add --resume to go on from the newest checkpoint")
         return TERMINATED
-    if code == TERMINATED:
+    if code == TERMINATED and not words.blame_a_rank:
         return code
     _say(words.again(code))
     return USER_ERROR if code == USER_ERROR else FAILED
 
 
 @contextlib.contextmanager
-def _signals_passed_on() -> Iterator[tuple[list[int], list[subprocess.Popen]]]:
-    """Collect the signals that ask us to end, and send them to the targets; one that is ignored here (nohup) stays ignored."""
+def _signals_passed_on(stop: Path) -> Iterator[tuple[list[int], list[subprocess.Popen]]]:
+    """Collect the signals that ask us to end, and send them to the targets; one that is ignored here (nohup) stays ignored.
+
+    USR1 and USR2 leave the file ``stop`` instead: torchrun, Hydra, and ranks that have only just begun would die of them.
+    """
     received: list[int] = []
     targets: list[subprocess.Popen] = []
 
@@ -119,8 +123,17 @@ def _signals_passed_on() -> Iterator[tuple[list[int], list[subprocess.Popen]]]:
         for target in targets:
             target.send_signal(number)
 
-    heeded = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1) if signal.getsignal(n) != signal.SIG_IGN]
-    before = {number: signal.signal(number, pass_on) for number in heeded}
+    def leave_stop(number: int, frame: object) -> None:
+        try:
+            stop.parent.mkdir(parents=True, exist_ok=True)
+            stop.touch()
+        except OSError as problem:
+            _say(f"kakurenbo: {stop}: cannot be written ({problem.strerror}), so that the ranks go on")
+
+    handlers = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), pass_on)
+    handlers |= dict.fromkeys((signal.SIGUSR1, signal.SIGUSR2), leave_stop)
+    heeded = {number: handler for number, handler in handlers.items() if signal.getsignal(number) != signal.SIG_IGN}
+    before = {number: signal.signal(number, handler) for number, handler in heeded.items()}
     try:
         yield received, targets
     finally:

@@ -13,6 +13,7 @@ from ..errors import JobError, nearest
 from ..options import Count, Options, checked
 from ..yaml_files import read_yaml
 from ..shipped import launch_dir
+from .table import table
 
 
 def _settable(environment: dict[str, str]) -> dict[str, str]:
@@ -37,6 +38,13 @@ def _line(value: str) -> str:
     return value
 
 
+def _folder(value: str) -> str:
+    path = os.path.expanduser(_line(value))
+    if not os.path.isabs(path):
+        raise ValueError("must be the absolute path of a folder, or begin with ~/")
+    return path
+
+
 Word = Annotated[str, AfterValidator(word)]
 Line = Annotated[str, AfterValidator(_line)]
 Natural = Annotated[int, Field(ge=0, lt=2**31)]
@@ -58,7 +66,7 @@ class Machine(Options):
     scratch: Line | None = None
     modules: list[Word] = []
     environment: Annotated[dict[str, str], AfterValidator(_settable)] = {}
-    python: Line | None = None
+    python: Annotated[str, AfterValidator(_folder)] | None = None
     account: Word | None = None
     queue: Word | None = None
     chunk: list[Word] = []
@@ -126,9 +134,3 @@ def list_machines() -> str:
         gpus = f"{machine.gpus_per_node} {machine.gpu_type or ''}".strip() if machine.gpus_per_node else "-"
         rows.append((name, machine.scheduler, machine.starter, str(machine.ranks_per_node or "any"), gpus, str(path)))
     return table(rows)
-
-
-def table(rows: list[tuple[str, ...]]) -> str:
-    """Return rows of text with aligned columns."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from ..errors import UserError
-from .system import BatchSystem, Queue, State, ask, say
+from .system import BatchSystem, Queue, State, answered, ask, job_id_in, say
 
-_RUNNING, _ENDED = "REB", "FCX"
+_QUEUED, _ENDED = "QHWTM", "FCX"  # with any other letter a job holds its nodes
 _CANCELLED = 256 + 15  # what PBS makes of the TERM that qdel sends
 
 
@@ -18,7 +18,7 @@ class Pbs(BatchSystem):
         return ["qsub", *(["-W", f"depend={dependency}"] if dependency else []), "script.sh"]
 
     def job_id(self, said):
-        return said.strip()
+        return job_id_in(said, r"(\d+(?:\[\])?\.\S+)")
 
     def cancel_words(self, job_id):
         return ["qdel", job_id]
@@ -27,14 +27,15 @@ class Pbs(BatchSystem):
         asked = ask(["qstat", "-x", "-f", job_id])
         if asked.returncode:  # a site may keep no history of jobs
             asked = ask(["qstat", "-f", job_id])
-        if asked.returncode:
+        if re.search("Unknown Job Id|has finished", asked.stderr):
             return None
+        answered(asked)
         facts = _facts(asked.stdout)
         letter, status = facts.get("job_state", "?"), facts.get("Exit_status")
         detail = " ".join([letter, *([f"exit status {status}"] if status else []), facts.get("resources_used.walltime", "")]).strip()
         if letter in _ENDED:
             return State({"0": "done", str(_CANCELLED): "cancelled", None: "cancelled"}.get(status, "failed"), detail)
-        return State("running" if letter in _RUNNING else "queued", detail)
+        return State("queued" if letter in _QUEUED else "running", detail)
 
     def queue(self, name):
         name = name or _facts(say(["qstat", "-B", "-f"])).get("default_queue")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import USER_ERROR, UserError, WorldError
-from ..world.started import local_rank
+from ..world.started import local_rank, started_by
 from .machine import Machine, read_machine
 from .starter import cores
 
@@ -41,9 +41,11 @@ def binding(machine: Machine, local: int, environ: Mapping[str, str], allowed: C
         raise WorldError(f"local rank {local} finds CUDA_VISIBLE_DEVICES={visible}; ask for {machine.gpus_per_node} GPUs on each node")
     if not machine.gpu_numa or local >= len(machine.gpu_numa):
         return Binding(None if own else gpus[local], None)
-    numa = machine.gpu_numa[local]
     ranks = range(machine.ranks_per_node or machine.gpus_per_node)
-    neighbours = [rank for rank in ranks if machine.gpu_numa[rank] == numa]
+    # Where each rank sees only its own GPU, that is number 0 to all of them.
+    numbers = [_number(gpus[rank], rank, machine.gpus_per_node) if rank < len(gpus) and not own else rank for rank in ranks]
+    numa = machine.gpu_numa[numbers[local]]
+    neighbours = [rank for rank in ranks if machine.gpu_numa[numbers[rank]] == numa]
     near = sorted(of_numa(numa) & allowed)
     # Hardware threads of one core are numbered far apart: in turns, each rank would get halves of cores.
     share = [cpu for core in _dealt(_by_core(near), neighbours.index(local), len(neighbours)) for cpu in core]
@@ -69,10 +71,16 @@ def main(words: list[str]) -> None:
         if "OMP_NUM_THREADS" not in machine.environment:
             set_here["OMP_NUM_THREADS"] = str(cores())
     os.environ.update(set_here)
+    first_node = started_by(os.environ).rank < (machine.ranks_per_node or machine.gpus_per_node)
     told = [f"{name}={value}" for name, value in set_here.items()] + ([f"cores {_ranges(bound.cores)}"] if bound.cores else [])
-    if told:
+    if told and first_node:  # of a thousand ranks, those of the others say the same
         print(f"{os.uname().nodename}, local rank {local}: {', '.join(told)}", flush=True)
     os.execvp(program[0], program)
+
+
+def _number(gpu: str, rank: int, n: int) -> int:
+    """Return the number of a rank's GPU among the n of its node; one that goes by another name is taken for the rank's."""
+    return int(gpu) if gpu.isdecimal() and int(gpu) < n else rank
 
 
 def _numa_cores(numa: int) -> Cores:

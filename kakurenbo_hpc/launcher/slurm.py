@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from ..errors import UserError, nearest
-from .system import BatchSystem, Queue, State, ask, say
+from .system import BatchSystem, Queue, State, answered, ask, job_id_in, say
 
-_WORDS = {"running": ("RUNNING", "COMPLETING"), "done": ("COMPLETED",), "cancelled": ("CANCELLED",)}
-_FAILED = ("FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "BOOT_FAIL", "DEADLINE")
+# In any other state a job holds its nodes.
+_WORDS = {
+    "queued": ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD", "CONFIGURING", "POWER_UP_NODE"),
+    "done": ("COMPLETED",),
+    "cancelled": ("CANCELLED", "REVOKED"),
+    "failed": (
+        *("FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "BOOT_FAIL", "DEADLINE", "LAUNCH_FAILED", "RECONFIG_FAIL"),
+    ),
+}
 
 
 class Slurm(BatchSystem):
@@ -18,7 +25,7 @@ class Slurm(BatchSystem):
         return ["sbatch", "--parsable", *after, "script.sh"]
 
     def job_id(self, said):
-        return said.strip().partition(";")[0]  # a federation adds ;CLUSTER
+        return job_id_in(said, r"(\d+)(?:;\S+)?")  # a federation adds ;CLUSTER
 
     def cancel_words(self, job_id):
         return ["scancel", job_id]
@@ -27,11 +34,12 @@ class Slurm(BatchSystem):
         asked = ask(["sacct", "-j", job_id, "-X", "--noheader", "--parsable2", "--format=State,ExitCode,Elapsed"])
         if asked.returncode or not asked.stdout.strip():  # no accounting here, or not there yet
             asked = ask(["squeue", "-j", job_id, "--states=all", "--noheader", "--format=%T|%r|%M"])
-        if asked.returncode or not asked.stdout.strip():
+        if "Invalid job id" in asked.stderr or not (asked.returncode or asked.stdout.strip()):
             return None
+        answered(asked)
         state, *details = asked.stdout.splitlines()[-1].split("|")
         state = state.split()[0]  # "CANCELLED by 1000"
-        word = next((word for word, states in _WORDS.items() if state in states), "failed" if state in _FAILED else "queued")
+        word = next((word for word, states in _WORDS.items() if state in states), "running")
         return State(word, " ".join([state, *(detail for detail in details if detail != "None")]))
 
     def queue(self, name):

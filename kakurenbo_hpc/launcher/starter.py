@@ -17,6 +17,10 @@ from .machine import Machine
 # What a rank on another node would not find its program and libraries without, and when it has to leave.
 _HANDED_ON = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "KAKURENBO_DEADLINE")
 
+# By itself srun ends a step at the first code but 0, with 143: of ranks that leave with 75, the slower ones would be killed, and the
+# run not requeued. But no rank outlives another by more than ten seconds.
+_SRUN_FLAGS = ["--kill-on-bad-exit=0", "--wait=10", "--cpu-bind=none"]
+
 
 @dataclass(frozen=True)
 class CommandLine:
@@ -87,7 +91,7 @@ def mpirun_line(
 
 def srun_line(machine: Machine, layout: Layout, program: list[str]) -> CommandLine:
     """Return srun's line, inside an allocation. Cores are the rank wrapper's to deal out, within those of the job."""
-    flags = ["--kill-on-bad-exit=1", "--cpu-bind=none"]
+    flags = list(_SRUN_FLAGS)
     if machine.cores_per_rank:
         flags += [f"--cpus-per-task={machine.cores_per_rank}"]  # srun forgets what sbatch was told of it
     if machine.mpi:
@@ -104,8 +108,10 @@ def torchrun_line(machine: Machine, layout: Layout, program: list[str], environ:
         return CommandLine([*torchrun, "--standalone", *program], machine.environment)
     if "SLURM_JOB_ID" not in environ:
         raise UserError(f"{machine.name}: torchrun starts on {layout.nodes} nodes through Slurm only; set starter to mpirun")
-    agents = ["srun", f"--nodes={layout.nodes}", f"--ntasks={layout.nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
-    agents += ["--cpu-bind=none"] + ([f"--cpus-per-task={machine.cores_per_node}"] if machine.cores_per_node else [])
+    agents = ["srun", f"--nodes={layout.nodes}", f"--ntasks={layout.nodes}", "--ntasks-per-node=1", *_SRUN_FLAGS]
+    agents += [f"--cpus-per-task={machine.cores_per_node}"] if machine.cores_per_node else []
+    if "SLURMD_NODENAME" not in environ:
+        raise UserError(f"{machine.name}: torchrun starts on {layout.nodes} nodes from a batch script only; use kakurenbo submit")
     # Jobs of one node may run side by side: each meets at a port of its own.
     meeting = f"{environ['SLURMD_NODENAME']}:{20000 + int(environ['SLURM_JOB_ID']) % 10000}"
     torchrun += [f"--nnodes={layout.nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={meeting}", f"--rdzv-id={environ['SLURM_JOB_ID']}"]

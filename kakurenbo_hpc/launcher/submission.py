@@ -63,9 +63,8 @@ class Batch:
             file.write(f"{job_id}\n")
         return job_id
 
-    @property
-    def submission(self) -> Submission:
-        """Raises UserError if nothing was submitted for this run."""
+    def read(self) -> Submission:
+        """Return what was submitted. Raises UserError if nothing was, for this run."""
         path = self.folder / "submission.json"
         try:
             found = Submission(**json.loads(path.read_text()))
@@ -75,11 +74,11 @@ class Batch:
             raise UserError(f"{self.run}: nothing was submitted for a run there; name the run directory that submit printed") from None
         except (ValueError, TypeError, RecursionError):
             pass
-        raise UserError(f"{path}: not what submit wrote; submit the run again")
+        raise self._spoilt(path, "not what submit wrote")
 
     @property
     def system(self) -> BatchSystem:
-        return SYSTEMS[self.submission.system]
+        return SYSTEMS[self.read().system]
 
     @property
     def job_ids(self) -> list[str]:
@@ -88,10 +87,10 @@ class Batch:
         try:
             found = path.read_text(errors="replace").split() if path.exists() else []
         except OSError as problem:
-            raise UserError(f"{path}: cannot be read ({problem.strerror}); submit the run again") from None
+            raise self._spoilt(path, f"cannot be read ({problem.strerror})") from None
         for job_id in found:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.\[\]-]*", job_id):  # scancel would take -u for an option
-                raise UserError(f"{path}: holds {job_id[:60]!r}, which is no job id; submit the run again")
+                raise self._spoilt(path, f"holds {job_id[:60]!r}, which is no job id")
         return found
 
     @property
@@ -108,6 +107,10 @@ class Batch:
             return State("failed", f"{system.name} knows nothing of it, and it left no exit code")
         code = left.read_text(errors="replace").strip()
         return State("done" if code == str(DONE) else "failed", f"exit code {code}")
+
+    def _spoilt(self, path: Path, problem: str) -> UserError:
+        advice = f"see that no job of the run is in the queue, remove {self.folder}, and submit with --resume"
+        return UserError(f"{path}: {problem}; {advice}")
 
 
 def submissions(folder: Path) -> list[Batch]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -21,9 +22,15 @@ from .submission import ENDED, SYSTEMS, Batch, Submission
 from .system import check_there
 
 
+Part = tuple[Batch, Submission, dict[str, str]]  # where a job runs, what it is, and the files that it needs
+
+
 @dataclass(frozen=True)
-class Order:
-    """What a person asked for. nodes: one size, or those of a sweep; scaling: strong or weak. name, run_dir: of the run, or of the sweep."""
+class Request:
+    """What a person asked for. nodes: one size, or those of a sweep; scaling: strong or weak. name, run_dir: of the run, or of the sweep.
+
+    Raises UserError for the first that is wrong.
+    """
 
     machine: str
     nodes: tuple[int, ...]
@@ -36,93 +43,94 @@ class Order:
     scaling: str | None = None
     resume: bool = False
 
-
-def order(
-    machine: str,
-    nodes: str,
-    walltime: str,
-    overrides: Iterable[str],
-    name: str | None,
-    run_dir: Path | None,
-    dependency: str | None,
-    seeds: str | None,
-    scaling: str | None,
-    resume: bool,
-) -> Order:
-    """Return the order of words from a command line. Raises UserError for the first that is wrong."""
-    if scaling not in (None, "strong", "weak"):
-        raise UserError(f"--scaling is {scaling}, but must be strong (the global batch stays) or weak (that of each rank stays)")
-    if dependency is not None:
-        try:
-            word(dependency)
-        except ValueError as problem:
-            raise UserError(f"--dependency is {dependency!r}, but {problem}; for example afterok:12") from None
-    if name is not None and (not name.strip(". ") or "/" in name or not name.isprintable() or len(name) > 100):
-        raise UserError(f"--name is {name[:60]!r}, but a run's folder cannot be called so; give 1 to 100 characters, no '/'")
-    sizes, draws = _numbers("--nodes", nodes, 1), _numbers("--array-of-seeds", seeds, 0) if seeds is not None else ()
-    return Order(machine, sizes, walltime, tuple(overrides), name, run_dir, dependency, draws, scaling, resume)
+    def __post_init__(self):
+        if self.scaling not in (None, "strong", "weak"):
+            raise UserError(f"--scaling is {self.scaling}, but must be strong (the global batch stays) or weak (that of each rank stays)")
+        if self.dependency is not None:
+            try:
+                word(self.dependency)
+            except ValueError as problem:
+                raise UserError(f"--dependency is {self.dependency!r}, but {problem}; for example afterok:12") from None
+        name = self.name
+        if name is not None and (not name.strip(". ") or "/" in name or not name.isprintable() or len(name) > 100):
+            raise UserError(f"--name is {name[:60]!r}, but a run's folder cannot be called so; give 1 to 100 characters, no '/'")
 
 
-def _numbers(option: str, text: str, least: int) -> tuple[int, ...]:
+def numbers(option: str, text: str, least: int) -> tuple[int, ...]:
+    """Return the numbers of an option. Raises UserError unless they are different whole numbers, from the least on."""
     found = tuple(int(part) for part in text.split(",") if re.fullmatch("[0-9]{1,9}", part))
     if len(found) != text.count(",") + 1 or min(found) < least or len(set(found)) < len(found):
         raise UserError(f"{option} is {text!r}, but must be different whole numbers from {least} on; for example 1,2,4")
     return found
 
 
-def submit(read: Callable[[list[str]], Job], order: Order, dry_run: bool) -> int:
-    """Submit all jobs of an order, or, on a dry run, print their scripts on stdout and the commands on stderr.
+def submit(read: Callable[[list[str]], Job], request: Request, dry_run: bool) -> int:
+    """Submit all jobs of a request, or, on a dry run, print their scripts on stdout and the commands on stderr.
 
     read: from overrides to the job. Raises UserError, before anything is submitted, if one of them cannot be run.
     """
-    machine = read_machine(order.machine)
+    machine = read_machine(request.machine)
     if machine.scheduler == "none":
         raise UserError(f"{machine.name} has no batch system; start here with kakurenbo launch, or choose another --machine")
-    parts = list(_parts(read, order, machine))
-    command = SYSTEMS[machine.scheduler].submit_words(order.dependency)
+    _check_python(machine)
+    (_show if dry_run else _hand_in)(list(_parts(read, request, machine)), request, machine)
+    return DONE
+
+
+def _show(parts: list[Part], request: Request, machine: Machine) -> None:
+    command = SYSTEMS[machine.scheduler].submit_words(request.dependency)
+    for batch, _, files in parts:
+        print(files["script.sh"], end="", flush=True)
+        _remark(f"would run: cd {shlex.quote(str(batch.folder))} && {shlex.join(command)}")
+    _remark("nothing was submitted")
+
+
+def _hand_in(parts: list[Part], request: Request, machine: Machine) -> None:
+    """Submit all of them, or none where one cannot be."""
+    check_there(SYSTEMS[machine.scheduler].submit_words(None)[0])
+    for batch, _, _ in parts:
+        _check_free(batch, request.resume)
     for batch, submission, files in parts:
-        if dry_run:
-            print(files["script.sh"], end="", flush=True)
-            _remark(f"would run: cd {shlex.quote(str(batch.folder))} && {shlex.join(command)}")
-        else:
-            _check_free(batch, order.resume)
-            check_there(command[0])
-    for batch, submission, files in [] if dry_run else parts:
         batch.prepare(submission, files)
-        job_id = batch.submit(order.dependency)
+        job_id = batch.submit(request.dependency)
         size = f"{submission.nodes} x {machine.ranks_per_node} ranks, {clock(submission.walltime_s)}"
         print(f"job {job_id}: {submission.name} on {machine.name}, {size}")
         print(f"log: {batch.log}")
         print(f"follow: kakurenbo logs --follow {shlex.quote(str(batch.run))}", flush=True)
-    if dry_run:
-        _remark("nothing was submitted")
-    return DONE
 
 
-def _parts(read: Callable[[list[str]], Job], order: Order, machine: Machine) -> Iterator[tuple[Batch, Submission, dict[str, str]]]:
-    """Yield each job of the order: where it runs, what it is, and the files that it needs."""
-    walltime_s = fitting_walltime(order.walltime, machine)
-    if len(order.nodes) > 1 and order.scaling is None:
+def _check_python(machine: Machine) -> None:
+    """Raise JobError if the Python of the machine file is not there. An environment on the nodes' own disks cannot be seen from here."""
+    if machine.python and Path(machine.python).parent.is_dir() and not os.access(python_of(machine), os.X_OK):
+        raise JobError(f"{machine.name}: python is {machine.python}, which holds no bin/python; correct it in the machine file")
+
+
+def _parts(read: Callable[[list[str]], Job], request: Request, machine: Machine) -> Iterator[Part]:
+    """Yield each job of the request."""
+    walltime_s = fitting_walltime(request.walltime, machine)
+    if len(request.nodes) > 1 and request.scaling is None:
         raise UserError("--nodes gives several sizes; say with --scaling strong or weak what stays the same, or give one")
-    sweep = order.scaling is not None
-    for nodes, seed in product(order.nodes, order.seeds or (None,)):
+    sweep = request.scaling is not None
+    for nodes, seed in product(request.nodes, request.seeds or (None,)):
         ranks = nodes * machine.ranks_per_node
-        overrides = list(order.overrides) + ([f"seed={seed}"] if seed is not None else [])
+        overrides = list(request.overrides) + ([f"seed={seed}"] if seed is not None else [])
         job = read(overrides)
         if sweep:
-            smallest = min(order.nodes) * machine.ranks_per_node
-            job = read(overrides + _same_batch(job, smallest, order.scaling))
+            smallest = min(request.nodes) * machine.ranks_per_node
+            job = read(overrides + _same_batch(job, smallest, request.scaling))
         check_fits(job, machine, ranks)
         steps = ([f"nodes_{nodes:04d}"] if sweep else []) + ([f"seed_{seed}"] if seed is not None else [])
-        name = order.name or job.name
-        run = Path(order.run_dir or Path("runs") / name, *steps).absolute()
+        name = request.name or job.name
+        run = Path(request.run_dir or Path("runs") / name, *steps).absolute()
+        for path in (run, Path.cwd()):
+            _check_utf8(path)
         script = Script("_".join([name, *steps]), nodes, walltime_s, machine, run, Path.cwd(), python_of(machine))
         files = {
             "job.yaml": yaml.safe_dump(job.as_dict(), sort_keys=False),
             "machine.yaml": yaml.safe_dump(machine.model_dump(mode="json"), sort_keys=False),
             "script.sh": script.text(),
         }
-        yield Batch(run), Submission(machine.scheduler, script.name, machine.name, nodes, ranks, walltime_s, order.scaling, seed), files
+        yield Batch(run), Submission(machine.scheduler, script.name, machine.name, nodes, ranks, walltime_s, request.scaling, seed), files
 
 
 def _same_batch(job: Job, smallest: int, scaling: str) -> list[str]:
@@ -145,6 +153,13 @@ def _batch(job: Job, ranks: int) -> int:
         return job.training.batch(ranks)
     except ValueError as problem:
         raise JobError(f"{job.name}: {problem}") from None
+
+
+def _check_utf8(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise RunDirectoryError(f"{path}: not UTF-8, and a batch script is; rename it, or give another --run-dir") from None
 
 
 def _check_free(batch: Batch, resume: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
@@ -36,7 +37,7 @@ class BatchSystem(ABC):
 
     @abstractmethod
     def job_id(self, said: str) -> str:
-        """Return the job id in what the command said."""
+        """Return the job id in what the command said. Raises UserError if there is none."""
 
     @abstractmethod
     def state(self, job_id: str) -> State | None:
@@ -73,10 +74,27 @@ def ask(words: list[str], folder: Path | None = None) -> subprocess.CompletedPro
         raise UserError(f"{words[0]} gives no answer in two minutes; try again later") from None
 
 
+def answered(asked: subprocess.CompletedProcess) -> None:
+    """Raise UserError, with its own words, if a command that asks did not succeed."""
+    if asked.returncode:
+        raise UserError(f"{asked.args[0]} gives no answer: {_complaint(asked)}; try again later")
+
+
+def job_id_in(said: str, pattern: str) -> str:
+    """Return the last line that is a job id: a site may have its commands say more. Raises UserError if none is."""
+    found = [match[1] for line in said.splitlines() if (match := re.fullmatch(pattern, line.strip()))]
+    if not found:
+        raise UserError(f"no job id in what submitting said: {' '.join(said.split())[:300]!r}; look into the queue, and ask the site")
+    return found[-1]
+
+
 def say(words: list[str], folder: Path | None = None) -> str:
     """Run a command that has to succeed and return its stdout. Raises UserError, with its own words, if it does not."""
     done = ask(words, folder)
     if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())
-        raise UserError(f"{words[0]} refuses: {said[:300] or f'exit code {done.returncode}'}; correct the machine file or the command")
+        raise UserError(f"{words[0]} refuses: {_complaint(done)}; correct the machine file or the command")
     return done.stdout
+
+
+def _complaint(done: subprocess.CompletedProcess) -> str:
+    return " ".join((done.stderr or done.stdout).split())[:300] or f"exit code {done.returncode}"

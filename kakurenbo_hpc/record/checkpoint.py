@@ -1,12 +1,16 @@
 """The folder ``checkpoints``: which are there, which are whole, which are kept.
 
 A checkpoint is a folder of files that ranks have written beside it (``parts.py``) and a ``manifest.json`` with their checksums and
-the facts of the run, which is written last, before the folder gets its name: ``epoch_NNNN`` at the end of an epoch,
-``epoch_NNNN_inside`` between two steps of one. The file ``best`` names the one of the best epoch.
+the facts of the run, and its own checksum, which is written last, before the folder gets its name: ``epoch_NNNN`` at the end of an
+epoch, ``epoch_NNNN_inside_SSSSS`` after so many steps of all passes of one. No name is given twice, and what was passed over is kept
+under another. The file ``best`` names the one of the best epoch.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import itertools
 import json
 import re
 import shutil
@@ -18,7 +22,7 @@ from ..errors import RunDirectoryError
 from .files import sync_folder, write_whole
 from .parts import checksum
 
-FORMAT = 1
+FORMAT = 2  # 1 had no checksum of the manifest
 
 
 def beside(folder: Path, name: str) -> Path:
@@ -32,40 +36,74 @@ def clear(folder: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
+def set_aside(folder: Path, found: Path | None) -> None:
+    """Rename what was passed over for the one found: this run needs the names, and somebody may need the rest. On rank 0 alone."""
+    there = _all(folder)
+    for checkpoint in there[: there.index(found)] if found else []:
+        names = (f"passed_over_{n}_{checkpoint.name}" for n in itertools.count(1))
+        checkpoint.rename(next(aside for name in names if not (aside := folder / name).exists()))
+
+
 def name_checkpoint(folder: Path, name: str, files: Mapping[str, str], facts: Mapping[str, Any], keep: int) -> None:
     """Make all ranks' files, which are beside, a checkpoint, and drop all but the newest ``keep`` and the best. On rank 0 alone.
 
     files: their checksums by name. facts: plain values, for the manifest.
     """
-    part, there, old = beside(folder, name), folder / name, folder / f".{name}.old"
-    write_whole(part / "manifest.json", json.dumps({"format": FORMAT, "files": files, **facts}, indent=1))
-    if there.exists():
-        there.rename(old)
+    part, there = beside(folder, name), folder / name
+    write_manifest(part, {"files": files, **facts})
     part.rename(there)
     sync_folder(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-    found = _all(folder)
-    at = found.index(there)
-    best = max(found[at:], key=_score)
-    if _score(best) > float("-inf"):
-        write_whole(folder / "best", best.name + "\n")
-    for other in found[:at] + found[at + keep :]:  # what is newer than this one was not whole, or not of this job
-        if other != best:
-            shutil.rmtree(other, ignore_errors=True)
+    with contextlib.suppress(OSError):  # it is one now, and the next one drops what this one could not
+        _drop(folder, there, keep)
 
 
 def newest_valid(folder: Path, whole_epochs: bool = False) -> Path | None:
-    """Return the newest checkpoint whose files are all there and whole; one that is not is named and passed over.
+    """Return the newest checkpoint whose files are all there and whole, None if there is none at all; what is passed over is named.
 
-    whole_epochs: pass over those inside an epoch, too. Raises RunDirectoryError if it is of a newer format than this version's.
+    whole_epochs: pass over those inside an epoch, too. Raises RunDirectoryError if checkpoints are there but none can be taken, if one
+    is of another format than this version's, or if a file cannot be read: the file system may let it be read the next time.
     """
+    passed_over = []
     for checkpoint in _all(folder):
-        problem = "inside an epoch of the job as it was" if whole_epochs and checkpoint.name.endswith("_inside") else _problem(checkpoint)
+        problem = "inside an epoch of the job as it was" if whole_epochs and _is_inside(checkpoint) else problem_of(checkpoint)
         if problem is None:
+            for named, why in passed_over:
+                print(f"{named}: {why}; passed over", flush=True)
             return checkpoint
-        print(f"{checkpoint}: {problem}; passed over", flush=True)
+        passed_over.append((checkpoint, problem))
+    if passed_over:
+        named = ", ".join(f"{checkpoint.name}: {why}" for checkpoint, why in passed_over)
+        raise RunDirectoryError(f"{folder}: no checkpoint can be taken up ({named}); put one right, or give another --run-dir")
     return None
+
+
+def problem_of(checkpoint: Path) -> str | None:
+    """Return which file of a checkpoint is missing or damaged, None if it is whole. Raises RunDirectoryError as ``newest_valid`` does."""
+    name = "manifest.json"
+    try:
+        facts = load_facts(checkpoint)
+        if facts.get("checksum") != _checksum(facts) and (facts["format"] != 1 or "checksum" in facts):
+            return f"{name} is damaged"
+        if facts["format"] != FORMAT:
+            raise RunDirectoryError(
+                f"{checkpoint}: of format {facts['format']}, but this version reads format {FORMAT}; use the version that wrote it"
+            )
+        for name, sums in facts["files"].items():
+            if checksum(checkpoint / name) != sums:
+                return f"{name} is damaged"
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return f"{name} is missing"
+    except OSError as problem:
+        raise RunDirectoryError(f"{checkpoint / name}: cannot be read ({problem.strerror}); try again when it can") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{name} is damaged"
+    return None
+
+
+def write_manifest(checkpoint: Path, facts: Mapping[str, Any]) -> None:
+    """Write the facts with the format and a checksum of them all."""
+    facts = {"format": FORMAT, **facts}
+    write_whole(checkpoint / "manifest.json", json.dumps({**facts, "checksum": _checksum(facts)}, indent=1))
 
 
 def load_facts(checkpoint: Path) -> dict:
@@ -73,27 +111,33 @@ def load_facts(checkpoint: Path) -> dict:
     return json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8"))
 
 
+def _checksum(facts: Mapping[str, Any]) -> str:
+    """Return the checksum of what a manifest says, as JSON writes it again after it has read it."""
+    return hashlib.sha256(json.dumps({name: fact for name, fact in facts.items() if name != "checksum"}).encode()).hexdigest()
+
+
 def _all(folder: Path) -> list[Path]:
     """Return all checkpoints, newest first; one inside an epoch is older than that at its end."""
-    there = [(p, re.fullmatch(r"epoch_(\d+)(_inside)?", p.name)) for p in folder.glob("epoch_*")]
-    return [p for p, name in sorted((pair for pair in there if pair[1]), key=lambda pair: (int(pair[1][1]), not pair[1][2]), reverse=True)]
+    there = {path: _name(path) for path in folder.glob("epoch_*") if _name(path)}
+    return sorted(there, key=lambda path: (int(there[path][1]), there[path][2] is None, int(there[path][2] or 0)), reverse=True)
 
 
-def _problem(checkpoint: Path) -> str | None:
-    try:
-        manifest = load_facts(checkpoint)
-        if manifest["format"] > FORMAT:
-            raise RunDirectoryError(
-                f"{checkpoint}: of format {manifest['format']}, but this version reads up to {FORMAT}; use the version that wrote it"
-            )
-        for name, sums in manifest["files"].items():
-            if not (checkpoint / name).is_file():
-                return f"{name} is missing"
-            if checksum(checkpoint / name) != sums:
-                return f"{name} is damaged"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return "manifest.json is missing or damaged"
-    return None
+def _name(path: Path) -> re.Match | None:
+    return re.fullmatch(r"epoch_(\d+)(?:_inside_?(\d*))?", path.name)  # format 1 gave no steps
+
+
+def _is_inside(checkpoint: Path) -> bool:
+    return _name(checkpoint)[2] is not None
+
+
+def _drop(folder: Path, named: Path, keep: int) -> None:
+    """Drop all but the newest ``keep`` and the best. Of those inside an epoch only the one just named counts: it holds the others' steps."""
+    found = [checkpoint for checkpoint in _all(folder) if checkpoint == named or not _is_inside(checkpoint)]
+    best = max(found, key=_score)
+    if _score(best) > float("-inf"):
+        write_whole(folder / "best", best.name + "\n")
+    for other in set(_all(folder)) - {named, best, *found[:keep]}:
+        shutil.rmtree(other, ignore_errors=True)
 
 
 def _score(checkpoint: Path) -> float:
@@ -102,5 +146,5 @@ def _score(checkpoint: Path) -> float:
         facts = load_facts(checkpoint)
         score = facts["line"].get("val_iou", facts["line"].get("val_accuracy"))
         return float(score) if "steps" not in facts and score == score else float("-inf")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return float("-inf")

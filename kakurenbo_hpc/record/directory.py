@@ -10,16 +10,18 @@ from ..errors import RunDirectoryError
 from ..job import Job
 from ..yaml_files import load_yaml
 from . import heartbeat
-from .checkpoint import clear, load_facts, newest_valid
+from .checkpoint import clear, load_facts, newest_valid, set_aside
 from .files import write_whole
 from .lock import Lock
 
-# What may be there before a run begins: what submit wrote, a wish to stop, where the data lies, and the lock of a run that failed to begin.
-_BEFORE = ("batch", "stop", "manifest", "lock")
+# What may be there before a run begins: what submit wrote, a wish to stop, where the data lies, and what a start leaves that fails early.
+_BEFORE = ("batch", "stop", "manifest", "lock", "heartbeat", ".job.yaml.*.part")
 
 
 def open_run(run: Path, job: Job, resume: bool, lock: Lock, allow_changes: bool = False) -> Path | None:
-    """Lock the run directory and return the checkpoint to go on from, or None to begin; no run in it is changed yet. On rank 0 alone.
+    """Lock the run directory and return the checkpoint to go on from, or None to begin. On rank 0 alone.
+
+    No run in it is changed yet: only the heartbeats of an earlier start are removed, so that those of this one can be told from them.
 
     allow_changes: another job's run may be there; it goes on, as this job, from the end of an epoch.
     Raises RunDirectoryError if another job's run is there, if a run is there and ``resume`` was not asked for, if nothing is
@@ -29,9 +31,9 @@ def open_run(run: Path, job: Job, resume: bool, lock: Lock, allow_changes: bool 
     if written.exists():
         if not allow_changes:
             check_same(written, job)
-    elif resume and not (run / "batch").is_dir():
+    elif resume and not any((run / started).exists() for started in ("batch", "lock")):
         raise RunDirectoryError(f"{run}: --resume was given, but no run is there; leave it away to begin one")
-    elif run.is_dir() and any(found.name not in _BEFORE for found in run.iterdir()):
+    elif run.is_dir() and not all(any(found.match(ours) for ours in _BEFORE) for found in run.iterdir()):
         raise RunDirectoryError(f"{run}: not empty, and not a run of ours; give another --run-dir")
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -45,18 +47,21 @@ def open_run(run: Path, job: Job, resume: bool, lock: Lock, allow_changes: bool 
         if not allow_changes:
             raise _another(checkpoint, changes)
         checkpoint = newest_valid(run / "checkpoints", whole_epochs=True)
+    heartbeat.clear(run)
     return checkpoint
 
 
-def enter_run(run: Path, job: Job, lock: Lock) -> None:
-    """Make the run directory ready for this job. On rank 0 alone. Raises RunDirectoryError if it cannot be written to."""
+def enter_run(run: Path, job: Job, lock: Lock, found: Path | None) -> None:
+    """Make the run directory ready for this job. On rank 0 alone. Raises RunDirectoryError if it cannot be written to.
+
+    found: the checkpoint to go on from, or None.
+    """
     try:
         lock.sign()
-        (run / "stop").unlink(missing_ok=True)  # it asked an earlier run
-        heartbeat.clear(run)
-        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        write_whole(run / "job.yaml", yaml.safe_dump(job.as_dict(), sort_keys=False))  # first: all else is a run's only where this is
+        (run / "checkpoints").mkdir(exist_ok=True)
         clear(run / "checkpoints")
-        write_whole(run / "job.yaml", yaml.safe_dump(job.as_dict(), sort_keys=False))
+        set_aside(run / "checkpoints", found)
     except OSError as problem:
         raise _cannot_be_written(run, problem) from None
 

@@ -10,21 +10,25 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ..batch import Batch
 from .clock import STAGES
 
+T = TypeVar("T")
+
+PLACES = ("set-up", "staging", *STAGES)
+
 
 class Whereabouts(NamedTuple):
-    """How far a rank has come; the smaller is behind. stage: its number in STAGES. step: of that stage, from 1; 0 before the first."""
+    """How far a rank has come; the smaller is behind. stage: its number in PLACES. step: of that stage, from 1; 0 before the first."""
 
     epoch: int
     stage: int
     step: int
 
     def __str__(self) -> str:
-        return f"epoch {self.epoch + 1}, {STAGES[self.stage]}" + (f", step {self.step}" if self.step else "")
+        return f"epoch {self.epoch + 1}, {PLACES[self.stage]}" + (f", step {self.step}" if self.step else "")
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,12 @@ class Heartbeat:
     """This rank's whereabouts. To tell them costs nothing: nothing is written before ``write``."""
 
     def __init__(self):
-        self.at: Whereabouts | None = None  # None before the first epoch
+        self.at: Whereabouts | None = None  # None until the run directory is this run's
         self._since, self._number = time.monotonic(), 0
 
     def enter(self, epoch: int, stage: str) -> None:
-        """Tell that a stage begins."""
-        self._move(Whereabouts(epoch, STAGES.index(stage), 0))
+        """Tell that a stage, one of PLACES, begins."""
+        self._move(Whereabouts(epoch, PLACES.index(stage), 0))
 
     def along(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Pass the batches of a stage through, and tell of each when it is read."""
@@ -56,6 +60,16 @@ class Heartbeat:
             if self.at is not None:
                 self._move(self.at._replace(step=batch.turn.step + 1))
             yield batch
+
+    def passing(self, items: Iterable[T]) -> Iterator[T]:
+        """Pass items through, and tell with each that this rank goes on."""
+        for item in items:
+            self.goes_on()
+            yield item
+
+    def goes_on(self) -> None:
+        """Tell that what this rank is at comes further; any thread may."""
+        self._since = time.monotonic()
 
     @property
     def idle_s(self) -> float:
@@ -67,7 +81,7 @@ class Heartbeat:
         path = _path(run, rank)
         beside = path.with_name(f".{path.name}.part")
         beat = asdict(Beat(rank, socket.gethostname(), os.getpid(), self.at, round(self.idle_s, 1), self._number))
-        at = {"epoch": self.at.epoch, "stage": STAGES[self.at.stage], "step": self.at.step}
+        at = {"epoch": self.at.epoch, "stage": PLACES[self.at.stage], "step": self.at.step}
         written = datetime.now(timezone.utc).isoformat(timespec="seconds")  # for people: clocks differ, and jump
         path.parent.mkdir(exist_ok=True)
         beside.write_text(json.dumps({**beat, "at": at, "written": written}), encoding="utf-8")
@@ -91,7 +105,7 @@ def clear(run: Path) -> None:
 def _read(path: Path) -> Beat | None:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        at = Whereabouts(told["at"]["epoch"], STAGES.index(told["at"]["stage"]), told["at"]["step"])
+        at = Whereabouts(told["at"]["epoch"], PLACES.index(told["at"]["stage"]), told["at"]["step"])
         return Beat(told["rank"], told["host"], told["pid"], at, told["idle_s"], told["number"])
     except (OSError, ValueError, LookupError, TypeError):
         return None

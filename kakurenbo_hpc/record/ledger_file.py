@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +9,16 @@ import numpy as np
 from ..ledger import Ledger
 from ..plan import Plan
 from ..world.comm import Comm
+from .hdf5 import Hdf5
 
 _WINDOW = 1 << 20  # ids that travel to rank 0 at a time, so that its memory stays small however many samples there are
 
 
 def write_ledger(run: Path, epoch: int, ledger: Ledger, plan: Plan, comm: Comm) -> None:
-    """Write datasets id, loss, correct, confidence, seen_epoch, train, weight, refresh, and the method's own columns."""
+    """Write datasets id, loss, correct, confidence, seen_epoch, train, weight, refresh, and the method's own columns.
+
+    Raises OSError, on rank 0 and at the end of all, if the disk did not take them.
+    """
     n = len(ledger)
     columns = {
         "id": ledger.id,
@@ -32,26 +35,17 @@ def write_ledger(run: Path, epoch: int, ledger: Ledger, plan: Plan, comm: Comm) 
     for name, column in columns.items():
         rows[name] = column
 
-    path = run / "ledger" / f"epoch_{epoch:04d}.h5"
-    file = _create(path, rows.dtype, ledger.n_total) if comm.rank == 0 else None
+    written = Hdf5(run / "ledger" / f"epoch_{epoch:04d}.h5") if comm.rank == 0 else None
+    if written is not None:
+        for name in columns:
+            item, shape = rows.dtype[name].subdtype or (rows.dtype[name], ())
+            written.file.create_dataset(name, (ledger.n_total, *shape), item)
     for first in range(0, ledger.n_total, _WINDOW):
         low, high = (min(max(edge - ledger.start, 0), n) for edge in (first, first + _WINDOW))
         parts = comm.alltoallv([rows[low:high]] + [rows[:0]] * (comm.size - 1))
-        if file is not None:
+        if written is not None:
             window = np.concatenate(parts)
             for name in columns:
-                file[name][first : first + len(window)] = window[name]
-    if file is not None:
-        file.close()
-        os.replace(path.with_suffix(".part"), path)
-
-
-def _create(path: Path, dtype: np.dtype, n: int):
-    import h5py
-
-    path.parent.mkdir(exist_ok=True)
-    file = h5py.File(path.with_suffix(".part"), "w")
-    for name in dtype.names:
-        item, shape = dtype[name].subdtype or (dtype[name], ())
-        file.create_dataset(name, (n, *shape), item)
-    return file
+                written.file[name][first : first + len(window)] = window[name]
+    if written is not None:
+        written.close()

@@ -9,6 +9,7 @@ since ranks differ in BatchNorm's statistics then. Random streams need no place:
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pickle
 import zipfile
@@ -25,8 +26,8 @@ from ..batch import Memory
 from ..errors import RunDirectoryError
 from ..ledger import Ledger
 
-_COLUMNS = ("loss", "correct", "confidence", "seen_epoch")
 _PIECE = 1 << 22  # rows; who reads a few of them reads their piece
+_AT_ONCE = 1 << 24  # bytes that a disk takes before that is told
 
 
 @dataclass(frozen=True)
@@ -47,20 +48,24 @@ class Part:
     inside: Inside | None = None
 
 
-def write_part(folder: Path, rank: int, part: Part) -> dict[str, str]:
-    """Write a rank's files, synced, and return their checksums by name. Raises OSError, perhaps hidden in another's context."""
+def write_part(folder: Path, rank: int, part: Part, goes_on: Callable[[], object] = lambda: None) -> dict[str, str]:
+    """Write a rank's files, synced, and return their checksums by name. Raises OSError, perhaps hidden in another's context.
+
+    goes_on: called whenever the disk has taken some more.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
 
     def write(name: str, save: Callable[[IO[bytes]], None]) -> None:
-        with open(folder / name, "wb") as file:
+        with io.BufferedWriter(_Disk(folder / name, goes_on), _AT_ONCE) as file:
             save(file)
             file.flush()
             os.fsync(file.fileno())
         written[name] = checksum(folder / name)
+        goes_on()
 
     for start in range(0, len(part.ledger), _PIECE):
-        columns = {name: column[start : start + _PIECE] for name, column in _columns(part.ledger).items()}
+        columns = {name: column[start : start + _PIECE] for name, column in part.ledger.columns().items()}
         write(f"ledger_{part.ledger.start + start:012d}.npz", lambda file: np.savez(file, **columns))  # noqa: B023
     if part.learner is not None:
         write("learner.pt", lambda file: torch.save(part.learner, file))
@@ -71,6 +76,23 @@ def write_part(folder: Path, rank: int, part: Part) -> dict[str, str]:
         write(_trail(rank), lambda file: np.savez(file, **found))
         write(_buffers(rank), lambda file: torch.save(dict(part.inside.buffers), file))
     return written
+
+
+class _Disk(io.FileIO):
+    """A file that is synced, and told of, piece by piece: to sync all of it at its end may take longer than a hang is waited for."""
+
+    def __init__(self, path: Path, goes_on: Callable[[], object]):
+        super().__init__(path, "wb")
+        self._goes_on, self._unsynced = goes_on, 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        n = super().write(memoryview(data)[:_AT_ONCE])
+        self._unsynced += n
+        if self._unsynced >= _AT_ONCE:
+            os.fdatasync(self.fileno())
+            self._unsynced = 0
+        self._goes_on()
+        return n
 
 
 def checksum(path: Path) -> str:
@@ -104,7 +126,7 @@ def load_ledger(checkpoint: Path, facts: Mapping[str, Any], fresh: Ledger) -> Le
     """
     if facts["n_total"] != fresh.n_total:
         raise RunDirectoryError(f"{checkpoint}: holds {facts['n_total']} samples, but the data set has {fresh.n_total}; was it changed?")
-    columns = {name: column.copy() for name, column in _columns(fresh).items()}
+    columns = {name: column.copy() for name, column in fresh.columns().items()}
     names = sorted(name for name in facts["files"] if name.startswith("ledger_"))
     starts = [int(name[len("ledger_") : -len(".npz")]) for name in names]
     for name, start, end in zip(names, starts, [*starts[1:], fresh.n_total], strict=True):
@@ -112,8 +134,7 @@ def load_ledger(checkpoint: Path, facts: Mapping[str, Any], fresh: Ledger) -> Le
         if low < high:
             for column, values in _arrays(checkpoint / name, columns).items():
                 columns[column][low - fresh.start : high - fresh.start] = values[low - start : high - start]
-    extra = {name: columns.pop(_extra(name)) for name in fresh.extra}
-    return Ledger(fresh.n_total, fresh.start, **columns, extra=extra)
+    return Ledger.of(fresh.n_total, fresh.start, columns)
 
 
 def load_memory(checkpoint: Path, facts: Mapping[str, Any], rank: int, fresh: Memory) -> Memory:
@@ -148,14 +169,6 @@ def load_inside(checkpoint: Path, facts: Mapping[str, Any], rank: int, n_ranks: 
 
 def _load_buffers(checkpoint: Path, rank: int, device: torch.device) -> dict[str, torch.Tensor]:
     return torch.load(checkpoint / _buffers(rank), map_location=device, weights_only=True)
-
-
-def _columns(ledger: Ledger) -> dict[str, np.ndarray]:
-    return {name: getattr(ledger, name) for name in _COLUMNS} | {_extra(name): column for name, column in ledger.extra.items()}
-
-
-def _extra(name: str) -> str:
-    return f"extra_{name}"
 
 
 def _arrays(path: Path, wanted: Mapping[str, object] | None = None) -> dict[str, np.ndarray]:

@@ -21,9 +21,10 @@ from .snapshot import Snapshot
 class Saver:
     """Writes the checkpoints of a run, one at a time. All calls are collective."""
 
-    def __init__(self, folder: Path, keep: int, comm: Comm, snapshot: Snapshot, say: Callable[[str], None]):
-        """snapshot: takes copies of the learner's state. say: heard on rank 0."""
+    def __init__(self, folder: Path, keep: int, comm: Comm, snapshot: Snapshot, say: Callable[[str], None], goes_on: Callable[[], object]):
+        """snapshot: takes copies of the learner's state. say: heard on rank 0. goes_on: called while a disk takes more of it."""
         self._folder, self._keep, self._comm, self._snapshot, self._say = folder, keep, comm, snapshot, say
+        self._goes_on = goes_on
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._name, self._facts = "", {}
         self._writing: Future | None = None  # this rank's part
@@ -34,13 +35,13 @@ class Saver:
     def save(self, name: str, part: Part, facts: dict[str, Any]) -> None:
         """Begin to write a checkpoint of this moment; waits for the one before. Arrays of ledger and memory must stay as they are.
 
-        name: epoch_NNNN, or epoch_NNNN_inside. facts: plain values, for the manifest.
+        name: as checkpoint.py says. facts: plain values, for the manifest.
         """
         self.finish()
         steps = {} if part.inside is None else {"steps": [steps for steps, _ in part.inside.passed]}
         self._name, self._facts = name, {**facts, "n_total": part.ledger.n_total, **steps}
         part = replace(part, learner=self._snapshot.of(part.learner))
-        self._writing = self._thread.submit(write_part, beside(self._folder, name), self._comm.rank, part)
+        self._writing = self._thread.submit(write_part, beside(self._folder, name), self._comm.rank, part, self._goes_on)
         self._under_way = True
 
     def go_on(self) -> None:

@@ -31,10 +31,12 @@ class Method(Options):
 
     needs_losses: it orders samples by what is known of them, so an unseen sample is never hidden.
     may_repeat: a plan may train a sample several times.
+    weights_column: the ledger column that it draws by, which weights files hold.
     """
 
     needs_losses: ClassVar[bool] = False
     may_repeat: ClassVar[bool] = False
+    weights_column: ClassVar[str | None] = None
 
     method: str
 
@@ -42,6 +44,11 @@ class Method(Options):
     def columns(self) -> dict[str, tuple]:
         """Further ledger columns that it keeps, name -> (dtype, first value); names in OBSERVED are filled for it."""
         return {}
+
+    @property
+    def most_hidden(self) -> float:
+        """The share of the samples that a plan leaves out at most, in expectation where it draws; 1 where nothing is known of it."""
+        return 1.0
 
     def initial(self, rows: range, n_total: int, fingerprint: str) -> Mapping[str, np.ndarray]:
         """Return columns that do not begin with their first value: name -> (S,), S the length of rows.
@@ -56,7 +63,7 @@ class Method(Options):
         return []
 
     def weighs_after(self, epoch: Epoch) -> bool:
-        """Whether the column ``importance`` holds new weights for the rest of the run at the end of this epoch."""
+        """Whether ``weights_column`` holds new weights for the rest of the run at the end of this epoch."""
         return False
 
     def looks_first(self, epoch: Epoch) -> bool:

@@ -41,6 +41,10 @@ class Periodic(Method):
         """score: what the choice in force was made by."""
         return {name: (np.float32, np.nan) for name in ("mean", "variance", "score")}
 
+    @property
+    def most_hidden(self) -> float:
+        return self.fraction
+
     @abstractmethod
     def score(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
         """Return (S,) float64 from the moving averages, (S,) float64; the low ones are to be hidden."""

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import BeforeValidator
 
 from ..errors import DataError
+from ..record.hdf5 import Hdf5
 from ..world.comm import Comm
 
 if TYPE_CHECKING:
@@ -63,13 +64,13 @@ def write_scores(
         columns["label"] = np.asarray(label, np.int32)
     start = int(comm.exscan(np.array([len(score)]))[0])
     columns["id"] = np.arange(start, start + len(score), dtype=np.int64)
-    beside = Path(f"{path}.part")
-    target = comm.on_first(lambda: _create(path, beside, about, columns))
+    written = _begun(path, about, columns) if comm.rank == 0 else None
     for turn in range(int(comm.max(np.array([start // _AT_ONCE]))[0]) + 1):
         mine = slice(None) if start // _AT_ONCE == turn else slice(0)
         parts = {name: _to_first(column[mine], comm) for name, column in columns.items()}
-        comm.on_first(lambda: _append(path, beside, parts))
-    comm.on_first(lambda: os.replace(beside, target))
+        if written is not None:
+            _append(written, parts)
+    comm.on_first(lambda: _close(path, written))
 
 
 def read_scores(
@@ -108,31 +109,27 @@ def about_scores(path: str) -> About:
         return _about(path, file)
 
 
-def _create(path: str | Path, beside: Path, about: About, columns: Mapping[str, Any]) -> Path:
-    import h5py
+def _begun(path: str | Path, about: About, columns: Mapping[str, Any]) -> Hdf5:
+    written = Hdf5(Path(path))
+    for name, column in columns.items():
+        written.file.create_dataset(name, (0,), column.dtype, maxshape=(None,), chunks=(1 << 16,))
+    written.file.attrs.update(dataclasses.asdict(about))
+    return written
 
+
+def _append(written: Hdf5, parts: Mapping[str, np.ndarray]) -> None:
+    for name, part in parts.items():
+        column = written.file[name]
+        n = len(column)
+        column.resize(n + len(part), axis=0)
+        column[n:] = part
+
+
+def _close(path: str | Path, written: Hdf5) -> None:
     try:
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(beside, "w") as file:
-            for name, column in columns.items():
-                file.create_dataset(name, (0,), column.dtype, maxshape=(None,), chunks=(1 << 16,))
-            file.attrs.update(dataclasses.asdict(about))
+        written.close()
     except OSError as problem:
-        raise DataError(f"{path}: cannot be written ({problem}); choose another place") from None
-    return Path(path)
-
-
-def _append(path: str | Path, beside: Path, parts: Mapping[str, np.ndarray]) -> None:
-    import h5py
-
-    try:
-        with h5py.File(beside, "r+") as file:
-            for name, part in parts.items():
-                n = len(file[name])
-                file[name].resize(n + len(part), axis=0)
-                file[name][n:] = part
-    except OSError as problem:
-        raise DataError(f"{path}: cannot be written ({problem}); is the disk full?") from None
+        raise DataError(f"{path}: cannot be written ({problem.strerror}); make room, or choose another place") from None
 
 
 def _to_first(column: np.ndarray, comm: Comm) -> np.ndarray:

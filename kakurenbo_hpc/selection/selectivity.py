@@ -25,6 +25,10 @@ class Selectivity(Method):
         """beta, given or from the selectivity."""
         return self.beta if self.beta is not None else 1 / (self.selectivity or 0.33) - 1
 
+    @property
+    def most_hidden(self) -> float:
+        return 1 - 1 / (1 + self.exponent)
+
     def chosen_by(self, loss: np.ndarray, is_known: np.ndarray, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
         """Return the plan that trains each sample with probability CDF(l_i)^beta, CDF(l) the share of all losses <= l.
 

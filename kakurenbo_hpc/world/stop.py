@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -48,7 +49,8 @@ class Stop:
         if problem[0] is None:
             self._arrived()
         if self.why and self._file is not None:
-            self._file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._file.unlink()
 
     def agreed(self) -> bool:
         """Return whether all ranks leave now. Called between two steps, on all ranks.
@@ -81,7 +83,9 @@ class Stop:
             if self._deadline is not None and now >= self._deadline:
                 self._reason = "the allotted time is over"
             elif self._file is not None and self._file.exists():
-                text = " ".join(self._file.read_text(errors="replace").split())[:200]
+                text = ""
+                with contextlib.suppress(OSError):  # it is there, whatever it is
+                    text = " ".join(self._file.read_text(errors="replace").split())[:200]
                 self._reason = f"{self._file} is there" + (f": {text}" if text else "")
         return self._reason
 

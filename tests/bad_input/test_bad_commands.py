@@ -89,6 +89,25 @@ FOLLOW = {
     "no such command": (["trian"], "No such command 'trian'"),
 }
 
+DOCTOR = {
+    "no job file": (["nope"], "nope: no such job file"),
+    "a job that is junk": (["junk"], "junk: cannot be read (not UTF-8 text)"),
+    "an override without a value": ([GOOD, "--set", "a"], "not of the form section.key=value"),
+    "an override with a wrong type": ([GOOD, "--set", "training.epochs=x"], "training.epochs is 'x', but must be an integer"),
+    "an override of no job": (["--set", "training.epochs=2"], "--set changes a job, but none is named"),
+    "a job too many": ([GOOD, GOOD], "unexpected extra argument"),
+    "a machine misspelt": (["--machine", "locl"], "locl: no such machine file"),
+    "a machine that is a folder": (["--machine", "folder"], "folder: no such machine file"),
+    "a machine that is junk": (["--machine", "junk"], "cannot be read (not UTF-8 text)"),
+    "a machine with a wrong type": (["--machine", "many.yaml"], "ranks_per_node is 'many', but must be an integer"),
+    "a machine that would run something": (["--machine", "shell.yaml"], "modules.0 is 'openmpi; touch ran', but must be one word"),
+    "no nodes": (["--nodes", "0"], "Invalid value for '--nodes'"),
+    "nodes beyond all": (["--nodes", "100000000000000"], "Invalid value for '--nodes'"),
+    "no ranks": (["--ranks", "0"], "Invalid value for '--ranks'"),
+    "ranks in words": (["--ranks", "two"], "Invalid value for '--ranks'"),
+    "ranks beyond all": (["--ranks", "100000000000000"], "Invalid value for '--ranks'"),
+}
+
 SCORE = {
     "no method": ([], "Missing argument 'METHOD'"),
     "no job": (["el2n"], "Missing argument 'JOB'"),
@@ -164,7 +183,7 @@ DATA = {
     "packing dots": (["pack", "images", "packed", "--size", "0"], "Invalid value for '--size'"),
 }
 
-GROUPS = {"launch": LAUNCH, "submit": SUBMIT, None: FOLLOW, "score": SCORE, "compare": COMPARE, "data": DATA}
+GROUPS = {"launch": LAUNCH, "submit": SUBMIT, None: FOLLOW, "doctor": DOCTOR, "score": SCORE, "compare": COMPARE, "data": DATA}
 
 
 @pytest.mark.parametrize(("command", "case"), [(command, case) for command, cases in GROUPS.items() for case in cases])

@@ -8,11 +8,12 @@ from mpi.programs.digit_files import write_digits
 from ranks import PROGRAMS, command, environment, start
 from runs import metrics, until
 
+EPOCHS = 25
 JOB = {
     "name": "digit_files",
     "data": {"name": "digit_files"},
     "model": {"name": "small_cnn", "options": {"width": 4}},
-    "training": {"epochs": 100, "global_batch": 30, "lr": 0.05},
+    "training": {"epochs": EPOCHS, "global_batch": 30, "lr": 0.05},
     "selection": {"method": "everything"},
 }
 
@@ -28,14 +29,14 @@ def test_a_data_file_that_disappears_is_named_with_the_rank_that_misses_it(worke
     started = subprocess.Popen(
         [*command("mpirun", 2), *map(str, words)], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    until(lambda: metrics(run) or started.poll() is not None, lambda: "no epoch has ended")
+    until(lambda: metrics(run) or started.poll() is not None, lambda: "no epoch has ended", every=0.01)
     file.rename(tmp_path / "moved")
     _, told = started.communicate(timeout=60)
     assert started.returncode not in (0, 2, 75), told
-    last = [line for line in told.splitlines() if line.startswith("kakurenbo: ")][-1]
-    assert last.startswith("kakurenbo: rank ") and " of 2 on " in last
-    assert last.endswith(f": DataError: {file}: cannot be read (No such file or directory); put it back, and add --resume to go on")
+    said = [line for line in told.splitlines() if line.startswith("kakurenbo: rank ")]
+    assert said and " of 2 on " in said[-1], told
+    assert said[-1].endswith(f": DataError: {file}: cannot be read (No such file or directory); put it back, and add --resume to go on")
     (tmp_path / "moved").rename(file)
     n_before = len(metrics(run))
     again = start(2, *words, "--resume")
-    assert again.returncode == 0 and len(metrics(run)) == 100 > n_before, again.stderr[-3000:]
+    assert again.returncode == 0 and len(metrics(run)) == EPOCHS > n_before, again.stderr[-3000:]

@@ -1,11 +1,23 @@
 """A disk that takes no more: the run goes on with the checkpoint before, says so, and loses no line of its metrics."""
 
 import json
+import resource
 import subprocess
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
+import yaml
 from ranks import start
+
+from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.job import read_job
+from kakurenbo_hpc.shipped import find_job
+from kakurenbo_hpc.record.hdf5 import Hdf5
+from kakurenbo_hpc.run import run
+from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.world.comm import Serial
 
 DISK_FULL = Path(__file__).parent / "programs" / "disk_full.py"
 
@@ -26,8 +38,12 @@ def outcome(run):
     return lines, sorted(path.name for path in (run / "checkpoints").iterdir() if path.name != "best")
 
 
-def warnings(ended):
-    return [line for line in ended.stdout.splitlines() if line.startswith("warning: checkpoint")]
+def warnings(ended, what="checkpoint"):
+    return [line for line in ended.stdout.splitlines() if line.startswith(f"warning: {what}")]
+
+
+def ledgers(run):
+    return sorted(path.name for path in (run / "ledger").iterdir())
 
 
 @pytest.mark.parametrize(("n", "how", "reason"), [(2, "quota", "rank 1: File too large"), (1, "full", "rank 0: No space left on device")])
@@ -38,6 +54,9 @@ def test_a_checkpoint_that_the_disk_refuses_is_left_out_and_the_run_goes_on(n, h
     (warning,) = warnings(ended)
     assert "epoch_0002 could not be written" in warning and reason in warning and "the run goes on" in warning
     assert outcome(folder / "run") == ([0, 1, 2, 3, 4], ["epoch_0000", "epoch_0001", "epoch_0003", "epoch_0004"])
+    refused = ["warning: the ledger file of epoch 2 could not be written (No space left on device); the run goes on without"]
+    assert warnings(ended, "the ledger file") == (refused if how == "full" else []), "rank 0 writes it"
+    assert ledgers(folder / "run") == [f"epoch_{i:04d}.h5" for i in range(5) if how == "quota" or i != 2]
 
 
 def test_a_run_whose_last_checkpoint_is_refused_is_not_done(tmp_path):
@@ -46,3 +65,45 @@ def test_a_run_whose_last_checkpoint_is_refused_is_not_done(tmp_path):
     assert "the last checkpoint could not be written; make room and add --resume" in ended.stderr
     assert len(warnings(ended)) == 1
     assert outcome(tmp_path / "run")[1] == ["epoch_0000", "epoch_0001", "epoch_0002", "epoch_0003"]
+    assert ledgers(tmp_path / "run") == ["epoch_0000.h5", "epoch_0001.h5", "epoch_0002.h5", "epoch_0003.h5"]
+
+
+def test_weights_and_ledger_that_cannot_be_written_are_warned_of_and_the_run_goes_on(tmp_path, capsys):
+    sets = ["training={epochs: 1, global_batch: 120, lr: 0.1}", "selection={method: sample_importance}", "model.options={width: 2}"]
+    sets += ["record={ledger: true, weights_at: [0]}"]
+    job = read_job(find_job("digits_kakurenbo"), sets, DATA, METHODS)
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job.as_dict()))
+    for name in ("weights", "ledger"):
+        (tmp_path / name).write_text("a file, where the folder should be")
+    assert run(job, tmp_path, Serial()) == 0
+    told = capsys.readouterr().out
+    assert "warning: the ledger file of epoch 0 could not be written (File exists); the run goes on without\n" in told
+    assert f"warning: {tmp_path / 'weights' / 'epoch_0000.h5'}: cannot be written (File exists)" in told
+
+
+@pytest.mark.parametrize("room", [100, 3000, 1 << 20])
+def test_an_hdf5_file_that_the_disk_does_not_take_is_an_error_and_not_there(room, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    written = Hdf5(tmp_path / "some.h5")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        fill(written.file)
+        with pytest.raises(OSError, match="File too large"):
+            written.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+    again = Hdf5(tmp_path / "some.h5")
+    fill(again.file)
+    again.close()
+    with h5py.File(tmp_path / "some.h5") as file:
+        assert (file["fixed"][()] == np.arange(1 << 18)).all() and (file["growing"][()] == np.arange(1000)).all()
+
+
+def fill(file):
+    file.create_dataset("fixed", (1 << 18,), np.int64)
+    file.create_dataset("growing", (0,), np.int64, maxshape=(None,), chunks=(100,))
+    for part in range(4):
+        file["fixed"][part << 16 : part + 1 << 16] = np.arange(part << 16, part + 1 << 16)
+        file["growing"].resize(250 * (part + 1), axis=0)
+        file["growing"][-250:] = np.arange(250 * part, 250 * (part + 1))

@@ -10,7 +10,7 @@ import pytest
 from ranks import start
 
 from kakurenbo_hpc.record.hang import Watch
-from kakurenbo_hpc.record.heartbeat import Heartbeat, Whereabouts, read_beats
+from kakurenbo_hpc.record.heartbeat import PLACES, Heartbeat, Whereabouts, read_beats
 
 STRUCK_TRAIN = Path(__file__).parent / "programs" / "struck_train.py"
 HOST = os.uname().nodename
@@ -27,6 +27,15 @@ def test_a_rank_that_is_stopped_is_named_by_all_others_who_leave(tmp_path):
         assert f"rank {rank} of 3 on {HOST}, what its threads were at:" in done.stderr
         assert done.stderr.count(f"  rank {rank} on {HOST}: epoch ") == 2, "told by both"
     assert done.stderr.count('kakurenbo_hpc/epoch.py"') == 2, "the stacks say where in the code they wait"
+
+
+def test_a_rank_that_stops_before_the_first_epoch_is_missed(tmp_path):
+    job = ["digits_everything", "--run-dir", tmp_path / "run", "--set", "record.hang_timeout=3"]
+    done = start(2, STRUCK_TRAIN, "SIGSTOP", 1, 0, "set-up", 0, tmp_path / "told", *job, timeout=150)
+    assert done.returncode == 1
+    [told] = [line for line in done.stderr.splitlines() if line.startswith("kakurenbo: ")]
+    stopped = ("rank 1 without a heartbeat;", f"rank 1 on {HOST}: epoch 1, set-up, no sign of life")
+    assert "no rank has come further for" in told and any(words in told for words in stopped)
 
 
 @pytest.fixture
@@ -66,6 +75,15 @@ def test_a_rank_that_gives_no_sign_of_life_is_named(watched, capsys):
     assert f"rank 1 on {HOST}: epoch 4, train, no sign of life (process {os.getpid()})" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_what_takes_long_but_moves_is_no_hang(monkeypatch):
+    heartbeat, clock = Heartbeat(), itertools.count(step=100)
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    heartbeat.enter(0, "staging")
+    for _ in heartbeat.passing("abc"):
+        assert heartbeat.idle_s == 100 and str(heartbeat.at) == "epoch 1, staging"
+    assert heartbeat.idle_s == 200
+
+
 def test_a_beat_is_read_as_it_was_written_and_one_that_is_torn_or_missing_is_none(tmp_path):
     heartbeat = Heartbeat()
     heartbeat.enter(2, "refresh")
@@ -73,7 +91,7 @@ def test_a_beat_is_read_as_it_was_written_and_one_that_is_torn_or_missing_is_non
     heartbeat.write(tmp_path, 1)
     (tmp_path / "heartbeat" / "rank_0001.json").write_text('{"rank": 1, "ho')
     beats = read_beats(tmp_path, 3)
-    assert (beats[0].rank, beats[0].host, beats[0].pid, beats[0].at) == (0, HOST, os.getpid(), Whereabouts(2, 2, 0))
+    assert (beats[0].rank, beats[0].host, beats[0].pid, beats[0].at) == (0, HOST, os.getpid(), Whereabouts(2, PLACES.index("refresh"), 0))
     assert beats[1:] == [None, None]
     assert str(beats[0].at) == "epoch 3, refresh"
 

@@ -29,7 +29,6 @@ def test_a_second_run_is_refused_until_the_first_has_ended(tmp_path):
     finally:
         first.send_signal(signal.SIGKILL)
         first.wait()
-    (run / "stop").write_text("it asks an earlier run")
     resumed = subprocess.Popen([*words, "--resume"], env=environment(), stdout=subprocess.DEVNULL)
     try:
         until(lambda: f"process {resumed.pid} on" in (run / "lock").read_text(), lambda: f"the third run has ended with {resumed.poll()}")

@@ -12,6 +12,9 @@ import pytest
 import torch
 from ranks import command, environment, start, train
 
+from kakurenbo_hpc.world.comm import Serial
+from kakurenbo_hpc.world.stop import Stop
+
 LEFT_AND_TAKEN_UP = Path(__file__).parent / "programs" / "left_and_taken_up.py"
 EPOCHS = 12
 JOB = ["digits_kakurenbo", "--set", "record.ledger=false", "--set", "selection.confidence=0.3"]
@@ -113,6 +116,22 @@ def test_a_deadline_that_is_no_time_is_told(tmp_path):
         env=environment() | {"KAKURENBO_DEADLINE": "noon"}, capture_output=True, text=True, cwd=os.getcwd(),
     )  # fmt: skip
     assert ended.returncode == 2 and "KAKURENBO_DEADLINE is 'noon'" in ended.stderr and ended.stderr.count("\n") == 1
+
+
+def test_a_stop_file_that_comes_before_a_run_has_begun_is_heeded(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "stop").touch()
+    ended = train(1, *JOB, "--run-dir", run)
+    assert ended.returncode == 75 and f"{run}/stop is there" in ended.stdout, ended.stdout + ended.stderr
+    assert not (run / "stop").exists()
+
+
+def test_a_stop_that_cannot_be_read_is_heeded(tmp_path):
+    (tmp_path / "stop").mkdir()
+    with Stop(Serial(), tmp_path, {}) as stop:
+        assert stop.agreed_at_once()
+    assert stop.why == f"{tmp_path}/stop is there"
 
 
 def test_a_signal_that_comes_while_a_run_still_begins_is_heeded(tmp_path):

@@ -17,17 +17,18 @@ export UCX_TLS=rc,sm
 export NOTE='it'"'"'s $(date)'
 cd -- /home/me || exit 1
 
+again=1 cancelled=
 trap 'again=1; cancelled=1' TERM # from qdel, or at the walltime; PBS sends it to the ranks as well
 /home/me/venv/bin/python -m kakurenbo_hpc.cli launch "$run/batch/job.yaml" --machine "$run/batch/machine.yaml" \
     --nodes 2 --run-dir "$run" --resume &
 ranks=$!
-again=1
 while [ -n "$again" ]; do again=; wait "$ranks"; code=$?; done # a signal ends the waiting, not the ranks
 
 echo "$code" > "$run/batch/exit_code"
 requeues=${REQUEUES:-0}
-if [ "$code" -eq 75 ] && [ -z "${cancelled:-}" ] && [ "$requeues" -lt 0 ]; then
-    cd -- "$run/batch" &&
-        qsub -v REQUEUES=$((requeues + 1)) -W depend=afterany:"$PBS_JOBID" script.sh >> jobs.txt
+if [ "$code" -eq 75 ] && [ -z "$cancelled" ] && [ "$requeues" -lt 0 ]; then
+    cd -- "$run/batch" || exit 1
+    qsub -v REQUEUES=$((requeues + 1)) -W depend=afterany:"$PBS_JOBID" script.sh >> jobs.txt ||
+        echo "not requeued: go on with kakurenbo submit --resume"
 fi
 exit "$code"

@@ -16,17 +16,18 @@ export UCX_TLS=rc,sm
 export NOTE='it'"'"'s $(date)'
 cd -- /home/me || exit 1
 
-# Slurm sends USR1 shortly before the walltime, TERM when somebody cancels. On USR1 the ranks write a checkpoint and leave with 75.
-trap 'again=1; touch "$run/stop"; kill -USR1 "$ranks"' USR1
+again=1 cancelled=
+# Slurm sends USR1 shortly before the walltime, TERM at its end and when somebody cancels; before a preemption, TERM to the ranks of srun
+# alone. By the file they write a checkpoint and leave with 75.
+trap 'again=1; touch "$run/stop"' USR1
 trap 'again=1; cancelled=1' TERM
 /home/me/venv/bin/python -m kakurenbo_hpc.cli launch "$run/batch/job.yaml" --machine "$run/batch/machine.yaml" \
     --nodes 2 --run-dir "$run" --resume &
 ranks=$!
-again=1
 while [ -n "$again" ]; do again=; wait "$ranks"; code=$?; done # a signal ends the waiting, not the ranks
 
 echo "$code" > "$run/batch/exit_code"
-if [ "$code" -eq 75 ] && [ -z "${cancelled:-}" ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 0 ]; then
-    scontrol requeue "$SLURM_JOB_ID"
+if [ "$code" -eq 75 ] && [ -z "$cancelled" ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 0 ]; then
+    scontrol requeue "$SLURM_JOB_ID" || echo "not requeued: go on with kakurenbo submit --resume"
 fi
 exit "$code"

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from loops import N, Loop, from_words, hiding
+from loops import N, POINTS, Loop, from_words, hiding
+from torch.utils.data import DataLoader
 
 from kakurenbo_hpc import Hiding
 from kakurenbo_hpc.errors import UserError
@@ -106,12 +107,28 @@ def state(**changed):
     return h.state_dict()
 
 
+def of_data(data):
+    return Hiding("kakurenbo", data, epochs=6, batch_size=10)
+
+
 def of_more_samples():
     h = Hiding("kakurenbo", N + 1, epochs=6, batch_size=10, seed=3)
     h.load_state_dict(state())
 
 
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter(POINTS)
+
+
 BUILT = {
+    "a loader for the data set": (lambda: of_data(DataLoader(POINTS, batch_size=10)), "type DataLoader.*give the map-style data set"),
+    "a stream for the data set": (lambda: of_data(Stream()), "type Stream.*give the map-style data set"),
+    "batches of nothing": (lambda: hiding(batch_size=0), "batch_size is 0, but must be .* at least 1"),
+    "batches of half a sample": (lambda: hiding(batch_size=0.5), "batch_size is 0.5, but must be a whole number"),
+    "no batch a step": (lambda: hiding(accumulate=0), "accumulate is 0, but must be .* at least 1"),
+    "no epochs": (lambda: hiding(epochs=0), "epochs is 0, but must be .* at least 1"),
+    "the state of something else": (lambda: hiding().load_state_dict(Loop(hiding()).model.state_dict()), "state has format None"),
     "a method nobody knows": (lambda: hiding("kakurembo"), "kakurembo.*did you mean kakurenbo"),
     "an option nobody knows": (lambda: hiding(max_fractoin=0.3), "max_fractoin.*did you mean max_fraction"),
     "an option of another": (lambda: hiding(prune_ratio=0.3), "prune_ratio is an option of infobatch"),

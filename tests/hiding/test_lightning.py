@@ -65,6 +65,19 @@ def test_a_run_goes_on_from_lightnings_checkpoint(method, tmp_path):
     assert torch.equal(second.model.weight, whole.model.weight)
 
 
+@pytest.mark.parametrize(("precision", "refresh_mode"), [("bf16-true", "eval"), ("bf16-mixed", "train")])
+def test_a_look_computes_as_a_step_does_and_wakes_no_frozen_part(precision, refresh_mode, tmp_path):
+    module, passes = Module(confidence=0.4, refresh_mode=refresh_mode), set()
+    frozen = torch.nn.BatchNorm1d(5).eval()
+    module.model = torch.nn.Sequential(frozen, module.model)
+    module.model.register_forward_hook(
+        lambda model, _, logits: passes.add((torch.is_grad_enabled(), model.training, frozen.training, logits.dtype))
+    )
+    lines = fit(module, tmp_path, 3, precision=precision)
+    assert lines[-1]["n_hidden"] > 0
+    assert passes == {(True, True, False, torch.bfloat16), (False, refresh_mode == "train", False, torch.bfloat16)}
+
+
 def test_a_trainer_that_keeps_its_loader_is_refused(tmp_path):
     with pytest.raises(UserError, match="reload_dataloaders_every_n_epochs=1"):
         fit(Module(), tmp_path, 2, reload_dataloaders_every_n_epochs=0)

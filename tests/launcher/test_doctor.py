@@ -154,9 +154,9 @@ def test_a_python_that_is_not_there_is_a_line(tmp_path):
 
 
 def test_a_process_that_hangs_is_ended_with_all_that_it_started(tmp_path):
-    hang = f"trap 'touch {tmp_path}/asked; exit' TERM; sleep 60 & echo $! > {tmp_path}/pid; wait"
-    with pytest.raises(UserError, match="^two ranks: no answer in 0.5 s; where it hangs, see: sh -c "):
-        answer(["sh", "-c", hang], {}, "two ranks", limit_s=0.5)
+    hang = f"trap 'touch {tmp_path}/asked; exit' TERM; sleep 600 & echo $! > {tmp_path}/pid; wait"
+    with pytest.raises(UserError, match="^two ranks: no answer in 10 s; where it hangs, see: sh -c "):
+        answer(["sh", "-c", hang], {}, "two ranks", limit_s=10)
     assert (tmp_path / "asked").exists()
     sleeper = int((tmp_path / "pid").read_text())
     give_up = time.monotonic() + 10
@@ -174,6 +174,7 @@ def test_a_process_that_hangs_is_ended_with_all_that_it_started(tmp_path):
         ({"cuda": None, "nccl": None}, {}, "FAIL", "own has 4 GPUs on a node, but torch .* is built for CPUs; install .*v100.txt"),
         ({"gpus": [["Tesla V100", 7, 0]], "built_for": ["sm_80"]}, {"gpu_type": "a100"}, "FAIL", "Tesla V100 is sm_70, but"),
         ({"no_gpu": "The NVIDIA driver is too old"}, {}, "FAIL", "torch cannot use the GPUs here: The NVIDIA driver is too old"),
+        ({"built_for": ["sm_75"]}, {"gpu_type": "tesla_v100-sxm2-32gb"}, "FAIL", "tesla_v100-sxm2-32gb is sm_70, but"),
         ({}, {"gpu_type": "x9"}, "WARN", "gpu_type is x9, which is not known here; run kakurenbo doctor where the GPUs are"),
         ({}, {"gpu_type": None}, "WARN", "the machine file has no gpu_type; run"),
         ({}, {"gpus_per_node": 0}, "OK", "no GPUs here, none in the machine file"),
@@ -368,20 +369,32 @@ SLURM = {"scheduler": "slurm", "ranks_per_node": 4, "queue": "gpu"}
 @pytest.mark.parametrize(
     ("overrides", "facts", "word", "message"),
     [
-        ([], {"nodes": 5, "walltime": "2h"}, "OK", "20 ranks, global batch 60, 02:00:00, at most 21 times"),
+        ([], {"nodes": 5}, "OK", "20 ranks, global batch 60"),
         ([], {"nodes": 2}, "FAIL", "training.global_batch is 60, not divisible by 8 ranks x 1 accumulated batches; use a multiple of 8"),
         ([], {"ranks": 7}, "FAIL", "not divisible by 7 ranks"),
         (["data.placement=local"], {}, "FAIL", "data.placement is local, but own has no scratch folder; add scratch to its machine file"),
-        ([], {"walltime": "3m"}, "FAIL", "--walltime 3m: a run is told to leave 180 s before its end (grace_s of own); give more"),
-        ([], {"walltime": "5m"}, "WARN", "--walltime 5m: a run is told to leave 180 s before its end, more than half of it; give more"),
-        ([], {"walltime": "2d"}, "FAIL", "--walltime 2d: the queue ends jobs after 24:00:00; give less"),
         (["training.precision=bf16"], {"gpus_per_node": 4, "gpu_type": "v100"}, "WARN", "precision is bf16, which a v100 computes slowly"),
         (["training.precision=bf16"], {"gpus_per_node": 4, "gpu_type": "a100"}, "OK", "4 ranks, global batch 60"),
     ],
 )
-def test_a_job_that_does_not_fit_the_machine_is_found(overrides, facts, word, message, program, monkeypatch):
-    monkeypatch.setenv("PATH", str(program("sinfo", "printf 'all*|up|infinite\\ngpu|up|1-00:00:00\\n'")), prepend=":")
+def test_a_job_that_does_not_fit_the_machine_is_found(overrides, facts, word, message):
     said = found(checks.fits, case("digits_kakurenbo", overrides, **SLURM, **facts))
+    assert said[0] == word and message in said[1]
+
+
+@pytest.mark.parametrize(
+    ("walltime", "word", "message"),
+    [
+        ("2h", "OK", "02:00:00, at most 21 times"),
+        ("4m", "FAIL", "--walltime 4m: a run is told to leave 180 s before its end (grace_s of own), by Slurm up to 60 s earlier; give more"),
+        ("5m", "WARN", "--walltime 5m: a run is told to leave 180 s before its end, more than half of it; give more"),
+        ("2d", "FAIL", "--walltime 2d: the queue ends jobs after 24:00:00; give less"),
+        ("bananas", "FAIL", "--walltime bananas: not a time; write 2h, 90m, 1d, or HH:MM:SS"),
+    ],
+)
+def test_a_walltime_is_looked_at_with_a_job_or_without(walltime, word, message, program, monkeypatch):
+    monkeypatch.setenv("PATH", str(program("sinfo", "printf 'all*|up|infinite\\ngpu|up|1-00:00:00\\n'")), prepend=":")
+    said = found(checks.walltime, case(walltime=walltime, **SLURM))
     assert said[0] == word and message in said[1]
 
 

@@ -1,5 +1,6 @@
 """Ranks are really started: the exit code is theirs, and the line that says why is the last one."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,32 +30,49 @@ def a_plain_shell(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def ranks_that_end(*words: object, environment: dict[str, str] = {}) -> CommandLine:
-    here = Machine(name="here", starter="mpirun", environment=environment)
+def ranks_that_end(*words: object, starter: str = "mpirun", environment: dict[str, str] = {}) -> CommandLine:
+    here = Machine(name="here", starter=starter, environment=environment)
     return starter_line(here, Layout(2), [sys.executable, str(ENDS), *map(str, words)])
 
 
-@pytest.mark.parametrize("code", [DONE, REQUEUE])
-def test_a_run_that_ends_well_passes_its_code_on(code, capfd):
-    assert run(ranks_that_end(code)) == code
+@pytest.mark.parametrize(("starter", "code"), [("mpirun", DONE), ("mpirun", REQUEUE), ("torchrun", DONE)])
+def test_a_run_that_ends_well_passes_its_code_on(starter, code, tmp_path, capfd):
+    assert run(ranks_that_end(code, starter=starter), tmp_path / "stop") == code
     assert "kakurenbo: " not in capfd.readouterr().err
 
 
-def test_the_users_mistake_is_the_last_line(capfd):
-    assert run(ranks_that_end(2)) == USER_ERROR
+@pytest.mark.parametrize(("starter", "number"), [("mpirun", signal.SIGUSR2), ("torchrun", signal.SIGUSR1)])
+def test_a_signal_that_asks_for_a_checkpoint_becomes_the_stop_file(starter, number, tmp_path, capfd):
+    """No starter passes both on unharmed. torchrun ends with 1 where its ranks leave with 75."""
+    with when_both_run(tmp_path, number):
+        assert run(ranks_that_end("wait for the file", tmp_path, starter=starter), tmp_path / "stop") == REQUEUE
+    assert "kakurenbo: " not in capfd.readouterr().err
+
+
+def test_a_stop_file_that_cannot_be_written_is_told(tmp_path, capfd):
+    (tmp_path / "file").touch()
+    speaker = "import os, signal, time; os.kill(os.getppid(), signal.SIGUSR1); time.sleep(0.5)"
+    assert run(CommandLine([sys.executable, "-c", speaker]), tmp_path / "file" / "stop") == DONE
+    assert last(capfd) == f"kakurenbo: {tmp_path}/file/stop: cannot be written (File exists), so that the ranks go on"
+
+
+@pytest.mark.parametrize("starter", ["mpirun", "torchrun"])
+def test_the_users_mistake_is_the_last_line(starter, tmp_path, capfd):
+    assert run(ranks_that_end(2, starter=starter), tmp_path / "stop") == USER_ERROR
     assert last(capfd) == "kakurenbo: jobs/x.yaml: epochs is 0, but must be at least 1"
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("starter", "harm", "said"),
     [
-        ("raise", "kakurenbo: rank 1 of 2 on here: OSError: the disk is on fire"),
-        ("killed", "kakurenbo: rank 1 on "),
-        ("silent", "kakurenbo: rank 1: left with exit code 7"),
+        ("mpirun", "raise", "kakurenbo: rank 1 of 2 on here: OSError: the disk is on fire"),
+        ("mpirun", "killed", "kakurenbo: rank 1 on "),
+        ("mpirun", "silent", "kakurenbo: rank 1: left with exit code 7"),
+        ("torchrun", "killed", "kakurenbo: rank 1 on "),
     ],
 )
-def test_a_rank_that_fails_is_named_in_the_last_line(harm, said, capfd):
-    assert run(ranks_that_end(harm)) == FAILED
+def test_a_rank_that_fails_is_named_in_the_last_line(starter, harm, said, tmp_path, capfd):
+    assert run(ranks_that_end(harm, starter=starter), tmp_path / "stop") == FAILED
     line = last(capfd)
     hydra = "kakurenbo: the starter ended with exit code"  # which names no rank on its stderr
     assert line.startswith(said) or (harm != "raise" and line.startswith(hydra))
@@ -62,27 +81,24 @@ def test_a_rank_that_fails_is_named_in_the_last_line(harm, said, capfd):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_passed_on_and_ends_all_ranks(number, tmp_path, capfd):
-    def when_both_run():
-        while len(list(tmp_path.iterdir())) < 2:
-            time.sleep(0.05)
-        os.kill(os.getpid(), number)
-
-    sender = threading.Thread(target=when_both_run)
     before = signal.getsignal(number)
-    begun = time.monotonic()
-    sender.start()
-    assert run(ranks_that_end("wait", tmp_path)) == TERMINATED
-    sender.join()
-    assert time.monotonic() - begun < 10
+    with when_both_run(tmp_path, number) as sent:
+        assert run(ranks_that_end("wait", tmp_path), tmp_path / "stop") == TERMINATED
+    assert time.monotonic() - sent[0] < 25
     assert last(capfd).startswith(f"kakurenbo: ended by {number.name}, the starter with exit code ")
     assert signal.getsignal(number) is before
+
+
+def test_a_starter_is_in_the_session_of_here_where_pbs_finds_it_and_out_of_reach_of_a_terminals_keys(capfd):
+    assert run(CommandLine([sys.executable, "-c", "import os; print(os.getsid(0), os.getpgid(0) == os.getpid())"]), Path("stop")) == DONE
+    assert capfd.readouterr().out == f"{os.getsid(0)} True\n"
 
 
 def test_a_signal_that_is_ignored_here_stays_ignored(capfd):
     hangup = "import os, signal, time; time.sleep(0.3); os.kill(os.getppid(), signal.SIGHUP); time.sleep(0.2)"
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        assert run(CommandLine([sys.executable, "-c", hangup])) == DONE
+        assert run(CommandLine([sys.executable, "-c", hangup]), Path("stop")) == DONE
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -106,7 +122,7 @@ def test_the_ranks_stderr_passes_through_at_once(tmp_path, capfd):
 
     listener = threading.Thread(target=listen)
     listener.start()
-    assert run(CommandLine([sys.executable, str(tmp_path / "speak.py")])) == DONE
+    assert run(CommandLine([sys.executable, str(tmp_path / "speak.py")]), tmp_path / "stop") == DONE
     listener.join()
     assert ear.read_text() == "first\n"
     assert capfd.readouterr().err.endswith(" last")
@@ -115,7 +131,7 @@ def test_the_ranks_stderr_passes_through_at_once(tmp_path, capfd):
 def test_words_and_environment_reach_the_ranks_unharmed(tmp_path):
     hostile = ["a b", "it's", '"', "$(touch stolen)", "; touch stolen", "*", "\\", "ä"]
     line = ranks_that_end("words", tmp_path, *hostile, environment={"OF_THE_MACHINE": "$(touch stolen) ' \""})
-    assert run(line) == DONE
+    assert run(line, tmp_path / "stop") == DONE
     for rank in "01":
         assert (tmp_path / rank).read_text().split("\0") == [*hostile, "$(touch stolen) ' \""]
 
@@ -179,6 +195,15 @@ the job to be terminated. The first process to do so was:
 """
 SRUN_KILLED = "srun: error: n1: task 1: Killed\nsrun: Terminating StepId=12.0\n"
 SRUN_LEFT = "srun: error: n7: task 14: Exited with exit code 7\nslurmstepd: error: *** STEP 12.0 ON n1 CANCELLED ***\n"
+TORCHRUN = """Root Cause (first observed failure):
+[0]:
+  time      : 2026-11-21_11:40:39
+  host      : n7.site
+  rank      : 14 (local_rank: 2)
+  exitcode  : {} (pid: 31895)
+  error_file: <N/A>
+"""
+SRUN_NOT_STARTED = "srun: Job step aborted: Waiting up to 7 seconds for job step to finish.\nsrun: error: task 0 launch failed: Unspecified error\n"
 OPEN_MPI_5_LEFT = "   Process name: [prterun-vm-29349@1,1]\n   Exit code:    7\n"
 
 
@@ -191,6 +216,9 @@ OPEN_MPI_5_LEFT = "   Process name: [prterun-vm-29349@1,1]\n   Exit code:    7\n
         (OPEN_MPI_5_LEFT, 7, "kakurenbo: rank 1: left with exit code 7 and without a word of ours"),
         (SRUN_KILLED, 137, "kakurenbo: rank 1 on n1: killed; often the system was out of memory"),
         (SRUN_LEFT, 7, "kakurenbo: rank 14 on n7: left with exit code 7 and without a word of ours"),
+        (TORCHRUN.format(-9), 1, "kakurenbo: rank 14 on n7.site: killed by SIGKILL; often the system was out of memory"),
+        (TORCHRUN.format(7), 1, "kakurenbo: rank 14 on n7.site: left with exit code 7 and without a word of ours"),
+        (SRUN_NOT_STARTED, 1, "kakurenbo: rank 0: srun could not start it (Unspecified error); see above"),
         ("", 9, "kakurenbo: the starter ended with exit code 9, and no rank said why"),
         ("kakurenbo: rank 1 of 2 on a: E: x\nkakurenbo: a remark\n" + OPEN_MPI_5_LEFT, 1, "kakurenbo: rank 1 of 2 on a: E: x"),
         ("kakurenbo: rank 1 of 2 on a: E: x\nkakurenbo: rank 0 of 2 on a: F: y\n", 1, "kakurenbo: rank 0 of 2 on a: F: y"),
@@ -202,6 +230,42 @@ def test_the_last_words_are_found_among_the_starters_banners(heard, code, said):
     for line in heard.encode().splitlines(keepends=True):
         words.hear(line)
     assert words.again(code).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("heard", "code", "of_ranks"),
+    [
+        (TORCHRUN.format(75) + TORCHRUN.format(-15), 1, 75),
+        (TORCHRUN.format(-15) + TORCHRUN.format(2), 1, 2),
+        (TORCHRUN.format(75) + TORCHRUN.format(1), 1, 1),
+        (TORCHRUN.format(-9), 1, 1),
+        ("", 75, 75),
+        (SRUN_NOT_STARTED, 0, 1),
+        ("a rank said: exitcode  : 75\n", 0, 0),
+    ],
+)
+def test_the_ranks_code_is_found_where_the_starter_hides_it(heard, code, of_ranks):
+    words = LastWords()
+    for line in heard.encode().splitlines(keepends=True):
+        words.hear(line)
+    assert words.code_of_ranks(code) == of_ranks
+
+
+@contextlib.contextmanager
+def when_both_run(folder: Path, number: int) -> Iterator[list[float]]:
+    """Send ourselves a signal once two ranks have left their files in the folder; yields the moment of it."""
+    sent: list[float] = []
+
+    def send():
+        while not {"0", "1"} <= {path.name for path in folder.iterdir()}:
+            time.sleep(0.05)
+        sent.append(time.monotonic())
+        os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    yield sent
+    sender.join()
 
 
 def last(capfd) -> str:

@@ -39,6 +39,12 @@ def test_a_machine_of_ones_own_is_named_by_its_path(tmp_path):
     )
 
 
+def test_the_home_folder_may_stand_for_itself_in_python(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.yaml").write_text("name: own\nstarter: mpirun\npython: ~/venv\n")
+    assert read_machine(str(tmp_path / "own.yaml")).python == f"{tmp_path}/venv"
+
+
 def test_a_folder_of_that_name_does_not_hide_a_shipped_machine(tmp_path, monkeypatch):
     (tmp_path / "local").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -89,6 +95,7 @@ def test_an_unknown_machine_names_the_nearest(name, said):
         ('name: x\nstarter: mpirun\nenvironment: {A: "b\\0c"}', "environment: the value of A holds a null character"),
         ("name: x\nname: y", "key name stands twice, line 2"),
         ("- name", "found \\['name'\\], but a mapping"),
+        ("name: x\nstarter: mpirun\npython: venv/here", "python is 'venv/here', but must be the absolute path of a folder, or begin with"),
         ("name: [", "not valid YAML"),
         ("", "found None, but a mapping"),
     ],

@@ -17,15 +17,15 @@ from kakurenbo_hpc.launcher.rank import Binding, binding
 NUMA = {0: {0, 1, 2, 3, 4}, 1: {5, 6, 7, 8, 9}}
 SHOW = "import json, os; print(json.dumps([sorted(os.sched_getaffinity(0)), dict(os.environ)]))"
 STARTERS = {
-    "Open MPI": {"OMPI_COMM_WORLD_RANK": "5", "OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_LOCAL_RANK": "1"},
-    "MVAPICH": {"MV2_COMM_WORLD_RANK": "5", "MV2_COMM_WORLD_SIZE": "8", "MV2_COMM_WORLD_LOCAL_RANK": "1", "PMI_RANK": "5", "PMI_SIZE": "8"},
-    "MPICH": {"PMI_RANK": "5", "PMI_SIZE": "8", "MPI_LOCALRANKID": "1"},
-    "PALS": {"PALS_RANKID": "5", "PALS_NRANKS": "8", "PALS_LOCAL_RANKID": "1"},
-    "srun": {"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "5", "SLURM_SRUN_COMM_HOST": "n1", "SLURM_STEP_ID": "0", "SLURM_LOCALID": "1"},
-    "torchrun": {"TORCHELASTIC_RUN_ID": "x", "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"},
+    "Open MPI": {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_LOCAL_RANK": "1"},
+    "MVAPICH": {"MV2_COMM_WORLD_RANK": "1", "MV2_COMM_WORLD_SIZE": "8", "MV2_COMM_WORLD_LOCAL_RANK": "1", "PMI_RANK": "1", "PMI_SIZE": "8"},
+    "MPICH": {"PMI_RANK": "1", "PMI_SIZE": "8", "MPI_LOCALRANKID": "1"},
+    "PALS": {"PALS_RANKID": "1", "PALS_NRANKS": "8", "PALS_LOCAL_RANKID": "1"},
+    "srun": {"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "1", "SLURM_SRUN_COMM_HOST": "n1", "SLURM_STEP_ID": "0", "SLURM_LOCALID": "1"},
+    "torchrun": {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "8", "LOCAL_RANK": "1"},
 }
 # Hydra under srun says nothing of local ranks, but Slurm does.
-STARTERS["MPICH by srun"] = STARTERS["srun"] | {"PMI_RANK": "5", "PMI_SIZE": "8"}
+STARTERS["MPICH by srun"] = STARTERS["srun"] | {"PMI_RANK": "1", "PMI_SIZE": "8"}
 
 
 def machine(**facts) -> Machine:
@@ -62,6 +62,14 @@ def test_ranks_share_the_cores_beside_their_gpus():
     assert sorted(map(len, cores)) == [2, 2, 3, 3]
 
 
+def test_cores_are_those_beside_the_gpus_that_are_visible():
+    numa = machine(gpu_numa=[0, 0, 1, 1], ranks_per_node=2)
+    cores = [bound(numa, local, CUDA_VISIBLE_DEVICES="2,3").cores for local in range(2)]
+    assert cores[0] | cores[1] == NUMA[1] and not cores[0] & cores[1]
+    assert bound(numa, 1, CUDA_VISIBLE_DEVICES="0").cores <= NUMA[0]  # its own, which is number 0 to each rank
+    assert bound(numa, 1, CUDA_VISIBLE_DEVICES="GPU-a,GPU-b").cores <= NUMA[0]
+
+
 def test_a_rank_keeps_to_cores_that_the_batch_system_allows():
     numa = machine(gpu_numa=[0, 0, 1, 1])
     assert [bound(numa, local, allowed={0, 1, 5}).cores for local in range(2)] == [{0}, {1}]
@@ -96,6 +104,12 @@ def test_without_numa_nodes_cores_and_threads_are_the_starters(tmp_path):
     said, seen = done.stdout.splitlines()
     assert said == f"{os.uname().nodename}, local rank 1: CUDA_VISIBLE_DEVICES=1"
     assert set(json.loads(seen)[0]) == os.sched_getaffinity(0)
+
+
+def test_the_ranks_of_other_nodes_say_nothing(tmp_path):
+    done = wrapped(write(tmp_path), STARTERS["Open MPI"] | {"OMPI_COMM_WORLD_RANK": "5"})
+    [seen] = done.stdout.splitlines()
+    assert json.loads(seen)[1]["CUDA_VISIBLE_DEVICES"] == "1"
 
 
 def test_threads_that_the_machine_file_sets_stay(tmp_path):

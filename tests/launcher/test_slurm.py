@@ -68,7 +68,7 @@ def test_a_run_on_two_nodes_goes_to_its_end(kakurenbo, machine, tmp_path):
     heard = kakurenbo("logs", "--follow", run)
     assert heard == log(run) and "2 ranks on cpu" in heard, heard
     assert ended(kakurenbo, run) == "done"
-    assert kakurenbo("status", run).splitlines()[1].split()[-2:] == ["COMPLETED", "0:02"] or "COMPLETED" in kakurenbo("status", run)
+    assert "COMPLETED" in kakurenbo("status", run)
     assert len(metrics(run)) == 2
     assert (run / "batch" / "exit_code").read_text() == "0\n"
 
@@ -83,16 +83,19 @@ def test_a_cancelled_run_stays_cancelled(kakurenbo, machine, tmp_path):
     assert "has ended already (cancelled" in kakurenbo("cancel", run)
 
 
-@pytest.mark.parametrize(("way", "walltime"), [("by a signal", "10m"), ("by its walltime", "1m")])
-def test_an_interrupted_run_is_requeued_and_ends_as_if_nothing_had_been(way, walltime, slurm, kakurenbo, machine, tmp_path):
+@pytest.mark.parametrize("way", ["by a signal", "by its walltime"])
+def test_an_interrupted_run_is_requeued_and_ends_as_if_nothing_had_been(way, slurm, kakurenbo, machine, tmp_path):
     run, alone = tmp_path / "run", tmp_path / "uninterrupted"
-    here = machine(ranks_per_node=2, grace_s=50)
-    kakurenbo("submit", "digits_kakurenbo", "--machine", here, "--walltime", walltime, "--run-dir", run, *LONG)
+    here = machine(ranks_per_node=2, grace_s=240)
+    kakurenbo("submit", "digits_kakurenbo", "--machine", here, "--walltime", "10m", "--run-dir", run, *LONG)
     job_id = (run / "batch" / "jobs.txt").read_text().strip()
-    until(lambda: len(metrics(run)) >= 2 or (run / "stop").exists(), lambda: log(run))
-    if way == "by a signal":
-        slurm.say("scancel", "--signal=USR1", "--batch", job_id)
+    until(lambda: len(metrics(run)) >= 2, lambda: log(run))
     with paused(run):  # Slurm looks at walltimes every 30 seconds; a fast machine would be done by then
+        if way == "by a signal":
+            slurm.say("scancel", "--signal=USR1", "--batch", job_id)
+        else:  # between three and four minutes are left
+            ran = slurm.say("squeue", f"--jobs={job_id}", "--noheader", "--format=%M").split(":")
+            slurm.say("scontrol", "update", f"JobId={job_id}", f"TimeLimit={int(ran[-2]) + 4}")
         until((run / "stop").exists, lambda: log(run))
     until(lambda: "Restarts=1" in slurm.say("scontrol", "show", "job", job_id), lambda: log(run))
     assert (run / "batch" / "exit_code").read_text() == "75\n"
@@ -106,12 +109,17 @@ def test_an_interrupted_run_is_requeued_and_ends_as_if_nothing_had_been(way, wal
     assert metrics(run) == metrics(alone)
 
 
-def test_srun_starts_ranks(kakurenbo, machine, tmp_path):
+def test_srun_starts_ranks_which_are_interrupted_and_requeued(slurm, kakurenbo, machine, tmp_path):
     run = tmp_path / "run"
     here = machine(starter="srun", mpi="pmix", ranks_per_node=2, cores_per_node=2)
-    kakurenbo("submit", "digits_kakurenbo", "--machine", here, "--walltime", "10m", "--run-dir", run, *SHORT)
-    assert ended(kakurenbo, run) == "done", log(run)
+    kakurenbo("submit", "digits_kakurenbo", "--machine", here, "--walltime", "10m", "--run-dir", run, "--set", "training.epochs=2000")
+    job_id = (run / "batch" / "jobs.txt").read_text().strip()
+    until(lambda: metrics(run), lambda: log(run))
     assert "srun --nodes=1 --ntasks=2" in log(run) and "2 ranks on cpu" in log(run)
+    slurm.say("scancel", "--signal=USR1", "--batch", job_id)
+    until(lambda: "Restarts=1" in slurm.say("scontrol", "show", "job", job_id), lambda: log(run))
+    assert (run / "batch" / "exit_code").read_text() == "75\n"
+    kakurenbo("cancel", run)
 
 
 def test_a_sweep_is_one_run_for_each_size(kakurenbo, machine, tmp_path):
@@ -138,7 +146,7 @@ def test_the_doctor_looks_at_the_ranks_of_an_allocation(slurm, machine):
     assert lines["ranks"].startswith("OK    ranks      2 talk to each other, on "), done.stdout + done.stderr
     assert " of gradients at " in lines["allreduce"]
     assert lines["scheduler"] == "OK    scheduler  slurm answers, queue all, jobs of at most 01:00:00"
-    assert "--walltime 2h: the queue ends jobs after 01:00:00; give less" in lines["job"] and done.returncode == 1
+    assert "--walltime 2h: the queue ends jobs after 01:00:00; give less" in lines["walltime"] and done.returncode == 1
 
 
 def test_what_slurm_refuses_is_one_line(machine, slurm, tmp_path):
@@ -156,6 +164,8 @@ def test_what_slurm_refuses_is_one_line(machine, slurm, tmp_path):
         ("CANCELLED by 1000|0:15|00:01:02", "cancelled", "CANCELLED 0:15 00:01:02"),
         ("TIMEOUT|0:0|01:00:02", "failed", "TIMEOUT 0:0 01:00:02"),
         ("REQUEUED|0:0|00:00:00", "queued", "REQUEUED 0:0 00:00:00"),
+        ("SUSPENDED|0:0|00:01:02", "running", "SUSPENDED 0:0 00:01:02"),
+        ("LAUNCH_FAILED|0:0|00:00:00", "failed", "LAUNCH_FAILED 0:0 00:00:00"),
     ],
 )
 def test_where_slurm_keeps_accounts_sacct_is_asked(said, word, detail, tmp_path, monkeypatch):

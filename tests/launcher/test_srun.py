@@ -1,7 +1,10 @@
 """Ranks that a real srun starts, by each of its ways; and processes that it started for a library of another make."""
 
+import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from environments import CHECKOUT, in_environment
@@ -9,6 +12,12 @@ from ranks import environment
 from runs import until
 from slurm_here import slurm_or_skip
 
+from kakurenbo_hpc.errors import FAILED, REQUEUE
+from kakurenbo_hpc.launcher.launch import run
+from kakurenbo_hpc.launcher.machine import Machine
+from kakurenbo_hpc.launcher.starter import Layout, starter_line
+
+ENDS = Path(__file__).parent / "programs" / "ends.py"
 TRAIN = ["-m", "kakurenbo_hpc.cli", "train", "digits_kakurenbo", "--set", "training.epochs=2", "--run-dir"]
 
 
@@ -28,6 +37,25 @@ def test_pmi2_starts_ranks_of_mpich_on_two_nodes(slurm, mpich, tmp_path):
     done = ran(slurm, env, "srun", "--nodes=2", "--ntasks=2", "--mpi=pmi2", mpich / "bin" / "python", *TRAIN, tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "2 ranks on cpu" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "said"),
+    [
+        ("wait for the file", REQUEUE, ""),  # which one does a second after the other
+        ("raise", FAILED, "kakurenbo: rank 1 of 2 on here: OSError: the disk is on fire"),
+        ("left alone", FAILED, "kakurenbo: rank 1 on n1: left with exit code 7 and without a word of ours; see above"),
+    ],
+)
+def test_ranks_leave_together_and_one_that_fails_ends_all(how, code, said, slurm, monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(os, "environ", environment() | {"SLURM_CONF": str(slurm.conf)})
+    (tmp_path / "stop").touch()
+    machine = Machine(name="here", scheduler="slurm", starter="srun", ranks_per_node=2)
+    begun = time.monotonic()
+    assert run(starter_line(machine, Layout(2, 1), [sys.executable, str(ENDS), how, str(tmp_path)]), tmp_path / "stop") == code
+    assert time.monotonic() - begun < 120
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last == said or not said and "kakurenbo: " not in last
 
 
 def test_ranks_that_do_not_see_each_other_say_so_and_stop(slurm, tmp_path):

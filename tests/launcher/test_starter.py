@@ -81,7 +81,7 @@ def slurm_machine(starter: str, **facts) -> Machine:
 
 def test_srun_is_told_all_that_it_forgets_of_sbatch():
     line = starter_line(slurm_machine("srun", mpi="pmix", cores_per_node=40), Layout(8, 2), ["train"], JOB)
-    flags = "--kill-on-bad-exit=1 --cpu-bind=none --cpus-per-task=10 --mpi=pmix"
+    flags = "--kill-on-bad-exit=0 --wait=10 --cpu-bind=none --cpus-per-task=10 --mpi=pmix"
     assert str(line) == f"A=b srun --nodes=2 --ntasks=8 --ntasks-per-node=4 {flags} train"
 
 
@@ -89,13 +89,17 @@ def test_torchrun_has_an_agent_on_each_node():
     here, there = (str(starter_line(slurm_machine("torchrun"), Layout(4 * n, n), ["train"], JOB)) for n in (1, 2))
     torchrun = f"{shlex.quote(sys.executable)} -m torch.distributed.run --no-python --nproc-per-node=4"
     assert here == f"A=b {torchrun} --standalone train"
-    srun = "srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --kill-on-bad-exit=1 --cpu-bind=none"
+    srun = "srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --kill-on-bad-exit=0 --wait=10 --cpu-bind=none"
     assert there == f"A=b {srun} {torchrun} --nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=n1:20012 --rdzv-id=12 train"
 
 
-def test_torchrun_on_several_nodes_without_slurm_is_one_line():
-    with pytest.raises(UserError, match="^own: torchrun starts on 2 nodes through Slurm only; set starter to mpirun$"):
-        starter_line(slurm_machine("torchrun"), Layout(8, 2), ["train"], {})
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [({}, "through Slurm only; set starter to mpirun"), ({"SLURM_JOB_ID": "12"}, "from a batch script only; use kakurenbo submit")],
+)
+def test_torchrun_on_several_nodes_of_what_is_no_batch_job_of_slurm_is_one_line(environ, message):
+    with pytest.raises(UserError, match=f"^own: torchrun starts on 2 nodes {message}$"):
+        starter_line(slurm_machine("torchrun"), Layout(8, 2), ["train"], environ)
 
 
 def test_a_shell_reads_the_printed_line_as_it_was_meant(tmp_path):

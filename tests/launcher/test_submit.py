@@ -10,8 +10,10 @@ import yaml
 from ranks import environment, train
 
 from kakurenbo_hpc import cli
+from kakurenbo_hpc.errors import UserError
 from kakurenbo_hpc.launcher.batch import Script
 from kakurenbo_hpc.launcher.machine import Machine
+from kakurenbo_hpc.launcher.pbs import Pbs
 
 GOOD = ["digits_kakurenbo", "--machine", "machine.yaml", "--walltime", "1h"]
 
@@ -20,9 +22,7 @@ GOOD = ["digits_kakurenbo", "--machine", "machine.yaml", "--walltime", "1h"]
 def call(tmp_path, monkeypatch, capsys):
     """The command line, in a folder of its own, beside an sbatch that writes down what it is told and numbers its jobs."""
     (tmp_path / "bin").mkdir()
-    sbatch = tmp_path / "bin" / "sbatch"
-    sbatch.write_text('#!/bin/sh\necho "$PWD" "$@" >> "$HERE/told"\nwc -l < "$HERE/told"\n')
-    sbatch.chmod(0o755)
+    program(tmp_path, "sbatch", 'echo "$PWD" "$@" >> "$HERE/told"\nwc -l < "$HERE/told"')
     monkeypatch.setenv("HERE", str(tmp_path))
     monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=":")
     monkeypatch.chdir(tmp_path)
@@ -116,7 +116,9 @@ WRONG = {
     "a machine without a queue": ([GOOD[0], "--machine", "local", "--walltime", "1h"], "local has no batch system; start here with"),
     "a machine file that is wrong": ([GOOD[0], "--machine", "bad.yaml", "--walltime", "1h"], "bad.yaml: starter is missing; add it"),
     "a walltime without a unit": ([*GOOD[:4], "90"], "--walltime 90: not a time; write 2h, 90m, 1d, or HH:MM:SS"),
-    "a walltime within the grace": ([*GOOD[:4], "3m"], "a run is told to leave 180 s before its end (grace_s of here); give more"),
+    "a walltime within the grace": ([*GOOD[:4], "4m"], "leave 180 s before its end (grace_s of here), by Slurm up to 60 s earlier; give more"),
+    "a python that is not there": ([GOOD[0], "--machine", "no_python.yaml", *GOOD[3:]], "which holds no bin/python; correct it in the machine"),
+    "a path that is not UTF-8": ([*GOOD, "--run-dir", "a\udcff"], "a\\udcff: not UTF-8, and a batch script is; rename it, or give another"),
     "no nodes": ([*GOOD, "--nodes", "0"], "--nodes is '0', but must be different whole numbers from 1 on; for example 1,2,4"),
     "nodes that are no numbers": ([*GOOD, "--nodes", "two"], "--nodes is 'two', but must be"),
     "sizes with a gap": ([*GOOD, "--nodes", "1,,2", "--scaling", "weak"], "--nodes is '1,,2', but must be"),
@@ -140,6 +142,7 @@ WRONG = {
 def test_a_wrong_line_is_one_line_and_nothing_is_submitted(case, call, tmp_path):
     words, message = WRONG[case]
     (tmp_path / "bad.yaml").write_text("name: x\n")
+    (tmp_path / "no_python.yaml").write_text((tmp_path / "machine.yaml").read_text() + f"python: {tmp_path}/none\n")
     before = sorted(tmp_path.rglob("*"))
     code, out, err = call(*words)
     assert (code, out) == (2, "")
@@ -158,7 +161,7 @@ def test_a_wrong_line_is_one_line_and_nothing_is_submitted(case, call, tmp_path)
         (["cancel", "none"], "none: nothing was submitted for a run there; name the run directory that submit printed"),
         (["logs", "none"], "none: nothing was submitted for a run there; name the run directory that submit printed"),
         (["logs", "none", "--folow"], "No such option: --folow"),
-        (["logs", "torn"], "torn/batch/submission.json: not what submit wrote; submit the run again"),
+        (["logs", "torn"], "torn/batch/submission.json: not what submit wrote; see that no job of the run"),
         (["logs", "quiet"], "quiet/batch/log.txt: not written yet, the job is failed (was never accepted); wait for it with --follow"),
         (["machines", "all"], "extra argument"),
         (["launch", "digits_kakurenbo", "--ranks", "0"], "Invalid value for '--ranks'"),
@@ -183,14 +186,61 @@ def test_a_run_that_is_there_is_not_submitted_over(call, tmp_path):
 
 
 def test_a_run_that_is_in_the_queue_is_not_submitted_again(call, tmp_path):
-    squeue = tmp_path / "bin" / "squeue"
-    squeue.write_text("#!/bin/sh\necho 'RUNNING|None|1:00'\n")
-    squeue.chmod(0o755)
     (tmp_path / "bin" / "sacct").symlink_to("/bin/false")
     assert call(*GOOD, "--run-dir", "run")[0] == 0
-    code, _, err = call(*GOOD, "--run-dir", "run")
-    assert (code, err) == (2, f"kakurenbo: {tmp_path}/run: job 1 is running; wait, or end it with kakurenbo cancel\n")
+    for said, message in [
+        ("echo 'RUNNING|None|1:00'", f"{tmp_path}/run: job 1 is running; wait, or end it with kakurenbo cancel"),
+        ("echo 'slurm_load_jobs error: timed out' >&2; exit 1", "squeue gives no answer: slurm_load_jobs error: timed out; try again later"),
+    ]:
+        program(tmp_path, "squeue", said)
+        code, _, err = call(*GOOD, "--run-dir", "run")
+        assert (code, err) == (2, f"kakurenbo: {message}\n")
     assert len(told(tmp_path)) == 1
+    program(tmp_path, "squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    assert call(*GOOD, "--run-dir", "run")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "job_id"),
+    [
+        ("Welcome! 3 news\n12", "12"),
+        ("12;cluster\nBye", "12"),
+        ("Welcome!", None),
+    ],
+)
+def test_a_job_id_is_found_in_what_a_site_adds_to_it(said, job_id, call, tmp_path):
+    program(tmp_path, "sbatch", f"printf '{said}\\n'")
+    code, out, err = call(*GOOD, "--run-dir", "run")
+    if job_id:
+        assert (code, (tmp_path / "run" / "batch" / "jobs.txt").read_text()) == (0, "12\n")
+    else:
+        assert (code, err.count("\n")) == (2, 1)
+        assert err.startswith("kakurenbo: no job id in what submitting said: 'Welcome!'; look into the queue")
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        ("echo 'qstat: Unknown Job Id 1.here' >&2; exit 153", None),
+        ("echo '1.here Job has finished, use -x or -H' >&2; exit 35", None),
+        ("printf 'Job Id: 1.here\\n    job_state = S\\n'", ("running", "S")),
+        ("printf 'Job Id: 1.here\\n    job_state = H\\n'", ("queued", "H")),
+    ],
+)
+def test_pbs_knows_a_job_or_has_forgotten_it(said, state, call, tmp_path):
+    program(tmp_path, "qstat", said)
+    assert Pbs().state("1.here") == state
+
+
+def test_a_pbs_that_cannot_answer_has_not_forgotten(call, tmp_path):
+    program(tmp_path, "qstat", "echo 'Connection refused' >&2; exit 111")
+    with pytest.raises(UserError, match="^qstat gives no answer: Connection refused; try again later$"):
+        Pbs().state("1.here")
+
+
+def program(folder, name: str, text: str) -> None:
+    (folder / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / "bin" / name).chmod(0o755)
 
 
 def test_a_finished_run_that_is_requeued_ends_at_once(tmp_path):

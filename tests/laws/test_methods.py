@@ -10,6 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from laws.ledgers import epochs, ledgers, on_ranks, part, splits
 
+from kakurenbo_hpc.ledger import Ledger
+from kakurenbo_hpc.plan import Epoch
 from kakurenbo_hpc.selection import METHODS
 from kakurenbo_hpc.selection.everyone import Everyone
 from kakurenbo_hpc.world.comm import Serial
@@ -48,17 +50,20 @@ VARIANTS: dict[str, list[dict]] = {
 }
 
 
-def every_method(that=lambda method: True):
-    """Run a law with each method, and each of its variants, that it is about."""
-    methods = [
+def methods(that=lambda method: True):
+    return [
         pytest.param(method, id="-".join([name, *options]))
         for name in METHODS
         for options in VARIANTS.get(name, [{}])
         if that(method := METHODS[name](method=name, **options))
     ]
+
+
+def every_method(that=lambda method: True):
+    """Run a law with each method, and each of its variants, that it is about."""
     # The table is long, and variants of a method share most of their code: half as many examples of each.
     few = settings(max_examples=settings.default.max_examples // 2)
-    return lambda law: pytest.mark.parametrize("method", methods)(few(law))
+    return lambda law: pytest.mark.parametrize("method", methods(that))(few(law))
 
 
 # Draws with replacement may miss anybody.
@@ -128,6 +133,22 @@ def test_no_method_hides_more_than_its_fraction(method, data):
     n = len(ledger)
     allowed = math.floor(plan.max_fraction * n + 1e-9) + math.floor(getattr(method, "drop_top", 0) * n)
     assert np.count_nonzero(plan.train == 0) <= allowed
+
+
+def seen_by(method, n):
+    """A ledger of n confident samples, all seen in epoch 0, of which anything may be hidden."""
+    rng, ledger = np.random.default_rng(0), Ledger.unseen(n, 0, n, method.columns)
+    extra = {name: rng.integers(0, 3, n).astype(column.dtype) for name, column in ledger.extra.items()}
+    loss, sure = rng.lognormal(-1, 1, n).astype(np.float32), np.ones(n, np.float32)
+    return dataclasses.replace(ledger, loss=loss, correct=sure > 0, confidence=sure, seen_epoch=np.zeros(n, np.int32), extra=extra)
+
+
+@pytest.mark.parametrize("method", methods())
+def test_a_method_knows_how_many_its_plans_leave_out(method):
+    """What staging makes room for on the nodes' disks."""
+    ledger = seen_by(method, 20_000)
+    hidden = [np.mean(plan_of(method, Epoch(number, 6, 1), ledger).train == 0) for number in range(1, 6)]
+    assert max(hidden) <= method.most_hidden + 0.01
 
 
 @hides_by_loss

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from kakurenbo_hpc.ledger import Ledger
-from kakurenbo_hpc.record import saving
-from kakurenbo_hpc.record.checkpoint import clear, newest_valid
+from kakurenbo_hpc.record import checkpoint as checkpoints
+from kakurenbo_hpc.record import parts, saving
+from kakurenbo_hpc.record.checkpoint import clear, load_facts, newest_valid, problem_of, set_aside
 from kakurenbo_hpc.record.parts import Part, checksum, load_ledger
 from kakurenbo_hpc.record.saving import Saver
 from kakurenbo_hpc.record.snapshot import Snapshot
@@ -20,7 +21,7 @@ from kakurenbo_hpc.world.threads import run_in_threads
 
 
 def saver(folder, comm=None, keep=2, told=None):
-    return Saver(folder, keep, comm or Serial(), Snapshot(), (told if told is not None else []).append)
+    return Saver(folder, keep, comm or Serial(), Snapshot(), (told if told is not None else []).append, lambda: None)
 
 
 def part(rank=0, size=1, value=1.0):
@@ -118,6 +119,17 @@ def test_every_file_and_folder_is_synced_before_the_next_one_leans_on_it(tmp_pat
     assert events[named + 1] == ("fsync", "."), "the folder of checkpoints, once the name is there"
 
 
+def test_a_disk_that_takes_it_slowly_is_told_of_piece_by_piece(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "_AT_ONCE", 1000)
+    synced, told = [0], []
+    monkeypatch.setattr(os, "fdatasync", lambda handle: synced.append(os.fstat(handle).st_size))
+    parts.write_part(tmp_path, 0, Part({"weight": torch.zeros(25_000)}, Ledger.unseen(0, 0, 0), {}), lambda: told.append(len(synced)))
+    size = (tmp_path / "learner.pt").stat().st_size
+    assert size > 100_000 and max(np.diff([*synced, size])) <= 2000
+    assert sorted(set(told)) == list(range(told[0], len(synced) + 1)), "after every piece"
+    assert torch.load(tmp_path / "learner.pt", weights_only=True)["weight"].shape == (25_000,)
+
+
 def test_the_newest_and_the_best_are_kept(tmp_path):
     one = saver(tmp_path, keep=2)
     for number, accuracy in enumerate([0.3, 0.9, 0.5, 0.6, float("nan"), 0.7]):
@@ -128,12 +140,46 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     assert there(tmp_path) == ["epoch_0005", "epoch_0006"] and (tmp_path / "best").read_text() == "epoch_0006\n"
 
 
-def test_what_is_newer_than_a_checkpoint_that_is_written_now_was_passed_over_and_goes(tmp_path):
-    one = saver(tmp_path, keep=1)
-    saved(one, 0, 7)
-    (tmp_path / "epoch_0007" / "learner.pt").write_bytes(b"torn")
+def test_what_was_passed_over_is_kept_under_another_name_and_gives_its_own_away(tmp_path):
+    one = saver(tmp_path)
+    for numbers in ((0, 1), (1,)):
+        saved(one, *numbers)
+        (tmp_path / "epoch_0001" / "learner.pt").write_bytes(b"torn")
+        set_aside(tmp_path, tmp_path / "epoch_0000")
     saved(one, 1)
-    assert there(tmp_path) == ["epoch_0001"]
+    assert there(tmp_path) == ["epoch_0000", "epoch_0001", "passed_over_1_epoch_0001", "passed_over_2_epoch_0001"]
+    assert newest_valid(tmp_path).name == "epoch_0001"
+
+
+def test_an_epoch_that_is_left_again_is_never_without_a_checkpoint(tmp_path, monkeypatch):
+    one = saver(tmp_path, keep=2)
+    saved(one, 0, 1)
+    inside = ["epoch_0002_inside_00009", "epoch_0002_inside_00010", "epoch_0002_inside_100000"]
+    for i, name in enumerate(inside):
+        one.save(name, part(), {"line": None, "steps": [1]})
+        with monkeypatch.context() as killed:
+            killed.setattr("shutil.rmtree", lambda *words, **more: None)
+            one.finish()
+        assert {name, inside[max(0, i - 1)]} <= set(there(tmp_path)), "the one before goes only when this one is there"
+        assert newest_valid(tmp_path).name == name
+        checkpoints._drop(tmp_path, tmp_path / name, 2)
+        assert there(tmp_path) == ["epoch_0001", name], "as many epochs stay as if it had been left once"
+    saved(one, 2)
+    assert newest_valid(tmp_path).name == "epoch_0002"
+
+
+def test_whatever_bit_of_a_manifest_flips_no_fact_changes(tmp_path):
+    saved(saver(tmp_path), 0)
+    checkpoint = tmp_path / "epoch_0000"
+    path, facts = checkpoint / "manifest.json", load_facts(checkpoint)
+    data = path.read_bytes()
+    for at in range(8 * len(data)):
+        flipped = bytearray(data)
+        flipped[at // 8] ^= 1 << at % 8
+        path.write_bytes(flipped)
+        assert problem_of(checkpoint) is not None or load_facts(checkpoint) == facts, bytes(flipped)
+    path.write_bytes(data)
+    assert problem_of(checkpoint) is None
 
 
 def test_what_a_killed_run_left_is_neither_found_nor_kept(tmp_path):
@@ -150,11 +196,11 @@ def test_what_a_killed_run_left_is_neither_found_nor_kept(tmp_path):
 def test_a_disk_that_refuses_one_ranks_part_is_told_once_and_the_checkpoint_before_stays(on, tmp_path, monkeypatch):
     told = [[] for _ in range(2)]
 
-    def refuses(folder, rank, part, write=saving.write_part):
+    def refuses(folder, rank, part, goes_on, write=saving.write_part):
         if rank == on and folder.name == ".epoch_0001.part":
-            write(folder, rank, part)
+            write(folder, rank, part, goes_on)
             raise OSError(28, "No space left on device")
-        return write(folder, rank, part)
+        return write(folder, rank, part, goes_on)
 
     monkeypatch.setattr(saving, "write_part", refuses)
 

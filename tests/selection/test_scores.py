@@ -105,7 +105,7 @@ def test_a_file_that_cannot_be_written_is_one_line_on_every_rank(tmp_path):
     (tmp_path / "taken").write_text("")
 
     def write(comm):
-        with pytest.raises(DataError, match=r"taken/scores.h5: cannot be written \(.*\); choose another place"):
+        with pytest.raises(DataError, match=r"taken/scores.h5: cannot be written \(.*\); make room, or choose another place"):
             write_scores(tmp_path / "taken" / "scores.h5", ABOUT, SCORE[comm.rank :: 2], comm)
 
     run_in_threads(2, write)

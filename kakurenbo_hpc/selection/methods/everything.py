@@ -11,5 +11,9 @@ from ..method import Method
 class Everything(Method):
     """The baseline: nothing is hidden."""
 
+    @property
+    def most_hidden(self) -> float:
+        return 0.0
+
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
         return Plan(train=np.ones(len(ledger), bool))

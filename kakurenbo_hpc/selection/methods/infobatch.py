@@ -46,6 +46,10 @@ class InfoBatch(Method):
     rescale: bool = True
     exact_share: bool = False
 
+    @property
+    def most_hidden(self) -> float:
+        return self.prune_ratio
+
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
         if not epoch.number < self.anneal * epoch.total:
             return all_once(ledger)

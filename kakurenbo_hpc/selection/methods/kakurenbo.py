@@ -42,6 +42,10 @@ class Kakurenbo(Method):
     refresh_mode: Literal["eval", "train"] = "eval"
     refresh_augment: bool = True
 
+    @property
+    def most_hidden(self) -> float:
+        return self.max_fraction + self.drop_top
+
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
         ceiling = self.fraction(epoch.number)
         seen, ids = ledger.seen, ledger.rows

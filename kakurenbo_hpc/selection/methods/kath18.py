@@ -37,6 +37,10 @@ class Kath18(BatchMethod):
     def columns(self) -> dict[str, tuple]:
         return {"el2n": OBSERVED["el2n"]} if self.score == "gnorm" else {}
 
+    @property
+    def most_hidden(self) -> float:
+        return 0.0  # all are candidates
+
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
         return all_once(ledger)
 

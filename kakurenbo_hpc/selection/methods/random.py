@@ -18,6 +18,10 @@ class Random(Method):
     fraction: Fraction = 0.3
     scale_lr: bool = False
 
+    @property
+    def most_hidden(self) -> float:
+        return self.fraction
+
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
         draw = epoch.uniform(ledger.id, "random").astype(np.float32)
         hidden = everyone.smallest(draw, self.fraction, ledger.id)

@@ -35,6 +35,7 @@ class SampleImportance(Method):
     """
 
     may_repeat = True
+    weights_column = "importance"
 
     pretrain_epochs: Annotated[int, Field(ge=0)] = 1
     gamma: Annotated[float, Field(ge=-20, le=20)] = 0.5

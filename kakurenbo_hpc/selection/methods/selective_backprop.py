@@ -53,6 +53,10 @@ class SelectiveBackprop(Selectivity, BatchMethod):
     def thins(self, epoch: Epoch) -> bool:
         return epoch.number >= self.prime_epochs and (epoch.number - self.prime_epochs) % self.stale == 0
 
+    @property
+    def most_hidden(self) -> float:
+        return super().most_hidden if self.stale > 1 else 0.0  # else all are candidates
+
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
         if epoch.number < self.prime_epochs or self.thins(epoch):
             return all_once(ledger)

@@ -43,6 +43,10 @@ class Static(Method):
         score, label = read_scores(self.scores, rows, n_total, fingerprint, labels=self.class_balance)
         return {"score": score.astype(np.float32)} | ({"label": label} if self.class_balance else {})
 
+    @property
+    def most_hidden(self) -> float:
+        return self.fraction if self.budget == "epochs" else 1.0
+
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
         score = ledger.extra["score"] if self.keep == "highest" else -ledger.extra["score"]
         is_known = ~np.isnan(score)

@@ -1,4 +1,4 @@
-"""A run whose disk takes nothing more while one epoch's checkpoint and metrics are written, and more again after that.
+"""A run whose disk takes nothing more while one epoch's checkpoint, ledger file and metrics are written, and more again after that.
 
 Arguments: a folder for the run directory; ``quota``, the last rank's files may not grow beyond a kilobyte, or ``full``, the disk that
 the folder is on is filled; the epoch, from 0, or ``last``.
@@ -18,7 +18,7 @@ from kakurenbo_hpc.world.stop import Stop
 EPOCHS = 5
 folder, how = Path(sys.argv[1]), sys.argv[2]
 refused = EPOCHS - 1 if sys.argv[3] == "last" else int(sys.argv[3])
-SETS = [f"training.epochs={EPOCHS}", "selection={method: kakurenbo, fraction_epochs: [0]}", "model.options={width: 8}", "record={keep: 9}"]
+SETS = [f"training.epochs={EPOCHS}", "selection={method: kakurenbo, fraction_epochs: [0]}", "model.options={width: 8}", "record={keep: 9, ledger: true}"]
 filling = folder / "filling"
 ended = {"epochs": 0}
 

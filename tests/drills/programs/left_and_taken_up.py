@@ -61,7 +61,7 @@ def timed(self, stage, stages=Clock.__call__):
     return stages(self, stage)
 
 
-def slowly(folder, rank, part, write=saving.write_part):
+def slowly(folder, rank, part, goes_on, write=saving.write_part):
     """Write one rank's part of a checkpoint, while steps pass by where any follow; on some ranks more of them."""
     now["writing"], begun = True, len(asked["stages"])
     while folder.name in (".epoch_0000.part", ".epoch_0001.part") and len(asked["stages"]) < begun + 2 + rank:
@@ -69,7 +69,7 @@ def slowly(folder, rank, part, write=saving.write_part):
             break
         time.sleep(0.001)
     now["writing"] = False
-    return write(folder, rank, part)
+    return write(folder, rank, part, goes_on)
 
 
 Stop.agreed = agreed

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-rank = os.environ.get("OMPI_COMM_WORLD_RANK") or os.environ["PMI_RANK"]
+rank = next(os.environ[name] for name in ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "RANK", "SLURM_PROCID") if name in os.environ)
 how = sys.argv[1]
 
 if how.isdigit():
@@ -25,7 +25,14 @@ if rank == "1" and how == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 if rank == "1" and how == "silent":
     os._exit(7)
-if how == "wait":
+if how == "left alone":
+    os._exit(7) if rank == "1" else time.sleep(300)
+if how in ("wait", "wait for the file"):
     Path(sys.argv[2], rank).touch()
+while how == "wait for the file":
+    if Path(sys.argv[2], "stop").exists():
+        time.sleep(float(rank))  # ranks do not leave in the same moment
+        sys.exit(75)
+    time.sleep(0.05)
 # Hydra ends the others of a rank that left only where MPI was started, so here they end by themselves.
 time.sleep(30 if how == "wait" else 3)

@@ -11,10 +11,11 @@ from kakurenbo_hpc.data.source import Source
 from kakurenbo_hpc.job import Model, Training
 from kakurenbo_hpc.ledger import Homes
 from kakurenbo_hpc.order.deal import deal
-from kakurenbo_hpc.passes import Stages, evaluate
+from kakurenbo_hpc.passes import evaluate
 from kakurenbo_hpc.plan import Epoch
 from kakurenbo_hpc.record.heartbeat import Heartbeat
 from kakurenbo_hpc.selection.everyone import Everyone
+from kakurenbo_hpc.stages import Stages
 from kakurenbo_hpc.training.learner import Learner
 from kakurenbo_hpc.training.models import build_model
 from kakurenbo_hpc.world.ddp import Ddp
