@@ -46,7 +46,7 @@ AllowChanges = Annotated[bool, typer.Option("--allow-changes", help="With --resu
 def _job(path: str, overrides: list[str]):
     from .data import DATA
     from .job import read_job
-    from .places import find_job
+    from .shipped import find_job
     from .selection import METHODS
 
     return read_job(find_job(path), overrides, DATA, METHODS)
@@ -115,7 +115,7 @@ def launch(
 ) -> int:
     """Start ranks, on this machine or on the nodes of the batch job that this is, and train a job on them."""
     from .launcher.launch import launch as start
-    from .places import find_job
+    from .shipped import find_job
 
     checked = _job(job, set)
     return start(find_job(job), ranks, nodes, run_dir or Path("runs") / checked.name, set, resume, machine, dry_run, allow_changes)
@@ -230,7 +230,7 @@ def compare(
     def work(comm: Comm) -> int:
         from .compare import compare as run_all
         from .comparison import of_methods, read_comparison
-        from .places import find_job
+        from .shipped import find_job
 
         def read():
             if methods is None:

@@ -16,7 +16,7 @@ from .errors import JobError, nearest
 from .job import Job, check_job
 from .options import Count, FileName, Options, Seed, checked
 from .yaml_files import read_yaml, set_value
-from .places import find_job
+from .shipped import find_job
 from .protocol import Curve, mean_curve
 from .selection import METHODS
 

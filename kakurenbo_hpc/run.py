@@ -195,7 +195,8 @@ class _Run:
                     f"{found}: left inside an epoch with a global batch of {facts['global_batch']}, but {world.size} ranks make it "
                     f"{self._stages.global_batch}; resume on {facts['ranks']} ranks"
                 )
-            if self._stages.shards and facts["ranks"] != world.size:  # places are dealt anew, so which samples are done is no longer told by steps
+            # Places would be dealt anew, and steps would no longer tell which samples are done.
+            if self._stages.shards and facts["ranks"] != world.size:
                 raise RunDirectoryError(
                     f"{found}: left inside an epoch whose samples lie on {facts['ranks']} ranks, but {world.size} are here; resume on "
                     f"{facts['ranks']} ranks, or remove this checkpoint to go on from the one before"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,9 +44,7 @@ class Shards:
         self._world, self._comm, self._share = world, world.comm, options.exchange
         self._here = self._came = np.zeros(0, np.int64)
         self._waits_for_all = False
-        self._delivery: Delivery | None = None
-        self._gone: list[str] = []  # files to remove, and rows to fetch, once all has come
-        self._to_fetch = np.zeros(0, np.int64)
+        self._under_way: _UnderWay | None = None
         self._told = {"n_moved": 0, "bytes_moved": 0, "waited": 0.0}
 
     @property
@@ -94,9 +93,9 @@ class Shards:
         self._here = np.union1d(np.setdiff1d(self._here, going["id"]), coming["id"])
         self._came = coming["id"]
         self._store.drop(self._names(going["id"][~going["visible"]]))
-        self._gone, self._to_fetch = self._names(going["id"][going["visible"]]), coming["id"][~coming["visible"]]
-        received = coming[coming["visible"]]
-        self._delivery = Delivery(self._parcels(going[going["visible"]]), self._parcels(received), self._store, self._comm)
+        sent, received = going[going["visible"]], coming[coming["visible"]]
+        delivery = Delivery(self._parcels(sent), self._parcels(received), self._store, self._comm)
+        self._under_way = _UnderWay(delivery, gone=self._names(sent["id"]), to_fetch=coming["id"][~coming["visible"]])
         n, n_bytes = self._comm.sum(np.array([len(coming), self._files.sizes[coming["id"]].sum()])).tolist()
         self._told = {"n_moved": n, "bytes_moved": n_bytes, "waited": 0.0}
         if self._waits_for_all or not n:
@@ -108,21 +107,21 @@ class Shards:
     @property
     def under_way(self) -> bool:
         """Whether samples are still on their way to any rank; the same on all ranks."""
-        return self._delivery is not None
+        return self._under_way is not None
 
     def go_on(self) -> None:
         """Let what is under way come nearer, without waiting."""
-        self._delivery.go_on()
+        self._under_way.delivery.go_on()
 
     def finish(self) -> None:
         """Wait until all ranks have all that comes to them; then remove what went. Collective."""
-        begun = perf_counter()
-        self._delivery.finish()
+        begun, (delivery, gone, to_fetch) = perf_counter(), self._under_way
+        delivery.finish()
         self._comm.barrier()
-        self._store.drop(self._gone)
-        for _ in self._store.fetch(self._files, self._to_fetch.tolist()):
+        self._store.drop(gone)
+        for _ in self._store.fetch(self._files, to_fetch.tolist()):
             pass
-        self._delivery = None
+        self._under_way = None
         self._told["waited"] = perf_counter() - begun
 
     def n_ready(self, turns: list[Turn]) -> int:
@@ -154,6 +153,14 @@ class Shards:
     def _parcels(self, words: np.ndarray) -> list[Parcel]:
         files = self._files
         return [Parcel(id, files.names[id], int(files.sizes[id]), int(files.changed[id]), rank) for id, rank, _ in words.tolist()]
+
+
+class _UnderWay(NamedTuple):
+    """An exchange that is not over. gone: files to remove, to_fetch: rows to fetch, once all ranks have what comes."""
+
+    delivery: Delivery
+    gone: list[str]
+    to_fetch: np.ndarray
 
 
 class ShardLoader:

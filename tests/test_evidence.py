@@ -3,7 +3,7 @@
 import pytest
 
 from kakurenbo_hpc.comparison import BASELINE, read_comparison
-from kakurenbo_hpc.places import jobs_dir
+from kakurenbo_hpc.shipped import jobs_dir
 
 FILES = sorted((jobs_dir() / "evidence").glob("*.yaml"))
 NAMED = """kak_t3 kak_t5 kak_f5 info_t1 info_t3 info_t4 info_f3a info_f3b info_t6 sb_t1 sb_f11 sb_f12 sb_f13

@@ -16,7 +16,7 @@ from runs import metrics
 from kakurenbo_hpc.data import DATA
 from kakurenbo_hpc.errors import RunDirectoryError
 from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.places import find_job
+from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.record.checkpoint import load_facts, write_manifest
 from kakurenbo_hpc.record.heartbeat import Heartbeat
 from kakurenbo_hpc.record.parts import checksum

@@ -15,7 +15,7 @@ PACKAGE = Path(kakurenbo_hpc.__file__).parent
 LEVELS = [
     {"errors", "draws", "vision", "asked"},
     {"options", "yaml_files"},
-    {"ledger", "plan", "job", "batch", "places", "protocol"},
+    {"ledger", "plan", "job", "batch", "protocol", "shipped"},
     {"world"},
     {"record"},
     {"selection", "order", "data", "training"},

@@ -66,7 +66,7 @@ def _check(asked: list[tuple]) -> None:
             moves = f", and {in_words(spare)} must be left for samples that move" if spare else ""
             raise DataError(
                 f"{folder} on {node}: {in_words(needed)} are to be copied there{moves}, but {in_words(free)} are free; "
-                "give a larger scratch folder, or use more nodes"
+                "give a larger scratch folder, use more nodes, or remove what other runs left there"
             )
 
 

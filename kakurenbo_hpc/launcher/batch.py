@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 
 from ..errors import JobError, UserError
-from ..places import jobs_dir
+from ..shipped import jobs_dir
 from .machine import Machine
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

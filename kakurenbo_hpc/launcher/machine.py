@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from ..errors import JobError, nearest
 from ..options import Count, Options, checked
 from ..yaml_files import read_yaml
-from ..places import launch_dir
+from ..shipped import launch_dir
 from .table import table
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from kakurenbo_hpc.places import jobs_dir
+from kakurenbo_hpc.shipped import jobs_dir
 
 GOOD = "digits_kakurenbo"
 LONG = "n" * 3000  # longer than a name can be

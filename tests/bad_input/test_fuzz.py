@@ -10,7 +10,7 @@ from kakurenbo_hpc.data import DATA
 from kakurenbo_hpc.errors import UserError
 from kakurenbo_hpc.job import read_job
 from kakurenbo_hpc.launcher.machine import read_machine
-from kakurenbo_hpc.places import jobs_dir, launch_dir
+from kakurenbo_hpc.shipped import jobs_dir, launch_dir
 from kakurenbo_hpc.selection import METHODS
 
 READERS = {

@@ -1,6 +1,7 @@
 """A shard on a node's disk: whole files or none, nothing of others touched, and what is needed is told before it is copied."""
 
 import os
+from types import SimpleNamespace as Namespace
 
 import numpy as np
 import pytest
@@ -35,13 +36,16 @@ def no_bar(items, n, label):
     return items
 
 
+def world_of(comm):
+    return World(comm, "node1", comm.rank, comm.size, torch.device("cpu"))
+
+
 def staged(tmp_path, files, n_ranks=2, **options):
     """Stage every n_ranks-th file on each rank, all on one node; return the bytes copied."""
 
     def work(comm):
-        world = World(comm, "node1", comm.rank, comm.size, torch.device("cpu"))
         store = Store(tmp_path / f"rank_{comm.rank}", "cyclones")
-        return fetch_all([Part(files, range(comm.rank, 6, comm.size))], store, world, no_bar, **options)
+        return fetch_all([Part(files, range(comm.rank, 6, comm.size))], store, world_of(comm), no_bar, **options)
 
     return run_in_threads(n_ranks, work)
 
@@ -122,7 +126,7 @@ def test_room_is_left_for_what_may_lie_on_a_rank_whatever_lies_there_now(tmp_pat
     monkeypatch.setattr(shards, "fetch_all", lambda parts, store, world, bar, spare, compare: spare)
 
     def work(comm):
-        world, data = World(comm, "node1", comm.rank, comm.size, torch.device("cpu")), options.open()
+        world, data = world_of(comm), options.open()
         here = shards.Shards(options, data, str(tmp_path / "scratch"), world)
         homes = Homes(6, comm.size)
         ledger = here.placed(Ledger.unseen(6, *homes.rows(comm.rank)))
@@ -132,13 +136,18 @@ def test_room_is_left_for_what_may_lie_on_a_rank_whatever_lies_there_now(tmp_pat
     size = (tmp_path / "data" / "train" / "00000.npy").stat().st_size
     assert run_in_threads(n_ranks, work) == [int(n * size) for n in wanted]
 
+    monkeypatch.setattr(shards, "settle", world_of)
+    job = Namespace(data=options, seed=0, selection=Namespace(most_hidden=0.3))
+    staged = run_in_threads(n_ranks, lambda comm: shards.stage(job, str(tmp_path / "staged"), comm, False)[1])
+    assert sum(staged) == pytest.approx(sum(wanted) * size, abs=n_ranks), "as much in all, from where samples lie first"
 
-def test_staging_takes_scratch_from_the_machine_file_and_leaves_room_for_what_a_run_hides(tmp_path, monkeypatch, capsys):
+
+def test_staging_takes_scratch_from_the_machine_file(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.yaml").write_text("name: mine\nstarter: mpirun\nscratch: $LOCAL_DISK\n")
-    monkeypatch.setattr(shards, "stage", lambda job, scratch, comm, hides, compare: (f"{scratch}, {hides:g} hidden", 0))
-    words = ["data", "stage", "digits_kakurenbo", "--machine", tmp_path / "mine.yaml", "--set", "selection.max_fraction=0.25"]
-    assert told(words, monkeypatch, capsys) == "$LOCAL_DISK, 0.25 hidden: 0 bytes copied for 1 rank\n"
-    assert told([*words, "--scratch", "/disk"], monkeypatch, capsys).startswith("/disk, ")
+    monkeypatch.setattr(shards, "stage", lambda job, scratch, comm, compare: (scratch, 0))
+    words = ["data", "stage", "digits_kakurenbo", "--machine", tmp_path / "mine.yaml"]
+    assert told(words, monkeypatch, capsys) == "$LOCAL_DISK: 0 bytes copied for 1 rank\n"
+    assert told([*words, "--scratch", "/disk"], monkeypatch, capsys).startswith("/disk: ")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ranks import command, environment, start
 
 from kakurenbo_hpc.data import DATA
 from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.places import find_job
+from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.record.hdf5 import Hdf5
 from kakurenbo_hpc.run import run
 from kakurenbo_hpc.selection import METHODS

@@ -24,7 +24,7 @@ from kakurenbo_hpc.launcher.answer import answer
 from kakurenbo_hpc.launcher.case import Case, Doubt
 from kakurenbo_hpc.launcher.gpus import runs_on
 from kakurenbo_hpc.launcher.machine import Machine
-from kakurenbo_hpc.places import find_job
+from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.selection import METHODS
 
 PBS = Path(__file__).parent / "programs" / "pbs.py"

@@ -4,7 +4,7 @@ import pytest
 
 from kakurenbo_hpc.errors import JobError
 from kakurenbo_hpc.launcher.machine import Machine, read_machine
-from kakurenbo_hpc.places import launch_dir
+from kakurenbo_hpc.shipped import launch_dir
 
 SHIPPED = sorted((launch_dir() / "machines").glob("*.yaml"))
 

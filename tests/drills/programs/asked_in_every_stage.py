@@ -13,7 +13,7 @@ from kakurenbo_hpc.asked import SIGNALS
 from kakurenbo_hpc.data import DATA
 from kakurenbo_hpc.errors import DONE, REQUEUE
 from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.places import find_job
+from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.record.clock import STAGES
 from kakurenbo_hpc.record.heartbeat import Heartbeat
 from kakurenbo_hpc.run import run

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kakurenbo_hpc.data import DATA
 from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.places import find_job
+from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.record.progress import Progress
 from kakurenbo_hpc.run import run
 from kakurenbo_hpc.selection import METHODS

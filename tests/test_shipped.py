@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kakurenbo_hpc.errors import JobError
-from kakurenbo_hpc.places import find_job, jobs_dir, launch_dir
+from kakurenbo_hpc.shipped import find_job, jobs_dir, launch_dir
 
 SHIPPED = jobs_dir() / "digits_kakurenbo.yaml"
 
@@ -33,7 +33,7 @@ def test_a_dot_in_a_name_is_part_of_it_and_folders_count(tmp_path, monkeypatch):
     (tmp_path / "evidence").mkdir()
     job = tmp_path / "evidence" / "digits_lr0.1.yaml"
     job.touch()
-    monkeypatch.setattr("kakurenbo_hpc.places.jobs_dir", lambda: tmp_path)
+    monkeypatch.setattr("kakurenbo_hpc.shipped.jobs_dir", lambda: tmp_path)
     assert find_job("evidence/digits_lr0.1") == find_job("jobs/evidence/digits_lr0.1.yaml") == job
     with pytest.raises(JobError):
         find_job("evidence/digits_lr0")
