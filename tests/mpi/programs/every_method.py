@@ -1,4 +1,5 @@
-"""Runs every method of the table from a job, in variants, on these ranks; then resumes each from its last checkpoint but one.
+"""Runs every method of the table from a job, in variants, on these ranks; then resumes each from its last checkpoint but one, leaves
+it between two steps of the last epoch, at a place that is drawn, and resumes it there.
 
 Argument: a folder for the run directories.
 """
@@ -11,11 +12,13 @@ from pathlib import Path
 import torch
 
 from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.draws import key, one
 from kakurenbo_hpc.job import read_job
 from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.run import run
 from kakurenbo_hpc.score import score
 from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.world.stop import Stop
 from kakurenbo_hpc.world.world import open_comm
 
 VARIANTS = {
@@ -37,6 +40,21 @@ VARIANTS = {
 EPOCHS = 4
 folder = Path(sys.argv[1])
 comm = open_comm()
+asked = {"steps": 0, "of_last": 0, "at": 0}  # of this epoch and the one before, so far; the step of an epoch after which to leave
+
+
+def agreed(self):
+    asked["steps"] += 1
+    self.why = "the drill" if asked["steps"] == asked["at"] else ""
+    return bool(self.why)
+
+
+def agreed_at_once(self):
+    asked.update(steps=0, of_last=asked["steps"])
+    return False
+
+
+Stop.agreed, Stop.agreed_at_once = agreed, agreed_at_once
 
 
 def job(method: str, options: str):
@@ -55,6 +73,7 @@ def lines(directory: Path) -> list[dict]:
 for name, epochs, last_layer in [("el2n", 1, False), ("grand", 0, False), ("grand", 0, True), ("forgetting", 3, False), ("random", 0, False)]:
     path = folder / f"{name}{'_last_layer' * last_layer}.h5"
     score(name, job("everything", ""), path, comm, epochs=epochs, repeats=1, last_layer=last_layer)
+left = set()
 for method in METHODS:
     for number, options in enumerate(VARIANTS.get(method, [""])):
         directory, again = folder / f"{method}_{number}", folder / f"{method}_{number}_resumed"
@@ -63,6 +82,11 @@ for method in METHODS:
             shutil.copytree(directory, again)
             shutil.rmtree(again / "checkpoints" / f"epoch_{EPOCHS - 1:04d}")
         comm.barrier()
+        if asked["of_last"]:  # a graph cannot be put down
+            asked.update(steps=0, at=1 + one(key(number, method)) % asked["of_last"])
+            assert run(job(method, options), again, comm, resume=True) == 75, (method, options)
+            left.add(method)
+        asked.update(steps=0, at=0)
         assert run(job(method, options), again, comm, resume=True) == 0
         if comm.rank == 0:
             before, after = (
@@ -71,4 +95,5 @@ for method in METHODS:
             assert all(torch.equal(before["model"][name], after["model"][name]) for name in before["model"]), (method, options)
             assert lines(directory) == lines(again), (method, options)
             print("ran", method, options, lines(directory)[-1]["val_accuracy"], flush=True)
+assert left == METHODS.keys()
 comm.close()
