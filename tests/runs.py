@@ -37,15 +37,14 @@ def log(run: Path) -> str:
 
 
 @contextlib.contextmanager
-def paused(run: Path) -> Iterator[None]:
-    """Hold the ranks of a run here."""
-    words = [(process, process.info["cmdline"] or [""]) for process in psutil.process_iter(["cmdline"])]
-    ranks = [process for process, line in words if "python" in line[0] and "train" in line and str(run) in line]
-    for rank in ranks:
-        rank.suspend()
+def paused(run: Path) -> Iterator[list[psutil.Process]]:
+    """Hold all that runs for a run here: launch, the starter, the ranks."""
+    held = [process for process in psutil.process_iter(["cmdline"]) if str(run) in (process.info["cmdline"] or [])]
+    for process in held:
+        process.suspend()
     try:
-        yield
+        yield held
     finally:
-        for rank in ranks:
+        for process in held:
             with contextlib.suppress(psutil.NoSuchProcess):
-                rank.resume()
+                process.resume()

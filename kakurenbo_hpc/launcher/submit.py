@@ -87,9 +87,9 @@ def _show(parts: list[Part], request: Request, machine: Machine) -> None:
 
 def _hand_in(parts: list[Part], request: Request, machine: Machine) -> None:
     """Submit all of them, or none where one cannot be."""
-    check_there(SYSTEMS[machine.scheduler].submit_words(None)[0])
     for batch, _, _ in parts:
         _check_free(batch, request.resume)
+    check_there(SYSTEMS[machine.scheduler].submit_words(None)[0])
     for batch, submission, files in parts:
         batch.prepare(submission, files)
         job_id = batch.submit(request.dependency)

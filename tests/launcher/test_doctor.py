@@ -94,7 +94,7 @@ def doctor(*words: object, **changed: str) -> tuple[int, dict[str, tuple[str, st
 def test_nothing_is_wrong_with_a_good_machine(tmp_path):
     machine = tmp_path / "machine.yaml"
     machine.write_text(yaml.safe_dump({"name": "here", "starter": "mpirun", "scratch": "$SCRATCH/of mine"}))
-    code, said = doctor("digits_kakurenbo", "--machine", machine, "--ranks", 2, SCRATCH=str(tmp_path))
+    code, said = doctor("digits_kakurenbo", "--machine", machine, "--ranks", 2, "--walltime", "1h", SCRATCH=str(tmp_path))
     # Two ranks on a single core are a reason to warn.
     assert code == 0 and {word for word, _ in said.values()} <= {"OK", "WARN"}
     assert [name for name, (word, _) in said.items() if word == "WARN"] in ([], ["binding"])

@@ -5,10 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from ranks import environment
-from runs import log, metrics, until
+from runs import log, metrics, paused, until
 
 import kakurenbo_hpc
 
@@ -22,7 +23,7 @@ def site(tmp_path):
     """The environment of a login node. What PBS's jobs find on their PATH is in there as well."""
     folder, commands = tmp_path / "pbs", tmp_path / "pbs" / "bin"
     commands.mkdir(parents=True)
-    for name in ("qsub", "qstat", "qdel", "qsig"):
+    for name in ("qsub", "qstat", "qdel"):
         (commands / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" "{PROGRAM}" {name} "$@"\n')
         (commands / name).chmod(0o755)
     path = f"{commands}:{Path(sys.executable).parent}:/usr/bin:/bin"
@@ -99,9 +100,19 @@ def test_a_cancelled_run_stays_cancelled(kakurenbo, machine, tmp_path):
     kakurenbo("submit", "digits_kakurenbo", "--machine", machine(), *words)
     until(lambda: metrics(run), lambda: log(run))
     assert state(kakurenbo, run) == "running"
-    kakurenbo("cancel", run)
-    assert ended(kakurenbo, run) == "cancelled"
+    with paused(run) as held:  # on all of them TERM is lost, KILL is not
+        assert {"launch", "train"} <= {word for process in held for word in process.cmdline()}
+        kakurenbo("cancel", run)
+        assert ended(kakurenbo, run) == "cancelled"
+        until(lambda: not any(alive(process) for process in held), lambda: f"some of {held} go on")
     assert jobs(run) == ["1.here"]
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_a_run_that_its_walltime_interrupts_is_requeued_and_ends_as_if_nothing_had_been(kakurenbo, machine, tmp_path):

@@ -1,7 +1,7 @@
-"""qsub, qstat, qdel and qsig, as an OpenPBS 23.06 was seen to behave, on files in $PBS_HERE; called by these names.
+"""qsub, qstat and qdel, as an OpenPBS 23.06 was seen to behave, on files in $PBS_HERE; called by these names.
 
 Scripts run for real, one process each, in the home folder, without the environment of who submitted them. Their output is
-delivered at the end. Nothing is sent before the walltime; then TERM goes to every process of the job, and KILL after kill_delay.
+delivered at the end. Nothing is sent before the walltime; then TERM goes to every process of the job's session, and KILL after kill_delay.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def run(job_id: str) -> None:
             stderr=output,
             start_new_session=True,
         )
-    write(job | {"state": "R", "session": shell.pid})
+    write(job | {"state": "R"})
     begun, killed = time.monotonic(), None
     while shell.poll() is None:
         time.sleep(0.1)
@@ -195,17 +195,8 @@ def signal_all(session: int, number: int) -> None:
     for process in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError, IndexError):
             facts = (process / "stat").read_text().rpartition(")")[2].split()
-            if int(facts[3]) == session or descends(int(process.name), session):
+            if int(facts[3]) == session:
                 os.kill(int(process.name), number)
-
-
-def descends(pid: int, ancestor: int) -> bool:
-    """PBS follows a job's processes into sessions of their own, by their parents."""
-    while pid > 1:
-        pid = int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
-        if pid == ancestor:
-            return True
-    return False
 
 
 def qstat(words: list[str]) -> None:
@@ -240,14 +231,6 @@ def qdel(words: list[str]) -> None:
     write(job | {"status": 271} if job["state"] == "R" else job | {"state": "F"})
 
 
-def qsig(words: list[str]) -> None:
-    """The shell that PBS wraps round a script has no trap: whatever the signal, it dies of it, and the job with it."""
-    name, job_id = words[words.index("-s") + 1], words[-1]
-    job, number = read(job_id), signal.Signals[f"SIG{name.removeprefix('SIG')}"]
-    write(job | {"status": 256 + number})
-    signal_all(job["session"], number)
-
-
 def path(job_id: str) -> Path:
     return HERE / f"{job_id.partition('.')[0]}.job"
 
@@ -266,4 +249,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "run":
         run(sys.argv[2])
     else:
-        {"qsub": qsub, "qstat": qstat, "qdel": qdel, "qsig": qsig}[sys.argv[1]](sys.argv[2:])
+        {"qsub": qsub, "qstat": qstat, "qdel": qdel}[sys.argv[1]](sys.argv[2:])
