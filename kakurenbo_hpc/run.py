@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -130,33 +131,9 @@ class _Run:
 
         Raises RunDirectoryError if the last checkpoint could not be written.
         """
-        job, stages, comm = self._job, self._stages, self._world.comm
-        ledger = first_ledger(job.selection, stages.homes, comm, self._data.fingerprint)
-        ledger = stages.shards.placed(ledger) if stages.shards else ledger
-        memory = job.selection.first_memory() if isinstance(job.selection, BatchMethod) else {}
-        found = comm.on_first(lambda: open_run(self._directory, job, resume, lock, allow_changes))
-        facts = load_facts(found) if found else {"epoch": -1, "ranks": comm.size, "line": None}
-        stages.heartbeat.enter(facts["epoch"] + 1, "set-up")
-        stages.learner.join(gradients, self._data.shape, stages.global_batch // (comm.size * stages.accumulate))
-        if found:
-            ledger, memory = comm.agreed(lambda: self._take_up(found, facts, ledger, memory))
-            if facts["ranks"] != comm.size:
-                stages.learner.average_statistics()
-        comm.on_first(lambda: enter_run(self._directory, job, lock, found))
-        if comm.rank == 0:
-            self._snapshot.of(stages.learner.rehearsed_state())
-            self._metrics.rewind(self._last)
-            self._facts["provenance"] = write_provenance(self._directory, self._facts)
-        _greet(job, stages, found, resume)
-        if stages.shards:
-            if facts["ranks"] != comm.size:
-                ledger = stages.shards.placed(ledger)
-            stages.heartbeat.enter(facts["epoch"] + 1, "staging")
-            bar = lambda *words: stages.heartbeat.passing(stages.progress.bar(*words))  # noqa: E731
-            n_bytes = stages.shards.fill(ledger, bar, job.selection.most_hidden)
-            stages.progress.say(f"staged {in_words(n_bytes)} in {stages.shards.folder.parent}")
-
-        for number in range(facts["epoch"] + 1, job.training.epochs):
+        job, stages = self._job, self._stages
+        first, ledger, memory = self._begin(gradients, resume, allow_changes, lock)
+        for number in range(first, job.training.epochs):
             epoch = Epoch(number, job.training.epochs, job.seed)
             clock, self._before = Clock(self._world.device, self._before, partial(stages.heartbeat.enter, number)), {}
             try:
@@ -176,6 +153,33 @@ class _Run:
             problem.agreed = True
             raise problem
         return DONE
+
+    def _begin(self, gradients: Gradients, resume: bool, allow_changes: bool, lock: Lock) -> tuple[int, Ledger, Memory]:
+        """Make the run directory this run's; return the first epoch to run, and the ledger and memory that it begins with."""
+        job, stages, comm = self._job, self._stages, self._world.comm
+        ledger = first_ledger(job.selection, stages.homes, comm, self._data.fingerprint)
+        ledger = stages.shards.placed(ledger) if stages.shards else ledger
+        memory = job.selection.first_memory() if isinstance(job.selection, BatchMethod) else {}
+        found = comm.on_first(lambda: open_run(self._directory, job, resume, lock, allow_changes))
+        facts = load_facts(found) if found else {"epoch": -1, "ranks": comm.size, "line": None}
+        first = facts["epoch"] + 1
+        stages.heartbeat.enter(first, "set-up")
+        stages.learner.join(gradients, self._data.shape, stages.global_batch // (comm.size * stages.accumulate))
+        if found:
+            ledger, memory = comm.agreed(lambda: self._take_up(found, facts, ledger, memory))
+        if facts["ranks"] != comm.size:
+            stages.learner.average_statistics()
+            ledger = stages.shards.placed(ledger) if stages.shards else ledger
+        comm.on_first(lambda: enter_run(self._directory, job, lock, found))
+        if comm.rank == 0:
+            self._snapshot.of(stages.learner.rehearsed_state())
+            self._metrics.rewind(self._last)
+            self._facts["provenance"] = write_provenance(self._directory, self._facts)
+        _greet(job, stages, found, resume)
+        if stages.shards:
+            stages.heartbeat.enter(first, "staging")
+            _stage(stages, stages.shards, ledger, job.selection.most_hidden)
+        return first, ledger, memory
 
     def _take_up(self, found: Path, facts: dict, ledger: Ledger, memory: Memory) -> tuple[Ledger, Memory]:
         """Restore what the checkpoint holds; return ledger and memory. Raises RunDirectoryError, perhaps on one rank only."""
@@ -278,6 +282,16 @@ def _write_weights(directory: Path, epoch: Epoch, ledger: Ledger, job: Job, worl
     about = About(job.selection.method, how, job.data.name, data.fingerprint, ledger.n_total, 0.0, 0, 0)
     path = directory / "weights" / f"epoch_{epoch.number:04d}.h5"
     write_scores(path, about, ledger.extra[job.selection.weights_column], world.comm, ledger.extra.get("label"))
+
+
+def _stage(stages: Stages, shards: Shards, ledger: Ledger, most_hidden: float) -> None:
+    """Copy what lies on this rank to its node's disk. most_hidden: as ``Shards.fill`` takes it."""
+
+    def bar(files: Iterable[int], n: int, label: str) -> Iterator[int]:
+        return stages.heartbeat.passing(stages.progress.bar(files, n, label))
+
+    n_bytes = shards.fill(ledger, bar, most_hidden)
+    stages.progress.say(f"staged {in_words(n_bytes)} in {shards.folder.parent}")
 
 
 def fitting_batch(job: Job, n: int, n_ranks: int) -> int:
