@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from kakurenbo_hpc.data import DATA, open_data
 from kakurenbo_hpc.data.loader import Loader
+from kakurenbo_hpc.data.source import Request, Source
 from kakurenbo_hpc.job import Model, Training, WorldOptions
 from kakurenbo_hpc.ledger import Homes
 from kakurenbo_hpc.order.deal import deal
@@ -35,7 +36,7 @@ learner = Learner(training, model, world, 10, data.shape, seed=5, extra=())
 learner.join(open_gradients(WorldOptions(gradients=sys.argv[4]), accumulate, world), data.shape)
 
 
-class WithOneBroken:
+class WithOneBroken(Source):
     """The digits, of which id 7 is not a number."""
 
     def __len__(self):
@@ -62,8 +63,6 @@ for batch in Loader(source, 0, world.device)(turns, 0, augment=True):
 assert int(comm.sum(np.array([counted]))[0]) == n, "an entry was lost or counted twice"
 
 serial = build_model(model, 10, data.shape, seed=5).double()
-from kakurenbo_hpc.data.source import Request  # noqa: E402
-
 input, target = data.train.__getitems__(Request(np.arange(n), np.zeros(n, np.int32), 0, True))
 losses = F.cross_entropy(serial(input.double()), target, reduction="none", label_smoothing=0.1)
 fair = torch.from_numpy(weight_of).double()
