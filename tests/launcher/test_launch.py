@@ -150,11 +150,11 @@ def test_more_ranks_than_the_machine_takes_is_the_users_mistake(tmp_path):
     machine = tmp_path / "four.yaml"
     machine.write_text("name: four\nstarter: mpirun\nranks_per_node: 4\n")
     with pytest.raises(UserError, match="^--ranks is 5, but four takes at most 4 on a node"):
-        launch(Path("job.yaml"), 5, None, tmp_path, [], False, str(machine), True)
+        launch(Path("job.yaml"), tmp_path, machine=str(machine), ranks=5, dry_run=True)
 
 
 def test_a_dry_run_prints_the_line_and_starts_nothing(tmp_path, capfd):
-    assert launch(Path("none.yaml"), 2, None, tmp_path / "run", [], False, "local", True) == DONE
+    assert launch(Path("none.yaml"), tmp_path / "run", ranks=2, dry_run=True) == DONE
     out, err = capfd.readouterr()
     assert f" -m kakurenbo_hpc.cli train none.yaml --run-dir {tmp_path}/run\n" in out
     assert (out.count("\n"), err) == (1, "")
