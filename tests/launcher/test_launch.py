@@ -51,7 +51,8 @@ TORCHRUN = """Root Cause (first observed failure):
   exitcode  : {} (pid: 31895)
   error_file: <N/A>
 """
-SRUN_NOT_STARTED = "srun: Job step aborted: Waiting up to 7 seconds for job step to finish.\nsrun: error: task 0 launch failed: Unspecified error\n"
+SRUN_NOT_STARTED = "srun: Job step aborted: Waiting up to 7 seconds for job step to finish.\n"
+SRUN_NOT_STARTED += "srun: error: task 0 launch failed: Unspecified error\n"
 OPEN_MPI_5_LEFT = "   Process name: [prterun-vm-29349@1,1]\n   Exit code:    7\n"
 
 
