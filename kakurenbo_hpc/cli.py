@@ -118,7 +118,17 @@ def launch(
     from .shipped import find_job
 
     checked = _job(job, set)
-    return start(find_job(job), ranks, nodes, run_dir or Path("runs") / checked.name, set, resume, machine, dry_run, allow_changes)
+    return start(
+        find_job(job),
+        run_dir or Path("runs") / checked.name,
+        machine=machine,
+        ranks=ranks,
+        nodes=nodes,
+        overrides=set,
+        resume=resume,
+        allow_changes=allow_changes,
+        dry_run=dry_run,
+    )
 
 
 @app.command()

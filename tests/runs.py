@@ -36,6 +36,16 @@ def log(run: Path) -> str:
     return path.read_text() if path.exists() else "no log"
 
 
+def state(kakurenbo: Callable[..., str], run: Path) -> str:
+    """Return what ``kakurenbo status`` says of a run. kakurenbo: the command line."""
+    return kakurenbo("status", run).splitlines()[1].removeprefix(str(run)).split()[1]
+
+
+def ended(kakurenbo: Callable[..., str], run: Path, seconds: float = 120) -> str:
+    """Wait until a run has ended, and return how."""
+    return until(lambda: (word := state(kakurenbo, run)) in ("done", "failed", "cancelled") and word, lambda: log(run), seconds, every=1)
+
+
 @contextlib.contextmanager
 def paused(run: Path) -> Iterator[list[psutil.Process]]:
     """Hold all that runs for a run here: launch, the starter, the ranks."""

@@ -19,8 +19,16 @@ from .starter import CommandLine, Layout, starter_line
 
 
 def launch(
-    job: Path, ranks: int | None, nodes: int | None, run_dir: Path, overrides: list[str], resume: bool, machine: str, dry_run: bool,
+    job: Path,
+    run_dir: Path,
+    *,
+    machine: str = "local",
+    ranks: int | None = None,
+    nodes: int | None = None,
+    overrides: list[str] = [],
+    resume: bool = False,
     allow_changes: bool = False,
+    dry_run: bool = False,
 ) -> int:
     """Print the command line that trains a job on ranks and, unless dry_run, run it.
 

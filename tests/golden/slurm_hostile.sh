@@ -15,6 +15,7 @@ touch stolen'
 export UCX_TLS=rc,sm
 export NOTE='it'"'"'s $(date)'
 cd -- /home/me || exit 1
+rm -f -- "$run/stop" # it asked the job that was requeued
 
 again=1 cancelled=
 # Slurm sends USR1 shortly before the walltime, TERM at its end and when somebody cancels; before a preemption, TERM to the ranks of srun

@@ -10,6 +10,7 @@
 
 run=/home/me/runs/digits_kakurenbo
 cd -- /home/me || exit 1
+rm -f -- "$run/stop" # it asked the job that was requeued
 
 again=1 cancelled=
 # Slurm sends USR1 shortly before the walltime, TERM at its end and when somebody cancels; before a preemption, TERM to the ranks of srun

@@ -386,7 +386,7 @@ def test_a_job_that_does_not_fit_the_machine_is_found(overrides, facts, word, me
     ("walltime", "word", "message"),
     [
         ("2h", "OK", "02:00:00, at most 21 times"),
-        ("4m", "FAIL", "--walltime 4m: a run is told to leave 180 s before its end (grace_s of own), by Slurm up to 60 s earlier; give more"),
+        ("4m", "FAIL", "to leave 180 s before its end (grace_s of own), by Slurm up to 60 s earlier; give more"),
         ("5m", "WARN", "--walltime 5m: a run is told to leave 180 s before its end, more than half of it; give more"),
         ("2d", "FAIL", "--walltime 2d: the queue ends jobs after 24:00:00; give less"),
         ("bananas", "FAIL", "--walltime bananas: not a time; write 2h, 90m, 1d, or HH:MM:SS"),

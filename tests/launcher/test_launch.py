@@ -22,6 +22,39 @@ from kakurenbo_hpc.launcher.starter import CommandLine, Layout, starter_line
 
 ENDS = Path(__file__).parent / "programs" / "ends.py"
 
+OPEN_MPI_5_KILLED = """--------------------------------------------------------------------------
+prterun noticed that process rank 1 with PID 29347 on node vm exited on
+signal 9 (Killed).
+--------------------------------------------------------------------------
+"""
+OPEN_MPI_4_KILLED = """--------------------------------------------------------------------------
+Primary job  terminated normally, but 1 process returned
+a non-zero exit code. Per user-direction, the job has been aborted.
+--------------------------------------------------------------------------
+--------------------------------------------------------------------------
+mpirun noticed that process rank 14 with PID 0 on node n7.site exited on signal 11 (Segmentation fault).
+--------------------------------------------------------------------------
+"""
+OPEN_MPI_4_LEFT = """mpirun detected that one or more processes exited with non-zero status, thus causing
+the job to be terminated. The first process to do so was:
+
+  Process name: [[5840,1],1]
+  Exit code:    7
+"""
+SRUN_KILLED = "srun: error: n1: task 1: Killed\nsrun: Terminating StepId=12.0\n"
+SRUN_LEFT = "srun: error: n7: task 14: Exited with exit code 7\nslurmstepd: error: *** STEP 12.0 ON n1 CANCELLED ***\n"
+TORCHRUN = """Root Cause (first observed failure):
+[0]:
+  time      : 2026-11-21_11:40:39
+  host      : n7.site
+  rank      : 14 (local_rank: 2)
+  exitcode  : {} (pid: 31895)
+  error_file: <N/A>
+"""
+SRUN_NOT_STARTED = "srun: Job step aborted: Waiting up to 7 seconds for job step to finish.\n"
+SRUN_NOT_STARTED += "srun: error: task 0 launch failed: Unspecified error\n"
+OPEN_MPI_5_LEFT = "   Process name: [prterun-vm-29349@1,1]\n   Exit code:    7\n"
+
 
 @pytest.fixture(autouse=True)
 def a_plain_shell(monkeypatch):
@@ -103,6 +136,21 @@ def test_a_signal_that_is_ignored_here_stays_ignored(capfd):
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.parametrize(
+    ("heard", "code", "said"),
+    [
+        ("", TERMINATED, ""),
+        ("kakurenbo: rank 1 of 2 on a: E: x\nsrun: error: n1: task 0: Terminated\n", FAILED, "kakurenbo: rank 1 of 2 on a: E: x"),
+        (SRUN_KILLED, FAILED, "kakurenbo: rank 1 on n1: killed; often the system was out of memory"),
+    ],
+)
+def test_a_starter_that_was_terminated_over_a_rank_that_failed_has_failed(heard, code, said, tmp_path, capfd):
+    ends = f"import sys; sys.stderr.write({heard!r}); sys.exit({TERMINATED})"
+    assert run(CommandLine([sys.executable, "-c", ends]), tmp_path / "stop") == code
+    told = capfd.readouterr().err.splitlines()
+    assert told[-1].startswith(said) if said else not told
+
+
 def test_the_ranks_stderr_passes_through_at_once(tmp_path, capfd):
     """The speaker goes on only once its first line was heard; bytes that are no UTF-8 and a last line without end pass too."""
     ear = tmp_path / "heard"
@@ -150,11 +198,11 @@ def test_more_ranks_than_the_machine_takes_is_the_users_mistake(tmp_path):
     machine = tmp_path / "four.yaml"
     machine.write_text("name: four\nstarter: mpirun\nranks_per_node: 4\n")
     with pytest.raises(UserError, match="^--ranks is 5, but four takes at most 4 on a node"):
-        launch(Path("job.yaml"), 5, None, tmp_path, [], False, str(machine), True)
+        launch(Path("job.yaml"), tmp_path, machine=str(machine), ranks=5, dry_run=True)
 
 
 def test_a_dry_run_prints_the_line_and_starts_nothing(tmp_path, capfd):
-    assert launch(Path("none.yaml"), 2, None, tmp_path / "run", [], False, "local", True) == DONE
+    assert launch(Path("none.yaml"), tmp_path / "run", ranks=2, dry_run=True) == DONE
     out, err = capfd.readouterr()
     assert f" -m kakurenbo_hpc.cli train none.yaml --run-dir {tmp_path}/run\n" in out
     assert (out.count("\n"), err) == (1, "")
@@ -172,39 +220,6 @@ def test_the_digits_train_on_two_ranks(tmp_path):
     assert done.stdout.startswith(planned.stdout)
     [epoch] = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     assert epoch["epoch"] == 0 and epoch["n_backward"] > 0
-
-
-OPEN_MPI_5_KILLED = """--------------------------------------------------------------------------
-prterun noticed that process rank 1 with PID 29347 on node vm exited on
-signal 9 (Killed).
---------------------------------------------------------------------------
-"""
-OPEN_MPI_4_KILLED = """--------------------------------------------------------------------------
-Primary job  terminated normally, but 1 process returned
-a non-zero exit code. Per user-direction, the job has been aborted.
---------------------------------------------------------------------------
---------------------------------------------------------------------------
-mpirun noticed that process rank 14 with PID 0 on node n7.site exited on signal 11 (Segmentation fault).
---------------------------------------------------------------------------
-"""
-OPEN_MPI_4_LEFT = """mpirun detected that one or more processes exited with non-zero status, thus causing
-the job to be terminated. The first process to do so was:
-
-  Process name: [[5840,1],1]
-  Exit code:    7
-"""
-SRUN_KILLED = "srun: error: n1: task 1: Killed\nsrun: Terminating StepId=12.0\n"
-SRUN_LEFT = "srun: error: n7: task 14: Exited with exit code 7\nslurmstepd: error: *** STEP 12.0 ON n1 CANCELLED ***\n"
-TORCHRUN = """Root Cause (first observed failure):
-[0]:
-  time      : 2026-11-21_11:40:39
-  host      : n7.site
-  rank      : 14 (local_rank: 2)
-  exitcode  : {} (pid: 31895)
-  error_file: <N/A>
-"""
-SRUN_NOT_STARTED = "srun: Job step aborted: Waiting up to 7 seconds for job step to finish.\nsrun: error: task 0 launch failed: Unspecified error\n"
-OPEN_MPI_5_LEFT = "   Process name: [prterun-vm-29349@1,1]\n   Exit code:    7\n"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import yaml
 from ranks import environment
-from runs import log, metrics, paused, until
+from runs import ended, log, metrics, paused, state, until
 
 import kakurenbo_hpc
 
@@ -64,14 +64,6 @@ def kakurenbo(call):
         return done.stdout
 
     return well
-
-
-def state(kakurenbo, run: Path) -> str:
-    return kakurenbo("status", run).splitlines()[1].removeprefix(str(run)).split()[1]
-
-
-def ended(kakurenbo, run: Path) -> str:
-    return until(lambda: (word := state(kakurenbo, run)) in ("done", "failed", "cancelled") and word, lambda: log(run), every=1)
 
 
 def jobs(run: Path) -> list[str]:

@@ -8,20 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 from ranks import environment
-from runs import log, metrics, paused, until
-from slurm_here import slurm_or_skip
+from runs import ended, log, metrics, paused, state, until
 
 from kakurenbo_hpc.launcher.slurm import Slurm
 
 HERE = {"name": "here", "scheduler": "slurm", "starter": "mpirun", "ranks_per_node": 1}
 LONG = ["--set", "training.epochs=60"]
 SHORT = ["--set", "training.epochs=2"]
-
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
-    with slurm_or_skip(tmp_path_factory.mktemp("slurm")) as slurm:
-        yield slurm
 
 
 @pytest.fixture
@@ -47,14 +40,6 @@ def machine(tmp_path):
         return path
 
     return write
-
-
-def state(kakurenbo, run: Path) -> str:
-    return kakurenbo("status", run).splitlines()[1].removeprefix(str(run)).split()[1]
-
-
-def ended(kakurenbo, run: Path, seconds: float = 120) -> str:
-    return until(lambda: (word := state(kakurenbo, run)) in ("done", "failed", "cancelled") and word, lambda: log(run), seconds, every=1)
 
 
 def test_a_run_on_two_nodes_goes_to_its_end(kakurenbo, machine, tmp_path):

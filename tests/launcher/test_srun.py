@@ -10,7 +10,6 @@ import pytest
 from environments import CHECKOUT, in_environment
 from ranks import environment
 from runs import until
-from slurm_here import slurm_or_skip
 
 from kakurenbo_hpc.errors import FAILED, REQUEUE
 from kakurenbo_hpc.launcher.launch import run
@@ -19,12 +18,6 @@ from kakurenbo_hpc.launcher.starter import Layout, starter_line
 
 ENDS = Path(__file__).parent / "programs" / "ends.py"
 TRAIN = ["-m", "kakurenbo_hpc.cli", "train", "digits_kakurenbo", "--set", "training.epochs=2", "--run-dir"]
-
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
-    with slurm_or_skip(tmp_path_factory.mktemp("slurm")) as slurm:
-        yield slurm
 
 
 def ran(slurm, env, *words):

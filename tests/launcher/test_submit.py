@@ -116,8 +116,8 @@ WRONG = {
     "a machine without a queue": ([GOOD[0], "--machine", "local", "--walltime", "1h"], "local has no batch system; start here with"),
     "a machine file that is wrong": ([GOOD[0], "--machine", "bad.yaml", "--walltime", "1h"], "bad.yaml: starter is missing; add it"),
     "a walltime without a unit": ([*GOOD[:4], "90"], "--walltime 90: not a time; write 2h, 90m, 1d, or HH:MM:SS"),
-    "a walltime within the grace": ([*GOOD[:4], "4m"], "leave 180 s before its end (grace_s of here), by Slurm up to 60 s earlier; give more"),
-    "a python that is not there": ([GOOD[0], "--machine", "no_python.yaml", *GOOD[3:]], "which holds no bin/python; correct it in the machine"),
+    "a walltime within the grace": ([*GOOD[:4], "4m"], "before its end (grace_s of here), by Slurm up to 60 s earlier; give more"),
+    "a python that is not there": ([GOOD[0], "--machine", "no_python.yaml", *GOOD[3:]], "which holds no bin/python; correct it in the"),
     "a path that is not UTF-8": ([*GOOD, "--run-dir", "a\udcff"], "a\\udcff: not UTF-8, and a batch script is; rename it, or give another"),
     "no nodes": ([*GOOD, "--nodes", "0"], "--nodes is '0', but must be different whole numbers from 1 on; for example 1,2,4"),
     "nodes that are no numbers": ([*GOOD, "--nodes", "two"], "--nodes is 'two', but must be"),
@@ -190,7 +190,7 @@ def test_a_run_that_is_in_the_queue_is_not_submitted_again(call, tmp_path):
     assert call(*GOOD, "--run-dir", "run")[0] == 0
     for said, message in [
         ("echo 'RUNNING|None|1:00'", f"{tmp_path}/run: job 1 is running; wait, or end it with kakurenbo cancel"),
-        ("echo 'slurm_load_jobs error: timed out' >&2; exit 1", "squeue gives no answer: slurm_load_jobs error: timed out; try again later"),
+        ("echo 'slurm_load_jobs: timed out' >&2; exit 1", "squeue gives no answer: slurm_load_jobs: timed out; try again later"),
     ]:
         program(tmp_path, "squeue", said)
         code, _, err = call(*GOOD, "--run-dir", "run")
