@@ -152,7 +152,7 @@ COMPARE = {
 
 DATA = {
     "no command": (["fetch"], "No such command 'fetch'"),
-    "staging without a place": (["stage", GOOD], "Missing option '--scratch'"),
+    "staging for no machine": (["stage", GOOD, "--machine", "nope"], "nope: no such machine file"),
     "staging no job": (["stage", "nope", "--scratch", "scratch"], "nope: no such job file"),
     "staging what is no file": (["stage", GOOD, "--scratch", "scratch"], "samples of digits are not files of their own"),
     "staging nothing": (["stage", GOOD, "--scratch", "s", "--set", "data={name: deepcam, path: nope}"], "nope/train: cannot be listed"),

@@ -1,6 +1,5 @@
 """Runs that are asked to leave: all ranks go at the same step, with exit code 75, and the run taken up is the one that went through."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,11 +10,13 @@ import psutil
 import pytest
 import torch
 from ranks import command, environment, start, train
+from runs import metrics, until
 
 from kakurenbo_hpc.world.comm import Serial
 from kakurenbo_hpc.world.stop import Stop
 
 LEFT_AND_TAKEN_UP = Path(__file__).parent / "programs" / "left_and_taken_up.py"
+HELD_TRAIN = Path(__file__).parent / "programs" / "held_train.py"
 EPOCHS = 12
 JOB = ["digits_kakurenbo", "--set", "record.ledger=false", "--set", "selection.confidence=0.3"]
 
@@ -37,13 +38,9 @@ def test_a_run_left_at_any_step_goes_on_bit_for_bit(n, variants, tmp_path):
         assert {"train", "evaluate", "checkpoint"} | ({"refresh"} if "kakurenbo" in variant else set()) <= set(left)
 
 
-def lines(run):
-    return [json.loads(text) for text in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
 def outcome(run):
     learner = torch.load(run / "checkpoints" / f"epoch_{EPOCHS - 1:04d}" / "learner.pt", weights_only=True)
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines(run)], {k: v.tolist() for k, v in learner["model"].items()}
+    return metrics(run), {k: v.tolist() for k, v in learner["model"].items()}
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +50,15 @@ def whole(tmp_path_factory):
     return outcome(run)
 
 
-def begun(run, **more):
-    """Start the job on two ranks and wait until it has trained two epochs."""
-    words = [*command("mpirun", 2), "-m", "kakurenbo_hpc.cli", "train", *JOB, "--run-dir", run]
-    started = subprocess.Popen(list(map(str, words)), env=environment() | more, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    while started.poll() is None and not more and not ((run / "metrics.jsonl").exists() and len(lines(run)) >= 2):
-        time.sleep(0.02)
-    return started
+def begun(run, *words, **more):
+    """Start the job on two ranks."""
+    line = [*command("mpirun", 2), *words, *JOB, "--run-dir", run]
+    return subprocess.Popen(list(map(str, line)), env=environment() | more, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def a_rank(started):
     """Return the process of one rank."""
-    return next(p for p in psutil.Process(started.pid).children(recursive=True) if "kakurenbo_hpc.cli" in p.cmdline() and "train" in p.cmdline())
+    return next(p for p in psutil.Process(started.pid).children(recursive=True) if p.cmdline()[1:2] == [str(HELD_TRAIN)])
 
 
 ASKED = {
@@ -80,15 +74,16 @@ ASKED = {
 @pytest.mark.parametrize("how", ASKED)
 def test_whoever_is_asked_all_leave_together_and_the_run_goes_on(how, whole, tmp_path):
     run = tmp_path / "run"
-    started = begun(run)
+    started = begun(run, HELD_TRAIN)
+    until(lambda: len(metrics(run)) == 2 or started.poll() is not None, lambda: "no second epoch has ended")
     ASKED[how](started, run)
-    told, _ = started.communicate(timeout=60)
+    told, _ = started.communicate(timeout=120)
     assert started.returncode == 75, told
-    assert "leaving" in told and "add --resume to go on" in told
+    assert "leaving in epoch 3" in told and "add --resume to go on" in told
     if how == "the file":
         assert "the queue wants its nodes back" in told
     assert not (run / "stop").exists()
-    assert len(lines(run)) < EPOCHS
+    assert len(metrics(run)) == 2
     again = train(2, *JOB, "--run-dir", run, "--resume")
     assert again.returncode == 0, again.stderr
     assert outcome(run) == whole
@@ -96,7 +91,7 @@ def test_whoever_is_asked_all_leave_together_and_the_run_goes_on(how, whole, tmp
 
 def test_the_deadline_ends_a_run_in_time(tmp_path):
     run = tmp_path / "run"
-    started = begun(run, KAKURENBO_DEADLINE=str(time.time() - 1))
+    started = begun(run, "-m", "kakurenbo_hpc.cli", "train", KAKURENBO_DEADLINE=str(time.time() - 1))
     told, _ = started.communicate(timeout=100)
     assert started.returncode == 75 and "the allotted time is over" in told
 

@@ -1,0 +1,29 @@
+"""Trains like ``kakurenbo train``, but between two steps of the third epoch all ranks wait until one of them is asked to leave.
+
+Arguments: those of ``train``.
+"""
+
+import sys
+import time
+
+from kakurenbo_hpc import cli
+from kakurenbo_hpc.record.heartbeat import Heartbeat
+from kakurenbo_hpc.world.stop import Stop
+
+enter, agreed, at = Heartbeat.enter, Stop.agreed, {}
+
+
+def entered(self, epoch, stage):
+    enter(self, epoch, stage)
+    at.update(epoch=epoch, stage=stage)
+
+
+def held(self):
+    while (at["epoch"], at["stage"]) == (2, "train") and not any(self._comm.gather(self._asked())):
+        time.sleep(0.01)
+    return agreed(self)
+
+
+Heartbeat.enter, Stop.agreed = entered, held
+sys.argv = ["kakurenbo", "train", *sys.argv[1:]]
+cli.main()
