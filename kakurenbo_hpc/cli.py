@@ -46,8 +46,8 @@ AllowChanges = Annotated[bool, typer.Option("--allow-changes", help="With --resu
 def _job(path: str, overrides: list[str]):
     from .data import DATA
     from .job import read_job
-    from .shipped import find_job
     from .selection import METHODS
+    from .shipped import find_job
 
     return read_job(find_job(path), overrides, DATA, METHODS)
 

@@ -15,10 +15,10 @@ from .data import DATA
 from .errors import JobError, nearest
 from .job import Job, check_job
 from .options import Count, FileName, Options, Seed, checked
-from .yaml_files import read_yaml, set_value
-from .shipped import find_job
 from .protocol import Curve, mean_curve
 from .selection import METHODS
+from .shipped import find_job
+from .yaml_files import read_yaml, set_value
 
 BASELINE = "everything"
 Picture = Literal[

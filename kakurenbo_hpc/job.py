@@ -15,7 +15,6 @@ from .errors import JobError
 from .options import Count, FileName, Fraction, Options, Plain, Positive, Probability, Seed, Table, checked, pick
 from .yaml_files import read_yaml, set_value
 
-
 Augmentation = Literal[
     "flip", "crop", "shift", "cutout", "auto_augment", "rand_augment", "trivial_augment_wide", "random_erasing"
 ]

@@ -16,9 +16,9 @@ from .plan import Epoch, Plan
 from .selection.batch_level import BatchMethod
 from .sieve import Sieve
 from .stages import Stages
+from .trail import Finds
 from .training.observe import NoteBook, Seen
 from .training.segmentation import mean_iou
-from .trail import Finds
 
 
 @dataclass(frozen=True)

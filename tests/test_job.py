@@ -4,8 +4,7 @@ import copy
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from kakurenbo_hpc.errors import JobError
 from kakurenbo_hpc.job import DataOptions, check_job, read_job

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from kakurenbo_hpc.ledger import BLOCKS, Homes, Ledger, Notes
 

@@ -16,12 +16,12 @@ from runs import metrics
 from kakurenbo_hpc.data import DATA
 from kakurenbo_hpc.errors import RunDirectoryError
 from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.record.checkpoint import load_facts, write_manifest
 from kakurenbo_hpc.record.heartbeat import Heartbeat
 from kakurenbo_hpc.record.parts import checksum
 from kakurenbo_hpc.run import run
 from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.world.comm import Serial
 from kakurenbo_hpc.world.stop import Stop
 

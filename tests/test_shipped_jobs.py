@@ -4,8 +4,8 @@ import pytest
 
 from kakurenbo_hpc.data import DATA
 from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.shipped import jobs_dir
 from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.shipped import jobs_dir
 
 RANKS = {"deepcam_kakurenbo": 1024, "deepcam_mlperf": 1024}
 

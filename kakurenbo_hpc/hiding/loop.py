@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 
 from ..errors import DataError, JobError, LoopError
-from ..options import pick
 from ..ledger import Homes, Ledger
+from ..options import pick
 from ..order.deal import Turns, deal
 from ..order.home import send_home
 from ..plan import Epoch, Plan

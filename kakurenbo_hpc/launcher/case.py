@@ -14,13 +14,12 @@ import yaml
 from ..errors import UserError
 from ..job import Job
 from .answer import Facts, answer
-from .batch import python_of
 from .launch import bound_words, fitting_layout
 from .machine import Machine
+from .script import python_of
 from .starter import Layout, starter_line
 from .submission import SYSTEMS
 from .system import Queue
-
 
 LIMIT_S = 300  # torch from a busy file system takes its time, on many ranks at once still more
 FILES_LIMIT_S = 1800  # the first who reads a set of a hundred thousand files looks into each

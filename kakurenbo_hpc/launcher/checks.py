@@ -11,12 +11,13 @@ from collections.abc import Callable
 
 from .. import __version__
 from ..errors import UserError
-from .batch import clock, fitting_walltime, python_of
 from .case import Case, Doubt
 from .gpus import BF16_FROM, build_for, capability, runs_on
+from .script import python_of
 from .starter import find_mpirun, version_text
 from .submit import check_fits
 from .system import ask
+from .walltime import clock, fitting_walltime
 
 
 def python(case: Case) -> str:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from ..errors import DONE, UserError
-from .submission import ENDED, Batch, submissions
+from .submission import ENDED, BatchFolder, submissions
 from .table import table
 
 
@@ -38,7 +38,7 @@ def cancel(folder: Path) -> int:
 
 def logs(run: Path, follow: bool, pause_s: float = 2) -> int:
     """Print the log of a run; with follow, until its job has ended. Raises UserError if there is none yet."""
-    batch = Batch(run)
+    batch = BatchFolder(run)
     batch.read()  # raises where nothing was submitted
     if not batch.log.is_file() and not follow:
         state = batch.state
@@ -60,7 +60,7 @@ def logs(run: Path, follow: bool, pause_s: float = 2) -> int:
         time.sleep(pause_s)
 
 
-def _epochs(batch: Batch) -> str:
+def _epochs(batch: BatchFolder) -> str:
     """Return how many epochs are done."""
     try:
         lines = (batch.run / "metrics.jsonl").read_text().splitlines()

@@ -11,8 +11,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ..errors import JobError, nearest
 from ..options import Count, Options, checked
-from ..yaml_files import read_yaml
 from ..shipped import launch_dir
+from ..yaml_files import read_yaml
 from .table import table
 
 

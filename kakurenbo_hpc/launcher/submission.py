@@ -36,7 +36,7 @@ class Submission:
     seed: int | None = None
 
 
-class Batch:
+class BatchFolder:
     """A run's folder ``batch``."""
 
     def __init__(self, run: Path):
@@ -113,10 +113,10 @@ class Batch:
         return UserError(f"{path}: {problem}; {advice}")
 
 
-def submissions(folder: Path) -> list[Batch]:
+def submissions(folder: Path) -> list[BatchFolder]:
     """Return the submission of a run directory, or those of all runs below a folder. Raises UserError if there are none."""
     below = folder.glob("**/batch/submission.json") if os.path.isdir(folder) else []  # a name that is too long is no folder
-    found = [Batch(path.parent.parent) for path in sorted([folder / "batch/submission.json", *below])]
+    found = [BatchFolder(path.parent.parent) for path in sorted([folder / "batch/submission.json", *below])]
     unique = list({batch.run: batch for batch in found if os.path.exists(batch.folder / "submission.json")}.values())
     if not unique:
         raise UserError(f"{folder}: nothing was submitted for a run there; name the run directory that submit printed")

@@ -16,13 +16,13 @@ import yaml
 from ..errors import DONE, JobError, RunDirectoryError, UserError
 from ..job import Job
 from ..record.place import check_place
-from .batch import Script, clock, fitting_walltime, python_of
 from .machine import Machine, read_machine, word
-from .submission import ENDED, SYSTEMS, Batch, Submission
+from .script import Script, python_of
+from .submission import ENDED, SYSTEMS, BatchFolder, Submission
 from .system import check_there
+from .walltime import clock, fitting_walltime
 
-
-Part = tuple[Batch, Submission, dict[str, str]]  # where a job runs, what it is, and the files that it needs
+Part = tuple[BatchFolder, Submission, dict[str, str]]  # where a job runs, what it is, and the files that it needs
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ def _parts(read: Callable[[list[str]], Job], request: Request, machine: Machine)
             "machine.yaml": yaml.safe_dump(machine.model_dump(mode="json"), sort_keys=False),
             "script.sh": script.text(),
         }
-        yield Batch(run), Submission(machine.scheduler, script.name, machine.name, nodes, ranks, walltime_s, request.scaling, seed), files
+        submission = Submission(machine.scheduler, script.name, machine.name, nodes, ranks, walltime_s, request.scaling, seed)
+        yield BatchFolder(run), submission, files
 
 
 def _same_batch(job: Job, smallest: int, scaling: str) -> list[str]:
@@ -162,7 +163,7 @@ def _check_utf8(path: Path) -> None:
         raise RunDirectoryError(f"{path}: not UTF-8, and a batch script is; rename it, or give another --run-dir") from None
 
 
-def _check_free(batch: Batch, resume: bool) -> None:
+def _check_free(batch: BatchFolder, resume: bool) -> None:
     """Raise RunDirectoryError if a run is there that goes on, or that nobody asked to resume."""
     run = batch.run
     check_place(run)

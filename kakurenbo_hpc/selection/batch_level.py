@@ -13,6 +13,7 @@ from ..plan import Epoch
 from .everyone import Everyone
 from .method import Method
 
+
 @dataclass(frozen=True)
 class Choice:
     """Which candidates to train: rows (m,) int64 of a candidate batch, repeats allowed, and their (m,) float32 weights."""

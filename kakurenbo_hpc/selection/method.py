@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ..options import Options
 from ..ledger import Homes, Ledger
+from ..options import Options
 from ..plan import Epoch, Plan
 from ..world.comm import Comm
 

@@ -9,8 +9,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from ..options import Count, Fraction
 from ..ledger import Ledger
+from ..options import Count, Fraction
 from ..plan import Epoch, Plan
 from .everyone import Everyone
 from .method import Method

@@ -10,9 +10,9 @@ from ranks import environment, start, train
 from kakurenbo_hpc.data import DATA
 from kakurenbo_hpc.errors import DataError
 from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.run import fitting_batch
 from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.shipped import find_job
 
 CLI = ["-m", "kakurenbo_hpc.cli"]
 

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from kakurenbo_hpc.data import delivery
 from kakurenbo_hpc.data.delivery import Delivery, Parcel

@@ -13,10 +13,10 @@ from ranks import command, environment, start
 
 from kakurenbo_hpc.data import DATA
 from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.record.hdf5 import Hdf5
 from kakurenbo_hpc.run import run
 from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.world.comm import Serial
 
 DISK_FULL = Path(__file__).parent / "programs" / "disk_full.py"

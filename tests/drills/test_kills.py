@@ -9,5 +9,6 @@ from drills.kills import STAGES, killed_and_resumed, undisturbed
 @pytest.mark.parametrize("n", [2, 3, 4])
 def test_a_run_that_is_killed_in_every_stage_goes_on_bit_for_bit(n, tmp_path):
     whole = undisturbed(n, tmp_path / "whole")
-    kills = killed_and_resumed(n, tmp_path / "run", whole, len(STAGES), random.Random())
-    print(*kills, sep="\n")
+    seed = random.randrange(1000)
+    print(f"seed {seed}")
+    print(*killed_and_resumed(n, tmp_path / "run", whole, len(STAGES), random.Random(seed)), sep="\n")

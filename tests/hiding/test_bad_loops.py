@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from loops import N, POINTS, Loop, from_words, hiding
+from loops import POINTS, Loop, N, from_words, hiding
 from torch.utils.data import DataLoader
 
 from kakurenbo_hpc import Hiding

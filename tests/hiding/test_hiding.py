@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from loops import N, Loop, from_words, hiding
+from loops import Loop, N, from_words, hiding
 from torch.utils.data import DataLoader
 
 from kakurenbo_hpc import Hiding
@@ -20,7 +20,6 @@ from kakurenbo_hpc.selection.scores import About, write_scores
 from kakurenbo_hpc.training.models import build_model
 from kakurenbo_hpc.world.comm import Serial
 from kakurenbo_hpc.world.threads import run_in_threads
-
 
 JOB = {
     "name": "digits",

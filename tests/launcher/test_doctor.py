@@ -24,8 +24,8 @@ from kakurenbo_hpc.launcher.answer import answer
 from kakurenbo_hpc.launcher.case import Case, Doubt
 from kakurenbo_hpc.launcher.gpus import runs_on
 from kakurenbo_hpc.launcher.machine import Machine
-from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.shipped import find_job
 
 PBS = Path(__file__).parent / "programs" / "pbs.py"
 OPEN_MPI = [f"mpirun (Open MPI) {version}" for version in ("5.0.11", "4.1.8")]

@@ -15,8 +15,8 @@ import pytest
 from ranks import environment
 
 from kakurenbo_hpc.errors import DONE, FAILED, REQUEUE, TERMINATED, USER_ERROR, UserError
-from kakurenbo_hpc.launcher.launch import launch, run, train_words
 from kakurenbo_hpc.launcher.lastwords import LastWords
+from kakurenbo_hpc.launcher.launch import launch, run, train_words
 from kakurenbo_hpc.launcher.machine import Machine
 from kakurenbo_hpc.launcher.starter import CommandLine, Layout, starter_line
 

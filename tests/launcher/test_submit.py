@@ -11,9 +11,9 @@ from ranks import environment, train
 
 from kakurenbo_hpc import cli
 from kakurenbo_hpc.errors import UserError
-from kakurenbo_hpc.launcher.batch import Script
 from kakurenbo_hpc.launcher.machine import Machine
 from kakurenbo_hpc.launcher.pbs import Pbs
+from kakurenbo_hpc.launcher.script import Script
 
 GOOD = ["digits_kakurenbo", "--machine", "machine.yaml", "--walltime", "1h"]
 

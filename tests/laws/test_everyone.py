@@ -1,13 +1,12 @@
 """Every question to everyone has one answer, that of a serial sort or an exact sum, however the rows are split."""
 
 import numpy as np
+import oracle
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from laws.ledgers import epochs, masks, on_ranks, picked, splits, unique_ids, values
 from scipy import stats
 
-import oracle
 from kakurenbo_hpc.errors import WorldError
 from kakurenbo_hpc.plan import Epoch
 from kakurenbo_hpc.selection.everyone import Everyone

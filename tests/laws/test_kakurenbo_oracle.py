@@ -1,11 +1,10 @@
 """KAKURENBO's plan is that of METHODS.md, for all its options, on any ledger."""
 
 import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import oracle
+from hypothesis import given, settings, strategies as st
 from laws.ledgers import epochs, ledgers
 
-import oracle
 from kakurenbo_hpc.selection.everyone import Everyone
 from kakurenbo_hpc.selection.methods.kakurenbo import Kakurenbo
 from kakurenbo_hpc.selection.methods.random import Random

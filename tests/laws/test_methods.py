@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 from laws.ledgers import epochs, ledgers, on_ranks, part, splits
 
 from kakurenbo_hpc.ledger import Ledger

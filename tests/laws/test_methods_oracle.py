@@ -5,15 +5,14 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from laws.ledgers import on_ranks, splits
+from oracle_methods import Pass, Sample, decide
 
 from kakurenbo_hpc.ledger import Ledger, Notes
 from kakurenbo_hpc.plan import Epoch
 from kakurenbo_hpc.selection import METHODS
 from kakurenbo_hpc.selection.method import OBSERVED
-from oracle_methods import Pass, Sample, decide
 
 TOTAL = 5
 shares = st.sampled_from([0.0, 0.1, 0.29, 0.3, 0.5, 0.75, 0.9])

@@ -3,8 +3,7 @@
 import math
 
 import numpy as np
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from hypothesis import assume, given, strategies as st
 from laws.ledgers import epochs, picked, splits
 from laws.orders import batches, dealt, entries, everything, order
 

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from kakurenbo_hpc.ledger import Ledger
-from kakurenbo_hpc.record import checkpoint as checkpoints
-from kakurenbo_hpc.record import parts, saving
+from kakurenbo_hpc.record import checkpoint as checkpoints, parts, saving
 from kakurenbo_hpc.record.checkpoint import clear, load_facts, newest_valid, problem_of, set_aside
 from kakurenbo_hpc.record.parts import Part, checksum, load_ledger
 from kakurenbo_hpc.record.saving import Saver

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from kakurenbo_hpc.errors import JobError
-from kakurenbo_hpc.options import checked
 from kakurenbo_hpc.ledger import Ledger, Notes
+from kakurenbo_hpc.options import checked
 from kakurenbo_hpc.plan import Epoch
 from kakurenbo_hpc.selection import METHODS
 from kakurenbo_hpc.selection.everyone import Everyone

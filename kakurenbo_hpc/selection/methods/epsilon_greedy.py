@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ...options import Probability
 from ...ledger import Ledger
+from ...options import Probability
 from ...plan import Epoch
 from ..everyone import Everyone
 from ..periodic import Periodic

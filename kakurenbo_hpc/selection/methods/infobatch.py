@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from ...options import Fraction
 from ...ledger import Ledger
+from ...options import Fraction
 from ...plan import Epoch, Plan
 from ..everyone import Everyone
 from ..floats import PIECE, ceiling

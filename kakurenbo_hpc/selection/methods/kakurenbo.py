@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from ...options import Count, Fraction, Probability
 from ...ledger import Ledger
+from ...options import Count, Fraction, Probability
 from ...plan import Epoch, Plan
 from ..everyone import Everyone
 from ..method import Method

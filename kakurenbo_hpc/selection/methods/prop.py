@@ -5,8 +5,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from ...options import Positive
 from ...ledger import Ledger
+from ...options import Positive
 from ...plan import Epoch, Plan
 from ..everyone import Everyone
 from ..method import Method

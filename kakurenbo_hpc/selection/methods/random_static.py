@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ...options import Fraction
 from ...ledger import Ledger
+from ...options import Fraction
 from ...plan import Epoch, Plan
 from ..everyone import Everyone
 from ..method import Method

@@ -6,8 +6,8 @@ import numpy as np
 from pydantic import Field
 
 from ...batch import Candidates, Memory
-from ...options import Count
 from ...ledger import Ledger
+from ...options import Count
 from ...plan import Epoch, Plan
 from ..batch_level import BatchMethod, Choice
 from ..everyone import Everyone

@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 from pydantic import field_validator
 
-from ...options import Fraction
 from ...ledger import Ledger
+from ...options import Fraction
 from ...plan import Epoch, Plan
 from ..everyone import Everyone
 from ..method import OBSERVED, Method

@@ -13,11 +13,11 @@ from kakurenbo_hpc.asked import SIGNALS
 from kakurenbo_hpc.data import DATA
 from kakurenbo_hpc.errors import DONE, REQUEUE
 from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.record.clock import STAGES
 from kakurenbo_hpc.record.heartbeat import Heartbeat
 from kakurenbo_hpc.run import run
 from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.world.world import open_comm
 
 SETS = ["training.epochs=6", "training.global_batch=120", "selection.fraction_epochs=[0]", "selection.confidence=0.3"]

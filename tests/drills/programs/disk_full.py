@@ -11,8 +11,8 @@ from pathlib import Path
 from kakurenbo_hpc import cli, run
 from kakurenbo_hpc.data import DATA
 from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.world.stop import Stop
 
 EPOCHS = 5

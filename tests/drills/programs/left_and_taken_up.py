@@ -17,11 +17,11 @@ import torch
 from kakurenbo_hpc.data import DATA
 from kakurenbo_hpc.draws import key, one
 from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.record import saving
 from kakurenbo_hpc.record.clock import Clock
 from kakurenbo_hpc.run import run
 from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.world.stop import Stop
 from kakurenbo_hpc.world.world import open_comm
 

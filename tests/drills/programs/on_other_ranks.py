@@ -9,9 +9,9 @@ from pathlib import Path
 
 from kakurenbo_hpc.data import DATA
 from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.run import run
 from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.training.learner import Learner
 from kakurenbo_hpc.world.stop import Stop
 from kakurenbo_hpc.world.world import open_comm

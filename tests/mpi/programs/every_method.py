@@ -14,10 +14,10 @@ import torch
 from kakurenbo_hpc.data import DATA
 from kakurenbo_hpc.draws import key, one
 from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.run import run
 from kakurenbo_hpc.score import score
 from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.world.stop import Stop
 from kakurenbo_hpc.world.world import open_comm
 

@@ -12,9 +12,9 @@ import torch
 
 from kakurenbo_hpc.data import DATA
 from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.run import run
 from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.world.world import open_comm
 
 # method, training, world, and how far apart weights may end; in half precision, gradients differ in the fourth digit.

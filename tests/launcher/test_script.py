@@ -1,6 +1,6 @@
 """The scripts that batch systems run: whole, as golden files, and with values that would like to run something.
 
-After a wanted change: GOLDEN=write pytest tests/launcher/test_batch.py, and read the diff.
+After a wanted change: GOLDEN=write pytest tests/launcher/test_script.py, and read the diff.
 """
 
 import os
@@ -13,8 +13,9 @@ import pytest
 from runs import until
 
 from kakurenbo_hpc.errors import UserError
-from kakurenbo_hpc.launcher.batch import Script, clock, plain_name, seconds
 from kakurenbo_hpc.launcher.machine import Machine, read_machine
+from kakurenbo_hpc.launcher.script import Script, plain_name
+from kakurenbo_hpc.launcher.walltime import clock, seconds
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 HOSTILE = "it's \"a\" $(touch stolen) `touch stolen`; touch stolen\ntouch stolen"
