@@ -123,7 +123,7 @@ def _gradients_s(here: Any) -> float:
     import torch
 
     from .job import WorldOptions
-    from .world.gradients import open_gradients
+    from .world.averaging import open_gradients
 
     model = torch.nn.ParameterList([torch.zeros(LARGE, device=here.device)])
     gradients = open_gradients(WorldOptions(), 1, here)

@@ -38,8 +38,9 @@ from .shards import ShardLoader, Shards
 from .stages import Stages
 from .trail import Stopped, Trail
 from .training.learner import Learner
+from .world.averaging import open_gradients
 from .world.comm import Comm
-from .world.gradients import Gradients, open_gradients
+from .world.gradients import Gradients
 from .world.stop import Stop
 from .world.world import World, settle
 

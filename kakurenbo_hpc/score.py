@@ -33,8 +33,8 @@ from .selection.scores import About, write_scores
 from .stages import Stages
 from .training.gradient_norm import gradient_norms
 from .training.observe import Seen
+from .world.averaging import open_gradients
 from .world.comm import Comm
-from .world.gradients import open_gradients
 from .world.world import settle
 
 

@@ -9,11 +9,6 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ..errors import WorldError
-from ..job import WorldOptions
-from .comm import Serial
-from .world import World
-
 
 class Gradients(ABC):
     """Averages the gradients of one model over all ranks. All calls but ``hold`` are collective."""
@@ -45,29 +40,3 @@ class Gradients(ABC):
     @abstractmethod
     def close(self) -> None:
         """Part from the other ranks, all together, when nothing that was wrapped is in use any more."""
-
-
-def open_gradients(options: WorldOptions, accumulate: int, world: World) -> Gradients:
-    """Return the job's way to average gradients, after each ``accumulate`` backward passes.
-
-    Raises WorldError, on all ranks alike, if these ranks have no such way.
-    """
-    if options.gradients == "horovod":
-        return world.comm.agreed(lambda: _horovod(options, accumulate, world))
-    from .ddp import Ddp
-
-    return Ddp(world)
-
-
-def _horovod(options: WorldOptions, accumulate: int, world: World) -> Gradients:
-    if world.comm.mpi is None:
-        found = "this is one process alone" if isinstance(world.comm, Serial) else "torchrun started these"
-        raise WorldError(f"world.gradients is horovod, which works among MPI's ranks, but {found}; start with mpirun or srun, or set it to ddp")
-    try:
-        from .horovod import Horovod
-    except ImportError as problem:
-        raise WorldError(
-            f"world.gradients is horovod, which does not load here ({' '.join(str(problem).split())}); "
-            "build it with scripts/install_horovod.sh, or set it to ddp"
-        ) from None
-    return Horovod(options, accumulate, world)

@@ -7,8 +7,8 @@ from ranks import PROGRAMS, start, train
 
 from kakurenbo_hpc.errors import WorldError
 from kakurenbo_hpc.job import WorldOptions
+from kakurenbo_hpc.world.averaging import open_gradients
 from kakurenbo_hpc.world.comm import Serial
-from kakurenbo_hpc.world.gradients import open_gradients
 from kakurenbo_hpc.world.threads import run_in_threads
 from kakurenbo_hpc.world.world import World
 
@@ -68,7 +68,7 @@ def test_ranks_that_mpi_did_not_start_are_told():
 OPEN = """
 import ctypes, sys
 from kakurenbo_hpc.job import WorldOptions
-from kakurenbo_hpc.world.gradients import open_gradients
+from kakurenbo_hpc.world.averaging import open_gradients
 from kakurenbo_hpc.world.mpi import Mpi
 from kakurenbo_hpc.world.world import settle
 if sys.argv[1:]:

@@ -18,8 +18,8 @@ from kakurenbo_hpc.order.deal import deal
 from kakurenbo_hpc.plan import Epoch
 from kakurenbo_hpc.training.learner import Learner
 from kakurenbo_hpc.training.models import build_model
+from kakurenbo_hpc.world.averaging import open_gradients
 from kakurenbo_hpc.world.comm import Serial
-from kakurenbo_hpc.world.gradients import open_gradients
 from kakurenbo_hpc.world.world import open_comm, settle
 
 n, accumulate, precision = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
