@@ -38,7 +38,9 @@ RunDir = Annotated[Optional[Path], typer.Option(help="Where the run is kept; run
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the job: --set training.epochs=5.")]
 MachineOption = Annotated[str, typer.Option(help="A machine file, or the name of one that comes with the package.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")]
-Scratch = Annotated[Optional[str], typer.Option(help="A folder on each node's own disk, for data.placement local; $TMPDIR may stand in it.")]
+Scratch = Annotated[
+    Optional[str], typer.Option(help="A folder on each node's own disk, for data.placement local; $TMPDIR may stand in it.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run directory.")]
 AllowChanges = Annotated[bool, typer.Option("--allow-changes", help="With --resume: go on even if the job was another one.")]
 
@@ -61,7 +63,11 @@ def kakurenbo(version: Annotated[bool, typer.Option("--version", help="Print the
 
 @app.command()
 def train(
-    job: JobArgument, run_dir: RunDir = None, set: Set = [], resume: Resume = False, allow_changes: AllowChanges = False,
+    job: JobArgument,
+    run_dir: RunDir = None,
+    set: Set = [],
+    resume: Resume = False,
+    allow_changes: AllowChanges = False,
     scratch: Scratch = None,
 ) -> int:
     """Train a job, as one of the ranks that mpirun, srun or torchrun started, or alone."""
@@ -84,7 +90,9 @@ def score(
     out: Annotated[Path, typer.Option(help="The score file to write.")] = Path("scores.h5"),
     epochs: Annotated[Optional[int], typer.Option(min=0, help="Epochs before asking; the paper's if not given.")] = None,
     repeats: Annotated[Optional[int], typer.Option(min=1, help="Initialisations to average over; the paper's if not given.")] = None,
-    last_layer: Annotated[bool, typer.Option("--last-layer", help="grand: the gradient of the last layer alone, for large networks.")] = False,
+    last_layer: Annotated[
+        bool, typer.Option("--last-layer", help="grand: the gradient of the last layer alone, for large networks.")
+    ] = False,
     set: Set = [],
 ) -> int:
     """Score every training sample of a job, for static pruning with selection.method static. Runs on ranks as train does."""
@@ -104,7 +112,9 @@ def score(
 @app.command()
 def launch(
     job: JobArgument,
-    ranks: Annotated[Optional[int], typer.Option(min=1, max=1_000_000, help="Ranks to start; as many as the nodes take if not given.")] = None,
+    ranks: Annotated[
+        Optional[int], typer.Option(min=1, max=1_000_000, help="Ranks to start; as many as the nodes take if not given.")
+    ] = None,
     machine: MachineOption = "local",
     nodes: Annotated[Optional[int], typer.Option(min=1, max=1_000_000, help="Inside a batch job: the nodes to start ranks on.")] = None,
     run_dir: RunDir = None,
@@ -150,7 +160,9 @@ def submit(
     name: Annotated[Optional[str], typer.Option(help="Of the run; the job's if not given.")] = None,
     dependency: Annotated[
         Optional[str],
-        typer.Option(help="Begin after another job, as the batch system says it: afterok:ID. On PBS a requeued run goes on under another id."),
+        typer.Option(
+            help="Begin after another job, as the batch system says it: afterok:ID. On PBS a requeued run goes on under another id."
+        ),
     ] = None,
     run_dir: RunDir = None,
     set: Set = [],
@@ -209,10 +221,14 @@ def logs(
 
 @app.command()
 def doctor(
-    job: Annotated[Optional[str], typer.Argument(metavar="JOB", help="A job that is to run: its data and its size are looked at, too.")] = None,
+    job: Annotated[
+        Optional[str], typer.Argument(metavar="JOB", help="A job that is to run: its data and its size are looked at, too.")
+    ] = None,
     machine: MachineOption = "local",
     nodes: Annotated[Optional[int], typer.Option(min=1, max=1_000_000, help="Nodes that the job is to have.")] = None,
-    ranks: Annotated[Optional[int], typer.Option(min=1, max=1_000_000, help="Inside a batch job: start so many, look at each, and measure.")] = None,
+    ranks: Annotated[
+        Optional[int], typer.Option(min=1, max=1_000_000, help="Inside a batch job: start so many, look at each, and measure.")
+    ] = None,
     walltime: Annotated[Optional[str], typer.Option(help="The time that the job is to have.")] = None,
     set: Set = [],
 ) -> int:

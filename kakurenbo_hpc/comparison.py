@@ -142,9 +142,7 @@ def of_methods(job: str, methods: Sequence[str], seeds: int, overrides: Sequence
     return comparison, _entries(comparison, base, str(path))
 
 
-def controls(
-    comparison: Comparison, entries: Mapping[str, Entry], curves: Mapping[str, Sequence[Curve]]
-) -> Iterator[tuple[str, Entry]]:
+def controls(comparison: Comparison, entries: Mapping[str, Entry], curves: Mapping[str, Sequence[Curve]]) -> Iterator[tuple[str, Entry]]:
     """Yield random at each share that contenders left out, to 0.05, and everything for fewer epochs at their compute.
 
     A control that is a line of the table already is not made again. Compute counts a sample's forward pass as 1 and its
@@ -157,9 +155,7 @@ def controls(
             yield name, control
 
 
-def _controls(
-    comparison: Comparison, entries: Mapping[str, Entry], curves: Mapping[str, Sequence[Curve]]
-) -> Iterator[tuple[str, Entry]]:
+def _controls(comparison: Comparison, entries: Mapping[str, Entry], curves: Mapping[str, Sequence[Curve]]) -> Iterator[tuple[str, Entry]]:
     shares, lengths = set(), set()
     for name in comparison.contenders:
         against = entries[name].against

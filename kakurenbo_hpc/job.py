@@ -15,9 +15,7 @@ from .errors import JobError
 from .options import Count, FileName, Fraction, Options, Plain, Positive, Probability, Seed, Table, checked, pick
 from .yaml_files import read_yaml, set_value
 
-Augmentation = Literal[
-    "flip", "crop", "shift", "cutout", "auto_augment", "rand_augment", "trivial_augment_wide", "random_erasing"
-]
+Augmentation = Literal["flip", "crop", "shift", "cutout", "auto_augment", "rand_augment", "trivial_augment_wide", "random_erasing"]
 
 
 class DataOptions(Options):
@@ -177,7 +175,9 @@ class WorldOptions(Options):
     def _consistent(self) -> WorldOptions:
         for name in ("compression", "gradient_predivide_factor"):
             if self.gradients != "horovod" and getattr(self, name) != WorldOptions.model_fields[name].default:
-                raise ValueError(f"{name} is {getattr(self, name)}, which Horovod alone knows, but gradients is {self.gradients}; remove it")
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, which Horovod alone knows, but gradients is {self.gradients}; remove it"
+                )
         return self
 
 

@@ -1,4 +1,7 @@
-"""The ways in which an epoch goes over samples: train, train by steps, sift, look, evaluate. Each is dealt to all ranks and noted at home."""
+"""The ways in which an epoch goes over samples: train, train by steps, sift, look, evaluate.
+
+Each is dealt to all ranks and noted at home.
+"""
 
 from __future__ import annotations
 
@@ -128,9 +131,7 @@ def _iou(looked: list[Seen], s: Stages) -> dict[str, float]:
     return {"val_iou": s.everyone.mean(mean_iou(*counts).astype(np.float32)).value, "val_iou_corpus": float(mean_iou(*whole)[0])}
 
 
-def deal_turns(
-    times: np.ndarray, epoch: Epoch, ledger: Ledger, s: Stages, weight: np.ndarray | None = None, thins: bool = False
-) -> Turns:
+def deal_turns(times: np.ndarray, epoch: Epoch, ledger: Ledger, s: Stages, weight: np.ndarray | None = None, thins: bool = False) -> Turns:
     """Deal this many passes of each row over ranks and batches; candidates in batches of the method's own size."""
     global_batch, accumulate = (s.method.candidates(s.global_batch), 1) if thins else (s.global_batch, s.accumulate)
     if s.shards is not None:
@@ -138,9 +139,7 @@ def deal_turns(
     return deal(ledger.rows, times, epoch, s.world.comm, global_batch, accumulate, weight)
 
 
-def _along(
-    label: str, turns: Turns, epoch: Epoch, augment: bool, finds: Finds, s: Stages, may_stop: bool = True
-) -> Iterator[Batch]:
+def _along(label: str, turns: Turns, epoch: Epoch, augment: bool, finds: Finds, s: Stages, may_stop: bool = True) -> Iterator[Batch]:
     """Yield the batches of a pass that are still to be done, under a bar."""
     batches = s.trail.along(turns, lambda rest: s.train(rest, epoch.number, augment), finds, may_stop)
     return s.progress.bar(s.heartbeat.along(batches), len(turns), label)

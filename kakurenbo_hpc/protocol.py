@@ -93,7 +93,9 @@ def pareto_shares(curves: Mapping[str, Sequence[Curve]]) -> dict[str, float]:
 
     A point is on the front if no other has both less error and less time, or one of them less and the other equal.
     """
-    points = [(seconds, 1 - accuracy, name) for name, runs in curves.items() for c in runs for seconds, accuracy in zip(c.seconds, c.accuracy)]
+    points = [
+        (seconds, 1 - accuracy, name) for name, runs in curves.items() for c in runs for seconds, accuracy in zip(c.seconds, c.accuracy)
+    ]
     front, least = [], np.inf
     for _, group in groupby(sorted(points), key=lambda point: point[0]):
         (_, lowest, first), *others = group

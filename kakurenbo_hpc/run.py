@@ -45,9 +45,7 @@ from .world.stop import Stop
 from .world.world import World, settle
 
 
-def run(
-    job: Job, directory: Path, comm: Comm, resume: bool = False, scratch: str | None = None, allow_changes: bool = False
-) -> int:
+def run(job: Job, directory: Path, comm: Comm, resume: bool = False, scratch: str | None = None, allow_changes: bool = False) -> int:
     """Train the job in its run directory, from its newest checkpoint if ``resume``; return the exit code.
 
     scratch: a folder on each node's own disk, for data.placement local. allow_changes: go on even if it was another job.
@@ -72,7 +70,12 @@ def run(
 
 
 def set_up(
-    job: Job, world: World, method: Method, scratch: str | None = None, trail: Trail | None = None, directory: Path | None = None,
+    job: Job,
+    world: World,
+    method: Method,
+    scratch: str | None = None,
+    trail: Trail | None = None,
+    directory: Path | None = None,
     heartbeat: Heartbeat | None = None,
 ) -> tuple[Stages, Data]:
     """Return everything that the job's epochs pass through, with this method, and the data set.
@@ -91,7 +94,13 @@ def set_up(
     observed = [name for name in method.columns if name in OBSERVED]
     learner = comm.agreed(
         lambda: Learner(
-            job.training.in_epochs(len(data.train), global_batch), job.model, world, data.n_classes, data.shape, job.seed, observed,
+            job.training.in_epochs(len(data.train), global_batch),
+            job.model,
+            world,
+            data.n_classes,
+            data.shape,
+            job.seed,
+            observed,
             data.target_shape,
         )
     )
@@ -315,7 +324,9 @@ def _greet(job: Job, stages: Stages, found: Path | None, resume: bool) -> None:
     for warning in job.selection.warnings(job.training.epochs):
         say(f"warning: {warning}")
     if stages.validation.workers < job.data.workers:
-        say(f"warning: data.workers is {job.data.workers}, but loader processes need /dev/shm, which is not there; ranks read by themselves")
+        say(
+            f"warning: data.workers is {job.data.workers}, but loader processes need /dev/shm, which is not there; ranks read by themselves"
+        )
     if found:
         say(f"resuming after {found.name}")
     elif resume:

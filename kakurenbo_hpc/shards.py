@@ -129,9 +129,7 @@ class Shards:
         waits = (i for i, turn in enumerate(turns) if np.isin(turn.id, self._came).any())
         return int(self._comm.min(np.array([next(waits, len(turns))]))[0])
 
-    def deal(
-        self, ledger: Ledger, times: np.ndarray, epoch: Epoch, global_batch: int, accumulate: int, weight: np.ndarray | None
-    ) -> Turns:
+    def deal(self, ledger: Ledger, times: np.ndarray, epoch: Epoch, global_batch: int, accumulate: int, weight: np.ndarray | None) -> Turns:
         """Deal this many passes of each row to where it lies; what moved in this epoch comes last."""
         place, late = ledger.extra["place"], ledger.extra["moved"] == epoch.number
         idle = np.append(np.setdiff1d(self._here, self._came), self._here)[0]

@@ -106,7 +106,7 @@ class Sieve:
         self.n_trained, self.steps = found["all_counts"].tolist()
         self._progress = float(found["all_progress"][0])
         waiting = _under("queue_", found)
-        id, copy = ([np.concatenate([found["all_spare"][[i]], waiting[name]]) for i, name in enumerate(("id", "copy"))])
+        id, copy = [np.concatenate([found["all_spare"][[i]], waiting[name]]) for i, name in enumerate(("id", "copy"))]
         weight = np.concatenate([np.ones(1, np.float32), waiting["weight"]])
         rows = np.arange(len(id))
         turn = Turn(0, id, copy.astype(np.int32), weight, rows, True, len(id), True, True, self._progress)

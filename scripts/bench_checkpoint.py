@@ -108,7 +108,8 @@ def report(found: dict[str, list[float]], n_parameters: int, n_trials: int) -> s
         "seconds, median [quartiles]",
         f"  a blocking save                     {spread(found['blocking'])}",
         f"  the call of one in the background   {spread(found['call'])}",
-        f"  that, and what steps take longer    {spread(found['whole'])}   in {median(found['steps']):.0f} steps of {median(found['step']):.3f}",
+        f"  that, and what steps take longer    {spread(found['whole'])}   "
+        f"in {median(found['steps']):.0f} steps of {median(found['step']):.3f}",
         "of the blocking save",
         f"  the call                            {spread(calls)}",
         f"  that, and what steps take longer    {spread(wholes)}   (where training leaves a core to the thread that writes)",

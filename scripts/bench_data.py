@@ -93,7 +93,9 @@ def deepcam(n_trials: int, n_files: int, size: tuple[int, int]) -> str:
             **{f"h5py, {n} threads": lambda n=n: _by_threads(paths, n) for n in THREADS[1:]},
         }
         warm = in_turn(contenders, n_trials)
-        cold = in_turn({name: contenders[name] for name in ("ours", "h5py", "readinto", "ours, 4 threads")}, n_trials, lambda: _forget(paths))
+        cold = in_turn(
+            {name: contenders[name] for name in ("ours", "h5py", "readinto", "ours, 4 threads")}, n_trials, lambda: _forget(paths)
+        )
         grown = {n: _grown(_Unprepared(manifest, None, N_CLASSES, n)) / n_bytes * n_files for n in THREADS}
     speed = {name: [n_bytes / s / 1e9 for s in seconds] for name, seconds in warm.items()}
 
@@ -102,9 +104,11 @@ def deepcam(n_trials: int, n_files: int, size: tuple[int, int]) -> str:
 
     reference, readinto = median(beside("ours", "reference")), median(beside("ours", "readinto"))
     lines = [
-        f"result:    {spread(beside('ours', 'reference'), 2)} times as fast as the reference, {spread(beside('ours', 'h5py'), 2)} as h5py at its best,",
-        f"           {spread(beside('ours', 'readinto'), 2)} of a plain readinto",
-        header(("numpy", "torch", "h5py"), f"median [quartiles] of {n_trials} passes over the files, contenders in turn, after one to warm up"),
+        f"result:    {spread(beside('ours', 'reference'), 2)} times as fast as the reference,",
+        f"           {spread(beside('ours', 'h5py'), 2)} as h5py at its best, {spread(beside('ours', 'readinto'), 2)} of a plain readinto",
+        header(
+            ("numpy", "torch", "h5py"), f"median [quartiles] of {n_trials} passes over the files, contenders in turn, after one to warm up"
+        ),
         f"data:      {len(paths)} files of {n_bytes / len(paths) / 1e6:.0f} MB, samples {' x '.join(map(str, shape))} float32 and masks",
         "",
         "GB per second from the page cache",
@@ -206,7 +210,9 @@ def _memory() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def in_turn(contenders: dict[str, Callable[[], object]], n_trials: int, before: Callable[[], object] = lambda: None) -> dict[str, list[float]]:
+def in_turn(
+    contenders: dict[str, Callable[[], object]], n_trials: int, before: Callable[[], object] = lambda: None
+) -> dict[str, list[float]]:
     """Return the seconds that each contender takes, called in turn; the first round is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(n_trials + 1):

@@ -213,10 +213,15 @@ def report(given: argparse.Namespace, world: World) -> str:
     share = median(k.hidden_fraction for k in hiding)
     lines = [
         f"result:    the driver's epoch / a bare PyTorch loop's: {spread(overhead)}, steps of {step_ms[0]:.1f} ms",
-        f"           KAKURENBO's epoch / its ideal, (1 - F*) T_train + F* T_forward: {spread(above)}, steps of {step_ms[1]:.1f} ms, F* {share:.3f}",
+        f"           KAKURENBO's epoch / its ideal, (1 - F*) T_train + F* T_forward: {spread(above)}, "
+        f"steps of {step_ms[1]:.1f} ms, F* {share:.3f}",
         f"           backward / forward: {', '.join(f'{b / f:.2f} (width {w})' for w, (f, b) in zip(widths, passes, strict=True))}",
-        f"           Selective-Backprop's choice / a training step: {choosing_ms / step_ms[1]:.4f}, {choosing_ms:.3f} ms of {step_ms[1]:.1f} ms",
-        header(("numpy", "torch", "timm"), f"median [quartiles] of the ratios in {given.trials} turns, contenders in turn, after one to warm up"),
+        f"           Selective-Backprop's choice / a training step: {choosing_ms / step_ms[1]:.4f}, "
+        f"{choosing_ms:.3f} ms of {step_ms[1]:.1f} ms",
+        header(
+            ("numpy", "torch", "timm"),
+            f"median [quartiles] of the ratios in {given.trials} turns, contenders in turn, after one to warm up",
+        ),
         f"network:   small_cnn on scikit-learn's digits, batches of {job_of('digits_everything', widths[0], 2).training.batch(1)}, "
         f"{torch.get_num_threads()} threads, {world.device.type}, no augmentation, no evaluation on either side",
         "",

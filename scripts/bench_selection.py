@@ -310,9 +310,10 @@ def _projected(share: dict, given: argparse.Namespace) -> list[str]:
     return [
         "",
         f"{n:,} samples on {n_ranks:,} ranks",
-        f"  measured:  {1e3 * median(share['seconds']):.2f} ms of one rank's work on its {share['rows']:,} rows, with the ids it would have; it ran",
-        f"             alone on this machine. It handed {n_bytes:,} bytes in {n_messages} allreduces to MPI, the same number for any N and ranks.",
-        f"  projected: {1e3 * network_s:.2f} ms for these allreduces in {rounds} rounds each, at {1e6 * LATENCY_S:g} us and {BYTES_PER_S / 1e9:g} GB/s a message:",
+        f"  measured:  {1e3 * median(share['seconds']):.2f} ms of one rank's work on its {share['rows']:,} rows, with the ids it would",
+        f"             have; it ran alone on this machine. It handed {n_bytes:,} bytes in {n_messages} allreduces to MPI, for any N and ranks.",
+        f"  projected: {1e3 * network_s:.2f} ms for these allreduces in {rounds} rounds each, at {1e6 * LATENCY_S:g} us and "
+        f"{BYTES_PER_S / 1e9:g} GB/s a message:",
         f"             {1e3 * (median(share['seconds']) + network_s):.1f} ms a plan. No {n_ranks:,} ranks were started.",
         f"             The authors' way would hand {3 * 8 * n:,} bytes to MPI on every rank, and sort {n:,} values there.",
     ]
@@ -327,9 +328,7 @@ def _report_methods(found: list[dict], given: argparse.Namespace) -> tuple[list[
     rest = ["method                    " + "".join(f"{_ranks(r):>11}: ms    bytes sent  messages" for r in ranks)]
     for name in given.methods:
         cells = [rows[name, r] for r in ranks]
-        rest.append(
-            f"{name:<26}" + "".join(f"{1e3 * median(c['seconds']):>15.1f} {c['sent'][0]:>13,} {c['sent'][1]:>9}" for c in cells)
-        )
+        rest.append(f"{name:<26}" + "".join(f"{1e3 * median(c['seconds']):>15.1f} {c['sent'][0]:>13,} {c['sent'][1]:>9}" for c in cells))
     if ("infobatch", 1) in rows and given.n[0] == IMAGENET:
         ms = 1e3 * median(rows["infobatch", 1]["seconds"])
         rest += ["", verdict(ms < 15, f"InfoBatch's plan on one rank under 15 ms: {ms:.1f}")]
@@ -347,7 +346,9 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--n", type=numbers, help="samples (default: 1281167,10000000; the first alone with --methods)")
     parser.add_argument("--ranks", type=numbers, help="ranks to start (default: 1,2,4; 1,2 with --methods)")
     parser.add_argument("--trials", type=int, default=LEAST_TRIALS + 1, help="default: %(default)s")
-    parser.add_argument("--ties", type=float, default=0.5, help="share of tied losses (default: %(default)s, so that they straddle the threshold)")
+    parser.add_argument(
+        "--ties", type=float, default=0.5, help="share of tied losses (default: %(default)s, so that they straddle the threshold)"
+    )
     parser.add_argument("--project", type=numbers, default=[10**9, 1024], help="samples and ranks (default: 1000000000,1024)")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args(words)

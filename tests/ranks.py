@@ -34,9 +34,7 @@ def start(n: int, *words: object, starter: str = "mpirun", timeout: float = 180)
     """Run ``python WORDS`` on n ranks to its end; output as text. Raises TimeoutExpired where ranks hang."""
     if n == 1 and starter == "mpirun":
         starter = "alone"
-    return subprocess.run(
-        [*command(starter, n), *map(str, words)], env=environment(), capture_output=True, text=True, timeout=timeout
-    )
+    return subprocess.run([*command(starter, n), *map(str, words)], env=environment(), capture_output=True, text=True, timeout=timeout)
 
 
 def train(n: int, *words: object, starter: str = "mpirun", timeout: float = 180) -> subprocess.CompletedProcess:

@@ -77,7 +77,17 @@ def test_a_comparison_runs_its_contenders_and_controls_and_is_taken_up_again(tmp
 
 @pytest.mark.parametrize("starter", ["mpirun", "torchrun"])
 def test_the_short_form_compares_methods_on_two_ranks(tmp_path, starter):
-    words = ["digits_everything", "--methods", "infobatch", "--seeds", "2", "--set", "training.epochs=2", "--set", "training.warmup_epochs=0"]
+    words = [
+        "digits_everything",
+        "--methods",
+        "infobatch",
+        "--seeds",
+        "2",
+        "--set",
+        "training.epochs=2",
+        "--set",
+        "training.warmup_epochs=0",
+    ]
     compared(tmp_path, *words, n=2, starter=starter)
     told = comparison(tmp_path, "digits_everything_infobatch")
     assert list(told["contenders"])[:2] == ["everything", "infobatch"] and told["ranks"] == 2 and told["seeds"] == [1, 2]
@@ -127,7 +137,13 @@ def test_controls_are_made_of_what_contenders_really_spent(tmp_path):
     training = {"epochs": 20, "warmup_epochs": 4, "schedule": "multistep", "milestones": [10, 15]}
     file = written(tmp_path, contenders=contenders, set={"training": training})
     comparison, entries = read_comparison(file)
-    curves = {"everything": spent(100, 100), "much": spent(100, 40), "little": spent(89, 89), "noise": spent(100, 100), "in noise": spent(70, 70)}
+    curves = {
+        "everything": spent(100, 100),
+        "much": spent(100, 40),
+        "little": spent(89, 89),
+        "noise": spent(100, 100),
+        "in noise": spent(70, 70),
+    }
     made = dict(controls(comparison, entries, curves))  # random at 0.10 is in already
     assert list(made) == ["random 0.60", "noise: random 0.30", "12 epochs", "18 epochs", "noise: 14 epochs"]
     assert made["random 0.60"].job.selection.fraction == 0.6 and made["random 0.60"].job.data.label_noise == 0
@@ -168,7 +184,10 @@ WRONG = {
     "no seeds": ({"seeds": []}, "seeds is \\[\\]"),
     "a seed twice": ({"seeds": [1, 1]}, "each may stand once"),
     "a job nobody has": ({"job": "digits_evrything"}, "no such job file.*digits_everything"),
-    "a method nobody knows": ({"contenders": {"a": {"selection": {"method": "kakurembo"}}}}, "contender a: selection.method is 'kakurembo'"),
+    "a method nobody knows": (
+        {"contenders": {"a": {"selection": {"method": "kakurembo"}}}},
+        "contender a: selection.method is 'kakurembo'",
+    ),
     "an option nobody knows": ({"contenders": {"a": {"selection": {"method": "random", "share": 0.1}}}}, "contender a: selection.share"),
     "a section nobody knows": ({"contenders": {"a": {"selektion": {}}}}, "selektion is no key"),
     "the baseline's name": ({"contenders": {"everything": {}}}, "a contender is called everything"),

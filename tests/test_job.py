@@ -305,8 +305,7 @@ def test_the_batch_must_divide_by_ranks_and_accumulated_batches():
     with pytest.raises(ValueError) as caught:
         training.batch(5)
     assert str(caught.value) == (
-        "training.global_batch is 24, not divisible by 5 ranks x 2 accumulated batches; "
-        "use a multiple of 10, or training.batch_per_rank"
+        "training.global_batch is 24, not divisible by 5 ranks x 2 accumulated batches; use a multiple of 10, or training.batch_per_rank"
     )
     per_rank = check(job(training={"global_batch": None, "batch_per_rank": 3, "accumulate": 2})).training
     assert [per_rank.batch(n) for n in (1, 5)] == [6, 30]

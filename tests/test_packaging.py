@@ -57,9 +57,7 @@ def test_a_wheel_carries_jobs_and_machine_files(wheel):
 def test_both_ways_of_installing_find_jobs_and_machines(way, request, tmp_path):
     folder, place = request.getfixturevalue(way)
     show = "from kakurenbo_hpc.shipped import find_job, launch_dir; print(find_job('jobs/digits_kakurenbo.yaml'), launch_dir(), sep='\\n')"
-    told = subprocess.run(
-        [folder / "bin" / "python", "-c", show], cwd=tmp_path, env=in_environment(folder), capture_output=True, text=True
-    )
+    told = subprocess.run([folder / "bin" / "python", "-c", show], cwd=tmp_path, env=in_environment(folder), capture_output=True, text=True)
     assert told.stdout.splitlines() == [str(place / "jobs/digits_kakurenbo.yaml"), str(place / "launch")], told.stderr
 
 

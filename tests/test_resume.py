@@ -78,7 +78,9 @@ def test_a_resumed_run_goes_on_where_the_best_is_known(begun, done):
     assert go(begun) == 0
     assert metrics(begun) == metrics(done)
     scores = [line["val_accuracy"] for line in metrics(done)]
-    assert (begun / "checkpoints" / "best").read_text().strip() in {f"epoch_{i:04d}" for i, score in enumerate(scores) if score == max(scores)}
+    assert (begun / "checkpoints" / "best").read_text().strip() in {
+        f"epoch_{i:04d}" for i, score in enumerate(scores) if score == max(scores)
+    }
 
 
 class Killed(BaseException):

@@ -39,11 +39,13 @@ def test_a_python_that_is_too_old_is_named_with_what_to_do(tmp_path):
     for name in ("python3", "python3.10", "python3.11", "python3.12", "python3.13"):
         fake = tmp_path / "bin" / name
         fake.parent.mkdir(exist_ok=True)
-        fake.write_text("#!/bin/sh\n[ \"$1\" = --version ] && echo Python 3.8.2 && exit 0\nexit 1\n")
+        fake.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.8.2 && exit 0\nexit 1\n')
         fake.chmod(0o755)
     env = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHON")}
     env["PATH"] = f"{tmp_path / 'bin'}:/usr/bin:/bin"
-    done = subprocess.run(["bash", "-c", f"set -euo pipefail; source '{checkout}/scripts/setup.sh'"], env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-c", f"set -euo pipefail; source '{checkout}/scripts/setup.sh'"], env=env, capture_output=True, text=True
+    )
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1].startswith("kakurenbo: Python 3.10 to 3.13 is needed, found Python 3.8.2")
     assert not (checkout / ".venv").exists()

@@ -27,7 +27,9 @@ class Buffers:
             if len(memory) >= n_bytes and n_references == _FREE:
                 return self._array(memory, n_bytes)
         self._memory = [memory for memory in self._memory if len(memory) >= n_bytes]
-        self._memory.append(torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True).numpy() if self._pinned else np.empty(n_bytes, np.uint8))
+        self._memory.append(
+            torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True).numpy() if self._pinned else np.empty(n_bytes, np.uint8)
+        )
         return self._array(self._memory[-1], n_bytes)
 
     def to(self, array: np.ndarray, device: torch.device) -> torch.Tensor:

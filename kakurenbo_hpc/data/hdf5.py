@@ -37,7 +37,9 @@ class Hdf5(DataOptions):
         root = Path(self.path)
         parts = [find(root, part, (self.inputs, self.labels), False, directory) for part in ("train", "validation")]
         if parts[0].shapes != parts[1].shapes:
-            raise DataError(f"{parts[1].path(0)}: samples are of shape {parts[1].shapes[0]}, but of {parts[0].shapes[0]} in {parts[0].names[0]}")
+            raise DataError(
+                f"{parts[1].path(0)}: samples are of shape {parts[1].shapes[0]}, but of {parts[0].shapes[0]} in {parts[0].names[0]}"
+            )
         inputs, masks = parts[0].shapes
         if masks and self.n_classes is None:
             raise DataError(f"data.n_classes is not given, but {parts[0].path(0)} holds masks; say how many classes there are")

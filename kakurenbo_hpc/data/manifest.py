@@ -163,7 +163,9 @@ def _dataset(file, path: Path, name: str):
     dataset = file.get(name) if not isinstance(file.get(name, getlink=True), h5py.ExternalLink) else None
     if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
         there = [inner for inner in _datasets(file)][:6]
-        raise DataError(f"{path}: holds no dataset {name} of its own, but {', '.join(there) or 'none'}; is this the data set that the job names?")
+        raise DataError(
+            f"{path}: holds no dataset {name} of its own, but {', '.join(there) or 'none'}; is this the data set that the job names?"
+        )
     if dataset.dtype.kind not in "biuf":
         raise DataError(f"{path}: {name} holds {dataset.dtype}, but must hold numbers")
     return dataset
@@ -199,7 +201,9 @@ def _together(
     first = insides[0]
     for name, inside in zip(names, insides):
         if inside.shapes != first.shapes:
-            raise DataError(f"{root / str(name)}: samples are of shape {inside.shapes}, but {first.shapes} in {names[0]}; all must be alike")
+            raise DataError(
+                f"{root / str(name)}: samples are of shape {inside.shapes}, but {first.shapes} in {names[0]}; all must be alike"
+            )
     offsets = np.array([inside.offsets for inside in insides])
     for file, inside in enumerate(insides):
         n_bytes = [inside.rows * n for n in map(_bytes, inside.shapes, inside.dtypes)]
@@ -251,8 +255,11 @@ def _load(place: Path, root: Path) -> Manifest:
 def _check_fits(manifest: Manifest, place: Path, names: np.ndarray, sizes: np.ndarray, changed: np.ndarray) -> None:
     if np.array_equal(manifest.names, names):
         differ = names[(manifest.sizes != sizes) | (manifest.changed != changed)]
-        problem = f"{len(differ)} of {len(names)} files are of another size or date than it says, {differ[0]} for one" if len(differ) else ""
+        problem = (
+            f"{len(differ)} of {len(names)} files are of another size or date than it says, {differ[0]} for one" if len(differ) else ""
+        )
     else:
-        problem = f"it names {len(manifest.names)} files, of which {np.isin(manifest.names, names).sum()} are among the {len(names)} that are there"
+        n_there = np.isin(manifest.names, names).sum()
+        problem = f"it names {len(manifest.names)} files, of which {n_there} are among the {len(names)} that are there"
     if problem:
         raise DataError(f"{place}: {problem}; if the data was changed on purpose, remove this manifest")

@@ -120,7 +120,8 @@ def _strayed(shape: Shapes, id: np.ndarray, stream: int, difficulty: float) -> S
     fate, *moves = _draws(stream, id, [(), *(part.shape[1:] for part in parts)])
     jitter = np.float32(difficulty) * np.minimum(1 / np.sqrt(1 - fate), np.float32(4))
     phase, amplitude, radius, brightness, pose = (
-        part + step * jitter.reshape(-1, *[1] * (part.ndim - 1)) * (2 * move - 1) for part, move, step in zip(parts, moves, STEPS, strict=True)
+        part + step * jitter.reshape(-1, *[1] * (part.ndim - 1)) * (2 * move - 1)
+        for part, move, step in zip(parts, moves, STEPS, strict=True)
     )
     return Shapes(shape.frequency, phase, amplitude, radius, np.maximum(brightness, 0), pose)
 

@@ -15,8 +15,9 @@ class HidingCallback(Callback):
 
     The module makes ``self.hiding`` in its ``setup``; the loader of its ``train_dataloader`` reads by
     ``hiding.batch_sampler``; its ``training_step`` returns ``self.hiding.observe(self.hiding.ids, losses, logits, target)``.
-    That step is also what looks at the hidden, without gradient, and in eval mode unless the method's refresh_mode is train. The Trainer needs
-    ``reload_dataloaders_every_n_epochs=1``, since epochs differ in length, and on several ranks ``use_distributed_sampler=False``.
+    That step is also what looks at the hidden, without gradient, and in eval mode unless the method's refresh_mode is train. The
+    Trainer needs ``reload_dataloaders_every_n_epochs=1``, since epochs differ in length, and on several ranks
+    ``use_distributed_sampler=False``.
     """
 
     _state: dict[str, Any] | None = None

@@ -175,9 +175,7 @@ class Hiding:
         """(k,) int64, the samples of the next batch to be observed."""
         return self._unfinished().ids
 
-    def observe(
-        self, ids: np.ndarray | torch.Tensor, losses: torch.Tensor, logits: torch.Tensor, target: torch.Tensor
-    ) -> torch.Tensor:
+    def observe(self, ids: np.ndarray | torch.Tensor, losses: torch.Tensor, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Note what the forward pass of the next batch says of each sample; return the loss to go back through.
 
         ids: (k,) as ``visible`` yields them, or as the data set does. losses: (k,), or (k, ...) of pixels, of which each

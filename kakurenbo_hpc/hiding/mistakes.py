@@ -59,9 +59,7 @@ def by_sample(losses: torch.Tensor, here: Pass) -> torch.Tensor:
     """Return the (k,) losses of the pass's next batch. Raises LoopError if losses are not one a sample, or pixels of each."""
     k = len(here.ids)
     if losses.dim() == 0:
-        raise LoopError(
-            f"hiding: observe got one loss for a batch of {k}, an average already; give each sample's own: reduction='none'"
-        )
+        raise LoopError(f"hiding: observe got one loss for a batch of {k}, an average already; give each sample's own: reduction='none'")
     if len(losses) != k:
         raise LoopError(
             f"hiding: observe got {len(losses)} losses, but {here} has {k} samples; give one loss a sample, and the loader the "

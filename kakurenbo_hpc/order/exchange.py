@@ -85,9 +85,7 @@ def _at_each(place: np.ndarray, comm: Comm) -> np.ndarray:
     return comm.sum(np.bincount(place, minlength=comm.size))
 
 
-def _pour(
-    rows: np.ndarray, leaving: np.ndarray, room: np.ndarray, ids: np.ndarray, place: np.ndarray, stream: int, comm: Comm
-) -> None:
+def _pour(rows: np.ndarray, leaving: np.ndarray, room: np.ndarray, ids: np.ndarray, place: np.ndarray, stream: int, comm: Comm) -> None:
     """Move ``leaving[p]`` of the rows at each place p to the places with room, filled in order of rank; changes ``place``."""
     if not leaving.any():
         return
@@ -108,9 +106,7 @@ def _swap(rows: np.ndarray, n: int, ids: np.ndarray, place: np.ndarray, epoch: E
     place[chosen] = (place[chosen] + onward.astype(np.int64)[number]) % comm.size
 
 
-def _some(
-    rows: np.ndarray, n: np.ndarray, ids: np.ndarray, place: np.ndarray, stream: int, comm: Comm
-) -> tuple[np.ndarray, np.ndarray]:
+def _some(rows: np.ndarray, n: np.ndarray, ids: np.ndarray, place: np.ndarray, stream: int, comm: Comm) -> tuple[np.ndarray, np.ndarray]:
     """Draw n[p] of the rows of all ranks at each place p, all equally likely.
 
     Returns those of this rank's rows, and each one's number, from 0, among all that were drawn at its place.

@@ -132,7 +132,10 @@ def _is_inside(checkpoint: Path) -> bool:
 
 
 def _drop(folder: Path, named: Path, keep: int) -> None:
-    """Drop all but the newest ``keep`` and the best. Of those inside an epoch only the one just named counts: it holds the others' steps."""
+    """Drop all but the newest ``keep`` and the best.
+
+    Of those inside an epoch only the one just named counts: it holds the others' steps.
+    """
     found = [checkpoint for checkpoint in _all(folder) if checkpoint == named or not _is_inside(checkpoint)]
     best = max(found, key=_score)
     if _score(best) > float("-inf"):

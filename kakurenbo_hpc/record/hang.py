@@ -25,7 +25,8 @@ class Watch:
     """A thread that writes a rank's heartbeat, and leaves when no rank has come further for ``timeout_s``; 0 for never.
 
     It writes once in a sixtieth of that time, but not more often than once a second and at least every 10 s, once the run
-    directory is this run's, which it may be only when data and model are there. A rank that only waits for another one, which goes on, does not leave, however long that takes.
+    directory is this run's, which it may be only when data and model are there. A rank that only waits for another one, which goes
+    on, does not leave, however long that takes.
     """
 
     def __init__(self, heartbeat: Heartbeat, run: Path, rank: int, size: int, timeout_s: float, leave: Callable[[], object]):

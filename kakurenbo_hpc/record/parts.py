@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import pickle
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import IO, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from ..batch import Memory
 from ..errors import RunDirectoryError
 from ..ledger import Ledger
 
+_UNREADABLE = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, UnpicklingError, BadZipFile)
 _PIECE = 1 << 22  # rows; who reads a few of them reads their piece
 _AT_ONCE = 1 << 24  # bytes that a disk takes before that is told
 
@@ -109,7 +110,7 @@ def fitting(checkpoint: Path) -> Iterator[None]:
     """Turn whatever goes wrong while a checkpoint is read or restored into a RunDirectoryError of one line."""
     try:
         yield
-    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as problem:
+    except _UNREADABLE as problem:
         reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
         raise RunDirectoryError(f"{checkpoint}: cannot be taken up by this job ({reason[:200]}); give another --run-dir") from None
 

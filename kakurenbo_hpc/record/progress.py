@@ -44,7 +44,9 @@ class Progress:
 
     def epoch(self, line: dict) -> None:
         """Tell one epoch's metrics in one line."""
-        score = "  ".join(f"{word} {line[name]:.4f}" if line[name] is not None else f"{word} -" for name, word in _SCORES.items() if name in line)
+        score = "  ".join(
+            f"{word} {line[name]:.4f}" if line[name] is not None else f"{word} -" for name, word in _SCORES.items() if name in line
+        )
         loss = f"{line['train_loss']:.4f}" if line["train_loss"] is not None else "not finite"
         self.say(
             f"epoch {line['epoch'] + 1}/{self._epochs}  loss {loss}  {score}  hidden {line['n_hidden']} of "

@@ -67,9 +67,7 @@ class Everyone:
         key, k, n_ties = self._descend(keys, 32, k, first)
         return float(values_of(np.array([key], np.uint32))[0]), self._kth_id(ids[keys == np.uint32(key)], k, n_ties)
 
-    def smallest(
-        self, value: np.ndarray, fraction: float, ids: np.ndarray | range, among: np.ndarray | None = None
-    ) -> np.ndarray:
+    def smallest(self, value: np.ndarray, fraction: float, ids: np.ndarray | range, among: np.ndarray | None = None) -> np.ndarray:
         """Mark the floor(fraction x N) rows of smallest (value, id), N the rows of all ranks; NaN counts as +inf.
 
         value: (S,) float32; ids: (S,) int64, unique, or a range; among: (S,) bool, the only rows that may be marked (they do not
@@ -78,9 +76,7 @@ class Everyone:
         """
         return self._mark(value, ids, among, fraction=fraction)
 
-    def largest(
-        self, value: np.ndarray, fraction: float, ids: np.ndarray | range, among: np.ndarray | None = None
-    ) -> np.ndarray:
+    def largest(self, value: np.ndarray, fraction: float, ids: np.ndarray | range, among: np.ndarray | None = None) -> np.ndarray:
         """Mark the floor(fraction x N) rows of largest value, NaN as +inf, of equal values those of smaller id."""
         return self._mark(value, ids, among, fraction=fraction, highest=True)
 

@@ -51,9 +51,7 @@ class About:
     n_backward: int
 
 
-def write_scores(
-    path: str | Path, about: About, score: np.ndarray, comm: Comm, label: np.ndarray | None = None
-) -> None:
+def write_scores(path: str | Path, about: About, score: np.ndarray, comm: Comm, label: np.ndarray | None = None) -> None:
     """Write the scores of all ranks' rows, which lie in order of rank; rank 0 writes, beside, and renames.
 
     score: (S,) floats, this rank's; label: (S,) int, on all ranks or on none. Rank 0 holds at most about 4M rows of
@@ -150,7 +148,9 @@ def _opened(path: str) -> h5py.File:
 def _about(path: str, file: h5py.File) -> About:
     names = [field.name for field in dataclasses.fields(About)]
     columns = [name for name in ("id", "score", "label") if name in file or name != "label"]
-    missing = [name for name in columns if not _is_column(file.get(name))] + [name for name in names if np.ndim(file.attrs.get(name, ())) != 0]
+    missing = [name for name in columns if not _is_column(file.get(name))] + [
+        name for name in names if np.ndim(file.attrs.get(name, ())) != 0
+    ]
     if missing:
         raise DataError(f"{path}: no score file, {missing[0]} is missing; write one with kakurenbo score")
     return About(**{name: getattr(file.attrs[name], "item", lambda v=file.attrs[name]: v)() for name in names})
@@ -167,8 +167,7 @@ def _check(path: str, file: h5py.File, rows: range, n_total: int, fingerprint: s
         raise DataError(f"{path}: scores of {len(file['score'])} samples, but the data set has {n_total}; {again}")
     if found.fingerprint != fingerprint:
         raise DataError(
-            f"{path}: scores of data set {found.data} ({found.fingerprint}), but this run's data is another ({fingerprint}); "
-            f"{again}"
+            f"{path}: scores of data set {found.data} ({found.fingerprint}), but this run's data is another ({fingerprint}); {again}"
         )
     ids = file["id"][rows.start : rows.stop]
     wrong = np.flatnonzero(ids != np.arange(rows.start, rows.stop))

@@ -26,7 +26,9 @@ def build_criterion(training: Training, n_classes: int, device: torch.device, ta
     weight = None
     if training.class_weights is not None:
         if len(training.class_weights) != n_classes:
-            raise JobError(f"training.class_weights has {len(training.class_weights)} numbers, but the data has {n_classes} classes; give one each")
+            raise JobError(
+                f"training.class_weights has {len(training.class_weights)} numbers, but the data has {n_classes} classes; give one each"
+            )
         weight = torch.tensor(training.class_weights, device=device)
 
     def cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -37,7 +37,14 @@ class Learner:
     """
 
     def __init__(
-        self, training: Training, model: Model, world: World, n_classes: int, shape: Sequence[int], seed: int, extra: Sequence[str],
+        self,
+        training: Training,
+        model: Model,
+        world: World,
+        n_classes: int,
+        shape: Sequence[int],
+        seed: int,
+        extra: Sequence[str],
         target_shape: Sequence[int] = (),
     ):
         self._training, self._world, self._seed, self._extra = training, world, seed, tuple(extra)
@@ -234,9 +241,7 @@ class Learner:
                 "checkpoints are from before: lower training.lr, or choose another precision"
             )
 
-    def _forward(
-        self, network: nn.Module, batch: Batch, precision: str | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _forward(self, network: nn.Module, batch: Batch, precision: str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits and the (k,) float32 losses of the training criterion; NaN where the input is not finite.
 
         Such an input goes through the network as zeros: as it is, it would turn every weight's gradient into NaN.

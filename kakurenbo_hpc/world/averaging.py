@@ -24,7 +24,9 @@ def open_gradients(options: WorldOptions, accumulate: int, world: World) -> Grad
 def _horovod(options: WorldOptions, accumulate: int, world: World) -> Gradients:
     if world.comm.mpi is None:
         found = "this is one process alone" if isinstance(world.comm, Serial) else "torchrun started these"
-        raise WorldError(f"world.gradients is horovod, which works among MPI's ranks, but {found}; start with mpirun or srun, or set it to ddp")
+        raise WorldError(
+            f"world.gradients is horovod, which works among MPI's ranks, but {found}; start with mpirun or srun, or set it to ddp"
+        )
     try:
         from .horovod import Horovod
     except ImportError as problem:

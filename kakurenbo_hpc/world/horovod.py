@@ -23,7 +23,9 @@ class Horovod(Gradients):
         """Raises WorldError if this Horovod, or this MPI, is not one that works here."""
         self._options, self._accumulate, self._world = options, accumulate, world
         if not hvd.mpi_built():
-            raise WorldError("this Horovod was built without MPI; build it anew with scripts/install_horovod.sh, or set world.gradients to ddp")
+            raise WorldError(
+                "this Horovod was built without MPI; build it anew with scripts/install_horovod.sh, or set world.gradients to ddp"
+            )
         libraries = loaded_mpi()
         if len(libraries) > 1:
             raise WorldError(

@@ -97,4 +97,6 @@ def _seconds(text: str | None) -> float | None:
     try:
         return float(text) if text else None
     except ValueError:
-        raise WorldError(f"{DEADLINE} is {text!r}, but must be a time in Unix seconds; unset it, or write $(date +%s) plus seconds") from None
+        raise WorldError(
+            f"{DEADLINE} is {text!r}, but must be a time in Unix seconds; unset it, or write $(date +%s) plus seconds"
+        ) from None

@@ -24,7 +24,6 @@ ABOUT = {"method": "el2n", "how": "h", "data": "digits", "fingerprint": "another
 ABOUT |= {"seconds": 1.0, "n_forward": 1, "n_backward": 1}
 
 
-
 class Harm:
     """What makes the file ``ran`` once it is unpickled."""
 

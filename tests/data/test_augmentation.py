@@ -149,7 +149,9 @@ comm.close()
 
 
 def test_a_library_transform_is_refused_for_channels_that_it_does_not_know():
-    bands = Data(train=Images(np.zeros((2, 4, 8, 8), np.float32), np.arange(2)), validation=None, n_classes=2, shape=(4, 8, 8), fingerprint="")
+    bands = Data(
+        train=Images(np.zeros((2, 4, 8, 8), np.float32), np.arange(2)), validation=None, n_classes=2, shape=(4, 8, 8), fingerprint=""
+    )
     with pytest.raises(DataError, match="holds rand_augment, which takes images of 1 or 3 channels, but bands has 4; remove it"):
         augmented(bands, DataOptions(name="bands", augmentation=["flip", "rand_augment"]), seed=0)
     assert augmented(bands, DataOptions(name="bands", augmentation=["flip"]), seed=0).train.labels().tolist() == [0, 1]

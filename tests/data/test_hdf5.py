@@ -277,20 +277,47 @@ def dangling(root):
 
 INPUT, MASK = np.zeros((8, 12, 4), np.float32), np.zeros((8, 12), np.float32)
 WRONG = {
-    "no folder": (lambda root: (root / "train").rename(root / "gone"), r"train: cannot be listed \(No such file or directory\); data.path must name"),
-    "empty folder": (lambda root: [path.unlink() for path in (root / "train").iterdir()], "train: holds no .h5 files; data.path must name a folder"),
-    "no HDF5": (lambda root: (root / "train" / "data-0001.h5").write_text("nothing"), "data-0001.h5: cannot be read as HDF5 .*; copy it again"),
+    "no folder": (
+        lambda root: (root / "train").rename(root / "gone"),
+        r"train: cannot be listed \(No such file or directory\); data.path must name",
+    ),
+    "empty folder": (
+        lambda root: [path.unlink() for path in (root / "train").iterdir()],
+        "train: holds no .h5 files; data.path must name a folder",
+    ),
+    "no HDF5": (
+        lambda root: (root / "train" / "data-0001.h5").write_text("nothing"),
+        "data-0001.h5: cannot be read as HDF5 .*; copy it again",
+    ),
     "truncated": (lambda root: os.truncate(root / "train" / "data-0001.h5", 900), "data-0001.h5: cannot be read as HDF5 .*; copy it again"),
-    "no dataset": (lambda root: rewrite(root / "train" / "data-0001.h5", data=INPUT), "data-0001.h5: holds no dataset climate/labels_0 of its own, but climate/data;"),
+    "no dataset": (
+        lambda root: rewrite(root / "train" / "data-0001.h5", data=INPUT),
+        "data-0001.h5: holds no dataset climate/labels_0 of its own, but climate/data;",
+    ),
     "another file's": (outside, "data-0001.h5: holds no dataset climate/data of its own"),
-    "words": (lambda root: rewrite(root / "train" / "data-0001.h5", data="words", labels_0=MASK), "climate/data holds object, but must hold numbers"),
+    "words": (
+        lambda root: rewrite(root / "train" / "data-0001.h5", data="words", labels_0=MASK),
+        "climate/data holds object, but must hold numbers",
+    ),
     "dangling link": (dangling, r"data-9999.h5: is listed, but cannot be found \(No such file or directory\); copy it again, or remove it"),
     "absurd": (absurd, "data-0001.h5: says that a sample has 64,000,000,000,000,000,000 bytes; the file is damaged"),
-    "mixed shapes": (lambda root: rewrite(root / "train" / "data-0001.h5", data=INPUT[:4], labels_0=MASK[:4]), r"data-0001.h5: samples are of shape .*\(4, 12, 4\).*, but .*; all must be alike"),
-    "no mask's shape": (lambda root: [rewrite(path, data=INPUT, labels_0=MASK[0]) for path in (root / "train").iterdir()], r"but \(H, W, channels\) and \(H, W\) are read"),
+    "mixed shapes": (
+        lambda root: rewrite(root / "train" / "data-0001.h5", data=INPUT[:4], labels_0=MASK[:4]),
+        r"data-0001.h5: samples are of shape .*\(4, 12, 4\).*, but .*; all must be alike",
+    ),
+    "no mask's shape": (
+        lambda root: [rewrite(path, data=INPUT, labels_0=MASK[0]) for path in (root / "train").iterdir()],
+        r"but \(H, W, channels\) and \(H, W\) are read",
+    ),
     "no stats": (lambda root: (root / "stats.h5").unlink(), "stats.h5: not there; make it: kakurenbo data stats "),
-    "other stats": (lambda root: rewrite(root / "stats.h5", minval=np.zeros(16), maxval=np.ones(16)), "minval and maxval must be 4 numbers each"),
-    "lacking stats": (lambda root: rewrite(root / "stats.h5", minval=np.zeros(4)), "lacks climate/minval or climate/maxval; remove it and make it"),
+    "other stats": (
+        lambda root: rewrite(root / "stats.h5", minval=np.zeros(16), maxval=np.ones(16)),
+        "minval and maxval must be 4 numbers each",
+    ),
+    "lacking stats": (
+        lambda root: rewrite(root / "stats.h5", minval=np.zeros(4)),
+        "lacks climate/minval or climate/maxval; remove it and make it",
+    ),
 }
 
 
@@ -307,10 +334,14 @@ def test_a_manifest_that_no_longer_fits_is_not_used(root):
     deepcam(root)
     path = root / "train" / "data-0003.h5"
     os.utime(path, ns=(0, time.time_ns() + 10**9))
-    with pytest.raises(DataError, match="manifest/train.npz: 1 of 7 files are of another size or date than it says, train/data-0003.h5 for one"):
+    with pytest.raises(
+        DataError, match="manifest/train.npz: 1 of 7 files are of another size or date than it says, train/data-0003.h5 for one"
+    ):
         deepcam(root)
     path.unlink()
-    with pytest.raises(DataError, match="it names 7 files, of which 6 are among the 6 that are there; if the data was changed on purpose, remove"):
+    with pytest.raises(
+        DataError, match="it names 7 files, of which 6 are among the 6 that are there; if the data was changed on purpose, remove"
+    ):
         deepcam(root)
     (root / "manifest" / "train.npz").unlink()
     assert len(deepcam(root).train) == 6

@@ -98,7 +98,9 @@ def test_a_changed_byte_is_found_where_files_are_compared(tmp_path, files):
         (2000, 1_000_000, "210 bytes are to be copied there, and 2 MB must be left for samples that move, but 2 kB are free"),
     ],
 )
-def test_a_disk_that_is_too_small_for_the_ranks_of_a_node_is_told_before_anything_is_copied(tmp_path, files, monkeypatch, free, spare, said):
+def test_a_disk_that_is_too_small_for_the_ranks_of_a_node_is_told_before_anything_is_copied(
+    tmp_path, files, monkeypatch, free, spare, said
+):
     monkeypatch.setattr(staging, "free_bytes", lambda folder: (7, free))
     with pytest.raises(DataError, match=said) as raised:
         staged(tmp_path, files, spare=spare)
@@ -115,7 +117,9 @@ def test_what_is_there_needs_no_room(tmp_path, files, monkeypatch):
 def test_what_moves_later_needs_room_even_where_all_is_there(tmp_path, files, monkeypatch):
     staged(tmp_path, files)
     monkeypatch.setattr(staging, "free_bytes", lambda folder: (7, 1999))
-    with pytest.raises(DataError, match="0 bytes are to be copied there, and 2 kB must be left for samples that move, but 1.999 kB are free"):
+    with pytest.raises(
+        DataError, match="0 bytes are to be copied there, and 2 kB must be left for samples that move, but 1.999 kB are free"
+    ):
         staged(tmp_path, files, spare=1000)
 
 
@@ -191,4 +195,10 @@ def test_two_runs_do_not_share_a_store(tmp_path):
 
 
 def test_sizes_are_written_as_people_write_them():
-    assert [in_words(n) for n in (0, 999, 56_600_000, 7_000_000_000, 6_910_000_000_000)] == ["0 bytes", "999 bytes", "56.6 MB", "7 GB", "6.91 TB"]
+    assert [in_words(n) for n in (0, 999, 56_600_000, 7_000_000_000, 6_910_000_000_000)] == [
+        "0 bytes",
+        "999 bytes",
+        "56.6 MB",
+        "7 GB",
+        "6.91 TB",
+    ]

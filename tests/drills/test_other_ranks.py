@@ -12,6 +12,8 @@ from kakurenbo_hpc.ledger import Ledger
 from kakurenbo_hpc.record.parts import Inside, Part, load_inside, write_part
 
 ON_OTHER_RANKS = Path(__file__).parent / "programs" / "on_other_ranks.py"
+
+
 def trained(folder, part, epoch):
     """Return what all ranks together trained in each step: step -> ids, sorted."""
     found = {}

@@ -234,6 +234,8 @@ def test_other_ranks_go_on_with_the_same_plan():
 
 def test_a_script_gets_its_method_from_the_command_line():
     assert from_words().method.method == "everything"
-    chosen = from_words("--hide", "kakurenbo", "--hide-max-fraction", "0.4", "--hide-fraction-epochs", "[0, 3]", "--hide-move-back", "false")
+    chosen = from_words(
+        "--hide", "kakurenbo", "--hide-max-fraction", "0.4", "--hide-fraction-epochs", "[0, 3]", "--hide-move-back", "false"
+    )
     assert (chosen.method.max_fraction, chosen.method.fraction_epochs, chosen.method.move_back) == (0.4, [0, 3], False)
     assert from_words("--hide", "infobatch", "--hide-prune-ratio=0.2").method.prune_ratio == 0.2

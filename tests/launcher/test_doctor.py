@@ -134,7 +134,7 @@ def test_what_the_user_mistypes_is_one_line_and_code_2():
     [
         ("kill -SEGV $$", "a process that asks for torch: no answer, but killed by SIGSEGV (without a word); for all of it, run "),
         ("echo 'ImportError: libcudart.so.12: no such file' >&2; echo bye >&2; exit 1", "but exit code 1 (ImportError: libcudart.so.12: "),
-        ("echo '{\"problem\": \"the disk is on fire; put it out\"}'", "the disk is on fire; put it out"),
+        ('echo \'{"problem": "the disk is on fire; put it out"}\'', "the disk is on fire; put it out"),
     ],
 )
 def test_a_process_that_breaks_is_a_line(text, message, program, tmp_path):
@@ -288,7 +288,12 @@ def rank(number: int, cpus: list[int], gpu: str | None = None, scratch: dict | N
         ([rank(0, [0, 1]), rank(1, [2, 3])], {"cores_per_node": 4}, "OK", "a rank may use 2 hardware threads, computes with 2, has no GPU"),
         ([rank(0, [0]), rank(1, [0])], {}, "WARN", "2 ranks on n1 share 1 of its hardware threads; "),
         ([rank(0, [0, 1]), rank(1, [2])], {"cores_per_node": 4}, "WARN", "rank 1 on n1 may use 1 hardware threads, but own has 2 cores"),
-        ([rank(0, [0], "a"), rank(1, [1], "b")], {"gpus_per_node": 2}, "OK", "a rank may use 1 hardware threads, computes with 1, has a GPU"),
+        (
+            [rank(0, [0], "a"), rank(1, [1], "b")],
+            {"gpus_per_node": 2},
+            "OK",
+            "a rank may use 1 hardware threads, computes with 1, has a GPU",
+        ),
         ([rank(0, [0], "a"), rank(1, [1], "a")], {"gpus_per_node": 2}, "FAIL", "2 ranks on n1 share 1 GPUs; start at most one"),
         ([rank(0, [0], "a"), rank(1, [1])], {"gpus_per_node": 2}, "FAIL", "rank 1 on n1 finds no GPU; ask for 2 GPUs on each node"),
     ],

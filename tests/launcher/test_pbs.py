@@ -196,4 +196,3 @@ def test_the_commands_behave_as_pbs_was_seen_to(site, tmp_path):
     ]:
         code, said = say("qsub", *words, "script.sh")
         assert code and reason in said
-

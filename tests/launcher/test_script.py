@@ -18,7 +18,7 @@ from kakurenbo_hpc.launcher.script import Script, plain_name
 from kakurenbo_hpc.launcher.walltime import clock, seconds
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-HOSTILE = "it's \"a\" $(touch stolen) `touch stolen`; touch stolen\ntouch stolen"
+HOSTILE = 'it\'s "a" $(touch stolen) `touch stolen`; touch stolen\ntouch stolen'
 
 
 def script(machine: Machine, run: str = "/home/me/runs/digits_kakurenbo", name: str = "digits_kakurenbo", nodes: int = 2) -> Script:
@@ -90,7 +90,7 @@ def test_a_run_that_leaves_with_75_is_requeued_unless_it_was_cancelled(system, c
     run, commands = tmp_path / "run", tmp_path / "bin"
     (run / "batch").mkdir(parents=True)
     commands.mkdir()
-    left = "trap 'sleep 0.5; exit 75' TERM; touch \"$HERE/begun\"; while [ -n \"$WAITS\" ]; do sleep 0.05; done; exit 75"
+    left = 'trap \'sleep 0.5; exit 75\' TERM; touch "$HERE/begun"; while [ -n "$WAITS" ]; do sleep 0.05; done; exit 75'
     for name, text in [("python", left), ("scontrol", 'echo "$@" >> "$HERE/told"'), ("qsub", 'echo "$@" >> "$HERE/told"')]:
         (commands / name).write_text(f"#!/bin/bash\n{text}\n")
         (commands / name).chmod(0o755)

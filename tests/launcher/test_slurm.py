@@ -119,7 +119,19 @@ def test_a_sweep_is_one_run_for_each_size(kakurenbo, machine, tmp_path):
 
 
 def test_the_doctor_looks_at_the_ranks_of_an_allocation(slurm, machine):
-    words = [sys.executable, "-m", "kakurenbo_hpc.cli", "doctor", "digits_kakurenbo", "--machine", machine(), "--ranks", 2, "--walltime", "2h"]
+    words = [
+        sys.executable,
+        "-m",
+        "kakurenbo_hpc.cli",
+        "doctor",
+        "digits_kakurenbo",
+        "--machine",
+        machine(),
+        "--ranks",
+        2,
+        "--walltime",
+        "2h",
+    ]
     done = subprocess.run(
         ["salloc", "--quiet", "--nodes=2", "--ntasks-per-node=1", *map(str, words)],
         env=environment() | {"SLURM_CONF": str(slurm.conf)},

@@ -133,7 +133,10 @@ WRONG = {
     "a sweep whose batch does not divide": ([*GOOD, "--nodes", "1,4", "--scaling", "strong"], "not divisible by 8 ranks x 1"),
     "local data without scratch": ([*GOOD, "--set", "data.placement=local"], "data.placement is local, but here has no scratch folder"),
     "a key of the job misspelt": ([*GOOD, "--set", "training.epoch=5"], "did you mean epochs?"),
-    "a run directory that is a file": ([*GOOD, "--run-dir", "machine.yaml"], "machine.yaml: a file is there, not a folder; give another --run-dir"),
+    "a run directory that is a file": (
+        [*GOOD, "--run-dir", "machine.yaml"],
+        "machine.yaml: a file is there, not a folder; give another --run-dir",
+    ),
     "no such option": ([*GOOD, "--node", "2"], "No such option: --node"),
 }
 

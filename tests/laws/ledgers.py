@@ -72,10 +72,7 @@ def ledgers(draw, columns=None, finite: bool = False) -> Ledger:
         correct=of_seen(draw(masks(n)), False),
         confidence=of_seen(picked(draw, [0.0, 0.2, 0.69, 0.7, 0.71, 0.9, 1.0, np.nan], n, np.float32), 0),
         seen_epoch=of_seen(picked(draw, [0, 1, 2], n, np.int32), -1),
-        extra={
-            name: of_seen(picked(draw, _plausible(name, dtype), n, dtype), first)
-            for name, (dtype, first) in (columns or {}).items()
-        },
+        extra={name: of_seen(picked(draw, _plausible(name, dtype), n, dtype), first) for name, (dtype, first) in (columns or {}).items()},
     )
 
 

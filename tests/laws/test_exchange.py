@@ -150,8 +150,10 @@ def test_who_moves_is_drawn_fairly():
     place = first_places(ids, 4)
     went = np.zeros((4, 160))
     for number in range(200):
-        work = lambda comm: exchanged(  # noqa: E731
-            ids[40 * comm.rank :][:40], place[40 * comm.rank :][:40], np.ones(40, bool), Epoch(number, 200, 0), comm, 0.25
+        work = (
+            lambda comm: exchanged(  # noqa: E731
+                ids[40 * comm.rank :][:40], place[40 * comm.rank :][:40], np.ones(40, bool), Epoch(number, 200, 0), comm, 0.25
+            )
         )
         after = np.concatenate(run_in_threads(4, work))
         went[after[after != place], np.flatnonzero(after != place)] += 1

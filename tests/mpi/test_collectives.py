@@ -28,7 +28,8 @@ def test_only_rank_0_of_ranks_that_mpi_does_not_see_speaks_and_the_others_let_it
 def test_a_rank_that_is_no_number_is_one_line(name, value):
     done = start(1, "-c", SINGLETON.replace("sys.argv", f"os.environ['SLURM_{name}'] = '{value}'\nsys.argv"))
     assert done.returncode == 2
-    told = f"kakurenbo: SLURM_{name} is {value!r}, but a starter of ranks sets it to a number; unset it, or start with mpirun, srun or torchrun"
+    advice = "unset it, or start with mpirun, srun or torchrun"
+    told = f"kakurenbo: SLURM_{name} is {value!r}, but a starter of ranks sets it to a number; {advice}"
     assert done.stderr == told + "\n"
 
 

@@ -95,4 +95,3 @@ def test_what_is_wrong_is_said_once_or_with_its_rank(folder, tmp_path, what):
     else:
         assert done.returncode == 2 and not (tmp_path / "run").exists()
         assert ("kakurenbo data stats" if what == "no stats" else "must name a folder with train/*.h5 in it") in line
-

@@ -36,9 +36,7 @@ def test_a_rank_without_an_entry_repeats_a_real_one_that_does_not_count():
 def test_accumulated_parts_make_up_the_global_batch():
     ranks = dealt(np.ones(24, bool), cuts=[0, 12, 24], global_batch=12, accumulate=3)
     assert [lengths(turns) for turns in ranks] == [[2] * 6] * 2
-    assert [(t.step, t.begins, t.ends) for t in ranks[0]] == [
-        (step, part == 0, part == 2) for step in range(2) for part in range(3)
-    ]
+    assert [(t.step, t.begins, t.ends) for t in ranks[0]] == [(step, part == 0, part == 2) for step in range(2) for part in range(3)]
     assert batches(ranks) == batches(dealt(np.ones(24, bool), global_batch=12))
 
 

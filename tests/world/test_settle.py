@@ -6,7 +6,13 @@ import sys
 
 import pytest
 
-ASK = "import torch; from kakurenbo_hpc.world.comm import Serial; from kakurenbo_hpc.world.world import settle; settle(Serial()); print(torch.get_num_threads())"
+ASK = """
+import torch
+from kakurenbo_hpc.world.comm import Serial
+from kakurenbo_hpc.world.world import settle
+settle(Serial())
+print(torch.get_num_threads())
+"""
 
 
 @pytest.mark.parametrize(("asked", "n"), [("1", 1), ("9999", len(os.sched_getaffinity(0))), ("many", len(os.sched_getaffinity(0)))])

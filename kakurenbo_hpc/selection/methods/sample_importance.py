@@ -124,9 +124,7 @@ class SampleImportance(Method):
     def warnings(self, epochs: int) -> list[str]:
         if self.pretrain_epochs < epochs:
             return []
-        return [
-            f"selection.pretrain_epochs is {self.pretrain_epochs}, but the run ends after {epochs} epochs: every epoch is uniform"
-        ]
+        return [f"selection.pretrain_epochs is {self.pretrain_epochs}, but the run ends after {epochs} epochs: every epoch is uniform"]
 
     @model_validator(mode="after")
     def _consistent(self) -> "SampleImportance":

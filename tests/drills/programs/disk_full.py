@@ -18,7 +18,12 @@ from kakurenbo_hpc.world.stop import Stop
 EPOCHS = 5
 folder, how = Path(sys.argv[1]), sys.argv[2]
 refused = EPOCHS - 1 if sys.argv[3] == "last" else int(sys.argv[3])
-SETS = [f"training.epochs={EPOCHS}", "selection={method: kakurenbo, fraction_epochs: [0]}", "model.options={width: 8}", "record={keep: 9, ledger: true}"]
+SETS = [
+    f"training.epochs={EPOCHS}",
+    "selection={method: kakurenbo, fraction_epochs: [0]}",
+    "model.options={width: 8}",
+    "record={keep: 9, ledger: true}",
+]
 filling = folder / "filling"
 ended = {"epochs": 0}
 

@@ -23,6 +23,7 @@ assert comm.broadcast(("from", rank), root=size - 1) == ("from", size - 1)
 
 row = np.dtype([("id", np.int64), ("loss", np.float32), ("correct", bool)])
 for kind in (np.dtype(np.int64), row, np.dtype((np.uint16, ()))):
+
     def part(source: int, target: int, kind=kind) -> np.ndarray:
         made = np.zeros((source * 3 + target) % 4, kind)  # of length 0 too
         made[kind.names[0] if kind.names else slice(None)] = 2**33 % 65521 + 100 * source + target

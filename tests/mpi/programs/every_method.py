@@ -25,7 +25,12 @@ VARIANTS = {
     "kakurenbo": ["", "refresh_mode=train drop_top=0.02 lr_fraction=ceiling"],
     "infobatch": ["", "exact_share=true prune=above"],
     "iswr": ["", "scores=lagging reweight=true"],
-    "sample_importance": ["", "online=step", "level=class unbiased=true", "metric=grad_norm online=epoch weights_pass=fresh pretrain_epochs=0"],
+    "sample_importance": [
+        "",
+        "online=step",
+        "level=class unbiased=true",
+        "metric=grad_norm online=epoch weights_pass=fresh pretrain_epochs=0",
+    ],
     "static": ["", "keep=lowest class_balance=true"],
     "ucb": ["every=1"],
     "epsilon_greedy": ["every=1"],
@@ -70,7 +75,13 @@ def lines(directory: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if k != "seconds"} for line in told]
 
 
-for name, epochs, last_layer in [("el2n", 1, False), ("grand", 0, False), ("grand", 0, True), ("forgetting", 3, False), ("random", 0, False)]:
+for name, epochs, last_layer in [
+    ("el2n", 1, False),
+    ("grand", 0, False),
+    ("grand", 0, True),
+    ("forgetting", 3, False),
+    ("random", 0, False),
+]:
     path = folder / f"{name}{'_last_layer' * last_layer}.h5"
     score(name, job("everything", ""), path, comm, epochs=epochs, repeats=1, last_layer=last_layer)
 left = set()

@@ -29,7 +29,13 @@ world = settle(comm)
 data = open_data(DATA["digits"](name="digits"), seed=3, comm=Serial())
 model = Model(name="small_cnn", options={"width": 8})
 training = Training(
-    epochs=1, global_batch=60, accumulate=accumulate, lr=LR, momentum=0.0, precision=precision, schedule="constant",
+    epochs=1,
+    global_batch=60,
+    accumulate=accumulate,
+    lr=LR,
+    momentum=0.0,
+    precision=precision,
+    schedule="constant",
     label_smoothing=0.1,
 )
 learner = Learner(training, model, world, 10, data.shape, seed=5, extra=())

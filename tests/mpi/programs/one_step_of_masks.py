@@ -48,7 +48,11 @@ learner.join(Ddp(world), SHAPE)
 train, validation = Images(5), Images(2)  # fewer than three ranks
 parts = {field.name: None for field in fields(Stages)} | {
     "heartbeat": Heartbeat(),
-    "world": world, "everyone": Everyone(comm), "learner": learner, "validation": Loader(validation, 0, world.device), "global_batch": 6,
+    "world": world,
+    "everyone": Everyone(comm),
+    "learner": learner,
+    "validation": Loader(validation, 0, world.device),
+    "global_batch": 6,
 }
 told = evaluate(Stages(**parts))
 
