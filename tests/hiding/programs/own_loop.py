@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F  # noqa: F401, for the loop of README
 from sklearn.datasets import load_digits
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset  # noqa: F401
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
