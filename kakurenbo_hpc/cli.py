@@ -167,6 +167,7 @@ def submit(
     run_dir: RunDir = None,
     set: Set = [],
     resume: Resume = False,
+    allow_changes: AllowChanges = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script and the command, and submit nothing.")] = False,
 ) -> int:
     """Submit a job to Slurm or PBS. A run that its walltime interrupts is put into the queue again until it is done."""
@@ -183,6 +184,7 @@ def submit(
         seeds=numbers("--array-of-seeds", array_of_seeds, 0) if array_of_seeds is not None else (),
         scaling=scaling,
         resume=resume,
+        allow_changes=allow_changes,
     )
     return start(lambda overrides: _job(job, overrides), request, dry_run)
 

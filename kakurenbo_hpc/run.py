@@ -18,7 +18,8 @@ from .ledger import Homes, Ledger
 from .plan import Epoch
 from .record.checkpoint import load_facts, problem_of
 from .record.clock import Clock
-from .record.directory import check_same, differences, enter_run, open_run
+from .record.changes import check_same, differences
+from .record.directory import enter_run, open_run
 from .record.hang import Watch
 from .record.heartbeat import Heartbeat
 from .record.ledger_file import write_ledger

@@ -18,7 +18,7 @@ from .walltime import clock
 @dataclass(frozen=True)
 class Script:
     """What a batch script is made of. name: as the batch system shows it. run: its run directory; here: where paths of the
-    job begin. Both absolute. walltime_s: seconds. python: a path."""
+    job begin. Both absolute. walltime_s: seconds. python: a path. allow_changes: the run goes on even if its job was another one."""
 
     name: str
     nodes: int
@@ -27,6 +27,7 @@ class Script:
     run: Path
     here: Path
     python: str
+    allow_changes: bool = False
 
     def text(self) -> str:
         """Return the whole script. Every value in it is quoted, or one word by its own nature."""

@@ -15,6 +15,7 @@ import yaml
 
 from ..errors import DONE, JobError, RunDirectoryError, UserError
 from ..job import Job
+from ..record.changes import check_same
 from ..record.place import check_place
 from .machine import Machine, read_machine, word
 from .script import Script, python_of
@@ -22,7 +23,7 @@ from .submission import ENDED, SYSTEMS, BatchFolder, Submission
 from .system import check_there
 from .walltime import clock, fitting_walltime
 
-Part = tuple[BatchFolder, Submission, dict[str, str]]  # where a job runs, what it is, and the files that it needs
+Part = tuple[BatchFolder, Job, Submission, dict[str, str]]  # where a job runs, what it is, and the files that it needs
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Request:
     seeds: tuple[int, ...] = ()
     scaling: str | None = None
     resume: bool = False
+    allow_changes: bool = False
 
     def __post_init__(self):
         if self.scaling not in (None, "strong", "weak"):
@@ -79,7 +81,7 @@ def submit(read: Callable[[list[str]], Job], request: Request, dry_run: bool) ->
 
 def _show(parts: list[Part], request: Request, machine: Machine) -> None:
     command = SYSTEMS[machine.scheduler].submit_words(request.dependency)
-    for batch, _, files in parts:
+    for batch, _, _, files in parts:
         print(files["script.sh"], end="", flush=True)
         _remark(f"would run: cd {shlex.quote(str(batch.folder))} && {shlex.join(command)}")
     _remark("nothing was submitted")
@@ -87,10 +89,10 @@ def _show(parts: list[Part], request: Request, machine: Machine) -> None:
 
 def _hand_in(parts: list[Part], request: Request, machine: Machine) -> None:
     """Submit all of them, or none where one cannot be."""
-    for batch, _, _ in parts:
-        _check_free(batch, request.resume)
+    for batch, job, _, _ in parts:
+        _check_free(batch, job, request)
     check_there(SYSTEMS[machine.scheduler].submit_words(None)[0])
-    for batch, submission, files in parts:
+    for batch, _, submission, files in parts:
         batch.prepare(submission, files)
         job_id = batch.submit(request.dependency)
         size = f"{submission.nodes} x {machine.ranks_per_node} ranks, {clock(submission.walltime_s)}"
@@ -124,14 +126,14 @@ def _parts(read: Callable[[list[str]], Job], request: Request, machine: Machine)
         run = Path(request.run_dir or Path("runs") / name, *steps).absolute()
         for path in (run, Path.cwd()):
             _check_utf8(path)
-        script = Script("_".join([name, *steps]), nodes, walltime_s, machine, run, Path.cwd(), python_of(machine))
+        script = Script("_".join([name, *steps]), nodes, walltime_s, machine, run, Path.cwd(), python_of(machine), request.allow_changes)
         files = {
             "job.yaml": yaml.safe_dump(job.as_dict(), sort_keys=False),
             "machine.yaml": yaml.safe_dump(machine.model_dump(mode="json"), sort_keys=False),
             "script.sh": script.text(),
         }
         submission = Submission(machine.scheduler, script.name, machine.name, nodes, ranks, walltime_s, request.scaling, seed)
-        yield BatchFolder(run), submission, files
+        yield BatchFolder(run), job, submission, files
 
 
 def _same_batch(job: Job, smallest: int, scaling: str) -> list[str]:
@@ -163,16 +165,19 @@ def _check_utf8(path: Path) -> None:
         raise RunDirectoryError(f"{path}: not UTF-8, and a batch script is; rename it, or give another --run-dir") from None
 
 
-def _check_free(batch: BatchFolder, resume: bool) -> None:
-    """Raise RunDirectoryError if a run is there that goes on, or that nobody asked to resume."""
+def _check_free(batch: BatchFolder, job: Job, request: Request) -> None:
+    """Raise RunDirectoryError if a run is there that goes on, or that nobody asked to resume, or to resume as another job."""
     run = batch.run
     check_place(run)
     if (batch.folder / "jobs.txt").exists():
         state = batch.state
         if state.word not in ENDED:
             raise RunDirectoryError(f"{run}: job {batch.job_ids[-1]} is {state.word}; wait, or end it with kakurenbo cancel")
-    if (run / "job.yaml").exists() and not resume:
-        raise RunDirectoryError(f"{run}: a run is there; add --resume, or give another --run-dir")
+    if (run / "job.yaml").exists():
+        if not request.resume:
+            raise RunDirectoryError(f"{run}: a run is there; add --resume, or give another --run-dir")
+        if not request.allow_changes:
+            check_same(run / "job.yaml", job)
 
 
 def _remark(text: str) -> None:

@@ -8,8 +8,8 @@ import yaml
 
 from ..errors import RunDirectoryError
 from ..job import Job
-from ..yaml_files import load_yaml
 from . import heartbeat
+from .changes import another_job, check_same, differences
 from .checkpoint import clear, load_facts, newest_valid, set_aside
 from .files import write_whole
 from .lock import Lock
@@ -45,7 +45,7 @@ def open_run(run: Path, job: Job, resume: bool, lock: Lock, allow_changes: bool 
         raise RunDirectoryError(f"{run}: a run is there, checkpointed in {checkpoint.name}; add --resume, or give another --run-dir")
     if checkpoint and (changes := differences(load_facts(checkpoint)["job"], job)):
         if not allow_changes:
-            raise _another(checkpoint, changes)
+            raise another_job(checkpoint, changes)
         checkpoint = newest_valid(run / "checkpoints", whole_epochs=True)
     heartbeat.clear(run)
     return checkpoint
@@ -66,35 +66,5 @@ def enter_run(run: Path, job: Job, lock: Lock, found: Path | None) -> None:
         raise _cannot_be_written(run, problem) from None
 
 
-def check_same(written: Path, job: Job) -> None:
-    """Raise RunDirectoryError unless the job that is written there is this one."""
-    try:
-        before = load_yaml(written.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        raise RunDirectoryError(f"{written}: not a job that can be read; give another --run-dir") from None
-    if changes := differences(before, job):
-        raise _another(written.parent, changes)
-
-
-def differences(before: dict, job: Job) -> list[str]:
-    """Return what differs between a job's plain values and this job, one clause each."""
-    return list(_changes(before, job.as_dict()))
-
-
 def _cannot_be_written(run: Path, problem: OSError) -> RunDirectoryError:
     return RunDirectoryError(f"{run}: cannot be written to ({problem.strerror}); give another --run-dir")
-
-
-def _another(where: Path, changes: list[str]) -> RunDirectoryError:
-    return RunDirectoryError(
-        f"{where}: holds the run of another job ({', '.join(changes)}); give another --run-dir, or take the changes with "
-        "--resume --allow-changes"
-    )
-
-
-def _changes(before: object, now: object, name: str = ""):
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in [*before, *(k for k in now if k not in before)]:
-            yield from _changes(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
-    elif before != now:
-        yield f"{name} was {before!r}, is {now!r}"

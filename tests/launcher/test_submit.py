@@ -181,11 +181,20 @@ def test_whoever_asks_after_a_run_in_wrong_words_gets_one_line(words, message, c
 
 
 def test_a_run_that_is_there_is_not_submitted_over(call, tmp_path):
+    assert call(*GOOD, "--run-dir", "first")[0] == 0
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "job.yaml").touch()
-    code, _, err = call(*GOOD, "--run-dir", "run")
-    assert (code, err) == (2, f"kakurenbo: {tmp_path}/run: a run is there; add --resume, or give another --run-dir\n")
+    (tmp_path / "run" / "job.yaml").write_text(yaml.safe_dump(job(tmp_path / "first")))
+    longer = ["--resume", "--set", "training.epochs=20"]
+    another = "holds the run of another job (training.epochs was 12, is 20); give another --run-dir, or take the changes with"
+    for words, message in [([], "a run is there; add --resume, or give another --run-dir"), (longer, another)]:
+        code, _, err = call(*GOOD, "--run-dir", "run", *words)
+        assert code == 2 and err.startswith(f"kakurenbo: {tmp_path}/run: {message}")
+    assert not (tmp_path / "run" / "batch").exists()
+    shutil.copytree(tmp_path / "run", tmp_path / "changed")
     assert call(*GOOD, "--run-dir", "run", "--resume")[0] == 0
+    assert call(*GOOD, "--run-dir", "changed", *longer, "--allow-changes")[0] == 0
+    assert job(tmp_path / "changed")["training"]["epochs"] == 20
+    assert ["--allow-changes" in (tmp_path / run / "batch" / "script.sh").read_text() for run in ("run", "changed")] == [False, True]
 
 
 def test_a_run_that_is_in_the_queue_is_not_submitted_again(call, tmp_path):
