@@ -133,6 +133,7 @@ class _Run:
         self._saver = Saver(directory / "checkpoints", job.record.keep, world.comm, self._snapshot, say, heartbeat.goes_on)
         self._stages, self._data = set_up(job, world, job.selection, scratch, Trail(stop, self._saver), directory, heartbeat)
         self._metrics = Metrics(directory)
+        self._found: Path | None = None  # the checkpoint that it goes on from
         self._last: dict | None = None  # the line of the last whole epoch
         self._before: dict[str, float] = {}  # seconds of an epoch that is taken up again
         self._facts: dict = {"ranks": world.size, "global_batch": self._stages.global_batch, "data": self._data.fingerprint, "changes": []}
@@ -171,7 +172,7 @@ class _Run:
         ledger = first_ledger(job.selection, stages.homes, comm, self._data.fingerprint)
         ledger = stages.shards.placed(ledger) if stages.shards else ledger
         memory = job.selection.first_memory() if isinstance(job.selection, BatchMethod) else {}
-        found = comm.on_first(lambda: open_run(self._directory, job, resume, lock, allow_changes))
+        found = self._found = comm.on_first(lambda: open_run(self._directory, job, resume, lock, allow_changes))
         facts = load_facts(found) if found else {"epoch": -1, "ranks": comm.size, "line": None}
         first = facts["epoch"] + 1
         stages.heartbeat.enter(first, "set-up")
@@ -256,8 +257,9 @@ class _Run:
             self._stages.shards.finish()
         learner, passed = self._stages.learner, self._stages.trail.passed()
         facts = {"epoch": epoch.number - 1, "line": self._last, "seconds": clock.seconds(learner.parts.take())}
-        steps = sum(steps for steps, _ in passed)
-        self._save(f"epoch_{epoch.number:04d}_inside_{steps:05d}", ledger, memory, facts, Inside(passed, learner.buffers()))
+        name = f"epoch_{epoch.number:04d}_inside_{sum(steps for steps, _ in passed):05d}"
+        if self._found is None or name != self._found.name:  # else it has come no further
+            self._save(name, ledger, memory, facts, Inside(passed, learner.buffers()))
         return self._leave(f"in epoch {epoch.number + 1} after {passed[-1][0]} steps of its pass {len(passed)}")
 
     def _leave(self, where: str) -> int:

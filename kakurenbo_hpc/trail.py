@@ -62,10 +62,7 @@ class Trail:
     def step_done(self, step: int, may_stop: bool = True) -> None:
         """Note that this step of the pass is done. Raises Stopped, on all ranks, if they have agreed to leave."""
         self._passes[-1] = (step + 1, self._passes[-1][1])
-        if self._saver is not None:
-            self._saver.go_on()
-        if may_stop and self._stop is not None and self._stop.agreed():
-            raise Stopped
+        self._heed(may_stop)
 
     def along(
         self, turns: Turns | Sequence[Turn], read: Callable[[list[Turn]], Iterator[Batch]], finds: Finds, may_stop: bool = True
@@ -79,3 +76,20 @@ class Trail:
             yield batch
             if batch.turn.ends:
                 self.step_done(batch.turn.step, may_stop)
+
+    def heeding(self, batches: Iterator[Batch], n: int) -> Iterator[Batch]:
+        """Yield batches of which nothing is noted: an epoch that is left among them is taken up before them. Raises Stopped.
+
+        n: how many the rank has that has most.
+        """
+        for _ in range(n):
+            batch = next(batches, None)
+            if batch is not None:
+                yield batch
+            self._heed()
+
+    def _heed(self, may_stop: bool = True) -> None:
+        if self._saver is not None:
+            self._saver.go_on()
+        if may_stop and self._stop is not None and self._stop.agreed():
+            raise Stopped

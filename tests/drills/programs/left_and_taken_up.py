@@ -102,9 +102,11 @@ def drill(variant):
     for stage, place in product(sorted(set(stages)), range(n_places)):
         calls = [call for call, of in enumerate(stages) if of == stage]
         at = calls[one(key(place, f"{variant} {stage}")) % len(calls)]
-        directory = folder / f"{variant.replace(' ', '_')}_{at}"
+        directory = folder / f"{variant.replace(' ', '_')}_{stage}_{place}"
         left = ran(variant, directory, at)
         assert left == 75, (variant, at, left)
+        if stage == "evaluate":  # where it is left again before anything has come further
+            assert ran(variant, directory, at=0, resume=True) == 75
         assert ran(variant, directory, at=-1, resume=True) == 0
         if comm.rank == 0:
             (lines, model), (lines_again, model_again) = outcome(whole), outcome(directory)
