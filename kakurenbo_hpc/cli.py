@@ -14,7 +14,7 @@ import typer
 
 from . import __version__
 from .asked import listen
-from .errors import DONE, FAILED, USER_ERROR, SampleError, UserError
+from .errors import DONE, FAILED, USER_ERROR, SampleError, TrainingError, UserError
 
 if TYPE_CHECKING:
     from .world.comm import Comm
@@ -360,7 +360,7 @@ def _together(work: Callable[[Comm], int]) -> int:
             if comm.rank == 0:
                 _complain(problem)
             comm.barrier()
-            return USER_ERROR
+            return FAILED if isinstance(problem, TrainingError) else USER_ERROR
         await_the_cause(problem)
         _last_words(problem, comm.rank, comm.size)
         comm.abort(USER_ERROR if isinstance(problem, SampleError) else FAILED)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .comparison import Comparison, Entry, controls, digest
-from .errors import DONE, FAILED, UserError
+from .errors import DONE, FAILED, RunDirectoryError, UserError
 from .protocol import (
     ERROR_FACTORS, TOLERANCES, Curve, accuracy_at, best, cost_to_error, differs, final, mean_curve, pareto_shares, speed_up,
 )  # fmt: skip
@@ -37,7 +37,7 @@ def compare(comparison: Comparison, entries: Mapping[str, Entry], out: Path, com
     Runs are of so many ranks; on other hardware another ``out`` keeps their seconds apart. A run that fails is named, and the
     others go on; a table of which nothing failed is not replaced then.
     """
-    comm.on_first(lambda: check_place(out, "--out"))
+    comm.on_first(lambda: _check_out(out))
     results = _Results(comparison, entries, out, comm)
     for name, entry in entries.items():
         if code := results.add(name, entry):
@@ -86,13 +86,14 @@ class _Results:
                     # By its name it is this job; only what it keeps on disk may have been another.
                     if code := run(job, directory, self._comm, resume=begun, allow_changes=True):
                         return code
+                    # On a shared file system other nodes may not see it yet.
+                    lines = self._comm.on_first(lambda: _lines(directory, job.training.epochs))  # noqa: B023, called at once
             except Exception as problem:
                 if self._comm.size > 1 and not (isinstance(problem, UserError) and problem.agreed):
                     raise  # some ranks may not know of it
                 self.failed.setdefault(name, f"{problem}")
                 self._say(f"{which}: {problem}")
                 continue
-            lines = [json.loads(text) for text in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
             reached = curve(lines).after(*cost)
             self._lines.setdefault(name, []).append(lines)
             self._curves.setdefault(name, []).append(reached)
@@ -108,7 +109,7 @@ class _Results:
         path = self._out / "scores" / f"{wanted.method}-{digest(made_by, self._comm.size, wanted.model_dump())}.h5"
         if not self._comm.on_first(path.exists):
             score(wanted.method, made_by, path, self._comm, wanted.epochs, wanted.repeats)
-        about = about_scores(str(path))
+        about = self._comm.on_first(lambda: about_scores(str(path)))
         steps = -(-about.n_backward // entry.job.training.batch(self._comm.size))
         return path, (steps, about.n_forward, about.n_backward, about.seconds)
 
@@ -143,6 +144,28 @@ class _Results:
             return
         write_whole(kept, json.dumps(finite(whole), indent=1) + "\n")
         write_whole(folder / "table.md", text)
+
+
+def _check_out(out: Path) -> None:
+    """Raise RunDirectoryError unless results can be kept there."""
+    check_place(out, "--out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        open(out / "log.txt", "a").close()
+    except OSError as problem:
+        raise RunDirectoryError(f"{out}: cannot be written to ({problem.strerror}); give another --out") from None
+
+
+def _lines(run: Path, epochs: int) -> Lines:
+    """Return a run's metrics. Raises RunDirectoryError unless they are of so many epochs."""
+    path = run / "metrics.jsonl"
+    try:
+        lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        lines = []
+    if len(lines) != epochs:
+        raise RunDirectoryError(f"{path}: has no line of each of the run's {epochs} epochs; remove {run}, and it is run again")
+    return lines
 
 
 def curve(lines: Lines) -> Curve:
@@ -246,10 +269,14 @@ def _written_to(path: Path, comm: Comm) -> Iterator[None]:
     if comm.rank:
         yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
-        try:
+    log = open(path, "a", encoding="utf-8")
+    try:
+        with contextlib.redirect_stdout(log):
             yield
-        except Exception:
+    except Exception:
+        with contextlib.suppress(OSError):
             traceback.print_exc(file=log)
-            raise
+        raise
+    finally:
+        with contextlib.suppress(OSError):  # on a full disk it is the log that is lost, not the run
+            log.close()

@@ -39,7 +39,7 @@ class SampleError(DataError):
 
 
 class TrainingError(UserError):
-    """Training went where it cannot go on from."""
+    """Training went where it cannot go on from. Exit code 1: the input may be right."""
 
 
 class LoopError(UserError):

@@ -19,7 +19,7 @@ from .plan import Epoch
 from .record.checkpoint import load_facts, problem_of
 from .record.clock import Clock
 from .record.changes import check_same, differences
-from .record.directory import enter_run, open_run
+from .record.directory import enter_run, open_run, writing_to
 from .record.hang import Watch
 from .record.heartbeat import Heartbeat
 from .record.ledger_file import write_ledger
@@ -152,8 +152,10 @@ class _Run:
                 outcome = run_epoch(epoch, ledger, memory, stages, clock)
             except Stopped:
                 return self._leave_inside(epoch, ledger, memory, clock)
-            except TrainingError:  # on all ranks alike: the checkpoint that is under way is from before it
+            except TrainingError as problem:  # the checkpoint that is under way is from before it
+                self._put_down()
                 self._finish()
+                problem.agreed = True
                 raise
             leaves = self._stop.agreed_at_once()
             self._write_down(epoch, outcome, clock, leaves)
@@ -182,29 +184,34 @@ class _Run:
         if facts["ranks"] != comm.size:
             stages.learner.average_statistics()
             ledger = stages.shards.placed(ledger) if stages.shards else ledger
-        comm.on_first(lambda: enter_run(self._directory, job, lock, found))
+        comm.on_first(lambda: self._enter(lock, found))
         if comm.rank == 0:
             self._snapshot.of(stages.learner.rehearsed_state())
-            self._metrics.rewind(self._last)
-            self._facts["provenance"] = write_provenance(self._directory, self._facts)
         _greet(job, stages, found, resume)
         if stages.shards:
             stages.heartbeat.enter(first, "staging")
             _stage(stages, stages.shards, ledger, job.selection.most_hidden)
         return first, ledger, memory
 
+    def _enter(self, lock: Lock, found: Path | None) -> None:
+        """Write what stands in a run directory before its first epoch. On rank 0 alone. Raises RunDirectoryError."""
+        enter_run(self._directory, self._job, lock, found)
+        with writing_to(self._directory):
+            self._metrics.rewind(self._last)
+            self._facts["provenance"] = write_provenance(self._directory, self._facts)
+
     def _take_up(self, found: Path, facts: dict, ledger: Ledger, memory: Memory) -> tuple[Ledger, Memory]:
         """Restore what the checkpoint holds; return ledger and memory. Raises RunDirectoryError, perhaps on one rank only."""
-        world, learner, job = self._world, self._stages.learner, self._job
+        world, learner, job, goes_on = self._world, self._stages.learner, self._job, self._stages.heartbeat.goes_on
         self._last = facts["line"]
         changes = differences(facts["job"], job)
         self._facts["changes"] = facts["changes"] + ([{"after": found.name, "changes": changes}] if changes else [])
         if facts["data"] != self._data.fingerprint and not changes:
             raise RunDirectoryError(f"{found}: of another data set than {job.data.name} is now; give another --run-dir")
         with fitting(found):
-            ledger, memory = load_ledger(found, facts, ledger), load_memory(found, facts, world.rank, memory)
-            learner.load_state_dict(load_learner(found, world.device))
-            inside = load_inside(found, facts, world.rank, world.size, world.device)
+            ledger, memory = load_ledger(found, facts, ledger, goes_on), load_memory(found, facts, world.rank, memory, goes_on)
+            learner.load_state_dict(load_learner(found, world.device, goes_on))
+            inside = load_inside(found, facts, world.rank, world.size, world.device, goes_on)
         if inside is not None:
             if facts["global_batch"] != self._stages.global_batch:
                 raise RunDirectoryError(
@@ -253,14 +260,18 @@ class _Run:
 
     def _leave_inside(self, epoch: Epoch, ledger: Ledger, memory: Memory, clock: Clock) -> int:
         """Leave an epoch between two steps, with a checkpoint; ledger and memory are those it began with."""
-        if self._stages.shards and self._stages.shards.under_way:
-            self._stages.shards.finish()
+        self._put_down()
         learner, passed = self._stages.learner, self._stages.trail.passed()
         facts = {"epoch": epoch.number - 1, "line": self._last, "seconds": clock.seconds(learner.parts.take())}
         name = f"epoch_{epoch.number:04d}_inside_{sum(steps for steps, _ in passed):05d}"
         if self._found is None or name != self._found.name:  # else it has come no further
             self._save(name, ledger, memory, facts, Inside(passed, learner.buffers()))
         return self._leave(f"in epoch {epoch.number + 1} after {passed[-1][0]} steps of its pass {len(passed)}")
+
+    def _put_down(self) -> None:
+        """Finish the exchange of samples that is under way; its epoch will not."""
+        if self._stages.shards and self._stages.shards.under_way:
+            self._stages.shards.finish()
 
     def _leave(self, where: str) -> int:
         whole = self._finish()

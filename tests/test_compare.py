@@ -3,15 +3,16 @@
 import json
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from ranks import start
 
-from kakurenbo_hpc.compare import compare as run_all
+from kakurenbo_hpc.compare import _lines, _written_to, compare as run_all
 from kakurenbo_hpc.comparison import controls, of_methods, read_comparison
-from kakurenbo_hpc.errors import REQUEUE, TERMINATED, JobError
+from kakurenbo_hpc.errors import REQUEUE, TERMINATED, JobError, RunDirectoryError
 from kakurenbo_hpc.protocol import Curve
 from kakurenbo_hpc.world.comm import Serial
 
@@ -108,9 +109,10 @@ def test_scores_are_made_first_and_their_cost_is_added(tmp_path):
 
 
 def test_one_run_that_fails_does_not_stop_the_others(tmp_path):
-    contenders = {"broken": {"model": {"name": "resnet_of_nobody"}}, **TINY["contenders"]}
-    ended = compare(tmp_path, written(tmp_path, contenders=contenders))
-    assert ended.returncode == 1 and "failed: broken: model.name is 'resnet_of_nobody'" in ended.stdout
+    contenders = {"broken": {"model": {"name": "resnet_of_nobody"}}, "diverges": {"training": {"lr": 1e30}}, **TINY["contenders"]}
+    ended = compare(tmp_path, written(tmp_path, contenders=contenders), n=2)
+    assert ended.returncode == 1 and "failed: broken: model.name is 'resnet_of_nobody'" in ended.stdout, ended.stderr
+    assert "failed: diverges: the gradient was not finite in 10 steps in a row" in ended.stdout
     assert "kakurenbo" in comparison(tmp_path)["contenders"]
 
 
@@ -119,6 +121,17 @@ def test_a_run_that_was_asked_to_leave_ends_the_comparison(code, tmp_path, monke
     monkeypatch.setattr("kakurenbo_hpc.compare.run", lambda *given, **more: code)
     assert run_all(*read_comparison(written(tmp_path)), tmp_path / "out", Serial()) == code
     assert not (tmp_path / "out" / "tiny").exists()
+
+
+def test_a_log_that_the_disk_refuses_fails_no_run():
+    with _written_to(Path("/dev/full"), Serial()):
+        print("epoch 1 of 3")
+
+
+def test_a_run_without_all_its_lines_is_told(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 0}\n')
+    with pytest.raises(RunDirectoryError, match="metrics.jsonl: has no line of each of the run's 3 epochs; remove"):
+        _lines(tmp_path, 3)
 
 
 def spent(forward, backward):

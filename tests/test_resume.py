@@ -213,17 +213,44 @@ def test_a_change_that_the_weights_do_not_fit_is_refused_in_one_line(begun):
 
 
 def test_a_changed_job_goes_on_from_the_end_of_an_epoch(begun, monkeypatch, capsys):
-    asked = iter([False] * 2 + [True] * 9)
-    monkeypatch.setattr(Stop, "agreed", lambda self: next(asked))
-    monkeypatch.setattr(Stop, "why", "the test", raising=False)
-    assert go(begun) == 75
-    monkeypatch.undo()
-    [inside] = (begun / "checkpoints").glob("epoch_0002_inside_*")
+    inside = left_inside(begun, monkeypatch, False, False)
     left = contents(inside)
     assert go(begun, "training.lr=0.02", allow_changes=True) == 0
     told = capsys.readouterr().out
     assert list(contents(inside.with_name(f"passed_over_1_{inside.name}")).values()) == list(left.values())
     assert f"{inside.name}: inside an epoch of the job as it was; passed over" in told and "resuming after epoch_0001" in told
+
+
+def left_inside(directory, monkeypatch, *calls):
+    """Leave a run where the answers to these questions whether to leave end; return its checkpoint."""
+    asked = iter([*calls, *[True] * 9])
+    with monkeypatch.context() as patched:
+        patched.setattr(Stop, "agreed", lambda self: next(asked))
+        patched.setattr(Stop, "why", "the test", raising=False)
+        assert go(directory, resume=directory.exists()) == 75
+    [inside] = (directory / "checkpoints").glob("epoch_*_inside_*")
+    return inside
+
+
+def test_a_changed_job_of_a_run_that_was_left_in_its_first_epoch_begins_anew(tmp_path, monkeypatch, capsys):
+    inside = left_inside(tmp_path / "run", monkeypatch, False)
+    assert go(tmp_path / "run", "training.lr=0.02", allow_changes=True) == 0
+    told = capsys.readouterr().out
+    assert f"{inside.name}: inside an epoch of the job as it was; passed over" in told and "beginning at epoch 0" in told
+    assert inside.with_name(f"passed_over_1_{inside.name}").is_dir()
+
+
+def test_what_is_recorded_may_change_inside_an_epoch(begun, monkeypatch, capsys):
+    inside = left_inside(begun, monkeypatch, False)
+    assert go(begun, "record.keep=4", allow_changes=True) == 0
+    assert f"resuming after {inside.name}" in capsys.readouterr().out
+
+
+def test_a_disk_that_refuses_what_stands_beside_a_run_is_one_line(begun):
+    (begun / "provenance.json").unlink()
+    (begun / "provenance.json").mkdir()
+    with pytest.raises(RunDirectoryError, match=r"cannot be written to \(Is a directory\); give another --run-dir"):
+        go(begun)
 
 
 def test_a_checkpoint_of_another_job_in_this_runs_folder_is_refused(begun, tmp_path):

@@ -56,7 +56,8 @@ def test_an_environment_that_horovod_cannot_be_built_for_is_told_in_one_line(tmp
     done = subprocess.run([SCRIPTS / "install_horovod.sh"], env=in_environment(empty), capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == (
-        "install_horovod: torch cannot be imported here (ModuleNotFoundError: No module named 'torch'); activate the environment that trains\n"
+        "install_horovod: torch cannot be imported here (ModuleNotFoundError: No module named 'torch'); "
+        "activate the environment that trains\n"
     )
 
 

@@ -74,10 +74,15 @@ def find(root: Path, part: str, datasets: Sequence[str], single: bool, directory
     names, sizes, changed = _listed(root, part)
     for place in _places(root, part, directory):
         if place.exists():
-            kept = _load(place, root)
-            if (kept.datasets, kept.single) == (tuple(datasets), single):
-                _check_fits(kept, place, names, sizes, changed)
-                return kept
+            try:
+                kept = _load(place, root)
+                if (kept.datasets, kept.single) == (tuple(datasets), single):
+                    _check_fits(kept, place, names, sizes, changed)
+                    return kept
+            except DataError:
+                if os.access(place.parent, os.W_OK):
+                    raise
+                # Who may not remove it looks the files up again, and keeps what is found in the next place.
     insides = list(_examined([root / str(name) for name in names], datasets, single))
     manifest = _together(root, names, sizes, changed, datasets, single, insides)
     _keep(manifest, [inside.layout for inside in insides], _places(root, part, directory))

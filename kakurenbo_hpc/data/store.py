@@ -119,12 +119,12 @@ class Store:
         try:
             changed = patiently(lambda: _copied(source, beside))
             found = beside.stat().st_size
+            if found != size:
+                beside.unlink()
+                raise DataError(f"{source}: {found} bytes were copied, but {size} were expected; was the data set changed?")
+            self.whole(name, changed)
         except OSError as problem:
             raise DataError(f"{source}: cannot be copied to {self.folder} ({problem.strerror})") from None
-        if found != size:
-            beside.unlink()
-            raise DataError(f"{source}: {found} bytes were copied, but {size} were expected; was the data set changed?")
-        self.whole(name, changed)
 
 
 def _copied(source: Path, target: Path) -> int:

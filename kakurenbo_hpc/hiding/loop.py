@@ -69,8 +69,8 @@ class Hiding:
         check_sizes(epochs=epochs, batch_size=batch_size, accumulate=accumulate)
         if n < self._comm.size:
             raise DataError(f"hiding: the data set has {n} samples for {self._comm.size} ranks; use at most one rank a sample")
-        self.n, self.epochs = n, epochs
-        self._global_batch = batch_size * self._comm.size * accumulate
+        self.n, self.epochs = n, int(epochs)
+        self._global_batch = int(batch_size * self._comm.size * accumulate)
         self._accumulate, self._warmup, self._seed = accumulate, warmup_epochs, seed
         self._homes = Homes(n, self._comm.size)
         self._observed = [name for name in self.method.columns if name in OBSERVED]

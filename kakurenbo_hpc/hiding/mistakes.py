@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sized
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -13,8 +14,8 @@ from .reading import Pass
 
 def n_samples(data: Sized | int) -> int:
     """Return the length of a map-style data set, or what is given as its length. Raises LoopError."""
-    if isinstance(data, int):
-        return data
+    if isinstance(data, Integral):
+        return int(data)
     if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):  # a DataLoader counts batches
         raise LoopError(
             f"hiding: data is of type {type(data).__name__}, which has no samples by number; give the map-style data set that the "
@@ -26,7 +27,7 @@ def n_samples(data: Sized | int) -> int:
 def check_sizes(**sizes: int) -> None:
     """Raise LoopError unless all of these are counts, from 1."""
     for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
+        if not isinstance(size, Integral) or size < 1:
             raise LoopError(f"hiding: {name} is {shown(size)}, but must be a whole number of at least 1; give the loop's own")
 
 

@@ -40,7 +40,7 @@ def clear(folder: Path) -> None:
 def set_aside(folder: Path, found: Path | None) -> None:
     """Rename what was passed over for the one found: this run needs the names, and somebody may need the rest. On rank 0 alone."""
     there = _all(folder)
-    for checkpoint in there[: there.index(found)] if found else []:
+    for checkpoint in there[: there.index(found)] if found else there:
         names = (f"passed_over_{n}_{checkpoint.name}" for n in itertools.count(1))
         checkpoint.rename(next(aside for name in names if not (aside := folder / name).exists()))
 
@@ -59,23 +59,25 @@ def name_checkpoint(folder: Path, name: str, files: Mapping[str, str], facts: Ma
 
 
 def newest_valid(folder: Path, whole_epochs: bool = False) -> Path | None:
-    """Return the newest checkpoint whose files are all there and whole, None if there is none at all; what is passed over is named.
+    """Return the newest checkpoint whose files are all there and whole, None if there is none; what is passed over is named.
 
-    whole_epochs: pass over those inside an epoch, too. Raises RunDirectoryError if checkpoints are there but none can be taken, if one
+    whole_epochs: pass over those inside an epoch, too. Raises RunDirectoryError if checkpoints are damaged and none is whole, if one
     is of another format than this version's, or if a file cannot be read: the file system may let it be read the next time.
     """
-    passed_over = []
+    found, passed_over, damaged = None, [], []
     for checkpoint in _all(folder):
-        problem = "inside an epoch of the job as it was" if whole_epochs and _is_inside(checkpoint) else problem_of(checkpoint)
+        inside = whole_epochs and _is_inside(checkpoint)
+        problem = "inside an epoch of the job as it was" if inside else problem_of(checkpoint)
         if problem is None:
-            for named, why in passed_over:
-                say(f"{named}: {why}; passed over")
-            return checkpoint
-        passed_over.append((checkpoint, problem))
-    if passed_over:
-        named = ", ".join(f"{checkpoint.name}: {why}" for checkpoint, why in passed_over)
-        raise RunDirectoryError(f"{folder}: no checkpoint can be taken up ({named}); put one right, or give another --run-dir")
-    return None
+            found = checkpoint
+            break
+        passed_over.append(f"{checkpoint}: {problem}")
+        damaged += [] if inside else [f"{checkpoint.name}: {problem}"]
+    if damaged and found is None:
+        raise RunDirectoryError(f"{folder}: no checkpoint can be taken up ({', '.join(damaged)}); put one right, or give another --run-dir")
+    for line in passed_over:
+        say(f"{line}; passed over")
+    return found
 
 
 def problem_of(checkpoint: Path) -> str | None:

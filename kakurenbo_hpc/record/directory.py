@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -35,18 +37,17 @@ def open_run(run: Path, job: Job, resume: bool, lock: Lock, allow_changes: bool 
         raise RunDirectoryError(f"{run}: --resume was given, but no run is there; leave it away to begin one")
     elif run.is_dir() and not all(any(found.match(ours) for ours in _BEFORE) for found in run.iterdir()):
         raise RunDirectoryError(f"{run}: not empty, and not a run of ours; give another --run-dir")
-    try:
+    with writing_to(run):
         run.mkdir(parents=True, exist_ok=True)
         lock.take()
-    except OSError as problem:
-        raise _cannot_be_written(run, problem) from None
     checkpoint = newest_valid(run / "checkpoints") if written.exists() else None
     if checkpoint and not resume:
         raise RunDirectoryError(f"{run}: a run is there, checkpointed in {checkpoint.name}; add --resume, or give another --run-dir")
     if checkpoint and (changes := differences(load_facts(checkpoint)["job"], job)):
         if not allow_changes:
             raise another_job(checkpoint, changes)
-        checkpoint = newest_valid(run / "checkpoints", whole_epochs=True)
+        if not all(change.startswith("record.") for change in changes):  # what is recorded may change anywhere
+            checkpoint = newest_valid(run / "checkpoints", whole_epochs=True)
     heartbeat.clear(run)
     return checkpoint
 
@@ -56,15 +57,18 @@ def enter_run(run: Path, job: Job, lock: Lock, found: Path | None) -> None:
 
     found: the checkpoint to go on from, or None.
     """
-    try:
+    with writing_to(run):
         lock.sign()
         write_whole(run / "job.yaml", yaml.safe_dump(job.as_dict(), sort_keys=False))  # first: all else is a run's only where this is
         (run / "checkpoints").mkdir(exist_ok=True)
         clear(run / "checkpoints")
         set_aside(run / "checkpoints", found)
+
+
+@contextmanager
+def writing_to(run: Path) -> Iterator[None]:
+    """Turn what a disk refuses into a RunDirectoryError."""
+    try:
+        yield
     except OSError as problem:
-        raise _cannot_be_written(run, problem) from None
-
-
-def _cannot_be_written(run: Path, problem: OSError) -> RunDirectoryError:
-    return RunDirectoryError(f"{run}: cannot be written to ({problem.strerror}); give another --run-dir")
+        raise RunDirectoryError(f"{run}: cannot be written to ({problem.strerror}); give another --run-dir") from None

@@ -28,7 +28,13 @@ from ..ledger import Ledger
 
 _UNREADABLE = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, UnpicklingError, BadZipFile)
 _PIECE = 1 << 22  # rows; who reads a few of them reads their piece
-_AT_ONCE = 1 << 24  # bytes that a disk takes before that is told
+_AT_ONCE = 1 << 24  # bytes that a disk takes or gives before that is told
+
+GoesOn = Callable[[], object]  # tells who watches for hangs
+
+
+def _nobody() -> None:
+    """Stand for who does not watch."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Part:
     inside: Inside | None = None
 
 
-def write_part(folder: Path, rank: int, part: Part, goes_on: Callable[[], object] = lambda: None) -> dict[str, str]:
+def write_part(folder: Path, rank: int, part: Part, goes_on: GoesOn = _nobody) -> dict[str, str]:
     """Write a rank's files, synced, and return their checksums by name. Raises OSError, perhaps hidden in another's context.
 
     goes_on: called whenever the disk has taken some more.
@@ -58,7 +64,7 @@ def write_part(folder: Path, rank: int, part: Part, goes_on: Callable[[], object
     written = {}
 
     def write(name: str, save: Callable[[IO[bytes]], None]) -> None:
-        with io.BufferedWriter(_Disk(folder / name, goes_on), _AT_ONCE) as file:
+        with io.BufferedWriter(_Written(folder / name, goes_on), _AT_ONCE) as file:
             save(file)
             file.flush()
             os.fsync(file.fileno())
@@ -79,10 +85,10 @@ def write_part(folder: Path, rank: int, part: Part, goes_on: Callable[[], object
     return written
 
 
-class _Disk(io.FileIO):
+class _Written(io.FileIO):
     """A file that is synced, and told of, piece by piece: to sync all of it at its end may take longer than a hang is waited for."""
 
-    def __init__(self, path: Path, goes_on: Callable[[], object]):
+    def __init__(self, path: Path, goes_on: GoesOn):
         super().__init__(path, "wb")
         self._goes_on, self._unsynced = goes_on, 0
 
@@ -94,6 +100,23 @@ class _Disk(io.FileIO):
             self._unsynced = 0
         self._goes_on()
         return n
+
+
+class _Read(io.FileIO):
+    """A file that is told of piece by piece while it is read: all ranks read at once, and a file system may need long for that."""
+
+    def __init__(self, path: Path, goes_on: GoesOn):
+        super().__init__(path, "rb")
+        self._goes_on = goes_on
+
+    def readinto(self, into: memoryview) -> int:
+        n = super().readinto(memoryview(into)[:_AT_ONCE])
+        self._goes_on()
+        return n
+
+
+def _read(path: Path, goes_on: GoesOn) -> io.BufferedReader:
+    return io.BufferedReader(_Read(path, goes_on), 1 << 20)
 
 
 def checksum(path: Path) -> str:
@@ -115,12 +138,12 @@ def fitting(checkpoint: Path) -> Iterator[None]:
         raise RunDirectoryError(f"{checkpoint}: cannot be taken up by this job ({reason[:200]}); give another --run-dir") from None
 
 
-def load_learner(checkpoint: Path, device: torch.device) -> dict[str, Any]:
-    """Return the learner's state, on its device; tensors and plain values only."""
-    return torch.load(checkpoint / "learner.pt", map_location=device, weights_only=True)
+def load_learner(checkpoint: Path, device: torch.device, goes_on: GoesOn = _nobody) -> dict[str, Any]:
+    """Return the learner's state, on its device; tensors and plain values only. goes_on: here and below, called along the way."""
+    return _tensors(checkpoint / "learner.pt", device, goes_on)
 
 
-def load_ledger(checkpoint: Path, facts: Mapping[str, Any], fresh: Ledger) -> Ledger:
+def load_ledger(checkpoint: Path, facts: Mapping[str, Any], fresh: Ledger, goes_on: GoesOn = _nobody) -> Ledger:
     """Return the ledger of fresh's rows, from whichever pieces hold them; columns that the checkpoint lacks stay fresh.
 
     facts: the checkpoint's manifest. Raises RunDirectoryError if not all rows are there.
@@ -133,18 +156,20 @@ def load_ledger(checkpoint: Path, facts: Mapping[str, Any], fresh: Ledger) -> Le
     for name, start, end in zip(names, starts, [*starts[1:], fresh.n_total], strict=True):
         low, high = max(start, fresh.start), min(end, fresh.start + len(fresh))
         if low < high:
-            for column, values in _arrays(checkpoint / name, columns).items():
+            for column, values in _arrays(checkpoint / name, goes_on, columns).items():
                 columns[column][low - fresh.start : high - fresh.start] = values[low - start : high - start]
     return Ledger.of(fresh.n_total, fresh.start, columns)
 
 
-def load_memory(checkpoint: Path, facts: Mapping[str, Any], rank: int, fresh: Memory) -> Memory:
+def load_memory(checkpoint: Path, facts: Mapping[str, Any], rank: int, fresh: Memory, goes_on: GoesOn = _nobody) -> Memory:
     """Return what a batch-level method kept on this rank; of fewer ranks, each one's goes to several."""
     path = checkpoint / _memory(rank % facts["ranks"])
-    return {**fresh, **_arrays(path, fresh)} if path.name in facts["files"] else fresh
+    return {**fresh, **_arrays(path, goes_on, fresh)} if path.name in facts["files"] else fresh
 
 
-def load_inside(checkpoint: Path, facts: Mapping[str, Any], rank: int, n_ranks: int, device: torch.device) -> Inside | None:
+def load_inside(
+    checkpoint: Path, facts: Mapping[str, Any], rank: int, n_ranks: int, device: torch.device, goes_on: GoesOn = _nobody
+) -> Inside | None:
     """Return what this rank of n_ranks takes up again of a checkpoint inside an epoch; None at an epoch's end.
 
     Of another number of ranks, each one's findings go to one rank, those named ``all_`` to every rank; and buffers come as shares
@@ -154,27 +179,28 @@ def load_inside(checkpoint: Path, facts: Mapping[str, Any], rank: int, n_ranks: 
         return None
     n_saved = facts["ranks"]
     mine = range(rank, n_saved, n_ranks)
-    parts = [_arrays(checkpoint / _trail(old)) for old in mine]
-    like = parts[0] if parts else _arrays(checkpoint / _trail(rank % n_saved))
+    parts = [_arrays(checkpoint / _trail(old), goes_on) for old in mine]
+    like = parts[0] if parts else _arrays(checkpoint / _trail(rank % n_saved), goes_on)
     found = {name: array if _is_all(name) else np.concatenate([array[:0], *(part[name] for part in parts)]) for name, array in like.items()}
     passed = [(steps, _of_pass(i, found)) for i, steps in enumerate(facts["steps"])]
-    buffers = _load_buffers(checkpoint, rank % n_saved, device)
+    buffers = _tensors(checkpoint / _buffers(rank % n_saved), device, goes_on)
     if n_saved != n_ranks:
         share = {name: torch.zeros_like(buffer, dtype=torch.float64) for name, buffer in buffers.items()}
         for old in mine:
-            for name, buffer in _load_buffers(checkpoint, old, device).items():
+            for name, buffer in _tensors(checkpoint / _buffers(old), device, goes_on).items():
                 share[name] += buffer.double() * n_ranks / n_saved
         buffers = share
     return Inside(passed, buffers)
 
 
-def _load_buffers(checkpoint: Path, rank: int, device: torch.device) -> dict[str, torch.Tensor]:
-    return torch.load(checkpoint / _buffers(rank), map_location=device, weights_only=True)
+def _tensors(path: Path, device: torch.device, goes_on: GoesOn) -> dict[str, Any]:
+    with _read(path, goes_on) as file:
+        return torch.load(file, map_location=device, weights_only=True)
 
 
-def _arrays(path: Path, wanted: Mapping[str, object] | None = None) -> dict[str, np.ndarray]:
+def _arrays(path: Path, goes_on: GoesOn, wanted: Mapping[str, object] | None = None) -> dict[str, np.ndarray]:
     """Return the arrays in a file, or those of them that are wanted."""
-    with np.load(path, allow_pickle=False) as kept:
+    with _read(path, goes_on) as file, np.load(file, allow_pickle=False) as kept:
         return {name: kept[name] for name in kept.files if wanted is None or name in wanted}
 
 

@@ -83,6 +83,7 @@ class Saver:
         problem = _refused(self._naming) if self._naming else ""
         if problem:
             self._complain(problem)
+            self._thread.submit(clear, self._folder)
         return self._whole and not problem
 
     def _complain(self, problem: str) -> None:

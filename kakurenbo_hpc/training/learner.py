@@ -238,7 +238,7 @@ class Learner:
         if self._skipped_in_a_row == self._training.skipped_steps:
             raise TrainingError(
                 f"the gradient was not finite in {self._skipped_in_a_row} steps in a row, the last of them in epoch {self._epoch + 1}; "
-                "checkpoints are from before: lower training.lr, or choose another precision"
+                "checkpoints, if there are any, are from before: lower training.lr, or choose another precision"
             )
 
     def _forward(self, network: nn.Module, batch: Batch, precision: str | None = None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..asked import SIGNALS, heard
-from ..errors import WorldError
+from ..errors import UserError, WorldError
 from .comm import Comm, Pending
 
 DEADLINE = "KAKURENBO_DEADLINE"
@@ -34,6 +34,7 @@ class Stop:
         self._deadline = None if deadline is None else time.monotonic() + deadline - time.time()
         self._reason, self._looked, self._pending = "", 0.0, None
         self._handlers: dict[int, object] = {}
+        self._signal: int | None = None
         self.why = ""
 
     def __enter__(self) -> Stop:
@@ -46,8 +47,10 @@ class Stop:
     def __exit__(self, *problem: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        if problem[0] is None:
+        if problem[0] is None or (isinstance(problem[1], UserError) and problem[1].agreed):
             self._arrived()
+        if self._signal is not None and not self.why:
+            heard.append(self._signal)  # too late for this run, but whatever comes next in this process is asked as well
         if self.why and self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.unlink()
@@ -90,6 +93,7 @@ class Stop:
         return self._reason
 
     def _raise(self, number: int, frame: object) -> None:
+        self._signal = number
         self._reason = self._reason or f"{signal.Signals(number).name} came to rank {self._comm.rank}"
 
 

@@ -147,6 +147,7 @@ COMPARE = {
     "a method without its option": ([GOOD, "--methods", "static"], "selection.scores is missing; add it"),
     "methods and the smaller size": ([GOOD, "--methods", "random", "--quick"], "--quick and --methods are both given"),
     "results in a file": (["good.yaml", "--out", "file"], "file: a file is there, not a folder; give another --out"),
+    "results where nothing can be": (["good.yaml", "--out", "/proc/results"], "/proc/results: cannot be written to ("),
     "results that lead elsewhere": (["good.yaml", "--out", "linked"], "linked/checkpoints: a link to "),
 }
 

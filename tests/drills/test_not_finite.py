@@ -44,7 +44,7 @@ def test_a_step_whose_gradient_is_nan_on_one_rank_is_skipped_on_all_and_counted(
 def test_too_many_of_them_in_a_row_end_the_run_and_the_checkpoint_before_is_good(tmp_path):
     done = run(tmp_path, "all steps", "--set", "training.skipped_steps=5", n=2)
     assert done.returncode == 1
-    told, *_ = [line for line in done.stderr.splitlines() if line.startswith("kakurenbo: ")]
-    assert "TrainingError: the gradient was not finite in 5 steps in a row, the last of them in epoch 3; checkpoints are from" in told
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("kakurenbo: ")]
+    assert told.startswith("kakurenbo: the gradient was not finite in 5 steps in a row, the last of them in epoch 3; checkpoints, if")
     assert newest_valid(tmp_path / "run" / "checkpoints").name == "epoch_0001", "it was still being written, and was waited for"
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path, 1))

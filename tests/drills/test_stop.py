@@ -122,6 +122,14 @@ def test_a_stop_file_that_comes_before_a_run_has_begun_is_heeded(tmp_path):
     assert not (run / "stop").exists()
 
 
+def test_a_signal_that_comes_too_late_for_a_run_is_heard_by_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr("kakurenbo_hpc.world.stop.heard", [])
+    with Stop(Serial(), tmp_path, {}):
+        os.kill(os.getpid(), signal.SIGUSR1)
+    with Stop(Serial(), tmp_path, {}) as stop:
+        assert stop.agreed_at_once() and stop.why == "SIGUSR1 came to rank 0"
+
+
 def test_a_stop_that_cannot_be_read_is_heeded(tmp_path):
     (tmp_path / "stop").mkdir()
     with Stop(Serial(), tmp_path, {}) as stop:

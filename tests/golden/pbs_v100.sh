@@ -25,7 +25,8 @@ echo "$code" > "$run/batch/exit_code"
 requeues=${REQUEUES:-0}
 if [ "$code" -eq 75 ] && [ -z "$cancelled" ] && [ "$requeues" -lt 20 ]; then
     cd -- "$run/batch" || exit 1
-    qsub -v REQUEUES=$((requeues + 1)) -W depend=afterany:"$PBS_JOBID" script.sh >> jobs.txt ||
+    # A site's qsub may say more than the id.
+    qsub -v REQUEUES=$((requeues + 1)) -W depend=afterany:"$PBS_JOBID" script.sh | grep -E '^[0-9]+(\[\])?\.[^ ]+$' >> jobs.txt ||
         echo "not requeued: go on with kakurenbo submit --resume"
 fi
 exit "$code"

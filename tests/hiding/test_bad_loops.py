@@ -107,6 +107,11 @@ def state(**changed):
     return h.state_dict()
 
 
+def test_sizes_may_be_numpys():
+    h = Hiding("kakurenbo", np.int64(N), epochs=np.int32(6), batch_size=np.int64(10))
+    assert [type(size) for size in (h.n, h.epochs, h._global_batch)] == [int] * 3
+
+
 def of_data(data):
     return Hiding("kakurenbo", data, epochs=6, batch_size=10)
 

@@ -126,7 +126,9 @@ def test_a_disk_that_takes_it_slowly_is_told_of_piece_by_piece(tmp_path, monkeyp
     size = (tmp_path / "learner.pt").stat().st_size
     assert size > 100_000 and max(np.diff([*synced, size])) <= 2000
     assert sorted(set(told)) == list(range(told[0], len(synced) + 1)), "after every piece"
-    assert torch.load(tmp_path / "learner.pt", weights_only=True)["weight"].shape == (25_000,)
+    told.clear()
+    read = parts.load_learner(tmp_path, torch.device("cpu"), lambda: told.append(1))
+    assert torch.equal(read["weight"], torch.zeros(25_000)) and len(told) > 100, "and it is read in pieces, too"
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):
@@ -214,6 +216,21 @@ def test_a_disk_that_refuses_one_ranks_part_is_told_once_and_the_checkpoint_befo
     assert there(tmp_path) == ["epoch_0000", "epoch_0002"]
     (line,) = told[0]
     assert line.startswith("warning: checkpoint epoch_0001 could not be written") and f"rank {on}: No space left" in line
+
+
+def test_a_disk_that_refuses_the_manifest_keeps_nothing_of_it(tmp_path, monkeypatch):
+    def refuses(checkpoint, facts, write=checkpoints.write_manifest):
+        if facts["epoch"] == 1:
+            raise OSError(28, "No space left on device")
+        write(checkpoint, facts)
+
+    monkeypatch.setattr(checkpoints, "write_manifest", refuses)
+    one = saver(tmp_path, told=(told := []))
+    saved(one, 0)
+    one.save("epoch_0001", part(), {"line": {}, "epoch": 1})
+    assert not one.finish() and "epoch_0001 could not be written (No space left" in told[0]
+    saved(one, 2)
+    assert there(tmp_path) == ["epoch_0000", "epoch_0002"], "it took room that the next one needs"
 
 
 def test_any_other_error_of_the_writing_thread_ends_the_run(tmp_path, monkeypatch):
