@@ -363,6 +363,13 @@ def test_a_damaged_manifest_is_named(root, harm):
         deepcam(root)
 
 
+def test_a_manifest_that_does_not_fit_and_cannot_be_removed_is_passed_over(root, monkeypatch):
+    deepcam(root)
+    (root / "manifest" / "train.npz").write_bytes(b"nothing")
+    monkeypatch.setattr(os, "access", lambda *asked: False)  # a data folder that is somebody else's
+    assert len(deepcam(root).train) == N
+
+
 def test_a_manifest_of_another_reading_of_the_same_files_is_made_anew(tmp_path):
     for part in ("train", "validation"):
         for number in range(2):
