@@ -93,7 +93,7 @@ def run(line: CommandLine, stop: Path) -> int:
         )
         targets.append(starter)
         if received:
-            starter.send_signal(received[-1])
+            _send(starter, received[-1])
         reader = threading.Thread(target=_pass_through, args=(starter.stderr, words), daemon=True)
         reader.start()
         code = starter.wait()
@@ -129,7 +129,7 @@ def _signals_passed_on(stop: Path) -> Iterator[tuple[list[int], list[subprocess.
     def pass_on(number: int, frame: object) -> None:
         received.append(number)
         for target in targets:
-            target.send_signal(number)
+            _send(target, number)
 
     def leave_stop(number: int, frame: object) -> None:
         try:
@@ -147,6 +147,11 @@ def _signals_passed_on(stop: Path) -> Iterator[tuple[list[int], list[subprocess.
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _send(starter: subprocess.Popen, number: int) -> None:
+    # srun takes one INT for a question after its tasks, answers it and goes on.
+    starter.send_signal(signal.SIGTERM if number == signal.SIGINT and starter.args[0] == "srun" else number)
 
 
 def _pass_through(stream: IO[bytes], words: LastWords) -> None:

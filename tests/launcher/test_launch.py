@@ -127,6 +127,23 @@ def test_a_signal_is_passed_on_and_ends_all_ranks(number, tmp_path, capfd):
     assert signal.getsignal(number) is before
 
 
+def test_srun_gets_term_where_others_get_int(tmp_path, monkeypatch, capfd):
+    """One INT alone does not end it."""
+    (tmp_path / "srun").write_text(
+        f"#!{sys.executable}\n"
+        "import os, signal\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})\n"
+        "os.kill(os.getppid(), signal.SIGINT)\n"
+        "print(signal.sigwait({signal.SIGINT, signal.SIGTERM}).name, flush=True)\n"
+        "os._exit(1)\n"
+    )
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}", prepend=":")
+    assert run(CommandLine(["srun"]), tmp_path / "stop") == TERMINATED
+    out, err = capfd.readouterr()
+    assert (out, err.startswith("kakurenbo: ended by SIGINT, the starter with exit code 1")) == ("SIGTERM\n", True)
+
+
 def test_a_starter_is_in_the_session_of_here_where_pbs_finds_it_and_out_of_reach_of_a_terminals_keys(capfd):
     assert run(CommandLine([sys.executable, "-c", "import os; print(os.getsid(0), os.getpgid(0) == os.getpid())"]), Path("stop")) == DONE
     assert capfd.readouterr().out == f"{os.getsid(0)} True\n"
