@@ -122,6 +122,17 @@ def test_a_signal_to_the_shell_as_the_ranks_leave_costs_no_code(system, name, tm
 
 
 @pytest.mark.parametrize("system", ["slurm", "pbs"])
+def test_a_signal_whose_trap_says_nothing_does_not_end_the_waiting(system, tmp_path):
+    """Of two signals at once bash runs one trap, and waits for neither."""
+    run, python = tmp_path / "run", tmp_path / "python"
+    (run / "batch").mkdir(parents=True)
+    python.write_text('#!/bin/bash\nread -rt 0.3 <> <(:)\nkill -HUP "$BATCH_SHELL"\nread -rt 0.3 <> <(:)\nexit 7\n')
+    python.chmod(0o755)
+    text = "export BATCH_SHELL=$$\ntrap : HUP\n" + Script("digits", 1, 7200, own(system), run, tmp_path, str(python)).text()
+    assert subprocess.run(["bash", "-c", text], timeout=60).returncode == 7
+
+
+@pytest.mark.parametrize("system", ["slurm", "pbs"])
 def test_the_code_is_that_of_this_job_even_where_its_ranks_could_write_none(system, tmp_path):
     """The process that would write it is killed; one of the job before is there."""
     run, python = tmp_path / "run", tmp_path / "python"
