@@ -6,15 +6,16 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional, TextIO
 
 import typer
 
 from . import __version__
 from .asked import listen
 from .errors import DONE, FAILED, USER_ERROR, SampleError, TrainingError, UserError
+from .record.progress import tell
 
 if TYPE_CHECKING:
     from .world.comm import Comm
@@ -146,7 +147,8 @@ def machines() -> None:
     """List the machines that come with the package."""
     from .launcher.machine import list_machines
 
-    print(list_machines())
+    with _output_is_all():
+        print(list_machines())
 
 
 @app.command()
@@ -186,7 +188,8 @@ def submit(
         resume=resume,
         allow_changes=allow_changes,
     )
-    return start(lambda overrides: _job(job, overrides), request, dry_run)
+    with _output_is_all() if dry_run else contextlib.nullcontext():
+        return start(lambda overrides: _job(job, overrides), request, dry_run)
 
 
 @app.command()
@@ -195,11 +198,12 @@ def status(
     all: Annotated[bool, typer.Option("--all", help="All runs below runs/.")] = False,
 ) -> int:
     """Tell how runs that were submitted are."""
-    from .launcher.follow import status as tell
+    from .launcher.follow import status as how
 
     if (run is None) != all:
         raise UserError("status: name a run directory, or say --all for all below runs/; one of them")
-    return tell(run or Path("runs"))
+    with _output_is_all():
+        return how(run or Path("runs"))
 
 
 @app.command()
@@ -216,9 +220,10 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the job has ended.")] = False,
 ) -> int:
     """Print what a run that was submitted has said."""
-    from .launcher.follow import logs as tell
+    from .launcher.follow import logs as show
 
-    return tell(run, follow)
+    with _output_is_all():
+        return show(run, follow)
 
 
 @app.command()
@@ -383,30 +388,39 @@ def main() -> None:
         try:
             stream.flush()
         except OSError as problem:
-            _complain(UserError(f"{stream.name}: not all of it could be written ({problem.strerror})"))
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python would try again, and leave with a code of its own
+            _give_up(stream, problem)
     sys.exit(code if isinstance(code, int) else 0)
 
 
+@contextlib.contextmanager
+def _output_is_all() -> Iterator[None]:
+    """Leave with code 1 where standard output cannot be written, of a command that does nothing else."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as problem:
+        if problem.filename is not None:
+            raise
+        _give_up(sys.stdout, problem)
+        raise typer.Exit(FAILED) from None
+
+
+def _give_up(stream: TextIO, problem: OSError) -> None:
+    _complain(UserError(f"{stream.name}: not all of it could be written ({problem.strerror})"))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python would try again, and leave with a code of its own
+
+
 def _complain(problem: UserError) -> None:
-    _tell(f"kakurenbo: {problem}")
+    tell(f"kakurenbo: {problem}")
 
 
 def _last_words(problem: BaseException, rank: int, size: int) -> None:
     """Print what ended this rank; the line that names it comes last."""
     if not isinstance(problem, SystemExit | KeyboardInterrupt | UserError):
-        _tell("".join(traceback.format_exception(problem)).rstrip())
+        tell("".join(traceback.format_exception(problem)).rstrip())
     reason = " ".join(str(problem).split()) or "no reason given"
     node = os.uname().nodename
-    _tell(f"kakurenbo: rank {rank} of {size} on {node}: {type(problem).__name__}: {reason}")
-
-
-def _tell(text: str) -> None:
-    """Print a line on standard error, after all that was printed before. No disk that is full keeps a rank from leaving."""
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+    tell(f"kakurenbo: rank {rank} of {size} on {node}: {type(problem).__name__}: {reason}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import DONE, FAILED, REQUEUE, TERMINATED, USER_ERROR, UserError
+from ..record.progress import say, tell
 from .lastwords import LastWords
 from .machine import Machine, find_machine, read_machine
 from .starter import CommandLine, Layout, starter_line
@@ -42,7 +43,7 @@ def launch(
     if here.scratch:
         words += ["--scratch", here.scratch]
     line = starter_line(here, layout, bound_words(here, find_machine(machine), words))
-    print(line, flush=True)
+    say(str(line))
     return DONE if dry_run else run(line, run_dir / "stop")
 
 
@@ -93,7 +94,7 @@ def run(line: CommandLine, stop: Path) -> int:
         )
         targets.append(starter)
         if received:
-            starter.send_signal(received[-1])
+            _send(starter, received[-1])
         reader = threading.Thread(target=_pass_through, args=(starter.stderr, words), daemon=True)
         reader.start()
         code = starter.wait()
@@ -109,11 +110,11 @@ def _ended(code: int, received: list[int], words: LastWords) -> int:
         return code
     if received:
         name = signal.Signals(received[0]).name
-        _say(f"kakurenbo: ended by {name}, the starter with exit code {code}; add --resume to go on from the newest checkpoint")
+        tell(f"kakurenbo: ended by {name}, the starter with exit code {code}; add --resume to go on from the newest checkpoint")
         return TERMINATED
     if code == TERMINATED and not words.blame_a_rank:
         return code
-    _say(words.again(code))
+    tell(words.again(code))
     return USER_ERROR if code == USER_ERROR else FAILED
 
 
@@ -129,14 +130,14 @@ def _signals_passed_on(stop: Path) -> Iterator[tuple[list[int], list[subprocess.
     def pass_on(number: int, frame: object) -> None:
         received.append(number)
         for target in targets:
-            target.send_signal(number)
+            _send(target, number)
 
     def leave_stop(number: int, frame: object) -> None:
         try:
             stop.parent.mkdir(parents=True, exist_ok=True)
             stop.touch()
         except OSError as problem:
-            _say(f"kakurenbo: {stop}: cannot be written ({problem.strerror}), so that the ranks go on")
+            tell(f"kakurenbo: {stop}: cannot be written ({problem.strerror}), so that the ranks go on")
 
     handlers = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), pass_on)
     handlers |= dict.fromkeys((signal.SIGUSR1, signal.SIGUSR2), leave_stop)
@@ -149,6 +150,11 @@ def _signals_passed_on(stop: Path) -> Iterator[tuple[list[int], list[subprocess.
             signal.signal(number, handler)
 
 
+def _send(starter: subprocess.Popen, number: int) -> None:
+    # srun takes one INT for a question after its tasks, answers it and goes on.
+    starter.send_signal(signal.SIGTERM if number == signal.SIGINT and starter.args[0] == "srun" else number)
+
+
 def _pass_through(stream: IO[bytes], words: LastWords) -> None:
     for line in stream:
         words.hear(line)
@@ -156,8 +162,3 @@ def _pass_through(stream: IO[bytes], words: LastWords) -> None:
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.buffer.write(line)
             sys.stderr.buffer.flush()
-
-
-def _say(line: str) -> None:
-    sys.stdout.flush()
-    print(line, file=sys.stderr, flush=True)

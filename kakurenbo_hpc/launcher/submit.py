@@ -17,6 +17,7 @@ from ..errors import DONE, JobError, RunDirectoryError, UserError
 from ..job import Job
 from ..record.changes import check_same
 from ..record.place import check_place
+from ..record.progress import say
 from .machine import Machine, read_machine, word
 from .script import Script, python_of
 from .submission import ENDED, SYSTEMS, BatchFolder, Submission
@@ -88,17 +89,24 @@ def _show(parts: list[Part], request: Request, machine: Machine) -> None:
 
 
 def _hand_in(parts: list[Part], request: Request, machine: Machine) -> None:
-    """Submit all of them, or none where one cannot be."""
+    """Submit all of them, or none where one cannot be run. Raises UserError where the batch system refuses one: those before it stay."""
     for batch, job, _, _ in parts:
         _check_free(batch, job, request)
     check_there(SYSTEMS[machine.scheduler].submit_words(None)[0])
-    for batch, _, submission, files in parts:
-        batch.prepare(submission, files)
-        job_id = batch.submit(request.dependency)
+    for n_submitted, (batch, _, submission, files) in enumerate(parts):
+        try:
+            batch.prepare(submission, files)
+            job_id = batch.submit(request.dependency)
+        except UserError as problem:
+            if not n_submitted:
+                raise
+            folder = os.path.commonpath([batch.run for batch, _, _, _ in parts])
+            those = f"{n_submitted} of {len(parts)} jobs were submitted before; kakurenbo status {shlex.quote(folder)} lists them"
+            raise UserError(f"{batch.run}: {problem}; {those}") from None
         size = f"{submission.nodes} x {machine.ranks_per_node} ranks, {clock(submission.walltime_s)}"
-        print(f"job {job_id}: {submission.name} on {machine.name}, {size}")
-        print(f"log: {batch.log}")
-        print(f"follow: kakurenbo logs --follow {shlex.quote(str(batch.run))}", flush=True)
+        say(f"job {job_id}: {submission.name} on {machine.name}, {size}")
+        say(f"log: {batch.log}")
+        say(f"follow: kakurenbo logs --follow {shlex.quote(str(batch.run))}")
 
 
 def _check_python(machine: Machine) -> None:

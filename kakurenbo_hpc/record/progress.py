@@ -28,6 +28,14 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+def tell(text: str) -> None:
+    """Print a line on standard error, after all that was printed before. No disk that is full keeps a rank from leaving."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
 class Progress:
     """Speaks on rank 0 and is silent elsewhere."""
 

@@ -14,7 +14,7 @@ from ..errors import USER_ERROR, WorldError
 from .comm import Comm, Serial
 from .started import Started, started_by
 
-_LAST_WORD_S = 10  # in which another rank says why all end
+_LAST_WORD_S = 5  # in which another rank says why all end; srun ends all that outlive the first by ten
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _let_rank_0_speak(started: Started) -> None:
 def await_the_cause(problem: BaseException) -> None:
     """Give another rank the last word: one that lost its peer fails only because that peer did, and will be ended with it.
 
-    Returns after ten seconds if nobody ends this rank.
+    Returns after five seconds if nobody ends this rank.
     """
     if any(word in str(problem) for word in ("gloo", "Gloo", "NCCL")):
         time.sleep(_LAST_WORD_S)

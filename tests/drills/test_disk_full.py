@@ -3,6 +3,7 @@
 import json
 import resource
 import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -77,6 +78,26 @@ def test_a_log_on_a_full_disk_ends_no_run_and_changes_no_exit_code(tmp_path):
             ended = subprocess.run([*words, "--set", setting], env=buffered, stdout=full, stderr=full, timeout=180)
             assert ended.returncode == code
     assert outcome(tmp_path / "run") == ([0], ["epoch_0000"])
+
+
+@pytest.mark.parametrize("buffered", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["machines"], 1),
+        (["submit", "digits_everything", "--machine", "slurm_v100", "--walltime", "1h", "--dry-run"], 1),
+        (["launch", "digits_everything", "--dry-run"], 0),
+    ],
+    ids=["machines", "submit", "launch"],
+)
+def test_a_command_that_only_prints_fails_on_a_full_disk_and_launch_goes_on(words, code, buffered, tmp_path):
+    given = {name: value for name, value in environment().items() if name != "PYTHONUNBUFFERED"} | buffered
+    with open("/dev/full", "w") as full:
+        line = [sys.executable, "-m", "kakurenbo_hpc.cli", *words]
+        ended = subprocess.run(line, env=given, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert ended.returncode == code, ended.stderr
+    told = [line for line in ended.stderr.splitlines() if not line.startswith(("would run: ", "nothing was submitted"))]
+    assert told == ["kakurenbo: <stdout>: not all of it could be written (No space left on device)"][: 1 if code or not buffered else 0]
 
 
 def test_weights_and_ledger_that_cannot_be_written_are_warned_of_and_the_run_goes_on(tmp_path, capsys):

@@ -12,14 +12,19 @@ KAKURENBO_DEADLINE=$(($(date +%s) + 7020))
 export KAKURENBO_DEADLINE
 cd -- /home/me || exit 1
 
-again=1 cancelled=
-trap 'again=1; cancelled=1' TERM # from qdel, or at the walltime; PBS sends it to the ranks as well
-/home/me/venv/bin/python -m kakurenbo_hpc.cli launch "$run/batch/job.yaml" --machine "$run/batch/machine.yaml" \
-    --nodes 1 --run-dir "$run" --resume &
-ranks=$!
-while [ -n "$again" ]; do again=; wait "$ranks"; code=$?; done # a signal ends the waiting, not the ranks
+rm -f -- "$run/batch/exit_code" # it is of the job that was requeued
+cancelled=
+trap 'cancelled=1' TERM # from qdel, or at the walltime; PBS sends it to the ranks as well
+# A signal that comes as the ranks leave lets bash forget their code: it is written down below, where no signal ends the waiting.
+(
+    trap : TERM
+    /home/me/venv/bin/python -m kakurenbo_hpc.cli launch "$run/batch/job.yaml" --machine "$run/batch/machine.yaml" \
+        --nodes 1 --run-dir "$run" --resume
+    left=$?; echo "$left" > "$run/batch/exit_code"; exit "$left"
+) & ranks=$!
+while wait "$ranks"; code=$?; kill -0 "$ranks" 2> /dev/null; do :; done # a signal ends the waiting, not the ranks
 
-echo "$code" > "$run/batch/exit_code"
+if [ -s "$run/batch/exit_code" ]; then read -r code < "$run/batch/exit_code"; else echo "$code" > "$run/batch/exit_code"; fi
 requeues=${REQUEUES:-0}
 if [ "$code" -eq 75 ] && [ -z "$cancelled" ] && [ "$requeues" -lt 20 ]; then
     cd -- "$run/batch" || exit 1

@@ -15,19 +15,23 @@ touch stolen'
 export UCX_TLS=rc,sm
 export NOTE='it'"'"'s $(date)'
 cd -- /home/me || exit 1
-rm -f -- "$run/stop" # it asked the job that was requeued
+rm -f -- "$run/stop" "$run/batch/exit_code" # they are of the job that was requeued
 
-again=1 cancelled=
+cancelled=
 # Slurm sends USR1 shortly before the walltime, TERM at its end and when somebody cancels; before a preemption, TERM to the ranks of srun
 # alone. By the file they write a checkpoint and leave with 75.
-trap 'again=1; touch "$run/stop"' USR1
-trap 'again=1; cancelled=1' TERM
-/home/me/venv/bin/python -m kakurenbo_hpc.cli launch "$run/batch/job.yaml" --machine "$run/batch/machine.yaml" \
-    --nodes 2 --run-dir "$run" --resume &
-ranks=$!
-while [ -n "$again" ]; do again=; wait "$ranks"; code=$?; done # a signal ends the waiting, not the ranks
+trap 'touch "$run/stop"' USR1
+trap 'cancelled=1' TERM
+# A signal that comes as the ranks leave lets bash forget their code: it is written down below, where no signal ends the waiting.
+(
+    trap : TERM USR1
+    /home/me/venv/bin/python -m kakurenbo_hpc.cli launch "$run/batch/job.yaml" --machine "$run/batch/machine.yaml" \
+        --nodes 2 --run-dir "$run" --resume
+    left=$?; echo "$left" > "$run/batch/exit_code"; exit "$left"
+) & ranks=$!
+while wait "$ranks"; code=$?; kill -0 "$ranks" 2> /dev/null; do :; done # a signal ends the waiting, not the ranks
 
-echo "$code" > "$run/batch/exit_code"
+if [ -s "$run/batch/exit_code" ]; then read -r code < "$run/batch/exit_code"; else echo "$code" > "$run/batch/exit_code"; fi
 if [ "$code" -eq 75 ] && [ -z "$cancelled" ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 0 ]; then
     scontrol requeue "$SLURM_JOB_ID" || echo "not requeued: go on with kakurenbo submit --resume"
 fi

@@ -18,7 +18,8 @@ from kakurenbo_hpc.errors import DONE, FAILED, REQUEUE, TERMINATED, USER_ERROR, 
 from kakurenbo_hpc.launcher.lastwords import LastWords
 from kakurenbo_hpc.launcher.launch import launch, run, train_words
 from kakurenbo_hpc.launcher.machine import Machine
-from kakurenbo_hpc.launcher.starter import CommandLine, Layout, starter_line
+from kakurenbo_hpc.launcher.starter import _SRUN_FLAGS, CommandLine, Layout, starter_line
+from kakurenbo_hpc.world.world import _LAST_WORD_S
 
 ENDS = Path(__file__).parent / "programs" / "ends.py"
 
@@ -51,6 +52,10 @@ TORCHRUN = """Root Cause (first observed failure):
   exitcode  : {} (pid: 31895)
   error_file: <N/A>
 """
+SRUN_ONE_LATE = "srun: error: n1: task 0: Exited with exit code {}\nsrun: First task exited 10s ago\nsrun: error: n1: tasks 1-3: Killed\n"
+AGENTS = "srun: error: n0: task 0: Exited with exit code 1\nsrun: error: n1: task 1: Exited with exit code 1\n"
+FLOOD = "".join(f"srun: error: n{i}: tasks {4 * i}-{4 * i + 3}: Killed\n" for i in range(30))
+LOST = "kakurenbo: rank {0} of 2 on n{0}: RuntimeError: [../gloo/transport/tcp/pair.cc:544] Connection reset by peer\n"
 SRUN_NOT_STARTED = "srun: Job step aborted: Waiting up to 7 seconds for job step to finish.\n"
 SRUN_NOT_STARTED += "srun: error: task 0 launch failed: Unspecified error\n"
 OPEN_MPI_5_LEFT = "   Process name: [prterun-vm-29349@1,1]\n   Exit code:    7\n"
@@ -120,6 +125,23 @@ def test_a_signal_is_passed_on_and_ends_all_ranks(number, tmp_path, capfd):
     assert time.monotonic() - sent[0] < 25
     assert last(capfd).startswith(f"kakurenbo: ended by {number.name}, the starter with exit code ")
     assert signal.getsignal(number) is before
+
+
+def test_srun_gets_term_where_others_get_int(tmp_path, monkeypatch, capfd):
+    """One INT alone does not end it."""
+    (tmp_path / "srun").write_text(
+        f"#!{sys.executable}\n"
+        "import os, signal\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})\n"
+        "os.kill(os.getppid(), signal.SIGINT)\n"
+        "print(signal.sigwait({signal.SIGINT, signal.SIGTERM}).name, flush=True)\n"
+        "os._exit(1)\n"
+    )
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}", prepend=":")
+    assert run(CommandLine(["srun"]), tmp_path / "stop") == TERMINATED
+    out, err = capfd.readouterr()
+    assert (out, err.startswith("kakurenbo: ended by SIGINT, the starter with exit code 1")) == ("SIGTERM\n", True)
 
 
 def test_a_starter_is_in_the_session_of_here_where_pbs_finds_it_and_out_of_reach_of_a_terminals_keys(capfd):
@@ -231,6 +253,12 @@ def test_the_digits_train_on_two_ranks(tmp_path):
         (OPEN_MPI_5_LEFT, 7, "kakurenbo: rank 1: left with exit code 7 and without a word of ours"),
         (SRUN_KILLED, 137, "kakurenbo: rank 1 on n1: killed; often the system was out of memory"),
         (SRUN_LEFT, 7, "kakurenbo: rank 14 on n7: left with exit code 7 and without a word of ours"),
+        (SRUN_KILLED + FLOOD, 137, "kakurenbo: rank 1 on n1: killed"),
+        (SRUN_LEFT + FLOOD, 137, "kakurenbo: rank 14 on n7: left with exit code 7 and without a word of ours"),
+        (OPEN_MPI_5_KILLED + FLOOD, 137, "kakurenbo: rank 1 on vm: killed by SIGKILL"),
+        (OPEN_MPI_5_LEFT + FLOOD, 7, "kakurenbo: rank 1: left with exit code 7"),
+        (SRUN_KILLED.replace("task 1", "tasks 4-7"), 137, "kakurenbo: ranks 4-7 on n1: killed; often the system was out of memory"),
+        (SRUN_LEFT.replace("task 14", "tasks 4,6"), 7, "kakurenbo: ranks 4,6 on n7: left with exit code 7 and without a word of ours"),
         (TORCHRUN.format(-9), 1, "kakurenbo: rank 14 on n7.site: killed by SIGKILL; often the system was out of memory"),
         (TORCHRUN.format(7), 1, "kakurenbo: rank 14 on n7.site: left with exit code 7 and without a word of ours"),
         (SRUN_NOT_STARTED, 1, "kakurenbo: rank 0: srun could not start it (Unspecified error); see above"),
@@ -238,6 +266,17 @@ def test_the_digits_train_on_two_ranks(tmp_path):
         ("kakurenbo: rank 1 of 2 on a: E: x\nkakurenbo: a remark\n" + OPEN_MPI_5_LEFT, 1, "kakurenbo: rank 1 of 2 on a: E: x"),
         ("kakurenbo: rank 1 of 2 on a: E: x\nkakurenbo: rank 0 of 2 on a: F: y\n", 1, "kakurenbo: rank 0 of 2 on a: F: y"),
         ("kakurenbo: job.yaml: wrong\n" + OPEN_MPI_5_LEFT, 2, "kakurenbo: job.yaml: wrong"),
+        ("kakurenbo: job.yaml: wrong\n" + OPEN_MPI_5_LEFT, 7, "kakurenbo: job.yaml: wrong"),
+        ("kakurenbo: job.yaml: wrong\n" + SRUN_LEFT, 7, "kakurenbo: job.yaml: wrong"),
+        ("kakurenbo: job.yaml: wrong\n" + TORCHRUN.format(7), 1, "kakurenbo: job.yaml: wrong"),
+        ("kakurenbo: job.yaml: wrong\n", 9, "kakurenbo: job.yaml: wrong"),
+        ("kakurenbo: a remark\n" + SRUN_KILLED, 137, "kakurenbo: rank 1 on n1: killed"),
+        ("kakurenbo: rank 1 of 2 on n1: E: x\n" + LOST.format(0), 1, "kakurenbo: rank 1 of 2 on n1: E: x"),
+        (TORCHRUN.format(-9) + LOST.format(0) + AGENTS, 1, "kakurenbo: rank 14 on n7.site: killed by SIGKILL"),
+        (LOST.format(0) + TORCHRUN.format(-9) + AGENTS, 1, "kakurenbo: rank 14 on n7.site: killed by SIGKILL"),
+        (LOST.format(0) + TORCHRUN.replace("14", "0").format(1) + TORCHRUN.format(-9), 1, "kakurenbo: rank 14 on n7.site: killed"),
+        (LOST.format(14) + TORCHRUN.format(1) + AGENTS, 1, LOST.format(14).rstrip()),
+        (LOST.format(1), 1, LOST.format(1).rstrip()),
     ],
 )
 def test_the_last_words_are_found_among_the_starters_banners(heard, code, said):
@@ -256,6 +295,12 @@ def test_the_last_words_are_found_among_the_starters_banners(heard, code, said):
         (TORCHRUN.format(-9), 1, 1),
         ("", 75, 75),
         (SRUN_NOT_STARTED, 0, 1),
+        (SRUN_ONE_LATE.format(2), 137, 2),
+        (SRUN_ONE_LATE.format(75), 137, 75),
+        (SRUN_ONE_LATE.format(1), 137, 137),
+        (SRUN_ONE_LATE.replace("task 0", "tasks 4,6-7").format(75), 137, 75),
+        (SRUN_KILLED + "srun: error: n1: task 0: Exited with exit code 75\n", 137, 137),
+        (TORCHRUN.format(75) + AGENTS, 1, 75),
         ("a rank said: exitcode  : 75\n", 0, 0),
     ],
 )
@@ -264,6 +309,11 @@ def test_the_ranks_code_is_found_where_the_starter_hides_it(heard, code, of_rank
     for line in heard.encode().splitlines(keepends=True):
         words.hear(line)
     assert words.code_of_ranks(code) == of_ranks
+
+
+def test_srun_outlives_every_last_word():
+    waits = next(int(flag.removeprefix("--wait=")) for flag in _SRUN_FLAGS if flag.startswith("--wait="))
+    assert 2 * _LAST_WORD_S <= waits
 
 
 @contextlib.contextmanager

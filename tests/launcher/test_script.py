@@ -102,11 +102,47 @@ def test_a_run_that_leaves_with_75_is_requeued_unless_it_was_cancelled(system, c
         until((tmp_path / "begun").exists, lambda: "never begun")
         os.killpg(shell.pid, signal.SIGTERM)  # to all that the job has started, as both systems do
     code = shell.wait(timeout=60)
-    assert code == 75 or cancelled and code  # bash may lose the code of a process that leaves at the moment of a signal
-    assert cancelled or (run / "batch" / "exit_code").read_text() == "75\n"
+    assert (code, (run / "batch" / "exit_code").read_text()) == (75, "75\n")
     requeued = {"slurm": "requeue 12\n", "pbs": "-v REQUEUES=1 -W depend=afterany:12.here script.sh\n"}[system]
     told = tmp_path / "told"
     assert (told.read_text() if told.exists() else "") == ("" if cancelled else requeued)
+
+
+@pytest.mark.parametrize(("system", "name"), [("slurm", "USR1"), ("slurm", "TERM"), ("pbs", "TERM")])
+def test_a_signal_to_the_shell_as_the_ranks_leave_costs_no_code(system, name, tmp_path):
+    """bash's wait alone loses one code in four of these."""
+    run, python = tmp_path / "run", tmp_path / "python"
+    (run / "batch").mkdir(parents=True)
+    python.write_text(f'#!/bin/bash\nread -rt 0.02 <> <(:)\nkill -{name} "$BATCH_SHELL"\nexit 7\n')
+    python.chmod(0o755)
+    text = "export BATCH_SHELL=$$\n" + Script("digits", 1, 7200, own(system), run, tmp_path, str(python)).text()
+    for _ in range(30):
+        assert subprocess.run(["bash", "-c", text], timeout=60).returncode == 7
+        assert (run / "batch" / "exit_code").read_text() == "7\n"
+
+
+@pytest.mark.parametrize("system", ["slurm", "pbs"])
+def test_a_signal_whose_trap_says_nothing_does_not_end_the_waiting(system, tmp_path):
+    """Of two signals at once bash runs one trap, and waits for neither."""
+    run, python = tmp_path / "run", tmp_path / "python"
+    (run / "batch").mkdir(parents=True)
+    python.write_text('#!/bin/bash\nread -rt 0.3 <> <(:)\nkill -HUP "$BATCH_SHELL"\nread -rt 0.3 <> <(:)\nexit 7\n')
+    python.chmod(0o755)
+    text = "export BATCH_SHELL=$$\ntrap : HUP\n" + Script("digits", 1, 7200, own(system), run, tmp_path, str(python)).text()
+    assert subprocess.run(["bash", "-c", text], timeout=60).returncode == 7
+
+
+@pytest.mark.parametrize("system", ["slurm", "pbs"])
+def test_the_code_is_that_of_this_job_even_where_its_ranks_could_write_none(system, tmp_path):
+    """The process that would write it is killed; one of the job before is there."""
+    run, python = tmp_path / "run", tmp_path / "python"
+    (run / "batch").mkdir(parents=True)
+    (run / "batch" / "exit_code").write_text("75\n")
+    python.write_text("#!/bin/bash\nkill -KILL $PPID\n")
+    python.chmod(0o755)
+    text = Script("digits", 1, 7200, own(system), run, tmp_path, str(python)).text()
+    assert subprocess.run(["bash", "-c", text], stderr=subprocess.DEVNULL, timeout=60).returncode == 137
+    assert (run / "batch" / "exit_code").read_text() == "137\n"
 
 
 @pytest.mark.parametrize("system", ["slurm", "pbs"])

@@ -81,6 +81,20 @@ def test_sizes_and_seeds_together_are_all_of_them(call, tmp_path):
     assert [str(run) for run in runs] == [f"nodes_000{nodes}/seed_{seed}" for nodes in (1, 2) for seed in (1, 2)]
 
 
+def test_a_sweep_that_is_refused_half_way_says_what_was_submitted(call, tmp_path):
+    """The first refusal of all is told as that of a single job."""
+    refuses = 'echo "$PWD" >> "$HERE/told"; [ "$(wc -l < "$HERE/told")" -{} 3 ] || {{ echo QOSMaxSubmit >&2; exit 1; }}; echo 12'
+    program(tmp_path, "sbatch", refuses.format("lt"))
+    code, out, err = call(*GOOD, "--array-of-seeds", "1,2,3,4", "--run-dir", "a sweep")
+    assert (code, out.count("follow: "), len(told(tmp_path))) == (2, 2, 3)
+    reason = "sbatch refuses: QOSMaxSubmit; correct the machine file or the command"
+    those = f"2 of 4 jobs were submitted before; kakurenbo status '{tmp_path}/a sweep' lists them"
+    assert err == f"kakurenbo: {tmp_path}/a sweep/seed_3: {reason}; {those}\n"
+    (tmp_path / "told").unlink()
+    program(tmp_path, "sbatch", refuses.format("gt"))
+    assert call(*GOOD, "--array-of-seeds", "1,2", "--run-dir", "other") == (2, "", f"kakurenbo: {reason}\n")
+
+
 @pytest.mark.parametrize(
     ("scheduler", "words"),
     [
