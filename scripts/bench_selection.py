@@ -311,7 +311,8 @@ def _projected(share: dict, given: argparse.Namespace) -> list[str]:
         "",
         f"{n:,} samples on {n_ranks:,} ranks",
         f"  measured:  {1e3 * median(share['seconds']):.2f} ms of one rank's work on its {share['rows']:,} rows, with the ids it would",
-        f"             have; it ran alone on this machine. It handed {n_bytes:,} bytes in {n_messages} allreduces to MPI, for any N and ranks.",
+        f"             have; it ran alone on this machine. It handed {n_bytes:,} bytes in {n_messages} allreduces to MPI,",
+        "             for any N and ranks.",
         f"  projected: {1e3 * network_s:.2f} ms for these allreduces in {rounds} rounds each, at {1e6 * LATENCY_S:g} us and "
         f"{BYTES_PER_S / 1e9:g} GB/s a message:",
         f"             {1e3 * (median(share['seconds']) + network_s):.1f} ms a plan. No {n_ranks:,} ranks were started.",
