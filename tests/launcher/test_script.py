@@ -91,7 +91,8 @@ def test_a_run_that_leaves_with_75_is_requeued_unless_it_was_cancelled(system, c
     (run / "batch").mkdir(parents=True)
     commands.mkdir()
     left = 'trap \'sleep 0.5; exit 75\' TERM; touch "$HERE/begun"; while [ -n "$WAITS" ]; do sleep 0.05; done; exit 75'
-    for name, text in [("python", left), ("scontrol", 'echo "$@" >> "$HERE/told"'), ("qsub", 'echo "$@" >> "$HERE/told"')]:
+    says = 'echo "$@" >> "$HERE/told"; printf "%s\\n" "12.5 node hours are left" 13.here "Thank you."'  # as some sites' qsub does
+    for name, text in [("python", left), ("scontrol", 'echo "$@" >> "$HERE/told"'), ("qsub", says)]:
         (commands / name).write_text(f"#!/bin/bash\n{text}\n")
         (commands / name).chmod(0o755)
     given = {"PATH": f"{commands}:{os.environ['PATH']}", "HERE": str(tmp_path), "WAITS": "yes" * cancelled}
@@ -106,6 +107,8 @@ def test_a_run_that_leaves_with_75_is_requeued_unless_it_was_cancelled(system, c
     requeued = {"slurm": "requeue 12\n", "pbs": "-v REQUEUES=1 -W depend=afterany:12.here script.sh\n"}[system]
     told = tmp_path / "told"
     assert (told.read_text() if told.exists() else "") == ("" if cancelled else requeued)
+    if system == "pbs" and not cancelled:
+        assert (run / "batch" / "jobs.txt").read_text() == "13.here\n"
 
 
 @pytest.mark.parametrize(("system", "name"), [("slurm", "USR1"), ("slurm", "TERM"), ("pbs", "TERM")])

@@ -71,7 +71,7 @@ def qsub(words: list[str]) -> None:
         stdout=subprocess.DEVNULL,
         stderr=open(HERE / f"{job_id}.mom", "wb"),  # noqa: SIM115, the job's to keep
     )
-    print(f"Project here: 12.5 node hours are left\n{job_id}\nThank you.")  # as some sites' qsub does
+    print(job_id)
 
 
 def parse(words: list[str]) -> tuple[dict, str | None]:
