@@ -16,6 +16,7 @@ from kakurenbo_hpc.plan import Epoch
 from kakurenbo_hpc.record.heartbeat import Heartbeat
 from kakurenbo_hpc.selection.everyone import Everyone
 from kakurenbo_hpc.stages import Stages
+from kakurenbo_hpc.trail import Trail
 from kakurenbo_hpc.training.learner import Learner
 from kakurenbo_hpc.training.models import build_model
 from kakurenbo_hpc.world.ddp import Ddp
@@ -48,6 +49,7 @@ learner.join(Ddp(world), SHAPE)
 train, validation = Images(5), Images(2)  # fewer than three ranks
 parts = {field.name: None for field in fields(Stages)} | {
     "heartbeat": Heartbeat(),
+    "trail": Trail(),
     "world": world,
     "everyone": Everyone(comm),
     "learner": learner,
