@@ -20,6 +20,7 @@ from .protocol import (
 from .record.files import write_whole
 from .record.metrics import finite
 from .record.place import check_place
+from .record.progress import say
 from .record.provenance import provenance
 from .run import run
 from .score import score
@@ -115,7 +116,7 @@ class _Results:
 
     def _say(self, text: str) -> None:
         if self._comm.rank == 0:
-            print(text, flush=True)
+            say(text)
 
     def write(self) -> None:
         """Write and print the table. On rank 0 alone."""
@@ -135,12 +136,12 @@ class _Results:
             **provenance(),
         }
         text = markdown(rows)
-        print(f"\n{comparison.name}: {comparison.shows or comparison.job}; seeds {comparison.seeds}\n\n{text}", flush=True)
+        say(f"\n{comparison.name}: {comparison.shows or comparison.job}; seeds {comparison.seeds}\n\n{text}")
         for name, problem in self.failed.items():
-            print(f"failed: {name}: {problem}", flush=True)
+            say(f"failed: {name}: {problem}")
         kept = folder / "comparison.json"
         if self.failed and kept.exists() and not json.loads(kept.read_text(encoding="utf-8"))["failed"]:
-            print(f"{kept}: kept as it is, since nothing had failed in it", flush=True)
+            say(f"{kept}: kept as it is, since nothing had failed in it")
             return
         write_whole(kept, json.dumps(finite(whole), indent=1) + "\n")
         write_whole(folder / "table.md", text)

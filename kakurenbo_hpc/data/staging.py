@@ -30,7 +30,7 @@ def open_store(name: str, data: Data, scratch: str | None, world: World) -> Stor
     Raises JobError or DataError, perhaps on one rank only: call it under ``comm.agreed``.
     """
     if data.train.files() is None or data.validation.files() is None:
-        raise JobError(f"data.placement is local, but samples of {name} are not files of their own; set it to shared")
+        raise JobError(f"samples of {name} are not files of their own, which data.placement: local needs; set it to shared")
     if scratch is None:
         raise JobError("data.placement is local, but no scratch folder is named; give --scratch DIR, or scratch in the machine file")
     folder = os.path.expanduser(os.path.expandvars(scratch))

@@ -188,7 +188,7 @@ def test_what_was_staged_before_is_not_copied_again(folder, tmp_path):
 
 def test_a_data_set_without_files_is_refused():
     done = start(1, "-m", "kakurenbo_hpc.cli", "train", "digits_everything", "--set", "data.placement=local", "--scratch", "/tmp")
-    assert "samples of digits are not files of their own; set it to shared" in refused(done)
+    assert "samples of digits are not files of their own, which data.placement: local needs; set it to shared" in refused(done)
 
 
 @pytest.mark.parametrize(
