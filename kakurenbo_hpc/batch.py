@@ -44,7 +44,9 @@ class Batch:
     target: torch.Tensor
 
 
-Memory = Mapping[str, np.ndarray]  # what a batch-level method keeps on one rank, beside the ledger; checkpointed with it
+Memory = Mapping[
+    str, np.ndarray
+]  # what a batch-level method keeps on one rank, beside the ledger; checkpointed with it
 
 
 @dataclass(frozen=True)

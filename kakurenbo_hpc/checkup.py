@@ -34,7 +34,13 @@ def torch(_: str) -> dict[str, Any]:
 
     # torch.cuda.get_arch_list() is empty on a login node, which has no GPU.
     flags = torch._C._cuda_getArchFlags() if torch.version.cuda else None
-    facts = {"version": torch.__version__, "cuda": torch.version.cuda, "built_for": (flags or "").split(), "nccl": None, "no_gpu": None}
+    facts = {
+        "version": torch.__version__,
+        "cuda": torch.version.cuda,
+        "built_for": (flags or "").split(),
+        "nccl": None,
+        "no_gpu": None,
+    }
     if torch.version.cuda and torch.distributed.is_nccl_available():
         facts["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
     if torch.version.cuda and os.path.exists("/proc/driver/nvidia/version"):
@@ -60,7 +66,11 @@ def horovod(_: str) -> dict[str, Any]:
         return {"version": None}
     import horovod.torch as hvd
 
-    return {"version": importlib.metadata.version("horovod"), "mpi": hvd.mpi_built(), "libraries": _libraries()}
+    return {
+        "version": importlib.metadata.version("horovod"),
+        "mpi": hvd.mpi_built(),
+        "libraries": _libraries(),
+    }
 
 
 def together(_: str) -> dict[str, Any]:
@@ -87,7 +97,11 @@ def world(scratch: str) -> dict[str, Any]:
     comm = open_comm()
     here = settle(comm)
     mine = {"rank": here.rank, "node": here.node, "device": here.device.type, "gpu": _gpu(here.device)}
-    mine |= {"cpus": sorted(os.sched_getaffinity(0)), "threads": torch.get_num_threads(), "scratch": _scratch(scratch)}
+    mine |= {
+        "cpus": sorted(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "scratch": _scratch(scratch),
+    }
     facts = {"ranks": comm.gather(mine), "latency_s": None, "bytes_per_s": None}
     if comm.size > 1:
         counts = np.full(SMALL, comm.rank, np.int64)
@@ -115,7 +129,12 @@ def data(job: str) -> dict[str, Any]:
         ids = np.unique([0, len(part) // 2, len(part) - 1])
         part.__getitems__(Request(ids, np.zeros(len(ids), np.int32), 0, augment=False))
     seconds = time.perf_counter() - began
-    return {"train": len(found.train), "validation": len(found.validation), "seconds": seconds, "files": found.train.files() is not None}
+    return {
+        "train": len(found.train),
+        "validation": len(found.validation),
+        "seconds": seconds,
+        "files": found.train.files() is not None,
+    }
 
 
 def _gradients_s(here: Any) -> float:

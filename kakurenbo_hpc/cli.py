@@ -20,7 +20,9 @@ from .record.progress import tell
 if TYPE_CHECKING:
     from .world.comm import Comm
 
-_UsageError = typer.BadParameter.__base__  # click's, or the one of the copy that newer versions of typer carry
+_UsageError = (
+    typer.BadParameter.__base__
+)  # click's, or the one of the copy that newer versions of typer carry
 
 app = typer.Typer(
     help="Train large networks in less time: choose each epoch, across all MPI ranks at once, what deserves a backward pass.",
@@ -34,16 +36,28 @@ app.add_typer(data_app, name="data")
 make_app = typer.Typer(help="Make data to try things on.", no_args_is_help=True)
 data_app.add_typer(make_app, name="make")
 
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job file, or the name of one that comes with the package.")]
+JobArgument = Annotated[
+    str, typer.Argument(metavar="JOB", help="A job file, or the name of one that comes with the package.")
+]
 RunDir = Annotated[Optional[Path], typer.Option(help="Where the run is kept; runs/NAME if not given.")]
-Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the job: --set training.epochs=5.")]
-MachineOption = Annotated[str, typer.Option(help="A machine file, or the name of one that comes with the package.")]
+Set = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the job: --set training.epochs=5."),
+]
+MachineOption = Annotated[
+    str, typer.Option(help="A machine file, or the name of one that comes with the package.")
+]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")]
 Scratch = Annotated[
-    Optional[str], typer.Option(help="A folder on each node's own disk, for data.placement local; $TMPDIR may stand in it.")
+    Optional[str],
+    typer.Option(help="A folder on each node's own disk, for data.placement local; $TMPDIR may stand in it."),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run directory.")]
-AllowChanges = Annotated[bool, typer.Option("--allow-changes", help="With --resume: go on even if the job was another one.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run directory.")
+]
+AllowChanges = Annotated[
+    bool, typer.Option("--allow-changes", help="With --resume: go on even if the job was another one.")
+]
 
 
 def _job(path: str, overrides: list[str]):
@@ -56,7 +70,9 @@ def _job(path: str, overrides: list[str]):
 
 
 @app.callback(invoke_without_command=True)
-def kakurenbo(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+def kakurenbo(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
     if version:
         print(__version__)
         raise typer.Exit
@@ -89,10 +105,15 @@ def score(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="el2n, grand, forgetting or random.")],
     job: JobArgument,
     out: Annotated[Path, typer.Option(help="The score file to write.")] = Path("scores.h5"),
-    epochs: Annotated[Optional[int], typer.Option(min=0, help="Epochs before asking; the paper's if not given.")] = None,
-    repeats: Annotated[Optional[int], typer.Option(min=1, help="Initialisations to average over; the paper's if not given.")] = None,
+    epochs: Annotated[
+        Optional[int], typer.Option(min=0, help="Epochs before asking; the paper's if not given.")
+    ] = None,
+    repeats: Annotated[
+        Optional[int], typer.Option(min=1, help="Initialisations to average over; the paper's if not given.")
+    ] = None,
     last_layer: Annotated[
-        bool, typer.Option("--last-layer", help="grand: the gradient of the last layer alone, for large networks.")
+        bool,
+        typer.Option("--last-layer", help="grand: the gradient of the last layer alone, for large networks."),
     ] = False,
     set: Set = [],
 ) -> int:
@@ -104,7 +125,9 @@ def score(
 
         about = ask(method, checked, out, comm, epochs, repeats, last_layer)
         if comm.rank == 0:
-            print(f"{out}: {about.n} scores by {method} in {about.seconds:.1f} s, {about.n_forward} forward, {about.n_backward} backward")
+            print(
+                f"{out}: {about.n} scores by {method} in {about.seconds:.1f} s, {about.n_forward} forward, {about.n_backward} backward"
+            )
         return DONE
 
     return _together(work)
@@ -114,15 +137,21 @@ def score(
 def launch(
     job: JobArgument,
     ranks: Annotated[
-        Optional[int], typer.Option(min=1, max=1_000_000, help="Ranks to start; as many as the nodes take if not given.")
+        Optional[int],
+        typer.Option(min=1, max=1_000_000, help="Ranks to start; as many as the nodes take if not given."),
     ] = None,
     machine: MachineOption = "local",
-    nodes: Annotated[Optional[int], typer.Option(min=1, max=1_000_000, help="Inside a batch job: the nodes to start ranks on.")] = None,
+    nodes: Annotated[
+        Optional[int],
+        typer.Option(min=1, max=1_000_000, help="Inside a batch job: the nodes to start ranks on."),
+    ] = None,
     run_dir: RunDir = None,
     set: Set = [],
     resume: Resume = False,
     allow_changes: AllowChanges = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command line and start nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the command line and start nothing.")
+    ] = False,
 ) -> int:
     """Start ranks, on this machine or on the nodes of the batch job that this is, and train a job on them."""
     from .launcher.launch import launch as start
@@ -157,8 +186,12 @@ def submit(
     machine: MachineOption,
     walltime: Annotated[str, typer.Option(help="The most time that it takes: 2h, 90m, 1d or HH:MM:SS.")],
     nodes: Annotated[str, typer.Option(help="Nodes; several sizes, 1,2,4, make a sweep.")] = "1",
-    scaling: Annotated[Optional[str], typer.Option(help="Of a sweep, what stays: strong, the global batch; weak, a rank's.")] = None,
-    array_of_seeds: Annotated[Optional[str], typer.Option(metavar="SEEDS", help="A job for each of these seeds: 1,2,3.")] = None,
+    scaling: Annotated[
+        Optional[str], typer.Option(help="Of a sweep, what stays: strong, the global batch; weak, a rank's.")
+    ] = None,
+    array_of_seeds: Annotated[
+        Optional[str], typer.Option(metavar="SEEDS", help="A job for each of these seeds: 1,2,3.")
+    ] = None,
     name: Annotated[Optional[str], typer.Option(help="Of the run; the job's if not given.")] = None,
     dependency: Annotated[
         Optional[str],
@@ -170,7 +203,9 @@ def submit(
     set: Set = [],
     resume: Resume = False,
     allow_changes: AllowChanges = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script and the command, and submit nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the script and the command, and submit nothing.")
+    ] = False,
 ) -> int:
     """Submit a job to Slurm or PBS. A run that its walltime interrupts is put into the queue again until it is done."""
     from .launcher.submit import Request, numbers, submit as start
@@ -194,7 +229,9 @@ def submit(
 
 @app.command()
 def status(
-    run: Annotated[Optional[Path], typer.Argument(metavar="RUN", help="A run directory, or a folder of runs.")] = None,
+    run: Annotated[
+        Optional[Path], typer.Argument(metavar="RUN", help="A run directory, or a folder of runs.")
+    ] = None,
     all: Annotated[bool, typer.Option("--all", help="All runs below runs/.")] = False,
 ) -> int:
     """Tell how runs that were submitted are."""
@@ -229,12 +266,18 @@ def logs(
 @app.command()
 def doctor(
     job: Annotated[
-        Optional[str], typer.Argument(metavar="JOB", help="A job that is to run: its data and its size are looked at, too.")
+        Optional[str],
+        typer.Argument(metavar="JOB", help="A job that is to run: its data and its size are looked at, too."),
     ] = None,
     machine: MachineOption = "local",
-    nodes: Annotated[Optional[int], typer.Option(min=1, max=1_000_000, help="Nodes that the job is to have.")] = None,
+    nodes: Annotated[
+        Optional[int], typer.Option(min=1, max=1_000_000, help="Nodes that the job is to have.")
+    ] = None,
     ranks: Annotated[
-        Optional[int], typer.Option(min=1, max=1_000_000, help="Inside a batch job: start so many, look at each, and measure.")
+        Optional[int],
+        typer.Option(
+            min=1, max=1_000_000, help="Inside a batch job: start so many, look at each, and measure."
+        ),
     ] = None,
     walltime: Annotated[Optional[str], typer.Option(help="The time that the job is to have.")] = None,
     set: Set = [],
@@ -250,8 +293,13 @@ def doctor(
 @app.command()
 def compare(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A comparison file, or a job with --methods.")],
-    methods: Annotated[Optional[str], typer.Option(help="Methods to compare on a job, separated by commas.")] = None,
-    seeds: Annotated[Optional[int], typer.Option(min=1, max=1000, help="Seeds 1 to this; the file's own if not given, or 3.")] = None,
+    methods: Annotated[
+        Optional[str], typer.Option(help="Methods to compare on a job, separated by commas.")
+    ] = None,
+    seeds: Annotated[
+        Optional[int],
+        typer.Option(min=1, max=1000, help="Seeds 1 to this; the file's own if not given, or 3."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where runs and tables are kept.")] = Path("compare"),
     quick: Annotated[bool, typer.Option("--quick", help="The file's smaller size.")] = False,
     set: Set = [],
@@ -269,7 +317,9 @@ def compare(
             if methods is None:
                 return read_comparison(find_job(file), quick, seeds, set)
             if quick:
-                raise UserError("compare: --quick and --methods are both given, but only a comparison file has a smaller size; choose one")
+                raise UserError(
+                    "compare: --quick and --methods are both given, but only a comparison file has a smaller size; choose one"
+                )
             return of_methods(file, methods.split(","), seeds or 3, set)
 
         return run_all(*comm.on_first(read), out, comm)
@@ -282,7 +332,10 @@ def stage(
     job: JobArgument,
     scratch: Scratch = None,
     machine: MachineOption = "local",
-    checksum: Annotated[bool, typer.Option("--checksum", help="Read what is there already, and compare it with the shared files.")] = False,
+    checksum: Annotated[
+        bool,
+        typer.Option("--checksum", help="Read what is there already, and compare it with the shared files."),
+    ] = False,
     set: Set = [],
 ) -> int:
     """Copy each rank's share of a job's data to its node's disk, as train does where it lacks. Runs on ranks as train does."""
@@ -322,7 +375,9 @@ def make_deepcam(
 
 @data_app.command()
 def stats(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that holds train/ and validation/.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder that holds train/ and validation/.")
+    ],
     replace: Annotated[bool, typer.Option("--replace", help="Compute it even if it is there.")] = False,
 ) -> int:
     """Compute stats.h5, the smallest and largest value of each channel, from DeepCAM's training files."""
@@ -336,9 +391,17 @@ def stats(
 
 @data_app.command()
 def pack(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder of images: train/CLASS/*, validation/CLASS/* or val/CLASS/*.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="A folder of images: train/CLASS/*, validation/CLASS/* or val/CLASS/*."
+        ),
+    ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the HDF5 files go.")],
-    size: Annotated[Optional[int], typer.Option(min=1, max=100_000, help="Resize the shorter side to this, and crop the centre.")] = None,
+    size: Annotated[
+        Optional[int],
+        typer.Option(min=1, max=100_000, help="Resize the shorter side to this, and crop the centre."),
+    ] = None,
 ) -> int:
     """Pack an image folder into HDF5 files of about a gigabyte each, which data.name hdf5 reads. Goes on where it was interrupted."""
     from .data.packing import pack as pack_all
@@ -407,7 +470,9 @@ def _output_is_all() -> Iterator[None]:
 
 def _give_up(stream: TextIO, problem: OSError) -> None:
     _complain(UserError(f"{stream.name}: not all of it could be written ({problem.strerror})"))
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python would try again, and leave with a code of its own
+    os.dup2(
+        os.open(os.devnull, os.O_WRONLY), stream.fileno()
+    )  # or Python would try again, and leave with a code of its own
 
 
 def _complain(problem: UserError) -> None:

@@ -105,9 +105,15 @@ class _Results:
         """Make the scores that an entry selects by, if it does; return the file and steps, passes and seconds spent on it."""
         if entry.scores is None:
             return None, (0, 0, 0, 0.0)
-        made_by = entry.job.model_copy(update={"seed": seed, "selection": METHODS["everything"](method="everything")})
+        made_by = entry.job.model_copy(
+            update={"seed": seed, "selection": METHODS["everything"](method="everything")}
+        )
         wanted = entry.scores
-        path = self._out / "scores" / f"{wanted.method}-{digest(made_by, self._comm.size, wanted.model_dump())}.h5"
+        path = (
+            self._out
+            / "scores"
+            / f"{wanted.method}-{digest(made_by, self._comm.size, wanted.model_dump())}.h5"
+        )
         if not self._comm.on_first(path.exists):
             score(wanted.method, made_by, path, self._comm, wanted.epochs, wanted.repeats)
         about = self._comm.on_first(lambda: about_scores(str(path)))
@@ -131,7 +137,10 @@ class _Results:
             "pictures": comparison.pictures,
             "failed": self.failed,
             "contenders": rows,
-            "curves": {name: [{k: v.tolist() for k, v in asdict(c).items()} for c in runs] for name, runs in self._curves.items()},
+            "curves": {
+                name: [{k: v.tolist() for k, v in asdict(c).items()} for c in runs]
+                for name, runs in self._curves.items()
+            },
             "ranks": self._comm.size,
             **provenance(),
         }
@@ -154,7 +163,9 @@ def _check_out(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         open(out / "log.txt", "a").close()
     except OSError as problem:
-        raise RunDirectoryError(f"{out}: cannot be written to ({problem.strerror}); give another --out") from None
+        raise RunDirectoryError(
+            f"{out}: cannot be written to ({problem.strerror}); give another --out"
+        ) from None
 
 
 def _lines(run: Path, epochs: int) -> Lines:
@@ -165,7 +176,9 @@ def _lines(run: Path, epochs: int) -> Lines:
     except (OSError, ValueError):
         lines = []
     if len(lines) != epochs:
-        raise RunDirectoryError(f"{path}: has no line of each of the run's {epochs} epochs; remove {run}, and it is run again")
+        raise RunDirectoryError(
+            f"{path}: has no line of each of the run's {epochs} epochs; remove {run}, and it is run again"
+        )
     return lines
 
 
@@ -185,7 +198,9 @@ def curve(lines: Lines) -> Curve:
     )
 
 
-def table(curves: Mapping[str, Sequence[Curve]], lines: Mapping[str, Sequence[Lines]], against: Mapping[str, str]) -> dict[str, dict]:
+def table(
+    curves: Mapping[str, Sequence[Curve]], lines: Mapping[str, Sequence[Lines]], against: Mapping[str, str]
+) -> dict[str, dict]:
     """Return every figure of every line, by name. against: the line that each is measured against."""
     means = {name: mean_curve(runs) for name, runs in curves.items()}
     shares = pareto_shares(curves)
@@ -201,7 +216,9 @@ def table(curves: Mapping[str, Sequence[Curve]], lines: Mapping[str, Sequence[Li
             "steps": mean.steps[-1],
             "seconds": mean.seconds[-1],
             "seconds_by_part": _seconds_by_part(lines[name]),
-            "hidden_fraction": float(np.mean([[line["hidden_fraction"] for line in run] for run in lines[name]])),
+            "hidden_fraction": float(
+                np.mean([[line["hidden_fraction"] for line in run] for run in lines[name]])
+            ),
             "accuracy_at_equal_forward": accuracy_at(mean, budget),
             "pareto_share": shares[name],
         }
@@ -209,16 +226,23 @@ def table(curves: Mapping[str, Sequence[Curve]], lines: Mapping[str, Sequence[Li
             baseline = means[against[name]]
             gap, error, beyond = differs(runs, curves[against[name]])
             row |= {"against": against[name], "gap": gap, "standard_error": error, "beyond_noise": beyond}
-            row["speed_up"] = {str(tolerance): speed_up(mean, baseline, tolerance) for tolerance in TOLERANCES}
+            row["speed_up"] = {
+                str(tolerance): speed_up(mean, baseline, tolerance) for tolerance in TOLERANCES
+            }
             for cost in ("steps", "seconds"):
                 errors = {str(factor): factor * (1 - baseline.accuracy[-1]) for factor in ERROR_FACTORS}
-                row[f"{cost}_to_error"] = {factor: cost_to_error(mean, error, cost) for factor, error in errors.items()}
+                row[f"{cost}_to_error"] = {
+                    factor: cost_to_error(mean, error, cost) for factor, error in errors.items()
+                }
         rows[name] = row
     return rows
 
 
 def _seconds_by_part(runs: Sequence[Lines]) -> dict[str, float]:
-    return {part: float(np.mean([sum(line["seconds"][part] for line in run) for run in runs])) for part in runs[0][0]["seconds"]}
+    return {
+        part: float(np.mean([sum(line["seconds"][part] for line in run) for run in runs]))
+        for part in runs[0][0]["seconds"]
+    }
 
 
 def markdown(rows: Mapping[str, dict]) -> str:
@@ -231,8 +255,24 @@ def markdown(rows: Mapping[str, dict]) -> str:
         value = row.get(name, {}).get(str(key))
         return "-" if value is None else format(value, form)
 
-    heads = ["", "final", "std", "p16 to p84", "best", "gap", "hidden", "forward", "backward", "s", "plan", "train", "refresh"]
-    heads += [f"t_b/t_n {tolerance:g}" for tolerance in TOLERANCES] + [f"steps to {factor:g} e" for factor in ERROR_FACTORS]
+    heads = [
+        "",
+        "final",
+        "std",
+        "p16 to p84",
+        "best",
+        "gap",
+        "hidden",
+        "forward",
+        "backward",
+        "s",
+        "plan",
+        "train",
+        "refresh",
+    ]
+    heads += [f"t_b/t_n {tolerance:g}" for tolerance in TOLERANCES] + [
+        f"steps to {factor:g} e" for factor in ERROR_FACTORS
+    ]
     heads += [f"s to {factor:g} e" for factor in ERROR_FACTORS] + ["at equal forward", "front"]
     cells = [heads]
     for name, row in rows.items():
@@ -260,8 +300,13 @@ def gap_in_words(name: str, row: dict) -> str:
 def aligned(cells: Sequence[Sequence[str]]) -> str:
     """Return rows of cells, the first of them the heads, as a table in Markdown that reads well as it is."""
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in cells]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]) + "\n"
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
+        for line in cells
+    ]
+    return (
+        "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]) + "\n"
+    )
 
 
 @contextlib.contextmanager

@@ -125,7 +125,9 @@ def read_comparison(
     return comparison, _entries(comparison, base, str(path))
 
 
-def of_methods(job: str, methods: Sequence[str], seeds: int, overrides: Sequence[str] = ()) -> tuple[Comparison, dict[str, Entry]]:
+def of_methods(
+    job: str, methods: Sequence[str], seeds: int, overrides: Sequence[str] = ()
+) -> tuple[Comparison, dict[str, Entry]]:
     """Return the comparison of some methods on one job: the job's own as it is set there, others by default. Raises JobError."""
     path = find_job(job)
     base = read_yaml(path)
@@ -135,14 +137,25 @@ def of_methods(job: str, methods: Sequence[str], seeds: int, overrides: Sequence
     own = selection.get("method") if isinstance(selection, dict) else None
     names = [name for name in dict.fromkeys(methods) if name != BASELINE]
     if not names:
-        raise JobError(f"compare {job}: --methods names nothing but {BASELINE}, which is always in; name another")
-    contenders = {name: Contender(selection=dict(selection) if name == own else {"method": name}) for name in names}
-    values = {"name": f"{path.stem}_{'_'.join(names)}"[:100], "job": job, "contenders": contenders, "seeds": list(range(1, seeds + 1))}
+        raise JobError(
+            f"compare {job}: --methods names nothing but {BASELINE}, which is always in; name another"
+        )
+    contenders = {
+        name: Contender(selection=dict(selection) if name == own else {"method": name}) for name in names
+    }
+    values = {
+        "name": f"{path.stem}_{'_'.join(names)}"[:100],
+        "job": job,
+        "contenders": contenders,
+        "seeds": list(range(1, seeds + 1)),
+    }
     comparison = checked(Comparison, values, f"compare {job}")
     return comparison, _entries(comparison, base, str(path))
 
 
-def controls(comparison: Comparison, entries: Mapping[str, Entry], curves: Mapping[str, Sequence[Curve]]) -> Iterator[tuple[str, Entry]]:
+def controls(
+    comparison: Comparison, entries: Mapping[str, Entry], curves: Mapping[str, Sequence[Curve]]
+) -> Iterator[tuple[str, Entry]]:
     """Yield random at each share that contenders left out, to 0.05, and everything for fewer epochs at their compute.
 
     A control that is a line of the table already is not made again. Compute counts a sample's forward pass as 1 and its
@@ -155,7 +168,9 @@ def controls(comparison: Comparison, entries: Mapping[str, Entry], curves: Mappi
             yield name, control
 
 
-def _controls(comparison: Comparison, entries: Mapping[str, Entry], curves: Mapping[str, Sequence[Curve]]) -> Iterator[tuple[str, Entry]]:
+def _controls(
+    comparison: Comparison, entries: Mapping[str, Entry], curves: Mapping[str, Sequence[Curve]]
+) -> Iterator[tuple[str, Entry]]:
     shares, lengths = set(), set()
     for name in comparison.contenders:
         against = entries[name].against
@@ -167,10 +182,16 @@ def _controls(comparison: Comparison, entries: Mapping[str, Entry], curves: Mapp
         lengths.add((against, max(1, round(entries[against].job.training.epochs * compute))))
     for against, share in sorted(shares):
         if 0 < share < 1:
-            yield _of(against, f"random {share:.2f}"), _control(entries, against, selection={"method": "random", "fraction": share})
+            yield (
+                _of(against, f"random {share:.2f}"),
+                _control(entries, against, selection={"method": "random", "fraction": share}),
+            )
     for against, length in sorted(lengths):
         if length < entries[against].job.training.epochs:
-            yield _of(against, f"{length} epochs"), _control(entries, against, training=_shortened(entries[against].job, length))
+            yield (
+                _of(against, f"{length} epochs"),
+                _control(entries, against, training=_shortened(entries[against].job, length)),
+            )
 
 
 def _of(against: str, control: str) -> str:
@@ -198,7 +219,9 @@ def _smaller(comparison: Comparison, path: Path) -> Comparison:
     chosen = comparison.quick.contenders or list(comparison.contenders)
     for name in chosen:
         if name not in comparison.contenders:
-            raise JobError(f"{path}: quick.contenders names {name}, which is no contender; {nearest(name, comparison.contenders)}")
+            raise JobError(
+                f"{path}: quick.contenders names {name}, which is no contender; {nearest(name, comparison.contenders)}"
+            )
     contenders = {name: comparison.contenders[name] for name in chosen}
     return comparison.model_copy(update={"contenders": contenders, "seeds": comparison.quick.seeds})
 
@@ -215,7 +238,11 @@ def _entries(comparison: Comparison, base: dict, where: str) -> dict[str, Entry]
             found = f"{where}: contender {name}: against names {contender.against}, which is no other line of this table"
             raise JobError(f"{found}; {nearest(contender.against, entries)}")
     if "unscaled" in comparison.controls:
-        entries |= {f"{name}, unscaled": unscaled for name, entry in entries.items() if (unscaled := _unscaled(entry, entries))}
+        entries |= {
+            f"{name}, unscaled": unscaled
+            for name, entry in entries.items()
+            if (unscaled := _unscaled(entry, entries))
+        }
     if "rs2" in comparison.controls:
         entries["rs2"] = _entry(base, Contender(selection={"method": "rs2"}), f"{where}: control rs2")
     return entries
@@ -225,14 +252,18 @@ def _unscaled(entry: Entry, entries: Mapping[str, Entry]) -> Entry | None:
     """Return the entry with neither learning rate nor losses scaled; None if it scales nothing, or that is in already."""
     selection = entry.job.selection
     off = {name: False for name in ("scale_lr", "rescale") if getattr(selection, name, False)}
-    unscaled = replace(entry, job=entry.job.model_copy(update={"selection": selection.model_copy(update=off)}))
+    unscaled = replace(
+        entry, job=entry.job.model_copy(update={"selection": selection.model_copy(update=off)})
+    )
     return unscaled if off and unscaled not in entries.values() else None
 
 
 def _entry(base: dict, contender: Contender, where: str) -> Entry:
     if contender.scores is not None:
         # What the scores' file is called is known once it is made.
-        contender = contender.model_copy(update={"selection": {"method": "static", "scores": ["made before"], **contender.selection}})
+        contender = contender.model_copy(
+            update={"selection": {"method": "static", "scores": ["made before"], **contender.selection}}
+        )
     return Entry(_checked(_changed(base, contender), where), contender.scores, contender.against)
 
 
@@ -242,7 +273,9 @@ def _checked(values: dict, where: str) -> Job:
 
 def _changed(values: dict, change: Change) -> dict:
     """Return the job's values with the sections of a change laid over them."""
-    changed = {name: dict(section) if isinstance(section, dict) else section for name, section in values.items()}
+    changed = {
+        name: dict(section) if isinstance(section, dict) else section for name, section in values.items()
+    }
     for name in Change.model_fields:
         over = getattr(change, name)
         replaced = "method" in over if name == "selection" else name == "data" and "name" in over

@@ -21,7 +21,9 @@ def key(seed: int, purpose: str, epoch: int = 0) -> int:
 
 def bits(stream: int, ids: np.ndarray, copy: np.ndarray | int = 0) -> np.ndarray:
     """Return (n,) uint64, uniform over all 64-bit values: one draw for each id (n,) int64 and copy (n,) or scalar."""
-    x = ids.astype(np.uint64)  # a copy: mixed in place, since at 1.28M ids a temporary costs as much as the arithmetic
+    x = ids.astype(
+        np.uint64
+    )  # a copy: mixed in place, since at 1.28M ids a temporary costs as much as the arithmetic
     x *= _GOLDEN
     x += np.uint64(stream)
     _mix(x)

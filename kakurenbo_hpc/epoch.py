@@ -57,7 +57,15 @@ def run_epoch(epoch: Epoch, ledger: Ledger, memory: Memory, stages: Stages, cloc
     return Outcome(after, memory, plan, ledger, _line(epoch, plan, turns, trained, after, measured, s))
 
 
-def _line(epoch: Epoch, plan: Plan, turns: Turns, trained: Trained, after: Ledger, measured: dict[str, float], s: Stages) -> dict:
+def _line(
+    epoch: Epoch,
+    plan: Plan,
+    turns: Turns,
+    trained: Trained,
+    after: Ledger,
+    measured: dict[str, float],
+    s: Stages,
+) -> dict:
     """Return what the run's metrics say of this epoch."""
     refreshed = np.zeros(len(after), bool) if plan.refresh is None else plan.refresh
     noted = after.seen_epoch == epoch.number

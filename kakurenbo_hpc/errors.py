@@ -15,7 +15,9 @@ class UserError(Exception):
     agreed = False
 
     def __init__(self, message: str = ""):
-        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message))
+        super().__init__(
+            "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+        )
 
 
 class JobError(UserError):

@@ -12,10 +12,31 @@ from typing import Annotated, Literal
 from pydantic import Field, SerializeAsAny, model_validator
 
 from .errors import JobError
-from .options import Count, FileName, Fraction, Options, Plain, Positive, Probability, Seed, Table, checked, pick
+from .options import (
+    Count,
+    FileName,
+    Fraction,
+    Options,
+    Plain,
+    Positive,
+    Probability,
+    Seed,
+    Table,
+    checked,
+    pick,
+)
 from .yaml_files import read_yaml, set_value
 
-Augmentation = Literal["flip", "crop", "shift", "cutout", "auto_augment", "rand_augment", "trivial_augment_wide", "random_erasing"]
+Augmentation = Literal[
+    "flip",
+    "crop",
+    "shift",
+    "cutout",
+    "auto_augment",
+    "rand_augment",
+    "trivial_augment_wide",
+    "random_erasing",
+]
 
 
 class DataOptions(Options):
@@ -50,7 +71,9 @@ class DataOptions(Options):
             if twice:
                 raise ValueError(f"{name} holds {twice[0]} twice; keep one")
         if self.repeats_classes < 1 and self.repeats == 1:
-            raise ValueError(f"repeats_classes is {self.repeats_classes:g}, but repeats is 1; say how often with repeats")
+            raise ValueError(
+                f"repeats_classes is {self.repeats_classes:g}, but repeats is 1; say how often with repeats"
+            )
         return self
 
 
@@ -111,19 +134,31 @@ class Training(Options):
             if getattr(self, epochs) and getattr(self, steps):
                 raise ValueError(f"{epochs} and {steps} are both given; choose one")
         if self.schedule == "multistep" and not (self.milestones or self.milestone_steps):
-            raise ValueError("schedule is multistep, but milestones is empty; list the epochs at which the rate falls")
+            raise ValueError(
+                "schedule is multistep, but milestones is empty; list the epochs at which the rate falls"
+            )
         if self.schedule == "onecycle" and (self.warmup_epochs or self.warmup_steps or self.min_lr):
-            raise ValueError("schedule is onecycle, which has a rise and a lowest rate of its own; remove warm-up and min_lr")
+            raise ValueError(
+                "schedule is onecycle, which has a rise and a lowest rate of its own; remove warm-up and min_lr"
+            )
         if self.schedule == "step" and self.decay_epochs is None:
-            raise ValueError("schedule is step, but decay_epochs is missing; give the epochs between two falls of the rate")
+            raise ValueError(
+                "schedule is step, but decay_epochs is missing; give the epochs between two falls of the rate"
+            )
         if self.criterion == "focal" and (self.label_smoothing or self.mixup or self.cutmix):
-            raise ValueError("criterion is focal, which knows no soft targets; remove label_smoothing, mixup and cutmix")
+            raise ValueError(
+                "criterion is focal, which knows no soft targets; remove label_smoothing, mixup and cutmix"
+            )
         if self.class_weights is not None and not any(self.class_weights):
-            raise ValueError(f"class_weights is {self.class_weights}, but one of them at least must be above 0")
+            raise ValueError(
+                f"class_weights is {self.class_weights}, but one of them at least must be above 0"
+            )
         if self.mixup and self.cutmix:
             raise ValueError("mixup and cutmix are both given; choose one")
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs is {self.warmup_epochs:g}, but must be less than epochs, {self.epochs}")
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs:g}, but must be less than epochs, {self.epochs}"
+            )
         return self
 
     def batch(self, n_ranks: int) -> int:
@@ -192,7 +227,9 @@ class Record(Options):
     weights_at: list[Annotated[int, Field(ge=0)]] = []
     checkpoint_every: Count = 1
     keep: Count = 2
-    hang_timeout: Annotated[float, Field(ge=0)] = 500.0  # NCCL gives up after 600 s, and does not say where the ranks were
+    hang_timeout: Annotated[float, Field(ge=0)] = (
+        500.0  # NCCL gives up after 600 s, and does not say where the ranks were
+    )
 
 
 class Job(Options):
@@ -220,7 +257,9 @@ class Job(Options):
     @model_validator(mode="after")
     def _one_batchnorm(self) -> Job:
         if self.training.sync_batchnorm and self.world.gradients == "horovod":
-            raise ValueError("training.sync_batchnorm is true, but world.gradients is horovod; set it to false, or gradients to ddp")
+            raise ValueError(
+                "training.sync_batchnorm is true, but world.gradients is horovod; set it to false, or gradients to ddp"
+            )
         return self
 
     def as_dict(self) -> dict:

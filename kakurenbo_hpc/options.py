@@ -19,7 +19,10 @@ class Options(BaseModel):
 
 def _below_one(value: float) -> float:
     if not 0 <= value < 1:
-        raise ValueError("must be in [0, 1)" + (f"; write {value / 100:g} for {value:g} percent" if 1 < value < 100 else ""))
+        raise ValueError(
+            "must be in [0, 1)"
+            + (f"; write {value / 100:g} for {value:g} percent" if 1 < value < 100 else "")
+        )
     return value
 
 
@@ -36,9 +39,15 @@ def _plain(value: Any, inside: tuple = ()) -> Any:
             _plain(part, (*inside, value))
         good = isinstance(value, list) or all(isinstance(name, str) for name in value)
     else:
-        good = value is None or isinstance(value, bool | str) or (isinstance(value, int | float) and abs(value) < 1e308)
+        good = (
+            value is None
+            or isinstance(value, bool | str)
+            or (isinstance(value, int | float) and abs(value) < 1e308)
+        )
     if not good:
-        raise ValueError(f"{shown(value)} stands there, but only mappings with names, lists, words and finite numbers may")
+        raise ValueError(
+            f"{shown(value)} stands there, but only mappings with names, lists, words and finite numbers may"
+        )
     return value
 
 
@@ -64,18 +73,24 @@ def pick(values: dict, where: str, section: str, tag: str, table: Table) -> Opti
     """Return the option model of a section, which one of its own keys, ``tag``, chooses from the table. Raises JobError."""
     options = values.get(section)
     if not isinstance(options, dict):
-        raise JobError(f"{where}: section {section} is missing or no mapping; write {section}: {{{tag}: ...}}")
+        raise JobError(
+            f"{where}: section {section} is missing or no mapping; write {section}: {{{tag}: ...}}"
+        )
     name = options.get(tag)
     if name is None:
         raise JobError(f"{where}: {section}.{tag} is missing; {nearest('', table)}")
     if not isinstance(name, str) or name not in table:
-        raise JobError(f"{where}: {section}.{tag} is {shown(name)}, which nobody knows; {nearest(shown(name), table)}")
+        raise JobError(
+            f"{where}: {section}.{tag} is {shown(name)}, which nobody knows; {nearest(shown(name), table)}"
+        )
     model = table[name]
     for key in options:
         if key not in model.model_fields:
             owners = [other for other, m in table.items() if key in m.model_fields]
             if owners:
-                raise JobError(f"{where}: {section}.{key} is an option of {', '.join(owners)}, not of {name}; remove it")
+                raise JobError(
+                    f"{where}: {section}.{key} is an option of {', '.join(owners)}, not of {name}; remove it"
+                )
     return checked(model, options, where, section + ".")
 
 
@@ -94,7 +109,11 @@ def _sentence(error: dict, model: type[Options], prefix: str) -> str:
     if error["type"] == "value_error" and isinstance(error["input"], dict):
         return f"{name}: {message}" if name else message
     if error["type"] != "value_error":
-        message = message.replace("Input should be", "must be").replace("valid ", "").replace("a integer", "an integer")
+        message = (
+            message.replace("Input should be", "must be")
+            .replace("valid ", "")
+            .replace("a integer", "an integer")
+        )
         message = "it " + message if not message.startswith("must") else message
     return f"{name} is {shown(error['input'])}, but {message}"
 
@@ -102,4 +121,8 @@ def _sentence(error: dict, model: type[Options], prefix: str) -> str:
 def _within(model: Any, part: str) -> Any:
     """Return what a key of this model, or of a mapping of models, is declared as."""
     inner = model.model_fields[part].annotation if hasattr(model, "model_fields") else get_args(model)[-1]
-    return next((one for one in get_args(inner) if hasattr(one, "model_fields")), inner) if get_origin(inner) is not dict else inner
+    return (
+        next((one for one in get_args(inner) if hasattr(one, "model_fields")), inner)
+        if get_origin(inner) is not dict
+        else inner
+    )

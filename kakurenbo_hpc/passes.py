@@ -38,11 +38,15 @@ class Trained:
     steps: int
 
 
-def train(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory, s: Stages) -> tuple[Ledger, Memory, Trained]:
+def train(
+    epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory, s: Stages
+) -> tuple[Ledger, Memory, Trained]:
     """Train what the plan names."""
     book = NoteBook(s.observed)
     if isinstance(s.method, BatchMethod) and s.method.clocked_by_trained:
-        s.learner.begin_epoch(epoch.number, plan.lr_scale, memory["trained"][0] / ledger.n_total, turns.n / ledger.n_total)
+        s.learner.begin_epoch(
+            epoch.number, plan.lr_scale, memory["trained"][0] / ledger.n_total, turns.n / ledger.n_total
+        )
     else:
         s.learner.begin_epoch(epoch.number, plan.lr_scale)
     for batch in _along("train", turns, epoch, True, book, s):
@@ -55,7 +59,9 @@ def train(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory
     return ledger, memory, Trained(notes.loss, n_hidden, turns.n, turns.n, turns.steps)
 
 
-def train_by_steps(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory, s: Stages) -> tuple[Ledger, Memory, Trained]:
+def train_by_steps(
+    epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory, s: Stages
+) -> tuple[Ledger, Memory, Trained]:
     """Train as many entries as the plan names, drawn step by step, each by what the step before has told."""
     s.learner.begin_epoch(epoch.number, plan.lr_scale)
     book = NoteBook(s.observed)
@@ -67,7 +73,13 @@ def train_by_steps(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memor
         dealt = deal_turns(one.train, epoch, ledger, s, one.weight)
         before = step * s.global_batch  # a sample drawn again is another copy, with draws of its own
         here = [
-            replace(turn, step=step, progress=(step + 0.5) / turns.steps, copy=turn.copy + before, position=turn.position + before)
+            replace(
+                turn,
+                step=step,
+                progress=(step + 0.5) / turns.steps,
+                copy=turn.copy + before,
+                position=turn.position + before,
+            )
             for turn in dealt
         ]
         news = NoteBook(s.observed)
@@ -81,7 +93,9 @@ def train_by_steps(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memor
     return ledger, memory, Trained(book.notes().loss, n_hidden, turns.n, turns.n, turns.steps)
 
 
-def sift(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory, s: Stages) -> tuple[Ledger, Memory, Trained]:
+def sift(
+    epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory, s: Stages
+) -> tuple[Ledger, Memory, Trained]:
     """Train what a batch-level method chooses of the candidates that the plan names."""
     start = memory["trained"][0] / ledger.n_total if s.method.clocked_by_trained else None
     s.learner.begin_epoch(epoch.number, plan.lr_scale, start)
@@ -96,7 +110,11 @@ def sift(epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory,
     n_forward, n_distinct = s.world.comm.sum(np.array([sieve.n_forward, sieve.n_distinct])).tolist()
     memory = {**sieve.memory, "trained": memory["trained"] + sieve.n_trained}
     losses = trained.loss if len(trained) else looked.loss
-    return ledger, memory, Trained(losses, ledger.n_total - n_distinct, n_forward, sieve.n_trained, sieve.steps)
+    return (
+        ledger,
+        memory,
+        Trained(losses, ledger.n_total - n_distinct, n_forward, sieve.n_trained, sieve.steps),
+    )
 
 
 def look(rows: np.ndarray, mode: str, augment: bool, epoch: Epoch, ledger: Ledger, s: Stages) -> Ledger:
@@ -122,26 +140,45 @@ def evaluate(s: Stages) -> dict[str, float]:
         book.add(seen)
     notes = book.notes()
     loss = {"val_loss": s.everyone.mean(notes.loss).value}
-    return loss | (_iou(looked, s) if s.learner.has_masks else {"val_accuracy": s.everyone.mean(notes.correct).value})
+    return loss | (
+        _iou(looked, s) if s.learner.has_masks else {"val_accuracy": s.everyone.mean(notes.correct).value}
+    )
 
 
 def _iou(looked: list[Seen], s: Stages) -> dict[str, float]:
     """Return the mean over images of each one's mean IoU, and the mean IoU of all images as one."""
     none = np.zeros((0, s.learner.n_classes), np.int64)  # a rank may have no image
-    counts = [np.concatenate([none, *(seen.columns[name].cpu().numpy() for seen in looked)]) for name in ("intersection", "union")]
+    counts = [
+        np.concatenate([none, *(seen.columns[name].cpu().numpy() for seen in looked)])
+        for name in ("intersection", "union")
+    ]
     whole = s.world.comm.sum(np.stack([count.sum(axis=0, keepdims=True) for count in counts]))
-    return {"val_iou": s.everyone.mean(mean_iou(*counts).astype(np.float32)).value, "val_iou_corpus": float(mean_iou(*whole)[0])}
+    return {
+        "val_iou": s.everyone.mean(mean_iou(*counts).astype(np.float32)).value,
+        "val_iou_corpus": float(mean_iou(*whole)[0]),
+    }
 
 
-def deal_turns(times: np.ndarray, epoch: Epoch, ledger: Ledger, s: Stages, weight: np.ndarray | None = None, thins: bool = False) -> Turns:
+def deal_turns(
+    times: np.ndarray,
+    epoch: Epoch,
+    ledger: Ledger,
+    s: Stages,
+    weight: np.ndarray | None = None,
+    thins: bool = False,
+) -> Turns:
     """Deal this many passes of each row over ranks and batches; candidates in batches of the method's own size."""
-    global_batch, accumulate = (s.method.candidates(s.global_batch), 1) if thins else (s.global_batch, s.accumulate)
+    global_batch, accumulate = (
+        (s.method.candidates(s.global_batch), 1) if thins else (s.global_batch, s.accumulate)
+    )
     if s.shards is not None:
         return s.shards.deal(ledger, times, epoch, global_batch, accumulate, weight)
     return deal(ledger.rows, times, epoch, s.world.comm, global_batch, accumulate, weight)
 
 
-def _along(label: str, turns: Turns, epoch: Epoch, augment: bool, finds: Finds, s: Stages, may_stop: bool = True) -> Iterator[Batch]:
+def _along(
+    label: str, turns: Turns, epoch: Epoch, augment: bool, finds: Finds, s: Stages, may_stop: bool = True
+) -> Iterator[Batch]:
     """Yield the batches of a pass that are still to be done, under a bar."""
     batches = s.trail.along(turns, lambda rest: s.train(rest, epoch.number, augment), finds, may_stop)
     return s.progress.bar(s.heartbeat.along(batches), len(turns), label)

@@ -14,7 +14,23 @@ import numpy as np
 TOLERANCES = (0.0, 0.005, 0.01)
 ERROR_FACTORS = (1.1, 1.2, 1.4)
 # How many standard errors of 2, 3, ... runs hold 95 %: far more than two where runs are few.
-_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+_STUDENT = (
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +45,13 @@ class Curve:
 
     def after(self, steps: int, forward: int, backward: int, seconds: float) -> Curve:
         """Return the curve of a run that had this cost before it began: that of its scores."""
-        return Curve(self.accuracy, self.steps + steps, self.forward + forward, self.backward + backward, self.seconds + seconds)
+        return Curve(
+            self.accuracy,
+            self.steps + steps,
+            self.forward + forward,
+            self.backward + backward,
+            self.seconds + seconds,
+        )
 
 
 @dataclass(frozen=True)
@@ -46,12 +68,19 @@ def spread(values: Sequence[float]) -> Spread:
     """Return how values, one a seed, are spread."""
     values = np.asarray(values, np.float64)
     p16, p84 = np.percentile(values, [16, 84])
-    return Spread(float(values.mean()), float(p16), float(p84), float(values.std(ddof=1)) if len(values) > 1 else 0.0)
+    return Spread(
+        float(values.mean()), float(p16), float(p84), float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    )
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
     """Return the mean over seeds; runs of one contender have equally many epochs."""
-    return Curve(*(np.mean([getattr(c, name) for c in curves], axis=0) for name in ("accuracy", "steps", "forward", "backward", "seconds")))
+    return Curve(
+        *(
+            np.mean([getattr(c, name) for c in curves], axis=0)
+            for name in ("accuracy", "steps", "forward", "backward", "seconds")
+        )
+    )
 
 
 def final(curves: Sequence[Curve]) -> Spread:
@@ -94,7 +123,10 @@ def pareto_shares(curves: Mapping[str, Sequence[Curve]]) -> dict[str, float]:
     A point is on the front if no other has both less error and less time, or one of them less and the other equal.
     """
     points = [
-        (seconds, 1 - accuracy, name) for name, runs in curves.items() for c in runs for seconds, accuracy in zip(c.seconds, c.accuracy)
+        (seconds, 1 - accuracy, name)
+        for name, runs in curves.items()
+        for c in runs
+        for seconds, accuracy in zip(c.seconds, c.accuracy)
     ]
     front, least = [], np.inf
     for _, group in groupby(sorted(points), key=lambda point: point[0]):

@@ -12,7 +12,16 @@ from .data.loader import Loader
 from .data.source import Data
 from .data.staging import in_words
 from .epoch import Outcome, run_epoch
-from .errors import DONE, REQUEUE, TERMINATED, DataError, JobError, RunDirectoryError, TrainingError, UserError
+from .errors import (
+    DONE,
+    REQUEUE,
+    TERMINATED,
+    DataError,
+    JobError,
+    RunDirectoryError,
+    TrainingError,
+    UserError,
+)
 from .job import Job
 from .ledger import Homes, Ledger
 from .plan import Epoch
@@ -46,7 +55,14 @@ from .world.stop import Stop
 from .world.world import World, settle
 
 
-def run(job: Job, directory: Path, comm: Comm, resume: bool = False, scratch: str | None = None, allow_changes: bool = False) -> int:
+def run(
+    job: Job,
+    directory: Path,
+    comm: Comm,
+    resume: bool = False,
+    scratch: str | None = None,
+    allow_changes: bool = False,
+) -> int:
     """Train the job in its run directory, from its newest checkpoint if ``resume``; return the exit code.
 
     scratch: a folder on each node's own disk, for data.placement local. allow_changes: go on even if it was another job.
@@ -54,14 +70,18 @@ def run(job: Job, directory: Path, comm: Comm, resume: bool = False, scratch: st
     """
     comm.on_first(lambda: check_place(directory))
     if resume and comm.on_first(lambda: _is_finished(job, directory, allow_changes)):
-        Progress(comm.rank, job.training.epochs).say(f"{directory}: all {job.training.epochs} epochs are done")
+        Progress(comm.rank, job.training.epochs).say(
+            f"{directory}: all {job.training.epochs} epochs are done"
+        )
         return DONE
     world = settle(comm)
     gradients, heartbeat = open_gradients(job.world, job.training.accumulate, world), Heartbeat()
     watch = Watch(heartbeat, directory, comm.rank, comm.size, job.record.hang_timeout, comm.abort)
     try:
         with comm.agreed(lambda: Stop(comm, directory)) as stop, Lock(directory) as lock, watch:
-            code = _Run(job, directory, world, stop, heartbeat, scratch).train(gradients, resume, allow_changes, lock)
+            code = _Run(job, directory, world, stop, heartbeat, scratch).train(
+                gradients, resume, allow_changes, lock
+            )
     except UserError as problem:
         if problem.agreed:  # all ranks are here, and may go on to another run
             gradients.close()
@@ -89,7 +109,9 @@ def set_up(
     data = open_data(job.data, job.seed, comm, directory)
     everyone.agree((data.fingerprint, len(data.train)), "the data set")
     global_batch = comm.agreed(lambda: fitting_batch(job, len(data.train), world.size))
-    shards = comm.agreed(lambda: Shards(job.data, data, scratch, world)) if job.data.placement == "local" else None
+    shards = (
+        comm.agreed(lambda: Shards(job.data, data, scratch, world)) if job.data.placement == "local" else None
+    )
     data = shards.lying_here(data) if shards else data
     train = Loader(data.train, job.data.workers, world.device)
     observed = [name for name in method.columns if name in OBSERVED]
@@ -126,17 +148,28 @@ def set_up(
 class _Run:
     """A job on its way: what its epochs pass through, and what they leave in the run directory."""
 
-    def __init__(self, job: Job, directory: Path, world: World, stop: Stop, heartbeat: Heartbeat, scratch: str | None):
+    def __init__(
+        self, job: Job, directory: Path, world: World, stop: Stop, heartbeat: Heartbeat, scratch: str | None
+    ):
         self._job, self._directory, self._world, self._stop = job, directory, world, stop
         self._snapshot = Snapshot(pinned=world.device.type == "cuda")
         say = Progress(world.rank, job.training.epochs).say
-        self._saver = Saver(directory / "checkpoints", job.record.keep, world.comm, self._snapshot, say, heartbeat.goes_on)
-        self._stages, self._data = set_up(job, world, job.selection, scratch, Trail(stop, self._saver), directory, heartbeat)
+        self._saver = Saver(
+            directory / "checkpoints", job.record.keep, world.comm, self._snapshot, say, heartbeat.goes_on
+        )
+        self._stages, self._data = set_up(
+            job, world, job.selection, scratch, Trail(stop, self._saver), directory, heartbeat
+        )
         self._metrics = Metrics(directory)
         self._found: Path | None = None  # the checkpoint that it goes on from
         self._last: dict | None = None  # the line of the last whole epoch
         self._before: dict[str, float] = {}  # seconds of an epoch that is taken up again
-        self._facts: dict = {"ranks": world.size, "global_batch": self._stages.global_batch, "data": self._data.fingerprint, "changes": []}
+        self._facts: dict = {
+            "ranks": world.size,
+            "global_batch": self._stages.global_batch,
+            "data": self._data.fingerprint,
+            "changes": [],
+        }
 
     def train(self, gradients: Gradients, resume: bool, allow_changes: bool, lock: Lock) -> int:
         """Run the epochs that are still to be run; return DONE, or why all ranks left before.
@@ -147,7 +180,10 @@ class _Run:
         first, ledger, memory = self._begin(gradients, resume, allow_changes, lock)
         for number in range(first, job.training.epochs):
             epoch = Epoch(number, job.training.epochs, job.seed)
-            clock, self._before = Clock(self._world.device, self._before, partial(stages.heartbeat.enter, number)), {}
+            clock, self._before = (
+                Clock(self._world.device, self._before, partial(stages.heartbeat.enter, number)),
+                {},
+            )
             try:
                 outcome = run_epoch(epoch, ledger, memory, stages, clock)
             except Stopped:
@@ -163,22 +199,30 @@ class _Run:
             if leaves and number < epoch.total - 1:
                 return self._leave(f"after epoch {number + 1}")
         if not self._finish():
-            problem = RunDirectoryError(f"{self._directory}: the last checkpoint could not be written; make room and add --resume")
+            problem = RunDirectoryError(
+                f"{self._directory}: the last checkpoint could not be written; make room and add --resume"
+            )
             problem.agreed = True
             raise problem
         return DONE
 
-    def _begin(self, gradients: Gradients, resume: bool, allow_changes: bool, lock: Lock) -> tuple[int, Ledger, Memory]:
+    def _begin(
+        self, gradients: Gradients, resume: bool, allow_changes: bool, lock: Lock
+    ) -> tuple[int, Ledger, Memory]:
         """Make the run directory this run's; return the first epoch to run, and the ledger and memory that it begins with."""
         job, stages, comm = self._job, self._stages, self._world.comm
         ledger = first_ledger(job.selection, stages.homes, comm, self._data.fingerprint)
         ledger = stages.shards.placed(ledger) if stages.shards else ledger
         memory = job.selection.first_memory() if isinstance(job.selection, BatchMethod) else {}
-        found = self._found = comm.on_first(lambda: open_run(self._directory, job, resume, lock, allow_changes))
+        found = self._found = comm.on_first(
+            lambda: open_run(self._directory, job, resume, lock, allow_changes)
+        )
         facts = load_facts(found) if found else {"epoch": -1, "ranks": comm.size, "line": None}
         first = facts["epoch"] + 1
         stages.heartbeat.enter(first, "set-up")
-        stages.learner.join(gradients, self._data.shape, stages.global_batch // (comm.size * stages.accumulate))
+        stages.learner.join(
+            gradients, self._data.shape, stages.global_batch // (comm.size * stages.accumulate)
+        )
         if found:
             ledger, memory = comm.agreed(lambda: self._take_up(found, facts, ledger, memory))
         if facts["ranks"] != comm.size:
@@ -202,14 +246,26 @@ class _Run:
 
     def _take_up(self, found: Path, facts: dict, ledger: Ledger, memory: Memory) -> tuple[Ledger, Memory]:
         """Restore what the checkpoint holds; return ledger and memory. Raises RunDirectoryError, perhaps on one rank only."""
-        world, learner, job, goes_on = self._world, self._stages.learner, self._job, self._stages.heartbeat.goes_on
+        world, learner, job, goes_on = (
+            self._world,
+            self._stages.learner,
+            self._job,
+            self._stages.heartbeat.goes_on,
+        )
         self._last = facts["line"]
         changes = differences(facts["job"], job)
-        self._facts["changes"] = facts["changes"] + ([{"after": found.name, "changes": changes}] if changes else [])
+        self._facts["changes"] = facts["changes"] + (
+            [{"after": found.name, "changes": changes}] if changes else []
+        )
         if facts["data"] != self._data.fingerprint and not changes:
-            raise RunDirectoryError(f"{found}: of another data set than {job.data.name} is now; give another --run-dir")
+            raise RunDirectoryError(
+                f"{found}: of another data set than {job.data.name} is now; give another --run-dir"
+            )
         with fitting(found):
-            ledger, memory = load_ledger(found, facts, ledger, goes_on), load_memory(found, facts, world.rank, memory, goes_on)
+            ledger, memory = (
+                load_ledger(found, facts, ledger, goes_on),
+                load_memory(found, facts, world.rank, memory, goes_on),
+            )
             learner.load_state_dict(load_learner(found, world.device, goes_on))
             inside = load_inside(found, facts, world.rank, world.size, world.device, goes_on)
         if inside is not None:
@@ -234,7 +290,11 @@ class _Run:
         job, world, learner = self._job, self._world, self._stages.learner
         parts, line = learner.parts.take(), outcome.line
         with clock("checkpoint"):
-            if leaves or epoch.number == epoch.total - 1 or (epoch.number + 1) % job.record.checkpoint_every == 0:
+            if (
+                leaves
+                or epoch.number == epoch.total - 1
+                or (epoch.number + 1) % job.record.checkpoint_every == 0
+            ):
                 facts = {"epoch": epoch.number, "line": {**line, "seconds": clock.seconds(parts)}}
                 self._save(f"epoch_{epoch.number:04d}", outcome.ledger, outcome.memory, facts)
         self._write_columns(epoch, outcome)
@@ -251,8 +311,12 @@ class _Run:
             try:
                 write_ledger(self._directory, epoch.number, outcome.planned_on, outcome.plan, world.comm)
             except OSError as problem:  # on rank 0 alone, which has nothing left to do with the others
-                say(f"warning: the ledger file of epoch {epoch.number} could not be written ({problem.strerror}); the run goes on without")
-        if job.selection.weights_column and (job.selection.weighs_after(epoch) or epoch.number in job.record.weights_at):
+                say(
+                    f"warning: the ledger file of epoch {epoch.number} could not be written ({problem.strerror}); the run goes on without"
+                )
+        if job.selection.weights_column and (
+            job.selection.weighs_after(epoch) or epoch.number in job.record.weights_at
+        ):
             try:
                 _write_weights(self._directory, epoch, outcome.ledger, job, world, self._data)
             except DataError as problem:
@@ -262,11 +326,17 @@ class _Run:
         """Leave an epoch between two steps, with a checkpoint; ledger and memory are those it began with."""
         self._put_down()
         learner, passed = self._stages.learner, self._stages.trail.passed()
-        facts = {"epoch": epoch.number - 1, "line": self._last, "seconds": clock.seconds(learner.parts.take())}
+        facts = {
+            "epoch": epoch.number - 1,
+            "line": self._last,
+            "seconds": clock.seconds(learner.parts.take()),
+        }
         name = f"epoch_{epoch.number:04d}_inside_{sum(steps for steps, _ in passed):05d}"
         if self._found is None or name != self._found.name:  # else it has come no further
             self._save(name, ledger, memory, facts, Inside(passed, learner.buffers()))
-        return self._leave(f"in epoch {epoch.number + 1} after {passed[-1][0]} steps of its pass {len(passed)}")
+        return self._leave(
+            f"in epoch {epoch.number + 1} after {passed[-1][0]} steps of its pass {len(passed)}"
+        )
 
     def _put_down(self) -> None:
         """Finish the exchange of samples that is under way; its epoch will not."""
@@ -275,7 +345,11 @@ class _Run:
 
     def _leave(self, where: str) -> int:
         whole = self._finish()
-        how = "add --resume to go on" if whole else "without a checkpoint of it; make room and add --resume to go on from the one before"
+        how = (
+            "add --resume to go on"
+            if whole
+            else "without a checkpoint of it; make room and add --resume to go on from the one before"
+        )
         self._stages.progress.say(f"leaving {where}: {self._stop.why}; {how}")
         return REQUEUE if whole else TERMINATED
 
@@ -286,9 +360,13 @@ class _Run:
             self._stages.progress.say(f"warning: metrics.jsonl lacks its last {lines}: the disk is full")
         return self._saver.finish()
 
-    def _save(self, name: str, ledger: Ledger, memory: Memory, facts: dict, inside: Inside | None = None) -> None:
+    def _save(
+        self, name: str, ledger: Ledger, memory: Memory, facts: dict, inside: Inside | None = None
+    ) -> None:
         learner = self._stages.learner.state_dict() if self._world.rank == 0 else None
-        self._saver.save(name, Part(learner, ledger, memory, inside), {**self._facts, "job": self._job.as_dict(), **facts})
+        self._saver.save(
+            name, Part(learner, ledger, memory, inside), {**self._facts, "job": self._job.as_dict(), **facts}
+        )
 
 
 def _is_finished(job: Job, directory: Path, allow_changes: bool) -> bool:
@@ -305,7 +383,9 @@ def _write_weights(directory: Path, epoch: Epoch, ledger: Ledger, job: Job, worl
     how = f"{job.name}, seed {job.seed}, after epoch {epoch.number}"
     about = About(job.selection.method, how, job.data.name, data.fingerprint, ledger.n_total, 0.0, 0, 0)
     path = directory / "weights" / f"epoch_{epoch.number:04d}.h5"
-    write_scores(path, about, ledger.extra[job.selection.weights_column], world.comm, ledger.extra.get("label"))
+    write_scores(
+        path, about, ledger.extra[job.selection.weights_column], world.comm, ledger.extra.get("label")
+    )
 
 
 def _stage(stages: Stages, shards: Shards, ledger: Ledger, most_hidden: float) -> None:

@@ -55,7 +55,13 @@ RECIPES = {
 
 
 def score(
-    name: str, job: Job, path: Path, comm: Comm, epochs: int | None = None, repeats: int | None = None, last_layer: bool = False
+    name: str,
+    job: Job,
+    path: Path,
+    comm: Comm,
+    epochs: int | None = None,
+    repeats: int | None = None,
+    last_layer: bool = False,
 ) -> About:
     """Score every training sample of the job's data by this method, write the file, and return what it cost.
 
@@ -84,7 +90,9 @@ def score(
         total = total + _answer(name, ledger, one.seed)
         label = ledger.extra.get("label")
         gradients.close()
-    how = f"{job.name}, seed {job.seed}, {epochs} epochs, {repeats} times" + (", last layer" if last_layer else "")
+    how = f"{job.name}, seed {job.seed}, {epochs} epochs, {repeats} times" + (
+        ", last layer" if last_layer else ""
+    )
     seconds = comm.broadcast(time.perf_counter() - begun)
     about = About(name, how, job.data.name, data.fingerprint, stages.homes.n, seconds, n_forward, n_backward)
     write_scores(path, about, total / repeats, comm, label)
@@ -97,7 +105,9 @@ def _fitting(name: str, path: Path, epochs: int | None, repeats: int | None) -> 
         raise JobError(f"score {name}: no such scoring method; {nearest(name, RECIPES)}")
     epochs = RECIPES[name].epochs if epochs is None else epochs
     if name == "forgetting" and epochs < 2:
-        raise JobError(f"score forgetting: epochs is {epochs}, but forgetting takes at least 2; give --epochs 20")
+        raise JobError(
+            f"score forgetting: epochs is {epochs}, but forgetting takes at least 2; give --epochs 20"
+        )
     check_file(path, "--out")
     return epochs, RECIPES[name].repeats if repeats is None else repeats
 
@@ -119,7 +129,12 @@ class Forgetting(Everything):
 
     @property
     def columns(self) -> dict[str, tuple]:
-        return {"label": OBSERVED["label"], "was_correct": (bool, False), "learned": (bool, False), "forgotten": (np.int32, 0)}
+        return {
+            "label": OBSERVED["label"],
+            "was_correct": (bool, False),
+            "learned": (bool, False),
+            "forgotten": (np.int32, 0),
+        }
 
     def remember(self, epoch: Epoch, ledger: Ledger) -> Mapping[str, np.ndarray]:
         return {
@@ -154,7 +169,9 @@ def _exactly(learner):
 
     def look_exactly(batch: Batch, mode: str) -> tuple[Seen, torch.Tensor]:
         seen, losses = plain(batch, mode)
-        seen.columns["grad_norm"] = gradient_norms(learner.model, learner.criterion, batch.input, batch.target)
+        seen.columns["grad_norm"] = gradient_norms(
+            learner.model, learner.criterion, batch.input, batch.target
+        )
         return seen, losses
 
     return look_exactly

@@ -31,7 +31,9 @@ from .record.progress import Progress
 from .world.comm import Comm
 from .world.world import World, settle
 
-_WORD = np.dtype([("id", np.int64), ("rank", np.int32), ("visible", bool)])  # a sample that moves, and the other rank
+_WORD = np.dtype(
+    [("id", np.int64), ("rank", np.int32), ("visible", bool)]
+)  # a sample that moves, and the other rank
 
 
 class Shards:
@@ -54,11 +56,15 @@ class Shards:
 
     def lying_here(self, data: Data) -> Data:
         """Return the data set that reads from this rank's store."""
-        return replace(data, train=data.train.lying_in(self.folder), validation=data.validation.lying_in(self.folder))
+        return replace(
+            data, train=data.train.lying_in(self.folder), validation=data.validation.lying_in(self.folder)
+        )
 
     def placed(self, ledger: Ledger) -> Ledger:
         """Return the ledger with every row at its first place, and the epoch of its last move: none yet."""
-        return ledger.with_columns({"place": first_places(ledger.id, self._comm.size), "moved": np.full(len(ledger), -1, np.int32)})
+        return ledger.with_columns(
+            {"place": first_places(ledger.id, self._comm.size), "moved": np.full(len(ledger), -1, np.int32)}
+        )
 
     def fill(self, ledger: Ledger, bar: Callable, hides: float, compare: bool = False) -> int:
         """Make the store hold what lies here, neither more nor less; return how many bytes all ranks fetched for it.
@@ -95,7 +101,9 @@ class Shards:
         self._store.drop(self._names(going["id"][~going["visible"]]))
         sent, received = going[going["visible"]], coming[coming["visible"]]
         delivery = Delivery(self._parcels(sent), self._parcels(received), self._store, self._comm)
-        self._under_way = _UnderWay(delivery, gone=self._names(sent["id"]), to_fetch=coming["id"][~coming["visible"]])
+        self._under_way = _UnderWay(
+            delivery, gone=self._names(sent["id"]), to_fetch=coming["id"][~coming["visible"]]
+        )
         n, n_bytes = self._comm.sum(np.array([len(coming), self._files.sizes[coming["id"]].sum()])).tolist()
         self._told = {"n_moved": n, "bytes_moved": n_bytes, "waited": 0.0}
         if self._waits_for_all or not n:
@@ -129,11 +137,21 @@ class Shards:
         waits = (i for i, turn in enumerate(turns) if np.isin(turn.id, self._came).any())
         return int(self._comm.min(np.array([next(waits, len(turns))]))[0])
 
-    def deal(self, ledger: Ledger, times: np.ndarray, epoch: Epoch, global_batch: int, accumulate: int, weight: np.ndarray | None) -> Turns:
+    def deal(
+        self,
+        ledger: Ledger,
+        times: np.ndarray,
+        epoch: Epoch,
+        global_batch: int,
+        accumulate: int,
+        weight: np.ndarray | None,
+    ) -> Turns:
         """Deal this many passes of each row to where it lies; what moved in this epoch comes last."""
         place, late = ledger.extra["place"], ledger.extra["moved"] == epoch.number
         idle = np.append(np.setdiff1d(self._here, self._came), self._here)[0]
-        return deal_local(ledger.id, times, place, epoch, self._comm, global_batch, accumulate, weight, late, int(idle))
+        return deal_local(
+            ledger.id, times, place, epoch, self._comm, global_batch, accumulate, weight, late, int(idle)
+        )
 
     def told(self) -> dict:
         """Return what the metrics say: n_moved and bytes_moved of all ranks; waited, the longest wait for them, in seconds."""
@@ -150,7 +168,10 @@ class Shards:
 
     def _parcels(self, words: np.ndarray) -> list[Parcel]:
         files = self._files
-        return [Parcel(id, files.names[id], int(files.sizes[id]), int(files.changed[id]), rank) for id, rank, _ in words.tolist()]
+        return [
+            Parcel(id, files.names[id], int(files.sizes[id]), int(files.changed[id]), rank)
+            for id, rank, _ in words.tolist()
+        ]
 
 
 class _UnderWay(NamedTuple):
@@ -189,4 +210,6 @@ def stage(job: Job, scratch: str | None, comm: Comm, compare: bool) -> tuple[Pat
     shards = comm.agreed(lambda: Shards(job.data, data, scratch, world))
     homes = Homes(len(data.train), world.size)
     ledger = shards.placed(Ledger.unseen(homes.n, *homes.rows(world.rank)))
-    return shards.folder.parent, shards.fill(ledger, Progress(world.rank, 0).bar, job.selection.most_hidden, compare)
+    return shards.folder.parent, shards.fill(
+        ledger, Progress(world.rank, 0).bar, job.selection.most_hidden, compare
+    )

@@ -59,7 +59,12 @@ class Sieve:
         self.looked, self.trained = NoteBook(s.observed), NoteBook(s.observed)
         self.n_forward = self.n_trained = self.steps = 0
         self._epoch, self._n_candidates, self._s = epoch, n_candidates, s
-        self._method, self._learner, self._everyone, self._comm = s.method, s.learner, s.everyone, s.world.comm
+        self._method, self._learner, self._everyone, self._comm = (
+            s.method,
+            s.learner,
+            s.everyone,
+            s.world.comm,
+        )
         self._local_batch = s.global_batch // s.world.size
         self._queue: list[_Chosen] = []
         self._ids: list[np.ndarray] = []
@@ -83,7 +88,10 @@ class Sieve:
 
         The samples that wait are named, not kept: their draws belong to (id, copy), so they can be read again.
         """
-        queue = {name: np.concatenate([getattr(part, name) for part in [self._spare, *self._queue]])[1:] for name in _NAMED}
+        queue = {
+            name: np.concatenate([getattr(part, name) for part in [self._spare, *self._queue]])[1:]
+            for name in _NAMED
+        }
         return {
             **{f"looked_{name}": column for name, column in self.looked.found().items()},
             **{f"trained_{name}": column for name, column in self.trained.found().items()},
@@ -106,7 +114,9 @@ class Sieve:
         self.n_trained, self.steps = found["all_counts"].tolist()
         self._progress = float(found["all_progress"][0])
         waiting = _under("queue_", found)
-        id, copy = [np.concatenate([found["all_spare"][[i]], waiting[name]]) for i, name in enumerate(("id", "copy"))]
+        id, copy = [
+            np.concatenate([found["all_spare"][[i]], waiting[name]]) for i, name in enumerate(("id", "copy"))
+        ]
         weight = np.concatenate([np.ones(1, np.float32), waiting["weight"]])
         rows = np.arange(len(id))
         turn = Turn(0, id, copy.astype(np.int32), weight, rows, True, len(id), True, True, self._progress)
@@ -142,7 +152,15 @@ class Sieve:
     def _rows(self, batch: Batch, rows: np.ndarray, weight: np.ndarray) -> _Chosen:
         turn, picked = batch.turn, torch.from_numpy(rows).to(batch.input.device)
         weight = weight * turn.weight[rows]
-        return _Chosen(turn.id[rows], turn.copy[rows], weight, batch.input[picked], batch.target[picked], None, self.steps)
+        return _Chosen(
+            turn.id[rows],
+            turn.copy[rows],
+            weight,
+            batch.input[picked],
+            batch.target[picked],
+            None,
+            self.steps,
+        )
 
     def _take(self, n: int) -> list[_Chosen]:
         """Take the n samples that have waited longest."""
@@ -229,7 +247,10 @@ def _candidates(seen: list[Seen]) -> Candidates:
     """Bring to the host what a choice is made by; nothing of fillers."""
     counting = [one for one in seen if one.turn.counts]
     none = {name: np.zeros(0, np.float32) for one in seen[:1] for name in one.columns}
-    columns = {name: np.concatenate([none[name], *(one.columns[name].cpu().numpy() for one in counting)]) for name in none}
+    columns = {
+        name: np.concatenate([none[name], *(one.columns[name].cpu().numpy() for one in counting)])
+        for name in none
+    }
     ids = np.concatenate([np.zeros(0, np.int64), *(one.turn.id for one in counting)])
     copies = np.concatenate([np.zeros(0, np.int32), *(one.turn.copy for one in counting)])
     return Candidates(ids, copies, columns.pop("loss", np.zeros(0, np.float32)), columns)

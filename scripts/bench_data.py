@@ -47,14 +47,19 @@ def visual_atoms(n_trials: int) -> str:
     plain = {f"{size} px": _train(pixels=size) for size in SIZES}
     drawn, kept = plain["32 px"], _in_memory(plain["32 px"])
     seconds = measure({**plain, "in memory": kept}, n_trials)
-    augmented = measure({"none": kept} | {name: _train(augmentation=[name], pixels=32) for name in names}, n_trials)
+    augmented = measure(
+        {"none": kept} | {name: _train(augmentation=[name], pixels=32) for name in names}, n_trials
+    )
     per_second = {name: [BATCH / s for s in seconds[name]] for name in plain}
     beside = [a / b for a, b in zip(seconds["32 px"], seconds["in memory"], strict=True)]
     reached = median(per_second["32 px"])
     lines = [
         f"result:    {reached:,.0f} images of 32 x 32 drawn per second by one thread",
         f"           drawn / read from memory: {spread(beside, 1)}",
-        header(("numpy", "torch", "torchvision"), f"median [quartiles] of {n_trials} batches, contenders in turn, after one to warm up"),
+        header(
+            ("numpy", "torch", "torchvision"),
+            f"median [quartiles] of {n_trials} batches, contenders in turn, after one to warm up",
+        ),
         f"data:      visual_atoms, {len(drawn):,} samples, batches of {BATCH} in random order",
         "",
         "images per second",
@@ -94,7 +99,9 @@ def deepcam(n_trials: int, n_files: int, size: tuple[int, int]) -> str:
         }
         warm = in_turn(contenders, n_trials)
         cold = in_turn(
-            {name: contenders[name] for name in ("ours", "h5py", "readinto", "ours, 4 threads")}, n_trials, lambda: _forget(paths)
+            {name: contenders[name] for name in ("ours", "h5py", "readinto", "ours, 4 threads")},
+            n_trials,
+            lambda: _forget(paths),
         )
         grown = {n: _grown(_Unprepared(manifest, None, N_CLASSES, n)) / n_bytes * n_files for n in THREADS}
     speed = {name: [n_bytes / s / 1e9 for s in seconds] for name, seconds in warm.items()}
@@ -107,14 +114,18 @@ def deepcam(n_trials: int, n_files: int, size: tuple[int, int]) -> str:
         f"result:    {spread(beside('ours', 'reference'), 2)} times as fast as the reference,",
         f"           {spread(beside('ours', 'h5py'), 2)} as h5py at its best, {spread(beside('ours', 'readinto'), 2)} of a plain readinto",
         header(
-            ("numpy", "torch", "h5py"), f"median [quartiles] of {n_trials} passes over the files, contenders in turn, after one to warm up"
+            ("numpy", "torch", "h5py"),
+            f"median [quartiles] of {n_trials} passes over the files, contenders in turn, after one to warm up",
         ),
         f"data:      {len(paths)} files of {n_bytes / len(paths) / 1e6:.0f} MB, samples {' x '.join(map(str, shape))} float32 and masks",
         "",
         "GB per second from the page cache",
         *(f"  {name:<19} {spread(speed[name], 2)}" for name in contenders),
         "times as fast as h5py with as many threads, whose lock is one for the process",
-        *(f"  {n} threads{'':<10} {spread(beside(f'ours, {n} threads', f'h5py, {n} threads'), 2)}" for n in THREADS[1:]),
+        *(
+            f"  {n} threads{'':<10} {spread(beside(f'ours, {n} threads', f'h5py, {n} threads'), 2)}"
+            for n in THREADS[1:]
+        ),
         "ready to train, float32 from 0 to 1 by channel, beside the reference's way",
         f"  times as fast       {spread(beside('ours, prepared', 'reference, prepared'), 2)}",
         "GB per second from the disk, pages dropped before every pass",
@@ -122,9 +133,13 @@ def deepcam(n_trials: int, n_files: int, size: tuple[int, int]) -> str:
         "memory, in samples, from before the first read, and how many may be in flight: one in use, the next, and the threads'",
         *(f"  {f'{n} thread' + 's' * (n > 1):<19} {grown[n]:.2f} of {n + 2}" for n in THREADS),
         "",
-        verdict(reference >= TIMES_REFERENCE, f"{TIMES_REFERENCE:g} times the reference's speed: {reference:.2f}"),
+        verdict(
+            reference >= TIMES_REFERENCE, f"{TIMES_REFERENCE:g} times the reference's speed: {reference:.2f}"
+        ),
         verdict(readinto >= OF_READINTO, f"{OF_READINTO:g} of readinto's speed: {readinto:.2f}"),
-        verdict(all(round(grown[n]) <= n + 2 for n in THREADS), "memory of no more samples than are in flight"),
+        verdict(
+            all(round(grown[n]) <= n + 2 for n in THREADS), "memory of no more samples than are in flight"
+        ),
     ]
     return "\n".join(lines)
 
@@ -145,7 +160,10 @@ def _write(root: Path, n: int, shape: tuple[int, int, int]) -> int:
         with h5py.File(root / part / f"data-{number:04d}.h5", "w") as file:
             file[DATASETS[0]], file[DATASETS[1]] = noise + np.float32(number), np.zeros(shape[:2], np.float32)
     with h5py.File(root / "stats.h5", "w") as file:
-        file["climate/minval"], file["climate/maxval"] = np.zeros(shape[2], np.float32), np.full(shape[2], n + 1, np.float32)
+        file["climate/minval"], file["climate/maxval"] = (
+            np.zeros(shape[2], np.float32),
+            np.full(shape[2], n + 1, np.float32),
+        )
     return n * 4 * (math.prod(shape) + math.prod(shape[:2]))
 
 
@@ -173,7 +191,9 @@ def _as_reference(path: Path, root: Path) -> tuple[torch.Tensor, torch.Tensor]:
     input, mask = _by_h5py(path, (..., CHANNELS))
     with h5py.File(root / "stats.h5", "r") as file:
         least, most = file["climate/minval"][...], file["climate/maxval"][...]
-    return torch.from_numpy(((input - least) * (1 / (most - least))).transpose(2, 0, 1)), torch.from_numpy(mask.astype(np.int64))
+    return torch.from_numpy(((input - least) * (1 / (most - least))).transpose(2, 0, 1)), torch.from_numpy(
+        mask.astype(np.int64)
+    )
 
 
 def _by_threads(paths: Sequence[Path], n: int) -> None:
@@ -248,11 +268,19 @@ def _in_memory(source: Source) -> Source:
 
 
 def main(words: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", choices=["deepcam", "visual_atoms"])
-    parser.add_argument("--trials", type=int, help="passes or batches of each contender (default: 10 passes, or 100 batches)")
+    parser.add_argument(
+        "--trials", type=int, help="passes or batches of each contender (default: 10 passes, or 100 batches)"
+    )
     parser.add_argument("--files", type=int, default=16, help="deepcam: samples to read (default: 16)")
-    parser.add_argument("--size", default="768,1152", help="deepcam: height and width (default: 768,1152, as in the public set)")
+    parser.add_argument(
+        "--size",
+        default="768,1152",
+        help="deepcam: height and width (default: 768,1152, as in the public set)",
+    )
     given = parser.parse_args(words)
     torch.set_num_threads(1)
     if given.data == "deepcam":

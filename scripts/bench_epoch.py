@@ -96,7 +96,10 @@ class Bare:
         begun = self._now()
         self._model.train()
         for input, target in self._shuffled:
-            input, target = input.to(self._device, non_blocking=True), target.to(self._device, non_blocking=True)
+            input, target = (
+                input.to(self._device, non_blocking=True),
+                target.to(self._device, non_blocking=True),
+            )
             loss = F.cross_entropy(self._model(input), target)
             loss.backward()
             self._optimizer.step()
@@ -109,7 +112,10 @@ class Bare:
         begun = self._now()
         self._model.eval()
         for input, target in self._in_order:
-            input, target = input.to(self._device, non_blocking=True), target.to(self._device, non_blocking=True)
+            input, target = (
+                input.to(self._device, non_blocking=True),
+                target.to(self._device, non_blocking=True),
+            )
             F.cross_entropy(self._model(input), target, reduction="none")
         return self._now() - begun
 
@@ -153,7 +159,9 @@ def width_for(step_s: float, world: World) -> int:
         bare = Bare(job_of("digits_everything", width, 2), world)
         bare.passes(3)
         forward, backward = bare.passes(7)
-        if min(forward) + min(backward) >= MARGIN * step_s:  # the shortest: what others do here meanwhile only makes it longer
+        if (
+            min(forward) + min(backward) >= MARGIN * step_s
+        ):  # the shortest: what others do here meanwhile only makes it longer
             return width
     return WIDTHS[-1]
 
@@ -198,7 +206,10 @@ def report(given: argparse.Namespace, world: World) -> str:
     overhead = [b.seconds / a for a, b in zip(bare, driver, strict=True)]
     say(f"KAKURENBO and its ideal, width {widths[1]} ...")
     train, forward, hiding = bench_ideal(widths[1], given.trials, world)
-    ideal = [(1 - k.hidden_fraction) * t + k.hidden_fraction * f for t, f, k in zip(train, forward, hiding, strict=True)]
+    ideal = [
+        (1 - k.hidden_fraction) * t + k.hidden_fraction * f
+        for t, f, k in zip(train, forward, hiding, strict=True)
+    ]
     above = [k.seconds / i for i, k in zip(ideal, hiding, strict=True)]
     say("forward and backward ...")
     steps = [driver[0].steps, Bare(job_of("digits_everything", widths[1], 2), world).steps]
@@ -209,7 +220,9 @@ def report(given: argparse.Namespace, world: World) -> str:
         network.passes(3)
         passes.append([1e3 * median(part) for part in network.passes(given.trials)])
 
-    choosing_ms = 1e3 * median(bench_choosing(job_of("digits_everything", widths[1], 2).training.batch(1), 500))
+    choosing_ms = 1e3 * median(
+        bench_choosing(job_of("digits_everything", widths[1], 2).training.batch(1), 500)
+    )
     share = median(k.hidden_fraction for k in hiding)
     lines = [
         f"result:    the driver's epoch / a bare PyTorch loop's: {spread(overhead)}, steps of {step_ms[0]:.1f} ms",
@@ -231,11 +244,23 @@ def report(given: argparse.Namespace, world: World) -> str:
         f"  seconds per epoch: KAKURENBO {median(k.seconds for k in hiding):.4f} ({_stages(hiding)}), ideal {median(ideal):.4f}, "
         f"T_train {median(train):.4f}, T_forward {median(forward):.4f}",
         "forward and backward of one batch, training mode",
-        *(f"  width {w}: forward {f:.2f} ms, backward {b:.2f} ms" for w, (f, b) in zip(widths, passes, strict=True)),
+        *(
+            f"  width {w}: forward {f:.2f} ms, backward {b:.2f} ms"
+            for w, (f, b) in zip(widths, passes, strict=True)
+        ),
         "",
-        verdict(median(overhead) <= 1.05, f"at most 5 % above the bare loop, on steps of 20 ms and more: {median(overhead) - 1:+.1%}"),
-        verdict(median(above) <= 1.10, f"at most 10 % above the ideal, on steps of 50 ms and more: {median(above) - 1:+.1%}"),
-        verdict(choosing_ms <= 0.03 * step_ms[1], f"choosing under 3 % of a step of 50 ms and more: {choosing_ms / step_ms[1]:.2%}"),
+        verdict(
+            median(overhead) <= 1.05,
+            f"at most 5 % above the bare loop, on steps of 20 ms and more: {median(overhead) - 1:+.1%}",
+        ),
+        verdict(
+            median(above) <= 1.10,
+            f"at most 10 % above the ideal, on steps of 50 ms and more: {median(above) - 1:+.1%}",
+        ),
+        verdict(
+            choosing_ms <= 0.03 * step_ms[1],
+            f"choosing under 3 % of a step of 50 ms and more: {choosing_ms / step_ms[1]:.2%}",
+        ),
     ]
     for wanted, found in zip((20, 50), step_ms, strict=True):
         if found < wanted:
@@ -251,11 +276,23 @@ def _stages(took: Sequence[Took]) -> str:
 
 
 def main(words: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=LEAST_TRIALS + 2, help="turns of each comparison (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--trials", type=int, default=LEAST_TRIALS + 2, help="turns of each comparison (default: %(default)s)"
+    )
     numbers = lambda text: [int(word) for word in text.split(",")]  # noqa: E731
-    parser.add_argument("--widths", type=numbers, help="of the two networks (default: the first whose steps take 20 and 50 ms)")
-    parser.add_argument("--threads", type=int, help="of torch (default: all cores, as in a run; fewer where others compute too)")
+    parser.add_argument(
+        "--widths",
+        type=numbers,
+        help="of the two networks (default: the first whose steps take 20 and 50 ms)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        help="of torch (default: all cores, as in a run; fewer where others compute too)",
+    )
     given = parser.parse_args(words)
     world = settle(Serial())
     if given.threads:

@@ -97,7 +97,9 @@ def simulate(n_ranks: int, max_fraction: float, share: float, n_trials: int) -> 
 
         def decide(comm: Comm) -> np.ndarray:
             mine = rows[comm.rank]
-            return exchanged(np.arange(n)[mine], place[mine], shown[mine], Epoch(number, EPOCHS, 0), comm, share)  # noqa: B023
+            return exchanged(
+                np.arange(n)[mine], place[mine], shown[mine], Epoch(number, EPOCHS, 0), comm, share
+            )  # noqa: B023
 
         def work(comm: Comm) -> tuple[np.ndarray, Replayed]:
             replayed = Replayed(comm)
@@ -136,8 +138,12 @@ def deliver(folder: str, n_files: int, n_bytes: int, n_trials: int, answer: str)
     def by_mpi() -> None:
         for i in range(n_files):
             (store.folder / f"mine_{i}").replace(store.folder / f"from_{comm.rank}_{i}")
-        outgoing = [Parcel(i * comm.size + comm.rank, f"from_{comm.rank}_{i}", n_bytes, 0, to) for i in range(n_files)]
-        incoming = [Parcel(i * comm.size + source, f"from_{source}_{i}", n_bytes, 0, source) for i in range(n_files)]
+        outgoing = [
+            Parcel(i * comm.size + comm.rank, f"from_{comm.rank}_{i}", n_bytes, 0, to) for i in range(n_files)
+        ]
+        incoming = [
+            Parcel(i * comm.size + source, f"from_{source}_{i}", n_bytes, 0, source) for i in range(n_files)
+        ]
         comm.barrier()
         seconds.append(took(lambda: Delivery(outgoing, incoming, store, comm).finish()))
         for i in range(n_files):
@@ -170,11 +176,17 @@ def deliver(folder: str, n_files: int, n_bytes: int, n_trials: int, answer: str)
 
 def report(simulated: list[dict], delivered: dict[int, dict], given: argparse.Namespace) -> str:
     most = simulated[-1]
-    steps = {name: float(np.mean([epoch[name] for epoch in most["epochs"]])) for name in ("without", "in_blocks", "with")}
+    steps = {
+        name: float(np.mean([epoch[name] for epoch in most["epochs"]]))
+        for name in ("without", "in_blocks", "with")
+    }
     lines = [
         f"result:    {most['ranks']:,} ranks: {steps['with']:.1f} steps an epoch with balance, {steps['without']:.1f} without "
         f"({steps['without'] / steps['with'] - 1:.0%} more), {steps['in_blocks']:.1f} with files in order of time",
-        header(("numpy", "mpi4py"), f"{given.trials} of each way, in turn; the mean of {EPOCHS - 1} epochs with hidden samples"),
+        header(
+            ("numpy", "mpi4py"),
+            f"{given.trials} of each way, in turn; the mean of {EPOCHS - 1} epochs with hidden samples",
+        ),
         f"data:      {PER_RANK} samples a rank, F = {given.fraction}, exchange share {given.share}; made losses, alike in time",
         "",
         "               steps an epoch          moved an epoch                 most a rank        the decision",
@@ -190,9 +202,15 @@ def report(simulated: list[dict], delivered: dict[int, dict], given: argparse.Na
             f"{max(epoch['most_in'] for epoch in one['epochs']):>5} {held:>4} ({held / PER_RANK:.2f}) "
             f"{1e3 * median(one['seconds']):>8.2f}, {one['calls']} of {8 * one['ranks']:,} bytes"
         )
-    lines += ["", f"real files of {given.mb} MB, {given.files} from each rank to the next at once; MB/s of all ranks together"]
+    lines += [
+        "",
+        f"real files of {given.mb} MB, {given.files} from each rank to the next at once; MB/s of all ranks together",
+    ]
     for n, found in delivered.items():
-        mb, ratios = n * given.files * given.mb, [b / a for a, b in zip(found["mpi"], found["copy"], strict=True)]
+        mb, ratios = (
+            n * given.files * given.mb,
+            [b / a for a, b in zip(found["mpi"], found["copy"], strict=True)],
+        )
         lines.append(
             f"  {n} ranks: through MPI {mb / median(found['mpi']):,.0f}, "
             f"a plain copy of as many {mb / median(found['copy']):,.0f}, ratio {spread(ratios, 2)}"
@@ -202,8 +220,15 @@ def report(simulated: list[dict], delivered: dict[int, dict], given: argparse.Na
 
 def main(words: Sequence[str]) -> None:
     numbers = lambda text: [int(word) for word in text.split(",")]  # noqa: E731
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ranks", type=numbers, default=[64, 128, 256, 512, 1024], help="simulated (default: 64,128,256,512,1024)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--ranks",
+        type=numbers,
+        default=[64, 128, 256, 512, 1024],
+        help="simulated (default: 64,128,256,512,1024)",
+    )
     parser.add_argument("--fraction", type=float, default=0.3, help="F (default: %(default)s)")
     parser.add_argument("--share", type=float, default=0.0, help="Q (default: %(default)s)")
     parser.add_argument("--real", type=numbers, default=[2, 4], help="ranks of mpirun (default: 2,4)")

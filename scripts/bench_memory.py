@@ -53,12 +53,18 @@ def peak() -> float:
 
 
 def main(words: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--n", type=int, default=100_000_000, help="samples (default: %(default)s)")
     n = parser.parse_args(words).n
     stages, before = [("Python, torch and our code", peak(), 0.0)], peak()
     made = []
-    for name, work in (("the ledger", lambda: filled(n)), ("a plan", lambda: plan(*made)), ("the order", lambda: order(*made))):
+    for name, work in (
+        ("the ledger", lambda: filled(n)),
+        ("a plan", lambda: plan(*made)),
+        ("the order", lambda: order(*made)),
+    ):
         say(f"{name} of {n:,} samples ...")
         begun = time.perf_counter()
         made.append(work())

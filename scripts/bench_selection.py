@@ -31,10 +31,15 @@ from kakurenbo_hpc.world.started import started_by
 from kakurenbo_hpc.world.world import open_comm, settle
 
 IMAGENET = 1_281_167
-EPOCH = Epoch(31, 90, 1)  # a plan from the middle of a run: past every method's warm-up, and one in which ucb chooses anew
+EPOCH = Epoch(
+    31, 90, 1
+)  # a plan from the middle of a run: past every method's warm-up, and one in which ucb chooses anew
 OPTIONS = {"static": {"scores": ["-"]}}  # what a method cannot be made without
 TIE = np.float32(2.0**-23)  # the losses of confident samples are small multiples of float32's step at 1
-LATENCY_S, BYTES_PER_S = 5e-6, 1e10  # of the network in the projection: one message between two ranks of two nodes
+LATENCY_S, BYTES_PER_S = (
+    5e-6,
+    1e10,
+)  # of the network in the projection: one message between two ranks of two nodes
 
 Trial = Callable[[], int]
 
@@ -102,7 +107,9 @@ def samples(n: int, ties: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def ledger_of(n_total: int, start: int, loss, correct, confidence, columns=None) -> Ledger:
     """Return the ledger of rows that were all seen in the epoch before, with plausible values in a method's columns."""
     seen = np.full(len(loss), EPOCH.number - 1, np.int32)
-    extra = {name: _plausible(name, np.dtype(dtype), loss, start) for name, (dtype, _) in (columns or {}).items()}
+    extra = {
+        name: _plausible(name, np.dtype(dtype), loss, start) for name, (dtype, _) in (columns or {}).items()
+    }
     return Ledger(n_total, start, loss, correct, confidence, seen, extra)
 
 
@@ -215,9 +222,21 @@ def bench_methods(names: Sequence[str], n: int, ties: float, n_trials: int, comm
         ledger = ledger_of(n, mine.start, *columns, method.columns)
         counted = Counted(comm)
         planned(method, ledger, counted)
-        seconds = measure({name: lambda method=method, ledger=ledger: planned(method, ledger, comm).train.size}, n_trials, comm)
+        seconds = measure(
+            {name: lambda method=method, ledger=ledger: planned(method, ledger, comm).train.size},
+            n_trials,
+            comm,
+        )
         sent = int(comm.max(np.array([counted.sent]))[0])
-        lines.append({"method": name, "n": n, "ranks": comm.size, "seconds": seconds[name], "sent": [sent, counted.messages]})
+        lines.append(
+            {
+                "method": name,
+                "n": n,
+                "ranks": comm.size,
+                "seconds": seconds[name],
+                "sent": [sent, counted.messages],
+            }
+        )
     return lines
 
 
@@ -253,10 +272,14 @@ def _mpi_library() -> str:
 
 
 def report(found: list[dict], given: argparse.Namespace) -> str:
-    body = _report_methods(found, given) if given.methods != ["kakurenbo"] else _report_kakurenbo(found, given)
+    body = (
+        _report_methods(found, given) if given.methods != ["kakurenbo"] else _report_kakurenbo(found, given)
+    )
     result, rest = body
     turns = "contenders in turn, " if given.methods == ["kakurenbo"] else ""
-    trials = f"median of {given.trials}, {turns}after one to warm up; a trial is as long as on its slowest rank"
+    trials = (
+        f"median of {given.trials}, {turns}after one to warm up; a trial is as long as on its slowest rank"
+    )
     top = header(("numpy", "torch", "mpi4py"), trials, found[0]["mpi"])
     data = f"data:      exponential losses, {given.ties:.0%} of them tied as confident samples' are (0, 2^-23, 2^-22, ...)"
     return "\n".join([*result, top, data, "", *rest])
@@ -265,7 +288,9 @@ def report(found: list[dict], given: argparse.Namespace) -> str:
 def _report_kakurenbo(found: list[dict], given: argparse.Namespace) -> tuple[list[str], list[str]]:
     rows = [row for part in found for row in part["kakurenbo"]]
     ratios = {
-        (row["n"], row["ranks"], name): median(b / a for a, b in zip(row["seconds"]["ours"], row["seconds"][name], strict=True))
+        (row["n"], row["ranks"], name): median(
+            b / a for a, b in zip(row["seconds"]["ours"], row["seconds"][name], strict=True)
+        )
         for row in rows
         for name in ("authors", "gather")
     }
@@ -279,7 +304,9 @@ def _report_kakurenbo(found: list[dict], given: argparse.Namespace) -> tuple[lis
         f"the authors' way: {main['sent']['authors'][0]:,}",
     ]
     rest = ["                      times as fast as    milliseconds                  bytes sent per rank"]
-    rest += ["         N  ranks    authors    gather      ours   authors    gather      ours       authors        gather"]
+    rest += [
+        "         N  ranks    authors    gather      ours   authors    gather      ours       authors        gather"
+    ]
     for row in rows:
         ms = [1e3 * median(row["seconds"][name]) for name in ("ours", "authors", "gather")]
         b = [row["sent"][name][0] for name in ("ours", "authors", "gather")]
@@ -295,8 +322,14 @@ def _report_kakurenbo(found: list[dict], given: argparse.Namespace) -> tuple[lis
         "rank; it receives all N losses, and where losses tie it hides too many. Ours: its hidden set was compared with that of",
         "one stable sort of all N on every rank, and is the same. Bytes: what a rank hands to MPI.",
         "",
-        verdict(faster >= 10, f"at least 10 x faster than the authors' way ({main['n']:,} samples, {_ranks(main['ranks'])}): {faster:.1f}"),
-        verdict(sent[-1] - sent[0] <= 8 * 2048, f"bytes per rank independent of N and ranks: {' to '.join(f'{b:,}' for b in sent)}"),
+        verdict(
+            faster >= 10,
+            f"at least 10 x faster than the authors' way ({main['n']:,} samples, {_ranks(main['ranks'])}): {faster:.1f}",
+        ),
+        verdict(
+            sent[-1] - sent[0] <= 8 * 2048,
+            f"bytes per rank independent of N and ranks: {' to '.join(f'{b:,}' for b in sent)}",
+        ),
     ]
     share = next((part["share"] for part in found if "share" in part), None)
     return result, rest + (_projected(share, given) if share else [])
@@ -323,13 +356,25 @@ def _projected(share: dict, given: argparse.Namespace) -> list[str]:
 def _report_methods(found: list[dict], given: argparse.Namespace) -> tuple[list[str], list[str]]:
     rows = {(row["method"], row["ranks"]): row for part in found for row in part["methods"]}
     ranks = [part["ranks"] for part in found]
-    result = [f"result:    milliseconds per plan of {given.n[0]:,} samples on {_ranks(ranks[0])}, fastest first"]
+    result = [
+        f"result:    milliseconds per plan of {given.n[0]:,} samples on {_ranks(ranks[0])}, fastest first"
+    ]
     by_time = sorted(given.methods, key=lambda name: median(rows[name, ranks[0]]["seconds"]))
-    result += ["           " + ", ".join(f"{name} {1e3 * median(rows[name, ranks[0]]['seconds']):.1f}" for name in by_time)]
-    rest = ["method                    " + "".join(f"{_ranks(r):>11}: ms    bytes sent  messages" for r in ranks)]
+    result += [
+        "           "
+        + ", ".join(f"{name} {1e3 * median(rows[name, ranks[0]]['seconds']):.1f}" for name in by_time)
+    ]
+    rest = [
+        "method                    " + "".join(f"{_ranks(r):>11}: ms    bytes sent  messages" for r in ranks)
+    ]
     for name in given.methods:
         cells = [rows[name, r] for r in ranks]
-        rest.append(f"{name:<26}" + "".join(f"{1e3 * median(c['seconds']):>15.1f} {c['sent'][0]:>13,} {c['sent'][1]:>9}" for c in cells))
+        rest.append(
+            f"{name:<26}"
+            + "".join(
+                f"{1e3 * median(c['seconds']):>15.1f} {c['sent'][0]:>13,} {c['sent'][1]:>9}" for c in cells
+            )
+        )
     if ("infobatch", 1) in rows and given.n[0] == IMAGENET:
         ms = 1e3 * median(rows["infobatch", 1]["seconds"])
         rest += ["", verdict(ms < 15, f"InfoBatch's plan on one rank under 15 ms: {ms:.1f}")]
@@ -341,23 +386,36 @@ def _ranks(n: int) -> str:
 
 
 def arguments(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     numbers = lambda text: [int(word) for word in text.split(",")]  # noqa: E731
-    parser.add_argument("--methods", default="kakurenbo", help=f"names with commas, or all; of {', '.join(METHODS)}")
-    parser.add_argument("--n", type=numbers, help="samples (default: 1281167,10000000; the first alone with --methods)")
+    parser.add_argument(
+        "--methods", default="kakurenbo", help=f"names with commas, or all; of {', '.join(METHODS)}"
+    )
+    parser.add_argument(
+        "--n", type=numbers, help="samples (default: 1281167,10000000; the first alone with --methods)"
+    )
     parser.add_argument("--ranks", type=numbers, help="ranks to start (default: 1,2,4; 1,2 with --methods)")
     parser.add_argument("--trials", type=int, default=LEAST_TRIALS + 1, help="default: %(default)s")
     parser.add_argument(
-        "--ties", type=float, default=0.5, help="share of tied losses (default: %(default)s, so that they straddle the threshold)"
+        "--ties",
+        type=float,
+        default=0.5,
+        help="share of tied losses (default: %(default)s, so that they straddle the threshold)",
     )
-    parser.add_argument("--project", type=numbers, default=[10**9, 1024], help="samples and ranks (default: 1000000000,1024)")
+    parser.add_argument(
+        "--project", type=numbers, default=[10**9, 1024], help="samples and ranks (default: 1000000000,1024)"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args(words)
     epoch_level = [name for name, method in METHODS.items() if not getattr(method, "batch_level", False)]
     given.methods = epoch_level if given.methods == "all" else given.methods.split(",")
     unknown = [name for name in given.methods if name not in epoch_level]
     if unknown:
-        parser.error(f"--methods: {', '.join(unknown)}: no method that plans an epoch; known: {', '.join(epoch_level)}")
+        parser.error(
+            f"--methods: {', '.join(unknown)}: no method that plans an epoch; known: {', '.join(epoch_level)}"
+        )
     alone = given.methods == ["kakurenbo"]
     given.n = given.n or ([IMAGENET, 10_000_000] if alone else [IMAGENET])
     given.ranks = given.ranks or ([1, 2, 4] if alone else [1, 2])

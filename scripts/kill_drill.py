@@ -24,7 +24,9 @@ from drills.kills import EPOCHS, STAGES, killed_and_resumed, undisturbed  # noqa
 
 
 def main(words: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=200, help="(default: %(default)s)")
     parser.add_argument("--ranks", default="2,3,4", help="numbers of ranks, in turn (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
@@ -40,10 +42,18 @@ def main(words: Sequence[str]) -> None:
             kills, n_runs = kills + some, n_runs + 1
             say("\n".join(map(str, some)))
     waits, stages = [kill.ended_s for kill in kills], Counter(kill.stage for kill in kills)
-    print(f"result:    {len(kills)} kills, after each of which the run was, bit for bit, the one that nobody disturbed")
-    print(header(("torch", "mpi4py"), f"{n_runs} runs of {EPOCHS} epochs on {given.ranks} ranks, seed {given.seed}"))
+    print(
+        f"result:    {len(kills)} kills, after each of which the run was, bit for bit, the one that nobody disturbed"
+    )
+    print(
+        header(
+            ("torch", "mpi4py"), f"{n_runs} runs of {EPOCHS} epochs on {given.ranks} ranks, seed {given.seed}"
+        )
+    )
     print(f"stages:    {', '.join(f'{stage} {stages[stage]}' for stage in STAGES)}")
-    print(f"ends:      the other ranks ended {median(waits):.2f} s after a kill (median), {max(waits):.2f} s at most")
+    print(
+        f"ends:      the other ranks ended {median(waits):.2f} s after a kill (median), {max(waits):.2f} s at most"
+    )
 
 
 if __name__ == "__main__":

@@ -31,4 +31,11 @@ names += ["hidden, mean of epochs", "hidden, most in an epoch", *(f"seconds, {st
 columns = [names, *(column(Path(run)) for run in sys.argv[1:])]
 widths = [max(map(len, cells)) for cells in columns]
 for row in zip(*columns, strict=True):
-    print("  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]))
+    print(
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+            ]
+        )
+    )

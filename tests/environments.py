@@ -35,7 +35,11 @@ def environment_like_this(folder: Path, sees_this: bool = True) -> Path:
 
 def in_environment(folder: Path, **changed: str) -> dict[str, str]:
     """Return the environment variables of a shell in which this one was activated, and nothing else was."""
-    plain = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHON", "CONDA_PREFIX", "CONDA_DEFAULT_ENV")}
+    plain = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in ("PYTHONPATH", "PYTHON", "CONDA_PREFIX", "CONDA_DEFAULT_ENV")
+    }
     return plain | {"VIRTUAL_ENV": str(folder), "PATH": f"{folder}/bin:{BIN}:/usr/bin:/bin"} | changed
 
 

@@ -126,7 +126,9 @@ def infobatch(o, samples, epoch, total, seed):
             side.append(s)
     r = o["prune_ratio"]
     if o["exact_share"]:
-        hidden = lowest(side, math.floor(r * len(side)), lambda s: np.float32(coin(seed, "infobatch", epoch, s)))
+        hidden = lowest(
+            side, math.floor(r * len(side)), lambda s: np.float32(coin(seed, "infobatch", epoch, s))
+        )
     else:
         hidden = {s.id for s in side if coin(seed, "infobatch", epoch, s) < r}
     of_side = {s.id for s in side}
@@ -202,7 +204,9 @@ def nothing_seen(samples):
 def iswr(o, samples, epoch, total, seed):
     if nothing_seen(samples):
         return [1 for _ in samples]
-    return weighted([s.loss if s.sane else None for s in samples], samples, seed, "iswr", epoch, o["reweight"])
+    return weighted(
+        [s.loss if s.sane else None for s in samples], samples, seed, "iswr", epoch, o["reweight"]
+    )
 
 
 def prop(o, samples, epoch, total, seed):
@@ -216,7 +220,9 @@ def rank(o, samples, epoch, total, seed):
     if nothing_seen(samples):
         return [1 for _ in samples]
     p = {}
-    for place, s in enumerate(sorted([s for s in samples if s.sane], key=lambda s: (-abs(s.loss), s.id)), start=1):
+    for place, s in enumerate(
+        sorted([s for s in samples if s.sane], key=lambda s: (-abs(s.loss), s.id)), start=1
+    ):
         p[s.id] = (1 / place) ** o["alpha"]
     return weighted([p.get(s.id, None if p else 1.0) for s in samples], samples, seed, "rank", epoch)
 
@@ -254,7 +260,9 @@ def sample_importance(o, samples, epoch, total, seed):
         labels = [s.last.label if s.passes else -1 for s in samples]
         members = {c: [w for w, y in zip(weights, labels) if y == c and w is not None] for c in set(labels)}
         # P(c) = its sum, 1 / n_c within: the mean, in the precision of a float32 weight
-        of_class = {c: float(np.float32(math.fsum(ws) / len(ws))) if ws else None for c, ws in members.items()}
+        of_class = {
+            c: float(np.float32(math.fsum(ws) / len(ws))) if ws else None for c, ws in members.items()
+        }
         weights = [None if w is None else of_class[y] for w, y in zip(weights, labels)]
     return weighted(weights, samples, seed, "sample_importance", epoch, o["unbiased"])
 

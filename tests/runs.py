@@ -43,13 +43,20 @@ def state(kakurenbo: Callable[..., str], run: Path) -> str:
 
 def ended(kakurenbo: Callable[..., str], run: Path, seconds: float = 120) -> str:
     """Wait until a run has ended, and return how."""
-    return until(lambda: (word := state(kakurenbo, run)) in ("done", "failed", "cancelled") and word, lambda: log(run), seconds, every=1)
+    return until(
+        lambda: (word := state(kakurenbo, run)) in ("done", "failed", "cancelled") and word,
+        lambda: log(run),
+        seconds,
+        every=1,
+    )
 
 
 @contextlib.contextmanager
 def paused(run: Path) -> Iterator[list[psutil.Process]]:
     """Hold all that runs for a run here: launch, the starter, the ranks."""
-    held = [process for process in psutil.process_iter(["cmdline"]) if str(run) in (process.info["cmdline"] or [])]
+    held = [
+        process for process in psutil.process_iter(["cmdline"]) if str(run) in (process.info["cmdline"] or [])
+    ]
     for process in held:
         process.suspend()
     try:

@@ -59,7 +59,9 @@ class SlurmHere:
         self._start("slurmctld", "-D", "-f", self.conf)
         for node in ("n1", "n2"):
             self._start("slurmd", "-D", "-f", self.conf, "-N", node)
-        self._wait_for(lambda: self.say("sinfo", "--noheader", "--format=%D %t") == "2 idle", "two idle nodes")
+        self._wait_for(
+            lambda: self.say("sinfo", "--noheader", "--format=%D %t") == "2 idle", "two idle nodes"
+        )
         return self
 
     def __exit__(self, *problem: object) -> None:
@@ -87,7 +89,9 @@ class SlurmHere:
         key.chmod(0o600)
         names = {"key-file": key, "socket": self.folder / "munge.socket"}
         names |= {f"{what}-file": self.folder / f"munge.{what}" for what in ("pid", "log", "seed")}
-        self._start("munged", "--foreground", "--force", *(f"--{option}={path}" for option, path in names.items()))
+        self._start(
+            "munged", "--foreground", "--force", *(f"--{option}={path}" for option, path in names.items())
+        )
         self._wait_for((self.folder / "munge.socket").exists, "munged")
 
     def _start(self, *words: object) -> None:
@@ -108,7 +112,10 @@ class SlurmHere:
         while not ready():
             ended = [daemon.args for daemon in self._daemons if daemon.poll() is not None]
             if ended or time.monotonic() > give_up:
-                logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in sorted(self.folder.glob("*.[lo][ou][gt]")))
+                logs = "\n".join(
+                    path.read_text(errors="replace")[-2000:]
+                    for path in sorted(self.folder.glob("*.[lo][ou][gt]"))
+                )
                 self.__exit__()
                 raise RuntimeError(f"no {what}; ended: {ended}\n{logs}")
             time.sleep(0.1)

@@ -13,7 +13,13 @@ TINY = ["--n", "3000,6000", "--trials", "2", "--project", "1000000,1024"]
 
 
 def bench(script, *words):
-    done = subprocess.run([sys.executable, SCRIPTS / script, *words], env=environment(), capture_output=True, text=True, timeout=180)
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / script, *words],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.splitlines()
 
@@ -39,7 +45,9 @@ def test_every_method_that_plans_an_epoch_can_be_measured():
 
 
 def test_balance_between_shards_is_measured_in_steps_samples_and_files():
-    lines = bench("bench_exchange.py", "--ranks", "4,8", "--real", "2", "--files", "1", "--mb", "0.1", "--trials", "2")
+    lines = bench(
+        "bench_exchange.py", "--ranks", "4,8", "--real", "2", "--files", "1", "--mb", "0.1", "--trials", "2"
+    )
     assert first_words(lines)[:5] == ["result:", "hardware:", "versions:", "trials:", "data:"]
     rows = {row[0]: row for row in map(str.split, lines) if row and row[0] in ("4", "8")}
     assert all(float(row[2]) <= float(row[3]) for row in rows.values()) and len(rows) == 2
@@ -54,7 +62,10 @@ def test_under_a_starter_it_measures_on_those_ranks():
 
 def test_a_method_that_nobody_knows_is_named():
     done = subprocess.run(
-        [sys.executable, SCRIPTS / "bench_selection.py", "--methods", "kakurenbi"], env=environment(), capture_output=True, text=True
+        [sys.executable, SCRIPTS / "bench_selection.py", "--methods", "kakurenbi"],
+        env=environment(),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2 and "kakurenbi" in done.stderr
 
@@ -69,14 +80,20 @@ def test_reading_is_measured_beside_the_references_way_and_its_memory_beside_wha
     lines = bench("bench_data.py", "deepcam", "--files", "3", "--size", "32,48", "--trials", "2")
     assert first_words(lines)[:5] == ["result:", "hardware:", "versions:", "trials:", "data:"]
     assert any("3 files of 0 MB, samples 32 x 48 x 16 float32" in line for line in lines)
-    assert [line.split()[-1] for line in lines if " of " in line and line.split()[1].startswith("thread")] == ["3", "4", "6", "10"]
+    assert [
+        line.split()[-1] for line in lines if " of " in line and line.split()[1].startswith("thread")
+    ] == ["3", "4", "6", "10"]
 
 
 def test_a_save_in_the_background_is_measured_beside_one_that_is_waited_for(tmp_path):
-    lines = bench("bench_checkpoint.py", "--parameters", "5000000", "--trials", "2", "--folder", str(tmp_path))
+    lines = bench(
+        "bench_checkpoint.py", "--parameters", "5000000", "--trials", "2", "--folder", str(tmp_path)
+    )
     assert first_words(lines)[:5] == ["result:", "hardware:", "versions:", "trials:", "data:"]
     assert any("8,388,608 parameters" in line for line in lines)
-    assert ["the call" in line for line in lines[-2:]] == [True, False] and "what steps take longer" in lines[-1]
+    assert ["the call" in line for line in lines[-2:]] == [True, False] and "what steps take longer" in lines[
+        -1
+    ]
 
 
 def test_a_ledger_a_plan_and_an_order_fit_into_25_bytes_a_sample():

@@ -21,7 +21,9 @@ TINY = {
     "shows": "a try",
     "job": "digits_everything",
     "set": {"training": {"epochs": 3, "warmup_epochs": 0}},
-    "contenders": {"kakurenbo": {"selection": {"method": "kakurenbo", "move_back": False, "max_fraction": 0.5}}},
+    "contenders": {
+        "kakurenbo": {"selection": {"method": "kakurenbo", "move_back": False, "max_fraction": 0.5}}
+    },
     "seeds": [1],
 }
 
@@ -33,7 +35,9 @@ def written(folder, **changed):
 
 
 def compare(folder, *words, n=1, starter="mpirun"):
-    return start(n, "-m", "kakurenbo_hpc.cli", "compare", *words, "--out", folder / "out", starter=starter, timeout=300)
+    return start(
+        n, "-m", "kakurenbo_hpc.cli", "compare", *words, "--out", folder / "out", starter=starter, timeout=300
+    )
 
 
 def compared(folder, *words, n=1, starter="mpirun"):
@@ -69,11 +73,17 @@ def test_a_comparison_runs_its_contenders_and_controls_and_is_taken_up_again(tmp
     compared(tmp_path, file, "--set", "record.ledger=true")  # keeps more on disk, and is the same comparison
     assert comparison(tmp_path)["contenders"].keys() == rows.keys()
     again = [run for run in runs if (run / "metrics.jsonl").stat().st_mtime_ns > begun]
-    assert again == runs[:1] and all((run / "metrics.jsonl").stat().st_mtime_ns == before[run] for run in runs[1:])
+    assert again == runs[:1] and all(
+        (run / "metrics.jsonl").stat().st_mtime_ns == before[run] for run in runs[1:]
+    )
 
     whole = comparison(tmp_path)
     ended = compare(tmp_path, file, "--set", "model.name=resnet_of_nobody")
-    assert ended.returncode == 1 and "comparison.json: kept as it is" in ended.stdout and comparison(tmp_path) == whole
+    assert (
+        ended.returncode == 1
+        and "comparison.json: kept as it is" in ended.stdout
+        and comparison(tmp_path) == whole
+    )
 
 
 @pytest.mark.parametrize("starter", ["mpirun", "torchrun"])
@@ -91,7 +101,11 @@ def test_the_short_form_compares_methods_on_two_ranks(tmp_path, starter):
     ]
     compared(tmp_path, *words, n=2, starter=starter)
     told = comparison(tmp_path, "digits_everything_infobatch")
-    assert list(told["contenders"])[:2] == ["everything", "infobatch"] and told["ranks"] == 2 and told["seeds"] == [1, 2]
+    assert (
+        list(told["contenders"])[:2] == ["everything", "infobatch"]
+        and told["ranks"] == 2
+        and told["seeds"] == [1, 2]
+    )
 
 
 def test_the_components_of_kakurenbo_compare_quickly(tmp_path):
@@ -100,7 +114,9 @@ def test_the_components_of_kakurenbo_compare_quickly(tmp_path):
 
 
 def test_scores_are_made_first_and_their_cost_is_added(tmp_path):
-    contenders = {"el2n": {"scores": {"method": "el2n", "epochs": 1, "repeats": 1}, "selection": {"fraction": 0.4}}}
+    contenders = {
+        "el2n": {"scores": {"method": "el2n", "epochs": 1, "repeats": 1}, "selection": {"fraction": 0.4}}
+    }
     compared(tmp_path, written(tmp_path, contenders=contenders))
     row = comparison(tmp_path)["contenders"]["el2n"]
     kept = 1437 - int(0.4 * 1437)
@@ -109,9 +125,15 @@ def test_scores_are_made_first_and_their_cost_is_added(tmp_path):
 
 
 def test_one_run_that_fails_does_not_stop_the_others(tmp_path):
-    contenders = {"broken": {"model": {"name": "resnet_of_nobody"}}, "diverges": {"training": {"lr": 1e30}}, **TINY["contenders"]}
+    contenders = {
+        "broken": {"model": {"name": "resnet_of_nobody"}},
+        "diverges": {"training": {"lr": 1e30}},
+        **TINY["contenders"],
+    }
     ended = compare(tmp_path, written(tmp_path, contenders=contenders), n=2)
-    assert ended.returncode == 1 and "failed: broken: model.name is 'resnet_of_nobody'" in ended.stdout, ended.stderr
+    assert ended.returncode == 1 and "failed: broken: model.name is 'resnet_of_nobody'" in ended.stdout, (
+        ended.stderr
+    )
     assert "failed: diverges: the gradient was not finite in 10 steps in a row" in ended.stdout
     assert "kakurenbo" in comparison(tmp_path)["contenders"]
 
@@ -130,7 +152,9 @@ def test_a_log_that_the_disk_refuses_fails_no_run():
 
 def test_a_run_without_all_its_lines_is_told(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 0}\n')
-    with pytest.raises(RunDirectoryError, match="metrics.jsonl: has no line of each of the run's 3 epochs; remove"):
+    with pytest.raises(
+        RunDirectoryError, match="metrics.jsonl: has no line of each of the run's 3 epochs; remove"
+    ):
         _lines(tmp_path, 3)
 
 
@@ -160,10 +184,15 @@ def test_controls_are_made_of_what_contenders_really_spent(tmp_path):
     made = dict(controls(comparison, entries, curves))  # random at 0.10 is in already
     assert list(made) == ["random 0.60", "noise: random 0.30", "12 epochs", "18 epochs", "noise: 14 epochs"]
     assert made["random 0.60"].job.selection.fraction == 0.6 and made["random 0.60"].job.data.label_noise == 0
-    assert made["noise: random 0.30"].job.data.label_noise == 0.2 and made["noise: random 0.30"].against == "noise"
+    assert (
+        made["noise: random 0.30"].job.data.label_noise == 0.2
+        and made["noise: random 0.30"].against == "noise"
+    )
     shorter = made["12 epochs"].job  # (100 + 2 x 40) / 300 of 20
     assert (shorter.selection.method, shorter.training.epochs) == ("everything", 12)
-    assert shorter.training.milestones == pytest.approx([6, 9]) and shorter.training.warmup_epochs == pytest.approx(2.4)
+    assert shorter.training.milestones == pytest.approx(
+        [6, 9]
+    ) and shorter.training.warmup_epochs == pytest.approx(2.4)
 
 
 def test_who_scales_is_compared_with_not_scaling_unless_that_is_there_already(tmp_path):
@@ -180,15 +209,24 @@ def test_who_scales_is_compared_with_not_scaling_unless_that_is_there_already(tm
 
 def test_the_same_job_has_one_run_whatever_it_is_called(tmp_path):
     same = {"selection": {"method": "random", "fraction": 0.2}}
-    _, entries = read_comparison(written(tmp_path, contenders={"a": same, "b": {**same, "record": {"keep": 1}}, "c": {}}))
-    a, b, c, everything = (entries[name].named(seed=1, ranks=2).name for name in ("a", "b", "c", "everything"))
+    _, entries = read_comparison(
+        written(tmp_path, contenders={"a": same, "b": {**same, "record": {"keep": 1}}, "c": {}})
+    )
+    a, b, c, everything = (
+        entries[name].named(seed=1, ranks=2).name for name in ("a", "b", "c", "everything")
+    )
     assert a == b and c == everything != a
     assert len({a, entries["a"].named(seed=2, ranks=2).name, entries["a"].named(seed=1, ranks=4).name}) == 3
 
 
 def test_the_short_form_takes_the_jobs_own_settings_for_its_own_method():
-    _, entries = of_methods("digits_kakurenbo", ["kakurenbo", "infobatch", "kakurenbo"], 2, ["selection.max_fraction=0.2"])
-    assert list(entries) == ["everything", "kakurenbo", "infobatch"] and entries["kakurenbo"].job.selection.max_fraction == 0.2
+    _, entries = of_methods(
+        "digits_kakurenbo", ["kakurenbo", "infobatch", "kakurenbo"], 2, ["selection.max_fraction=0.2"]
+    )
+    assert (
+        list(entries) == ["everything", "kakurenbo", "infobatch"]
+        and entries["kakurenbo"].job.selection.max_fraction == 0.2
+    )
 
 
 WRONG = {
@@ -201,7 +239,10 @@ WRONG = {
         {"contenders": {"a": {"selection": {"method": "kakurembo"}}}},
         "contender a: selection.method is 'kakurembo'",
     ),
-    "an option nobody knows": ({"contenders": {"a": {"selection": {"method": "random", "share": 0.1}}}}, "contender a: selection.share"),
+    "an option nobody knows": (
+        {"contenders": {"a": {"selection": {"method": "random", "share": 0.1}}}},
+        "contender a: selection.share",
+    ),
     "a section nobody knows": ({"contenders": {"a": {"selektion": {}}}}, "selektion is no key"),
     "the baseline's name": ({"contenders": {"everything": {}}}, "a contender is called everything"),
     "a picture nobody draws": ({"pictures": ["convergance"]}, "pictures"),
@@ -218,7 +259,9 @@ def test_what_is_wrong_in_a_file_is_told_before_anything_runs(tmp_path, what):
     changed, message = WRONG[what]
     with pytest.raises(JobError, match=message) as problem:
         read_comparison(written(tmp_path, **changed), quick=True)
-    assert "\n" not in str(problem.value) and str(tmp_path / "tiny.yaml") in str(problem.value) or "job" in what
+    assert (
+        "\n" not in str(problem.value) and str(tmp_path / "tiny.yaml") in str(problem.value) or "job" in what
+    )
 
 
 def test_nothing_is_made_where_the_file_is_wrong(tmp_path):

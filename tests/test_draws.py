@@ -39,19 +39,30 @@ def test_the_stream_of_draws_is_the_one_it_has_always_been():
 
 @pytest.mark.parametrize("stream", [0, 1, key(0, "order"), 2**64 - 1])
 def test_draws_are_uniform(stream):
-    assert is_uniform(uniform(stream, IDS)) and is_uniform(uniform(stream, IDS * 4096)) and is_uniform(uniform(stream, IDS, 3))
+    assert (
+        is_uniform(uniform(stream, IDS))
+        and is_uniform(uniform(stream, IDS * 4096))
+        and is_uniform(uniform(stream, IDS, 3))
+    )
 
 
 def test_a_draw_lies_in_the_half_open_unit_interval_and_all_bits_move():
     draws = uniform(1, IDS)
-    assert draws.dtype == np.float64 and draws.min() >= 0 and draws.max() < 1 and len(np.unique(draws)) == len(IDS)
+    assert (
+        draws.dtype == np.float64
+        and draws.min() >= 0
+        and draws.max() < 1
+        and len(np.unique(draws)) == len(IDS)
+    )
     every_bit = (bits(1, IDS)[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
     assert np.all(abs(every_bit.mean(axis=0) - 0.5) < 5 * 0.5 / np.sqrt(len(IDS)))
 
 
 def test_draws_of_neighbouring_ids_are_independent():
     draws = uniform(key(0, "order"), np.arange(40_001))
-    assert are_independent(draws[:-1:2], draws[1::2]) and are_independent(draws[:20_000], draws[20_000:40_000])
+    assert are_independent(draws[:-1:2], draws[1::2]) and are_independent(
+        draws[:20_000], draws[20_000:40_000]
+    )
 
 
 def test_seed_purpose_epoch_and_copy_each_make_an_independent_draw():
@@ -64,11 +75,15 @@ def test_seed_purpose_epoch_and_copy_each_make_an_independent_draw():
     ]:
         assert are_independent(draws, other)
     assert are_independent(uniform(1, IDS, 1), uniform(1, IDS, 2))
-    assert are_independent(uniform(1, IDS, 1)[:-1], uniform(1, IDS, 0)[1:])  # the next sample is not the next copy
+    assert are_independent(
+        uniform(1, IDS, 1)[:-1], uniform(1, IDS, 0)[1:]
+    )  # the next sample is not the next copy
 
 
 def test_the_length_of_the_run_decides_no_draw():
-    np.testing.assert_array_equal(Epoch(2, 3, 0).uniform(IDS, "order"), Epoch(2, 300, 0).uniform(IDS, "order"))
+    np.testing.assert_array_equal(
+        Epoch(2, 3, 0).uniform(IDS, "order"), Epoch(2, 300, 0).uniform(IDS, "order")
+    )
 
 
 def test_a_draw_depends_on_nobody_elses():
@@ -84,7 +99,9 @@ def test_a_copys_draw_is_the_same_alone_and_among_others():
 
 
 def test_keys_of_like_names_differ():
-    names = [(seed, purpose, epoch) for seed in (0, 1, 11) for purpose in ("a", "b", "a/1") for epoch in (0, 1, 11)]
+    names = [
+        (seed, purpose, epoch) for seed in (0, 1, 11) for purpose in ("a", "b", "a/1") for epoch in (0, 1, 11)
+    ]
     assert len({key(*name) for name in names}) == len(names)
 
 

@@ -48,7 +48,10 @@ LONGEST = {
         "exchange": 0.1,
         "side": 4,
     },
-    "model": {"name": "resnet50", "options": {"zero_init_residual": True, "layers": [3, 4], "head": {"bias": None}}},
+    "model": {
+        "name": "resnet50",
+        "options": {"zero_init_residual": True, "layers": [3, 4], "head": {"bias": None}},
+    },
     "training": {
         "epochs": 90,
         "global_batch": None,
@@ -145,14 +148,21 @@ def complaint_about_file(path, *overrides):
 
 def test_every_promised_key_is_read_and_told_again(file):
     assert read(file(LONGEST)).as_dict() == LONGEST
-    sections = {name: check(LONGEST).as_dict()[name].keys() for name in ("data", "model", "training", "world", "record", "selection")}
+    sections = {
+        name: check(LONGEST).as_dict()[name].keys()
+        for name in ("data", "model", "training", "world", "record", "selection")
+    }
     for name, section in sections.items():
         assert section == LONGEST[name].keys(), f"section {name} has a key that this test does not know"
 
 
 def test_a_resolved_job_holds_every_default_and_is_the_same_job():
     resolved = check(SHORTEST).as_dict()
-    assert resolved["seed"] == 0 and resolved["training"]["schedule"] == "cosine" and resolved["data"]["side"] == 8
+    assert (
+        resolved["seed"] == 0
+        and resolved["training"]["schedule"] == "cosine"
+        and resolved["data"]["side"] == 8
+    )
     assert resolved["record"]["checkpoint_every"] == 1 and resolved["selection"] == {"method": "everything"}
     assert check(resolved) == check(SHORTEST)
     assert yaml.safe_load(yaml.safe_dump(resolved)) == resolved
@@ -160,14 +170,23 @@ def test_a_resolved_job_holds_every_default_and_is_the_same_job():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_is_chosen_by_its_name(method):
-    required = {name: "scores.h5" for name, field in METHODS[method].model_fields.items() if field.is_required()}
+    required = {
+        name: "scores.h5" for name, field in METHODS[method].model_fields.items() if field.is_required()
+    }
     chosen = check(job(selection=required | {"method": method})).selection
     assert type(chosen) is METHODS[method] and chosen.method == method
 
 
 def test_numbers_are_read_as_people_write_them(file):
     text = yaml.safe_dump(job(training={"lr": "LR"}))
-    for written, meant in [("1e-3", 1e-3), ("5E+2", 500.0), ("1.e1", 10.0), (".5e-1", 0.05), ("1", 1), ("2.5e-4", 2.5e-4)]:
+    for written, meant in [
+        ("1e-3", 1e-3),
+        ("5E+2", 500.0),
+        ("1.e1", 10.0),
+        (".5e-1", 0.05),
+        ("1", 1),
+        ("2.5e-4", 2.5e-4),
+    ]:
         assert read(file(text.replace("LR", written))).training.lr == meant
 
 
@@ -180,8 +199,20 @@ def test_a_job_is_never_changed_after_it_was_checked():
 
 
 def test_set_overrides_a_key_adds_one_and_makes_a_section(file):
-    read_back = read(file(SHORTEST), "training.lr=1e-3", "data.side=3", "record.ledger=true", "seed=5", "model.options.a.b=[1, x]")
-    assert (read_back.training.lr, read_back.data.side, read_back.record.ledger, read_back.seed) == (0.001, 3, True, 5)
+    read_back = read(
+        file(SHORTEST),
+        "training.lr=1e-3",
+        "data.side=3",
+        "record.ledger=true",
+        "seed=5",
+        "model.options.a.b=[1, x]",
+    )
+    assert (read_back.training.lr, read_back.data.side, read_back.record.ledger, read_back.seed) == (
+        0.001,
+        3,
+        True,
+        5,
+    )
     assert read_back.model.options == {"a": {"b": [1, "x"]}}
 
 
@@ -197,9 +228,14 @@ def test_a_set_of_another_form_is_answered_with_an_example(file, override):
 
 def test_a_set_below_a_value_or_with_a_broken_value_says_so(file):
     path = file(SHORTEST)
-    assert "--set name.x=1: name is not a section; name a key that holds a value" == complaint_about_file(path, "name.x=1")
+    assert "--set name.x=1: name is not a section; name a key that holds a value" == complaint_about_file(
+        path, "name.x=1"
+    )
     assert "--set name=[: the value is not valid YAML; quote it" == complaint_about_file(path, "name=[")
-    assert complaint_about_file(path, "training.lrr=1") == f"{path}: training.lrr is no key that is known; did you mean lr?"
+    assert (
+        complaint_about_file(path, "training.lrr=1")
+        == f"{path}: training.lrr is no key that is known; did you mean lr?"
+    )
 
 
 # What a job may not say: the whole message, since people read it whole.
@@ -217,10 +253,19 @@ def test_a_set_below_a_value_or_with_a_broken_value_says_so(file):
         ),
         (job(record={"legder": True}), "record.legder is no key that is known; did you mean ledger?"),
         (job(training={"float": 1}), "training.float is no key that is known; known: "),
-        ({**SHORTEST, "int": 1}, "int is no key that is known; known: data, model, name, record, seed, selection, training"),
-        ({**SHORTEST, 1: 2}, "1 is no key that is known; known: data, model, name, record, seed, selection, training"),
+        (
+            {**SHORTEST, "int": 1},
+            "int is no key that is known; known: data, model, name, record, seed, selection, training",
+        ),
+        (
+            {**SHORTEST, 1: 2},
+            "1 is no key that is known; known: data, model, name, record, seed, selection, training",
+        ),
         ({**SHORTEST, "a\nb": 1}, "a\\nb is no key that is known; known: "),
-        (job(selection={"method": "kakurembo"}), "selection.method is 'kakurembo', which nobody knows; did you mean kakurenbo?"),
+        (
+            job(selection={"method": "kakurembo"}),
+            "selection.method is 'kakurembo', which nobody knows; did you mean kakurenbo?",
+        ),
         (job(data={"name": "sqares"}), "data.name is 'sqares', which nobody knows; did you mean squares?"),
         (job(data={"name": "moons"}), "data.name is 'moons', which nobody knows; known: circles, squares"),
         (job(data={"name": ["squares"]}), "data.name is ['squares'], which nobody knows; "),
@@ -233,31 +278,52 @@ def test_a_set_below_a_value_or_with_a_broken_value_says_so(file):
         (job(training={"lr": True}), "training.lr is True, but must be a number"),
         (job(training={"lr": 0}), "training.lr is 0, but must be greater than 0"),
         (job(training={"lr": float("inf")}), "training.lr is inf, but must be a finite number"),
-        (job(training={"weight_decay": float("nan")}), "training.weight_decay is nan, but must be a finite number"),
+        (
+            job(training={"weight_decay": float("nan")}),
+            "training.weight_decay is nan, but must be a finite number",
+        ),
         (job(training={"epochs": "3"}), "training.epochs is '3', but must be an integer"),
         (job(training={"epochs": 3.0}), "training.epochs is 3.0, but must be an integer"),
         (job(training={"epochs": 0}), "training.epochs is 0, but must be greater than or equal to 1"),
-        (job(training={"schedule": "cosin"}), "training.schedule is 'cosin', but must be 'constant', 'cosine', "),
+        (
+            job(training={"schedule": "cosin"}),
+            "training.schedule is 'cosin', but must be 'constant', 'cosine', ",
+        ),
         (job(training={"nesterov": 1}), "training.nesterov is 1, but must be a boolean"),
         (job(training={"milestones": [1, "x"]}), "training.milestones.1 is 'x', but must be a number"),
         (job(seed=-1), "seed is -1, but must be greater than or equal to 0"),
         (job(seed=2**31), f"seed is {2**31}, but must be less than {2**31}"),
-        (job(name="a/b"), "name is 'a/b', but must be usable as a folder name: 1 to 100 characters, no '/', no leading dot"),
+        (
+            job(name="a/b"),
+            "name is 'a/b', but must be usable as a folder name: 1 to 100 characters, no '/', no leading dot",
+        ),
         (job(name=".."), "name is '..', but must be usable as a folder name"),
         (job(name="a\n"), "name is 'a\\n', but must be usable as a folder name"),
         (job(name=""), "name is '', but must be usable as a folder name"),
-        (job(selection={"method": "kakurenbo", "confidence": 70}), "selection.confidence is 70, but must be less than or equal to 1"),
+        (
+            job(selection={"method": "kakurenbo", "confidence": 70}),
+            "selection.confidence is 70, but must be less than or equal to 1",
+        ),
         (
             job(selection={"method": "kakurenbo", "max_fraction": 30}),
             "selection.max_fraction is 30, but must be in [0, 1); write 0.3 for 30 percent",
         ),
-        (job(selection={"method": "kakurenbo", "max_fraction": 1.0}), "selection.max_fraction is 1.0, but must be in [0, 1)"),
-        (job(selection={"method": "kakurenbo", "max_fraction": -0.1}), "selection.max_fraction is -0.1, but must be in [0, 1)"),
+        (
+            job(selection={"method": "kakurenbo", "max_fraction": 1.0}),
+            "selection.max_fraction is 1.0, but must be in [0, 1)",
+        ),
+        (
+            job(selection={"method": "kakurenbo", "max_fraction": -0.1}),
+            "selection.max_fraction is -0.1, but must be in [0, 1)",
+        ),
         (
             job(selection={"method": "random", "move_back": True}),
             "selection.move_back is an option of kakurenbo, not of random; remove it",
         ),
-        (job(data={"name": "squares", "radius": 1.0}), "data.radius is an option of circles, not of squares; remove it"),
+        (
+            job(data={"name": "squares", "radius": 1.0}),
+            "data.radius is an option of circles, not of squares; remove it",
+        ),
         (
             job(selection={"method": "kakurenbo", "fraction_epochs": [30, 60, 80]}),
             "selection: fraction_epochs is [30, 60, 80], but must begin with 0, rise, and be no longer than fraction_decay",
@@ -274,14 +340,32 @@ def test_a_set_below_a_value_or_with_a_broken_value_says_so(file):
             job(training={"global_batch": None}),
             "training: exactly one of global_batch and batch_per_rank is needed, but neither is given",
         ),
-        (job(training={"warmup_epochs": 0.5, "warmup_steps": 4}), "training: warmup_epochs and warmup_steps are both given; choose one"),
-        (job(training={"schedule": "onecycle", "warmup_steps": 4}), "training: schedule is onecycle, which has a rise and a lowest"),
-        (job(training={"schedule": "multistep"}), "training: schedule is multistep, but milestones is empty; list the epochs"),
-        (job(training={"schedule": "step"}), "training: schedule is step, but decay_epochs is missing; give the epochs"),
+        (
+            job(training={"warmup_epochs": 0.5, "warmup_steps": 4}),
+            "training: warmup_epochs and warmup_steps are both given; choose one",
+        ),
+        (
+            job(training={"schedule": "onecycle", "warmup_steps": 4}),
+            "training: schedule is onecycle, which has a rise and a lowest",
+        ),
+        (
+            job(training={"schedule": "multistep"}),
+            "training: schedule is multistep, but milestones is empty; list the epochs",
+        ),
+        (
+            job(training={"schedule": "step"}),
+            "training: schedule is step, but decay_epochs is missing; give the epochs",
+        ),
         (job(training={"warmup_epochs": 3}), "training: warmup_epochs is 3, but must be less than epochs, 3"),
         (job(world={"gradients": "nccl"}), "world.gradients is 'nccl', but must be 'ddp' or 'horovod'"),
-        (job(world={"compression": "fp16"}), "world: compression is fp16, which Horovod alone knows, but gradients is ddp; remove it"),
-        (job(world={"gradient_predivide_factor": 2.0}), "world: gradient_predivide_factor is 2.0, which Horovod alone knows"),
+        (
+            job(world={"compression": "fp16"}),
+            "world: compression is fp16, which Horovod alone knows, but gradients is ddp; remove it",
+        ),
+        (
+            job(world={"gradient_predivide_factor": 2.0}),
+            "world: gradient_predivide_factor is 2.0, which Horovod alone knows",
+        ),
         (
             job(training={"sync_batchnorm": True}, world={"gradients": "horovod"}),
             "training.sync_batchnorm is true, but world.gradients is horovod; set it to false, or gradients to ddp",
@@ -292,7 +376,10 @@ def test_every_wrong_word_is_answered(values, said):
     assert complaint(values).startswith("job.yaml: " + said)
 
 
-@pytest.mark.parametrize(("section", "key"), [(None, "name"), (None, "model"), (None, "training"), ("model", "name"), ("training", "lr")])
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [(None, "name"), (None, "model"), (None, "training"), ("model", "name"), ("training", "lr")],
+)
 def test_what_has_no_default_must_be_there(section, key):
     values = copy.deepcopy(SHORTEST)
     del (values[section] if section else values)[key]
@@ -358,7 +445,10 @@ def test_a_file_that_is_not_there_is_answered_with_its_neighbour(tmp_path):
         (b"[a]: 1\n", "not valid YAML ("),
         (b"seed: " + b"1" * 5000, "not valid YAML ("),
         (b"data: {name: 0x" + b"F" * 5000 + b"}", "data.name is "),
-        (b"{data: {name: squares}, selection: {method: random, fraction: 0x" + b"F" * 5000 + b"}}", "selection.fraction is "),
+        (
+            b"{data: {name: squares}, selection: {method: random, fraction: 0x" + b"F" * 5000 + b"}}",
+            "selection.fraction is ",
+        ),
     ],
 )
 def test_a_file_that_is_no_job_is_answered_in_one_line(tmp_path, content, found):
@@ -386,14 +476,18 @@ def test_options_of_a_model_are_plain_values_so_that_the_resolved_job_says_the_s
 
 
 def test_options_of_a_model_that_hold_themselves_are_an_error(file):
-    text = yaml.safe_dump(SHORTEST).replace("name: small_cnn", "name: small_cnn\n  options: &itself {a: *itself}")
+    text = yaml.safe_dump(SHORTEST).replace(
+        "name: small_cnn", "name: small_cnn\n  options: &itself {a: *itself}"
+    )
     assert ": model.options" in complaint_about_file(file(text))
 
 
 # Whatever stands in a job, the answer is a job or a JobError of one line.
 
 keys = st.one_of(
-    st.sampled_from(["name", "seed", "training", "lr", "method", "options", "int", "float", "str", "none", "max_fraction"]),
+    st.sampled_from(
+        ["name", "seed", "training", "lr", "method", "options", "int", "float", "str", "none", "max_fraction"]
+    ),
     st.text(max_size=5),
     st.sampled_from([1, None, True, 2.5]),
 )
@@ -410,7 +504,9 @@ def almost_jobs(draw):
     """A job, with one to three keys of it changed, added or taken away, anywhere."""
     changed = copy.deepcopy(draw(st.sampled_from([SHORTEST, LONGEST])))
     for _ in range(draw(st.integers(1, 3))):
-        section = draw(st.sampled_from([None, *(name for name, value in changed.items() if isinstance(value, dict))]))
+        section = draw(
+            st.sampled_from([None, *(name for name, value in changed.items() if isinstance(value, dict))])
+        )
         target = changed[section] if section else changed
         key = draw(st.one_of(st.sampled_from(sorted(target, key=str)), keys)) if target else draw(keys)
         if draw(st.booleans()):
@@ -437,12 +533,22 @@ def test_no_value_anywhere_raises_anything_but_a_job_error(values):
         assert check(accepted.as_dict()) == accepted
 
 
-@given(st.one_of(values.map(lambda v: v if isinstance(v, dict) else {"a": v}), st.dictionaries(keys, values, max_size=4)))
+@given(
+    st.one_of(
+        values.map(lambda v: v if isinstance(v, dict) else {"a": v}),
+        st.dictionaries(keys, values, max_size=4),
+    )
+)
 def test_no_mapping_raises_anything_but_a_job_error(values):
     answer(lambda: check(values))
 
 
-@given(st.one_of(st.text(), st.lists(st.sampled_from(list("ab:-[]{}&*!|>'\"%@#?<=. \n\t1e_0x~,")), max_size=25).map("".join)))
+@given(
+    st.one_of(
+        st.text(),
+        st.lists(st.sampled_from(list("ab:-[]{}&*!|>'\"%@#?<=. \n\t1e_0x~,")), max_size=25).map("".join),
+    )
+)
 def test_no_text_raises_anything_but_a_job_error(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
     path.write_text(text, encoding="utf-8", errors="replace")

@@ -59,7 +59,11 @@ def test_an_unseen_ledger_knows_nothing_and_says_so():
     ledger = Ledger.unseen(10, 4, 7, {"score": (np.float64, 2.5)})
     assert ledger.id.tolist() == [4, 5, 6] and len(ledger) == 3 and ledger.n_total == 10
     assert not ledger.seen.any() and np.all(ledger.loss == np.inf) and not ledger.correct.any()
-    assert (ledger.loss.dtype, ledger.confidence.dtype, ledger.seen_epoch.dtype) == (np.float32, np.float32, np.int32)
+    assert (ledger.loss.dtype, ledger.confidence.dtype, ledger.seen_epoch.dtype) == (
+        np.float32,
+        np.float32,
+        np.int32,
+    )
     assert ledger.extra["score"].tolist() == [2.5] * 3 and ledger.extra["score"].dtype == np.float64
 
 
@@ -72,7 +76,12 @@ def notes(ids, losses, positions, **extra):
 def test_notes_change_the_rows_that_they_speak_of_and_no_others():
     before = Ledger.unseen(10, 4, 8)
     after = before.observed(notes([7, 5], [3, 1], [0, 1]), epoch=6)
-    assert after.loss.tolist() == [np.inf, 1, np.inf, 3] and after.correct.tolist() == [False, True, False, False]
+    assert after.loss.tolist() == [np.inf, 1, np.inf, 3] and after.correct.tolist() == [
+        False,
+        True,
+        False,
+        False,
+    ]
     assert after.seen_epoch.tolist() == [-1, 6, -1, 6]
     assert after.confidence.tolist() == pytest.approx([0, 0.1, 0, 0.3])
     assert np.all(before.loss == np.inf), "the ledger before is as it was"
@@ -91,7 +100,8 @@ def test_the_order_in_which_notes_arrive_does_not_matter(data):
     shuffled = data.draw(st.permutations(range(len(ids))))
     after = Ledger.unseen(n, 0, n).observed(notes(ids, positions, positions), 0)
     again = Ledger.unseen(n, 0, n).observed(
-        notes([ids[i] for i in shuffled], [positions[i] for i in shuffled], [positions[i] for i in shuffled]), 0
+        notes([ids[i] for i in shuffled], [positions[i] for i in shuffled], [positions[i] for i in shuffled]),
+        0,
     )
     latest = [max((p for i, p in zip(ids, positions) if i == row), default=np.inf) for row in range(n)]
     assert after.loss.tolist() == again.loss.tolist() == latest
@@ -112,7 +122,20 @@ def test_columns_are_filled_where_the_ledger_has_them():
 
 
 def test_a_ledger_is_made_of_its_columns_again():
-    ledger = Ledger.unseen(10, 3, 7, {"score": (np.float32, 0.5), "loss": (np.float64, 1.0)})  # a method's own may have any name
+    ledger = Ledger.unseen(
+        10, 3, 7, {"score": (np.float32, 0.5), "loss": (np.float64, 1.0)}
+    )  # a method's own may have any name
     again = Ledger.of(10, 3, ledger.columns())
-    assert list(ledger.columns()) == ["loss", "correct", "confidence", "seen_epoch", "extra_score", "extra_loss"]
-    assert again.extra.keys() == ledger.extra.keys() and again.loss is ledger.loss and again.extra["loss"] is ledger.extra["loss"]
+    assert list(ledger.columns()) == [
+        "loss",
+        "correct",
+        "confidence",
+        "seen_epoch",
+        "extra_score",
+        "extra_loss",
+    ]
+    assert (
+        again.extra.keys() == ledger.extra.keys()
+        and again.loss is ledger.loss
+        and again.extra["loss"] is ledger.extra["loss"]
+    )

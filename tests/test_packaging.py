@@ -57,8 +57,16 @@ def test_a_wheel_carries_jobs_and_machine_files(wheel):
 def test_both_ways_of_installing_find_jobs_and_machines(way, request, tmp_path):
     folder, place = request.getfixturevalue(way)
     show = "from kakurenbo_hpc.shipped import find_job, launch_dir; print(find_job('jobs/digits_kakurenbo.yaml'), launch_dir(), sep='\\n')"
-    told = subprocess.run([folder / "bin" / "python", "-c", show], cwd=tmp_path, env=in_environment(folder), capture_output=True, text=True)
-    assert told.stdout.splitlines() == [str(place / "jobs/digits_kakurenbo.yaml"), str(place / "launch")], told.stderr
+    told = subprocess.run(
+        [folder / "bin" / "python", "-c", show],
+        cwd=tmp_path,
+        env=in_environment(folder),
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout.splitlines() == [str(place / "jobs/digits_kakurenbo.yaml"), str(place / "launch")], (
+        told.stderr
+    )
 
 
 @pytest.mark.parametrize("way", ["installed", "editable"])
@@ -67,21 +75,33 @@ def test_both_ways_of_installing_bring_the_command(way, request, tmp_path):
 
     def kakurenbo(*words):
         return subprocess.run(
-            [folder / "bin" / "kakurenbo", *words], cwd=tmp_path, env=in_environment(folder), capture_output=True, text=True
+            [folder / "bin" / "kakurenbo", *words],
+            cwd=tmp_path,
+            env=in_environment(folder),
+            capture_output=True,
+            text=True,
         )
 
     told = kakurenbo("--help")
     assert (told.returncode, told.stderr) == (0, "") and "launch" in told.stdout
     planned = kakurenbo("launch", "digits_everything", "--ranks", "2", "--dry-run")
-    assert planned.returncode == 0 and shlex.quote(str(place / "jobs/digits_everything.yaml")) in planned.stdout, planned.stderr
+    assert (
+        planned.returncode == 0 and shlex.quote(str(place / "jobs/digits_everything.yaml")) in planned.stdout
+    ), planned.stderr
 
 
 def test_help_answers_at_once_and_imports_neither_torch_nor_mpi(tmp_path):
     times = []
     for _ in range(5):
         begun = time.perf_counter()
-        told = subprocess.run([sys.executable, "-X", "importtime", "-m", "kakurenbo_hpc.cli", "--help"], capture_output=True, text=True)
+        told = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "kakurenbo_hpc.cli", "--help"],
+            capture_output=True,
+            text=True,
+        )
         times.append(time.perf_counter() - begun)
     assert told.returncode == 0 and "train" in told.stdout
-    assert not {"torch", "mpi4py", "numpy"} & {line.rpartition("|")[2].strip() for line in told.stderr.splitlines()}
+    assert not {"torch", "mpi4py", "numpy"} & {
+        line.rpartition("|")[2].strip() for line in told.stderr.splitlines()
+    }
     assert min(times) < 0.5

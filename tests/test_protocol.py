@@ -17,7 +17,13 @@ from kakurenbo_hpc.protocol import (
 def curve(accuracy, steps=10, seconds=1.0, forward=100):
     """Epochs of equal cost."""
     each = np.arange(1, len(accuracy) + 1)
-    return Curve(np.array(accuracy, float), each * float(steps), each * float(forward), each * 50.0, each * float(seconds))
+    return Curve(
+        np.array(accuracy, float),
+        each * float(steps),
+        each * float(forward),
+        each * 50.0,
+        each * float(seconds),
+    )
 
 
 BASE = curve([0.5, 0.7, 0.8, 0.79])
@@ -74,8 +80,12 @@ def test_a_difference_is_noise_until_student_says_otherwise():
     gap, error, beyond = differs(a, b)
     assert gap == pytest.approx(0.1) and error == pytest.approx(0, abs=1e-12) and beyond, "paired by seed"
     assert not differs(a[:1], b[:1])[2], "one seed says nothing"
-    gap, error, beyond = differs([curve([x]) for x in (0.80, 0.82, 0.81)], [curve([x]) for x in (0.79, 0.79, 0.79)])
-    assert gap == pytest.approx(0.02) and error == pytest.approx(0.01 / math.sqrt(3)) and not beyond, "3.5 errors of three"
+    gap, error, beyond = differs(
+        [curve([x]) for x in (0.80, 0.82, 0.81)], [curve([x]) for x in (0.79, 0.79, 0.79)]
+    )
+    assert gap == pytest.approx(0.02) and error == pytest.approx(0.01 / math.sqrt(3)) and not beyond, (
+        "3.5 errors of three"
+    )
 
 
 final_accuracies = st.lists(st.integers(0, 1000).map(lambda n: n / 1000), min_size=2, max_size=15)
@@ -113,7 +123,9 @@ def test_spread_is_that_of_the_statistics_module(given_values):
 @st.composite
 def curves(draw, n_epochs=None):
     n = n_epochs or draw(st.integers(1, 8))
-    costs = [np.cumsum(draw(st.lists(st.integers(1, 5), min_size=n, max_size=n))).astype(float) for _ in range(4)]
+    costs = [
+        np.cumsum(draw(st.lists(st.integers(1, 5), min_size=n, max_size=n))).astype(float) for _ in range(4)
+    ]
     return Curve(np.array(draw(st.lists(grid, min_size=n, max_size=n))), *costs)
 
 
@@ -121,7 +133,9 @@ def curves(draw, n_epochs=None):
 def test_speed_up_is_found_by_walking_through_the_steps(method, baseline, tolerance):
     highest = max(baseline.accuracy)
     t_b = next(t for t, a in zip(baseline.steps, baseline.accuracy) if a == highest)
-    t_n = next((t for t, a in zip(method.steps, method.accuracy) if a >= highest - tolerance and t <= t_b), None)
+    t_n = next(
+        (t for t, a in zip(method.steps, method.accuracy) if a >= highest - tolerance and t <= t_b), None
+    )
     assert speed_up(method, baseline, tolerance) == (None if t_n is None else t_b / t_n)
 
 
@@ -135,8 +149,17 @@ def test_the_mean_curve_is_the_mean_of_each_epoch(runs):
 
 @given(st.dictionaries(st.sampled_from("abc"), st.lists(curves(), min_size=1, max_size=3), min_size=1))
 def test_the_front_is_what_no_other_point_beats(contenders):
-    points = [(t, 1 - a, name) for name, runs in contenders.items() for c in runs for t, a in zip(c.seconds, c.accuracy)]
-    front = [p for p in points if not any((q[0] <= p[0] and q[1] < p[1]) or (q[0] < p[0] and q[1] <= p[1]) for q in points)]
+    points = [
+        (t, 1 - a, name)
+        for name, runs in contenders.items()
+        for c in runs
+        for t, a in zip(c.seconds, c.accuracy)
+    ]
+    front = [
+        p
+        for p in points
+        if not any((q[0] <= p[0] and q[1] < p[1]) or (q[0] < p[0] and q[1] <= p[1]) for q in points)
+    ]
     shares = pareto_shares(contenders)
     assert sum(shares.values()) == pytest.approx(1)
     for name in contenders:

@@ -57,13 +57,19 @@ def begun(done, tmp_path):
 
 def contents(folder):
     """Return every file of a run but its heartbeat, which tells of whoever came last."""
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.parent.name != "heartbeat"}
+    return {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.parent.name != "heartbeat"
+    }
 
 
 def with_checksums(checkpoint):
     """Make the manifest fit the files, as somebody would who wants them to be taken."""
     facts = load_facts(checkpoint)
-    write_manifest(checkpoint, facts | {"files": {name: checksum(checkpoint / name) for name in facts["files"]}})
+    write_manifest(
+        checkpoint, facts | {"files": {name: checksum(checkpoint / name) for name in facts["files"]}}
+    )
 
 
 class Hostile:
@@ -87,7 +93,15 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("at", ["record.lock.Lock.sign", "record.files.sync_folder", "record.files.os.replace", "record.directory.clear"])
+@pytest.mark.parametrize(
+    "at",
+    [
+        "record.lock.Lock.sign",
+        "record.files.sync_folder",
+        "record.files.os.replace",
+        "record.directory.clear",
+    ],
+)
 def test_a_start_that_was_killed_early_can_be_made_again(at, tmp_path, monkeypatch):
     def killed(*words):
         raise Killed
@@ -128,7 +142,9 @@ def test_nothing_in_a_checkpoint_is_unpickled(name, begun, tmp_path, capsys):
 
 
 def test_a_bare_pickle_is_damage_like_any_other(begun, tmp_path):
-    (begun / "checkpoints" / "epoch_0001" / "learner.pt").write_bytes(pickle.dumps(Hostile(tmp_path / "taken over")))
+    (begun / "checkpoints" / "epoch_0001" / "learner.pt").write_bytes(
+        pickle.dumps(Hostile(tmp_path / "taken over"))
+    )
     with pytest.raises(RunDirectoryError, match="epoch_0001: learner.pt is damaged"):
         go(begun)
     assert not (tmp_path / "taken over").exists()
@@ -143,7 +159,10 @@ def test_another_format_is_refused_not_passed_over(other, begun):
         del facts["checksum"]
         (checkpoint / "manifest.json").write_text(json.dumps(facts))
     before = contents(begun)
-    with pytest.raises(RunDirectoryError, match=f"epoch_0001: of format {other}, but this version reads format 2; use the version that"):
+    with pytest.raises(
+        RunDirectoryError,
+        match=f"epoch_0001: of format {other}, but this version reads format 2; use the version that",
+    ):
         go(begun)
     assert contents(begun) == before
 
@@ -173,7 +192,10 @@ def test_a_file_that_cannot_be_read_now_is_not_taken_for_damaged(name, begun, mo
     before = contents(begun / "checkpoints")
     for module, function in ((io, "open"), (builtins, "open")):
         monkeypatch.setattr(module, function, partial(hiccup, real=getattr(module, function)))
-    with pytest.raises(RunDirectoryError, match=rf"epoch_0001/{name}: cannot be read \(Stale file handle\); try again when it can"):
+    with pytest.raises(
+        RunDirectoryError,
+        match=rf"epoch_0001/{name}: cannot be read \(Stale file handle\); try again when it can",
+    ):
         go(begun)
     monkeypatch.undo()
     assert contents(begun / "checkpoints") == before
@@ -182,7 +204,15 @@ def test_a_file_that_cannot_be_read_now_is_not_taken_for_damaged(name, begun, mo
 
 def test_a_changed_job_is_refused_with_every_difference(begun):
     with pytest.raises(RunDirectoryError) as refused:
-        go(begun, "training.lr=0.02", "training.epochs=4", "selection.max_fraction=0.2", "seed=9", "record.keep=3", "data.workers=1")
+        go(
+            begun,
+            "training.lr=0.02",
+            "training.epochs=4",
+            "selection.max_fraction=0.2",
+            "seed=9",
+            "record.keep=3",
+            "data.workers=1",
+        )
     for change in (
         "training.lr was 0.01, is 0.02", "training.epochs was 3, is 4", "selection.max_fraction was 0.3, is 0.2", "seed was 1, is 9",
         "record.keep was 2, is 3", "data.workers was 0, is 1", "--resume --allow-changes",
@@ -194,7 +224,9 @@ def test_a_changed_job_is_taken_where_that_is_allowed_and_it_is_recorded(begun):
     assert go(begun, "training.epochs=4", "training.ema=0.9", allow_changes=True) == 0
     assert [line["epoch"] for line in metrics(begun)] == [0, 1, 2, 3]
     assert yaml.safe_load((begun / "job.yaml").read_text())["training"]["epochs"] == 4
-    changes = [{"after": "epoch_0001", "changes": ["training.epochs was 3, is 4", "training.ema was 0.0, is 0.9"]}]
+    changes = [
+        {"after": "epoch_0001", "changes": ["training.epochs was 3, is 4", "training.ema was 0.0, is 0.9"]}
+    ]
     assert json.loads((begun / "provenance.json").read_text())["changes"] == changes
     assert load_facts(begun / "checkpoints" / "epoch_0003")["changes"] == changes
     assert go(begun, "training.epochs=4", "training.ema=0.9") == 0, "it is this job now"
@@ -218,7 +250,10 @@ def test_a_changed_job_goes_on_from_the_end_of_an_epoch(begun, monkeypatch, caps
     assert go(begun, "training.lr=0.02", allow_changes=True) == 0
     told = capsys.readouterr().out
     assert list(contents(inside.with_name(f"passed_over_1_{inside.name}")).values()) == list(left.values())
-    assert f"{inside.name}: inside an epoch of the job as it was; passed over" in told and "resuming after epoch_0001" in told
+    assert (
+        f"{inside.name}: inside an epoch of the job as it was; passed over" in told
+        and "resuming after epoch_0001" in told
+    )
 
 
 def left_inside(directory, monkeypatch, *calls):
@@ -236,7 +271,10 @@ def test_a_changed_job_of_a_run_that_was_left_in_its_first_epoch_begins_anew(tmp
     inside = left_inside(tmp_path / "run", monkeypatch, False)
     assert go(tmp_path / "run", "training.lr=0.02", allow_changes=True) == 0
     told = capsys.readouterr().out
-    assert f"{inside.name}: inside an epoch of the job as it was; passed over" in told and "beginning at epoch 0" in told
+    assert (
+        f"{inside.name}: inside an epoch of the job as it was; passed over" in told
+        and "beginning at epoch 0" in told
+    )
     assert inside.with_name(f"passed_over_1_{inside.name}").is_dir()
 
 
@@ -249,14 +287,18 @@ def test_what_is_recorded_may_change_inside_an_epoch(begun, monkeypatch, capsys)
 def test_a_disk_that_refuses_what_stands_beside_a_run_is_one_line(begun):
     (begun / "provenance.json").unlink()
     (begun / "provenance.json").mkdir()
-    with pytest.raises(RunDirectoryError, match=r"cannot be written to \(Is a directory\); give another --run-dir"):
+    with pytest.raises(
+        RunDirectoryError, match=r"cannot be written to \(Is a directory\); give another --run-dir"
+    ):
         go(begun)
 
 
 def test_a_checkpoint_of_another_job_in_this_runs_folder_is_refused(begun, tmp_path):
     assert go(tmp_path / "other", "seed=5", "training.epochs=4", resume=False) == 0
     shutil.copytree(tmp_path / "other" / "checkpoints" / "epoch_0003", begun / "checkpoints" / "epoch_0003")
-    with pytest.raises(RunDirectoryError, match=r"epoch_0003: holds the run of another job \(seed was 5, is 1"):
+    with pytest.raises(
+        RunDirectoryError, match=r"epoch_0003: holds the run of another job \(seed was 5, is 1"
+    ):
         go(begun)
 
 

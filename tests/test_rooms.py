@@ -45,9 +45,17 @@ def imports(code: str, module: str, is_package: bool = False) -> set[str]:
             found |= {".".join([*base, alias.name]) for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-            ours |= {alias.asname or "kakurenbo_hpc" for alias in node.names if alias.name.split(".")[0] == "kakurenbo_hpc"}
-        elif isinstance(node, ast.Call) and "import" in ast.unparse(node.func):  # import_module("..."), __import__("...")
-            found |= {arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)}
+            ours |= {
+                alias.asname or "kakurenbo_hpc"
+                for alias in node.names
+                if alias.name.split(".")[0] == "kakurenbo_hpc"
+            }
+        elif isinstance(node, ast.Call) and "import" in ast.unparse(
+            node.func
+        ):  # import_module("..."), __import__("...")
+            found |= {
+                arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
+            }
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ours:
             found.add(f"kakurenbo_hpc.{node.attr}")
@@ -77,7 +85,9 @@ def test_imports_go_down(path):
     others = imports(path.read_text(encoding="utf-8"), module_of(path), path.name == "__init__.py") - {room}
     level = LEVEL.get(room, 0)
     upward = {other for other in others if LEVEL.get(other, 0) >= level}
-    assert not upward, f"{room}, level {level}, imports " + ", ".join(f"{o}, level {LEVEL.get(o, 0)}" for o in sorted(upward))
+    assert not upward, f"{room}, level {level}, imports " + ", ".join(
+        f"{o}, level {LEVEL.get(o, 0)}" for o in sorted(upward)
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,13 @@ import pytest
 from environments import BIN, environment_like_this, in_environment
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
-SHELL = [SCRIPTS / "quickstart", SCRIPTS / "test", SCRIPTS / "setup.sh", SCRIPTS / "install_horovod.sh", SCRIPTS.parent / ".ci" / "run"]
+SHELL = [
+    SCRIPTS / "quickstart",
+    SCRIPTS / "test",
+    SCRIPTS / "setup.sh",
+    SCRIPTS / "install_horovod.sh",
+    SCRIPTS.parent / ".ci" / "run",
+]
 
 
 @pytest.mark.parametrize("script", SHELL, ids=lambda path: path.name)
@@ -18,7 +24,9 @@ def test_scripts_are_clean(script):
     if shutil.which("shellcheck") is None:
         assert not os.environ.get("CI"), "CI installs shellcheck"
         pytest.skip("shellcheck is not installed")
-    done = subprocess.run(["shellcheck", "--shell=bash", "-e", "SC1091", script], capture_output=True, text=True)
+    done = subprocess.run(
+        ["shellcheck", "--shell=bash", "-e", "SC1091", script], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -44,16 +52,23 @@ def test_a_python_that_is_too_old_is_named_with_what_to_do(tmp_path):
     env = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHON")}
     env["PATH"] = f"{tmp_path / 'bin'}:/usr/bin:/bin"
     done = subprocess.run(
-        ["bash", "-c", f"set -euo pipefail; source '{checkout}/scripts/setup.sh'"], env=env, capture_output=True, text=True
+        ["bash", "-c", f"set -euo pipefail; source '{checkout}/scripts/setup.sh'"],
+        env=env,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode != 0
-    assert done.stderr.splitlines()[-1].startswith("kakurenbo: Python 3.10 to 3.13 is needed, found Python 3.8.2")
+    assert done.stderr.splitlines()[-1].startswith(
+        "kakurenbo: Python 3.10 to 3.13 is needed, found Python 3.8.2"
+    )
     assert not (checkout / ".venv").exists()
 
 
 def test_an_environment_that_horovod_cannot_be_built_for_is_told_in_one_line(tmp_path):
     empty = environment_like_this(tmp_path / "empty", sees_this=False)
-    done = subprocess.run([SCRIPTS / "install_horovod.sh"], env=in_environment(empty), capture_output=True, text=True)
+    done = subprocess.run(
+        [SCRIPTS / "install_horovod.sh"], env=in_environment(empty), capture_output=True, text=True
+    )
     assert done.returncode == 1
     assert done.stderr == (
         "install_horovod: torch cannot be imported here (ModuleNotFoundError: No module named 'torch'); "
@@ -66,4 +81,7 @@ def test_a_tool_that_building_horovod_lacks_is_told_in_one_line(tmp_path):
         (tmp_path / name).symlink_to(shutil.which(name))
     env = os.environ | {"PATH": f"{BIN}:{tmp_path}"}
     done = subprocess.run([SCRIPTS / "install_horovod.sh"], env=env, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (1, "install_horovod: no cmake on the PATH; install it, or load its module\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "install_horovod: no cmake on the PATH; install it, or load its module\n",
+    )

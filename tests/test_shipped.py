@@ -15,7 +15,10 @@ def test_what_comes_with_the_package_is_there():
     assert (launch_dir() / "machines" / "local.yaml").is_file()
 
 
-@pytest.mark.parametrize("name", ["digits_kakurenbo", "digits_kakurenbo.yaml", "jobs/digits_kakurenbo", "jobs/digits_kakurenbo.yaml"])
+@pytest.mark.parametrize(
+    "name",
+    ["digits_kakurenbo", "digits_kakurenbo.yaml", "jobs/digits_kakurenbo", "jobs/digits_kakurenbo.yaml"],
+)
 def test_a_shipped_job_is_found_by_its_name_from_anywhere(name, tmp_path, monkeypatch):
     (tmp_path / "digits_kakurenbo").mkdir()  # a run directory of that name is no job
     monkeypatch.chdir(tmp_path)
@@ -43,7 +46,10 @@ def test_a_dot_in_a_name_is_part_of_it_and_folders_count(tmp_path, monkeypatch):
     ("name", "said"),
     [
         ("digits_kakurenb", "digits_kakurenb: no such job file, .*; did you mean digits_kakurenbo"),
-        ("/none/digits_everythin.yaml", "/none/digits_everythin.yaml: no such job file, .*; did you mean digits_everything"),
+        (
+            "/none/digits_everythin.yaml",
+            "/none/digits_everythin.yaml: no such job file, .*; did you mean digits_everything",
+        ),
         ("/none/digits_kakurenbo.yaml", "no such job file"),
         ("", ": no such job file, .*; known: .*digits_kakurenbo"),
         (".", "no such job file"),

@@ -74,13 +74,19 @@ class Augmented(Source):
     def stream(self, requests: Sequence[Request], device: torch.device):
         import torch
 
-        return map(self._under, requests, self._source.stream(requests, torch.device("cpu")))  # where images are augmented
+        return map(
+            self._under, requests, self._source.stream(requests, torch.device("cpu"))
+        )  # where images are augmented
 
-    def _under(self, request: Request, read: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _under(
+        self, request: Request, read: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         images, targets = read
         if request.augment:
             for name in self._names:
-                purpose = "augment" if name == "shift" else f"augment, {name}"  # shift was there first: its runs stay what they were
+                purpose = (
+                    "augment" if name == "shift" else f"augment, {name}"
+                )  # shift was there first: its runs stay what they were
                 draw = bits(key(self._seed, purpose, request.epoch), request.id, request.copy)
                 images = _OURS[name](images, draw) if name in _OURS else _library(images, draw, name)
         return images, targets
@@ -105,7 +111,10 @@ def _cutout(images: torch.Tensor, draw: np.ndarray) -> torch.Tensor:
     import torch
 
     height, width = images.shape[2:]
-    inside = [_near(row, size, max(size // 4, 1)) for row, size in zip(_two(draw, height, width), (height, width), strict=True)]
+    inside = [
+        _near(row, size, max(size // 4, 1))
+        for row, size in zip(_two(draw, height, width), (height, width), strict=True)
+    ]
     hole = torch.from_numpy(inside[0][:, :, None] & inside[1][:, None, :])
     return images.masked_fill(hole[:, None], 0)
 
@@ -125,8 +134,12 @@ def _moved(images: torch.Tensor, draw: np.ndarray, most: int) -> torch.Tensor:
     down, right = _two(draw, 2 * most + 1, 2 * most + 1)
     rows = down[:, None, None] + np.arange(height)[:, None]
     columns = right[:, None, None] + np.arange(width)
-    moved = padded[np.arange(len(draw))[:, None, None], :, rows, columns]  # (k, H, W, C): numpy puts the slice last
-    return torch.from_numpy(moved.transpose(0, 3, 1, 2).copy())  # a view of one channel would pass for channels last
+    moved = padded[
+        np.arange(len(draw))[:, None, None], :, rows, columns
+    ]  # (k, H, W, C): numpy puts the slice last
+    return torch.from_numpy(
+        moved.transpose(0, 3, 1, 2).copy()
+    )  # a view of one channel would pass for channels last
 
 
 def _two(draw: np.ndarray, first: int, second: int) -> tuple[np.ndarray, np.ndarray]:
@@ -155,7 +168,9 @@ def _library(images: torch.Tensor, draw: np.ndarray, name: str) -> torch.Tensor:
     try:
         results = []
         for image, own in zip((images * 255).round().byte() if of_bytes else images, draw, strict=True):
-            torch.default_generator.manual_seed(int(own >> np.uint64(1)))  # torch.manual_seed would reseed GPUs as well
+            torch.default_generator.manual_seed(
+                int(own >> np.uint64(1))
+            )  # torch.manual_seed would reseed GPUs as well
             results.append(_transform(name)(image))
     finally:
         torch.default_generator.set_state(before)

@@ -15,7 +15,9 @@ class Buffers:
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, pinned: bool):
         self._shape, self._dtype, self._pinned = shape, dtype, pinned
-        self._memory: list[np.ndarray] = []  # bytes: every view of them, however it was made, refers to just these arrays
+        self._memory: list[
+            np.ndarray
+        ] = []  # bytes: every view of them, however it was made, refers to just these arrays
         self._leaving: deque[tuple[torch.cuda.Event, torch.Tensor]] = deque()
 
     def take(self, n: int) -> np.ndarray:
@@ -28,7 +30,9 @@ class Buffers:
                 return self._array(memory, n_bytes)
         self._memory = [memory for memory in self._memory if len(memory) >= n_bytes]
         self._memory.append(
-            torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True).numpy() if self._pinned else np.empty(n_bytes, np.uint8)
+            torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True).numpy()
+            if self._pinned
+            else np.empty(n_bytes, np.uint8)
         )
         return self._array(self._memory[-1], n_bytes)
 

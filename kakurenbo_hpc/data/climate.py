@@ -83,7 +83,10 @@ def draw(seed: int, split: str, number: int, height: int, width: int) -> Sample:
     fields = _background(rng, height, width)
     mask = np.zeros((height, width), np.uint8)
     # Filaments first: a cyclone in one's way is on top.
-    for class_, (of, share, mean_area) in {2: (_filament, FILAMENTS, _MEAN_FILAMENT), 1: (_cyclone, CYCLONES, _MEAN_CYCLONE)}.items():
+    for class_, (of, share, mean_area) in {
+        2: (_filament, FILAMENTS, _MEAN_FILAMENT),
+        1: (_cyclone, CYCLONES, _MEAN_CYCLONE),
+    }.items():
         for _ in range(int(share * width / height / mean_area + rng.random())):
             feature = of(rng, height, width)
             _add(feature, fields, class_, rng.uniform(0.15, 0.35) if hard else rng.uniform(0.7, 1.3))
@@ -146,13 +149,17 @@ def _filament(rng: np.random.Generator, height: int, width: int) -> _Feature:
     angle, bend = hemisphere * np.deg2rad(rng.uniform(10, 35)), rng.uniform(-0.5, 0.5)
     east, north = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     along = across * east + down * north
-    off = np.abs(down * east - across * north - np.float32(bend / length) * along**2) / np.float32(thickness / 2)
+    off = np.abs(down * east - across * north - np.float32(bend / length) * along**2) / np.float32(
+        thickness / 2
+    )
     beyond = np.abs(along) / np.float32(length / 2)
     shape = np.exp(-0.5 * off**2) / (1 + np.exp(np.clip(20 * (beyond - 1), -30, 30)))
     return _Feature((off < 1) & (beyond < 1), shape, shape * east, shape * north)
 
 
-def _around(rng: np.random.Generator, latitude: float, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _around(
+    rng: np.random.Generator, latitude: float, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return how far each pixel lies from a random point at this latitude: (1, W) to the east, (H, 1) to the north, float32."""
     row, column = (latitude / np.pi + 0.5) * height, rng.uniform(0, width)
     across = (np.arange(width) + 0.5 - column + width / 2) % width - width / 2

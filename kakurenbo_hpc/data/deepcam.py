@@ -39,7 +39,14 @@ class DeepCam(DataOptions):
         height, width, channels = parts[0].shapes[0]
         least, most = _stats(root, channels)
         train, validation = (Fields(manifest, least, most, self.threads) for manifest in parts)
-        return Data(train, validation, N_CLASSES, (channels, height, width), fingerprint(parts), target_shape=(height, width))
+        return Data(
+            train,
+            validation,
+            N_CLASSES,
+            (channels, height, width),
+            fingerprint(parts),
+            target_shape=(height, width),
+        )
 
 
 class Fields(Hdf5Samples):
@@ -58,7 +65,9 @@ class Fields(Hdf5Samples):
 
         # Copied once: from memory that is not pinned, a copy waits for all that the device has to do.
         if self._on_device is None or self._on_device[0].device != input.device:
-            self._on_device = tuple(torch.from_numpy(array).to(input.device) for array in (self._least, self._range))
+            self._on_device = tuple(
+                torch.from_numpy(array).to(input.device) for array in (self._least, self._range)
+            )
         least, range = self._on_device
         # A view: the channels stay next to each other in memory, as convolutions like them.
         return input.float().sub_(least).div_(range).permute(0, 3, 1, 2), target.long()
@@ -83,8 +92,14 @@ def _stats(root: Path, channels: int) -> tuple[np.ndarray, np.ndarray]:
         with h5py.File(path, "r") as file:
             least, most = (np.asarray(file[f"climate/{name}"], np.float32) for name in ("minval", "maxval"))
     except (OSError, KeyError, TypeError, ValueError):
-        raise DataError(f"{path}: lacks climate/minval or climate/maxval; remove it and make it: kakurenbo data stats {root}") from None
-    if least.shape != (channels,) or most.shape != (channels,) or not (np.isfinite(most - least) & (most >= least)).all():
+        raise DataError(
+            f"{path}: lacks climate/minval or climate/maxval; remove it and make it: kakurenbo data stats {root}"
+        ) from None
+    if (
+        least.shape != (channels,)
+        or most.shape != (channels,)
+        or not (np.isfinite(most - least) & (most >= least)).all()
+    ):
         raise DataError(
             f"{path}: minval and maxval must be {channels} numbers each, none smaller in maxval; "
             f"remove it and make it: kakurenbo data stats {root}"

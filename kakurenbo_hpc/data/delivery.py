@@ -44,7 +44,9 @@ class Delivery:
         """Begin. outgoing, incoming: in the order of their numbers."""
         self._store, self._comm = store, comm
         self._to_send, self._to_receive = self._pieces(outgoing), self._pieces(incoming)
-        self._free: list[np.ndarray] = []  # buffers to use again: fresh memory costs as much as a copy into it
+        self._free: list[
+            np.ndarray
+        ] = []  # buffers to use again: fresh memory costs as much as a copy into it
         self._leaving: deque[_Piece] = deque()
         self._arriving: deque[_Piece] = deque()
         self._disk = ThreadPoolExecutor(2)
@@ -61,7 +63,10 @@ class Delivery:
     def finish(self) -> None:
         """Wait until all that comes is written and all that goes has left."""
         while self._leaving or self._arriving:
-            first = min((queue[0] for queue in (self._leaving, self._arriving) if queue), key=lambda piece: piece.order)
+            first = min(
+                (queue[0] for queue in (self._leaving, self._arriving) if queue),
+                key=lambda piece: piece.order,
+            )
             if self._leaving and first is self._leaving[0]:
                 self._left(self._leaving.popleft(), wait=True)
             else:
@@ -159,7 +164,9 @@ def _read(path: Path, piece: _Piece) -> None:
             while n := file.readinto(left):
                 left = left[n:]
     except OSError as problem:
-        raise DataError(f"{path}: cannot be read ({problem.strerror}); resume the run, which fetches it again") from None
+        raise DataError(
+            f"{path}: cannot be read ({problem.strerror}); resume the run, which fetches it again"
+        ) from None
     if len(left):
         raise DataError(f"{path}: ends {len(left)} bytes early; resume the run, which fetches it again")
 
@@ -172,4 +179,6 @@ def _write(path: Path, piece: _Piece) -> None:
             while len(left):
                 left = left[file.write(left) :]
     except OSError as problem:
-        raise DataError(f"{path}: cannot be written ({problem.strerror}); give a larger scratch folder") from None
+        raise DataError(
+            f"{path}: cannot be written ({problem.strerror}); give a larger scratch folder"
+        ) from None

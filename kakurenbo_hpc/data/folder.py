@@ -14,9 +14,13 @@ from .store import free_bytes
 
 def need_room(folder: Path, n_bytes: int) -> None:
     """Raise DataError if so much does not fit on the disk of this folder, which need not be there yet."""
-    _, free = free_bytes(next(there for there in [folder, *folder.absolute().parents] if os.path.exists(there)))
+    _, free = free_bytes(
+        next(there for there in [folder, *folder.absolute().parents] if os.path.exists(there))
+    )
     if n_bytes > free:
-        raise DataError(f"{folder}: {in_words(n_bytes)} are to be written there, but {in_words(free)} are free; choose a larger disk")
+        raise DataError(
+            f"{folder}: {in_words(n_bytes)} are to be written there, but {in_words(free)} are free; choose a larger disk"
+        )
 
 
 def claim(folder: Path, name: str, content: dict) -> None:
@@ -30,7 +34,9 @@ def claim(folder: Path, name: str, content: dict) -> None:
         if note.exists():
             found = note.read_text(errors="replace")
             if found != text:
-                raise DataError(f"{folder}: holds another set, {found.strip()}; give another folder, or remove this one")
+                raise DataError(
+                    f"{folder}: holds another set, {found.strip()}; give another folder, or remove this one"
+                )
         elif any(folder.iterdir()):
             raise DataError(f"{folder}: not empty, and nothing that was begun here; give another folder")
         else:

@@ -35,21 +35,29 @@ class Hdf5(DataOptions):
 
     def open(self, directory: Path | None = None) -> Data:
         root = Path(self.path)
-        parts = [find(root, part, (self.inputs, self.labels), False, directory) for part in ("train", "validation")]
+        parts = [
+            find(root, part, (self.inputs, self.labels), False, directory) for part in ("train", "validation")
+        ]
         if parts[0].shapes != parts[1].shapes:
             raise DataError(
                 f"{parts[1].path(0)}: samples are of shape {parts[1].shapes[0]}, but of {parts[0].shapes[0]} in {parts[0].names[0]}"
             )
         inputs, masks = parts[0].shapes
         if masks and self.n_classes is None:
-            raise DataError(f"data.n_classes is not given, but {parts[0].path(0)} holds masks; say how many classes there are")
+            raise DataError(
+                f"data.n_classes is not given, but {parts[0].path(0)} holds masks; say how many classes there are"
+            )
         labels = [None if masks else _labels(manifest, self.labels) for manifest in parts]
         n_classes = self.n_classes or int(labels[0].max()) + 1
         for manifest, known in zip(parts, labels):
             if known is not None and not (0 <= known.min() and known.max() < n_classes):
                 found = f"{self.labels} go from {known.min()} to {known.max()}"
-                raise DataError(f"{manifest.path(0)} and others: {found}, but classes are 0 to {n_classes - 1}")
-        train, validation = (Rows(manifest, known, n_classes, self.threads) for manifest, known in zip(parts, labels))
+                raise DataError(
+                    f"{manifest.path(0)} and others: {found}, but classes are 0 to {n_classes - 1}"
+                )
+        train, validation = (
+            Rows(manifest, known, n_classes, self.threads) for manifest, known in zip(parts, labels)
+        )
         return Data(train, validation, n_classes, inputs, fingerprint(parts), target_shape=masks)
 
 
@@ -76,8 +84,13 @@ def _labels(manifest: Manifest, name: str) -> np.ndarray:
             with h5py.File(path, "r") as opened:
                 labels = opened[name][:]
         except OSError as problem:
-            raise DataError(f"{path}: {name} cannot be read ({' '.join(str(problem).split())}); copy it again") from None
-        if labels.dtype.kind == "f" and (wrong := labels[~np.isfinite(labels) | (labels != np.rint(labels))]).size:
+            raise DataError(
+                f"{path}: {name} cannot be read ({' '.join(str(problem).split())}); copy it again"
+            ) from None
+        if (
+            labels.dtype.kind == "f"
+            and (wrong := labels[~np.isfinite(labels) | (labels != np.rint(labels))]).size
+        ):
             raise DataError(f"{path}: {name} holds {wrong[0]}, but classes are whole numbers; mend the file")
         found.append(labels)
     return np.concatenate(found).astype(np.int64)

@@ -49,7 +49,11 @@ class Hdf5Samples(Source):
 
     def files(self) -> Files | None:
         manifest = self._manifest
-        return Files(manifest.root, manifest.names.tolist(), manifest.sizes, manifest.changed) if manifest.rows.max() == 1 else None
+        return (
+            Files(manifest.root, manifest.names.tolist(), manifest.sizes, manifest.changed)
+            if manifest.rows.max() == 1
+            else None
+        )
 
     def lying_in(self, root: Path) -> Hdf5Samples:
         there = object.__new__(type(self))
@@ -73,12 +77,17 @@ class Hdf5Samples(Source):
         requests, ahead, buffers = iter(requests), deque(), self._buffers_for(device)
 
         def is_enough() -> bool:  # while the first is trained, the others keep all threads at work
-            return len(ahead) > 1 and sum(len(one.request.id) for one in ahead) - len(ahead[0].request.id) >= self._threads
+            return (
+                len(ahead) > 1
+                and sum(len(one.request.id) for one in ahead) - len(ahead[0].request.id) >= self._threads
+            )
 
         with ThreadPoolExecutor(self._threads) as pool:
             while True:
                 while not is_enough() and (request := next(requests, None)) is not None:
-                    ahead.append(self._begin(request, [buffer.take(len(request.id)) for buffer in buffers], pool))
+                    ahead.append(
+                        self._begin(request, [buffer.take(len(request.id)) for buffer in buffers], pool)
+                    )
                 if not ahead:
                     return
                 begun = ahead.popleft()
@@ -92,7 +101,9 @@ class Hdf5Samples(Source):
         if self._buffers is None:
             from .buffers import Buffers
 
-            self._buffers = [Buffers(shape, dtype, pinned=device.type == "cuda") for shape, dtype in self._forms()]
+            self._buffers = [
+                Buffers(shape, dtype, pinned=device.type == "cuda") for shape, dtype in self._forms()
+            ]
         return self._buffers
 
     def _forms(self) -> list[tuple[tuple[int, ...], np.dtype]]:
@@ -101,13 +112,20 @@ class Hdf5Samples(Source):
 
     def _begin(self, request: Request, arrays: list[np.ndarray], pool: ThreadPoolExecutor) -> _Begun:
         rows = enumerate(request.id.tolist())
-        return _Begun(request, arrays, [pool.submit(self._read, id, [array[row : row + 1] for array in arrays]) for row, id in rows])
+        return _Begun(
+            request,
+            arrays,
+            [pool.submit(self._read, id, [array[row : row + 1] for array in arrays]) for row, id in rows],
+        )
 
     def _prepared(self, tensors: list[torch.Tensor], request: Request) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
 
         if self._labels is not None:
-            tensors = [*tensors, torch.from_numpy(self._labels[request.id]).to(tensors[0].device, non_blocking=True)]
+            tensors = [
+                *tensors,
+                torch.from_numpy(self._labels[request.id]).to(tensors[0].device, non_blocking=True),
+            ]
         return self.prepare(*tensors)
 
     def _read(self, id: int, into: list[np.ndarray]) -> None:
@@ -117,10 +135,18 @@ class Hdf5Samples(Source):
         try:
             patiently(lambda: self._read_once(file, row, into))
         except OSError as problem:
-            names, reason = " and ".join(self._manifest.datasets[: len(into)]), problem.strerror or " ".join(str(problem).split())
-            raise DataError(f"{self._manifest.path(file)}: {names} cannot be read ({reason}); {self._advice}") from None
+            names, reason = (
+                " and ".join(self._manifest.datasets[: len(into)]),
+                problem.strerror or " ".join(str(problem).split()),
+            )
+            raise DataError(
+                f"{self._manifest.path(file)}: {names} cannot be read ({reason}); {self._advice}"
+            ) from None
         if self._labels is None and not (into[1].min() >= 0 and into[1].max() < self._n_classes):
-            name, wrong = self._manifest.datasets[1], next(x for x in (into[1].min(), into[1].max()) if not 0 <= x < self._n_classes)
+            name, wrong = (
+                self._manifest.datasets[1],
+                next(x for x in (into[1].min(), into[1].max()) if not 0 <= x < self._n_classes),
+            )
             found = f"{self._manifest.path(file)}: {name} holds {wrong}"
             raise SampleError(f"{found}, but classes are 0 to {self._n_classes - 1}; mend the file")
 
@@ -153,7 +179,9 @@ class Hdf5Samples(Source):
                 elif dataset.shape[1:] == shape and row < len(dataset):
                     dataset.read_direct(array, np.s_[row : row + 1])
                 else:
-                    raise DataError(f"{path}: {name} is now of shape {dataset.shape}; was the data set changed?")
+                    raise DataError(
+                        f"{path}: {name} is now of shape {dataset.shape}; was the data set changed?"
+                    )
 
 
 class _Begun(NamedTuple):

@@ -28,7 +28,9 @@ class Loader:
         self._device = device
         self._reads_ahead = source.reads_ahead and self.workers == 0
         self._asked = _Asked()
-        self._processes: dict[int, int] = {}  # number of each loader process, by what becomes ready when it ends
+        self._processes: dict[
+            int, int
+        ] = {}  # number of each loader process, by what becomes ready when it ends
         self._loader = DataLoader(
             _Reads(source),
             batch_sampler=self._asked,
@@ -62,14 +64,22 @@ class Loader:
         """Yield what is read, in this process or in others. Raises RuntimeError that names those of them that have ended."""
         try:
             batches = iter(self._loader)
-            self._processes = self._processes or {process.sentinel: process.pid for process in multiprocessing.active_children()}
+            self._processes = self._processes or {
+                process.sentinel: process.pid for process in multiprocessing.active_children()
+            }
             yield from batches
-        except (RuntimeError, ConnectionError, EOFError) as problem:  # where it is missed depends on what it was about to send
+        except (
+            RuntimeError,
+            ConnectionError,
+            EOFError,
+        ) as problem:  # where it is missed depends on what it was about to send
             ended = [self._processes[sentinel] for sentinel in connection.wait(self._processes, timeout=1)]
             if not ended:
                 raise
             told = " and ".join(map(str, ended))
-            raise RuntimeError(f"loader process {told} has ended; often the system was out of memory (dmesg says so)") from problem
+            raise RuntimeError(
+                f"loader process {told} has ended; often the system was out of memory (dmesg says so)"
+            ) from problem
 
 
 def plain_turns(first: int, last: int, size: int) -> list[Turn]:
@@ -111,7 +121,9 @@ class _Reads:
         except OSError as problem:
             if problem.filename is None:
                 raise
-            return DataError(f"{problem.filename}: cannot be read ({problem.strerror}); put it back, and add --resume to go on")
+            return DataError(
+                f"{problem.filename}: cannot be read ({problem.strerror}); put it back, and add --resume to go on"
+            )
 
 
 class _Asked:

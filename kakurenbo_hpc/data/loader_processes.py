@@ -21,7 +21,10 @@ def forkserver_context(preload: str):
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
-    for start in (resource_tracker.ensure_running, forkserver.ensure_running):  # once a process; the first unblocks what it blocks
+    for start in (
+        resource_tracker.ensure_running,
+        forkserver.ensure_running,
+    ):  # once a process; the first unblocks what it blocks
         with _signals_blocked():
             start()
     return context

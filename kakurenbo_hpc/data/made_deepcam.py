@@ -40,7 +40,9 @@ class Asked:
 
     def files(self) -> list[tuple[str, int]]:
         """Return split and number of every sample."""
-        return [("train", i) for i in range(self.samples)] + [("validation", i) for i in range(self.validation)]
+        return [("train", i) for i in range(self.samples)] + [
+            ("validation", i) for i in range(self.validation)
+        ]
 
     def file_bytes(self) -> int:
         """Return how large a file is, nearly."""
@@ -62,7 +64,9 @@ def make(folder: Path, asked: Asked, processes: int | None = None) -> int:
         try:
             found = list(bar(found, len(files), "make"))
         except BrokenExecutor:
-            raise DataError(f"{folder}: a process that made samples was killed, perhaps for want of memory; start again to go on") from None
+            raise DataError(
+                f"{folder}: a process that made samples was killed, perhaps for want of memory; start again to go on"
+            ) from None
     save_stats(folder / STATS, found[: asked.samples])
     return len(lacking)
 
@@ -70,7 +74,11 @@ def make(folder: Path, asked: Asked, processes: int | None = None) -> int:
 def path_of(folder: Path, split: str, number: int) -> Path:
     """Return the file of a sample, named after its moment and simulation; files in the order of names are in that of numbers."""
     day, step = divmod(number, _STEPS_A_DAY)
-    return folder / split / f"data-{date(2000, 1, 1) + timedelta(day)}-{step:02d}-{1 + _SPLITS.index(split)}_0.h5"
+    return (
+        folder
+        / split
+        / f"data-{date(2000, 1, 1) + timedelta(day)}-{step:02d}-{1 + _SPLITS.index(split)}_0.h5"
+    )
 
 
 def _make_one(folder: Path, asked: Asked, file: tuple[str, int]) -> Extremes:
@@ -88,7 +96,10 @@ def _make_one(folder: Path, asked: Asked, file: tuple[str, int]) -> Extremes:
         with h5py.File(beside, "w") as h5:
             climate = h5.create_group("climate")
             climate.attrs["hard"], climate.attrs["mislabelled"] = sample.hard, sample.mislabelled
-            climate["data"], climate["labels_0"] = sample.fields, sample.mask.astype(np.float32)  # labels as the public files have them
+            climate["data"], climate["labels_0"] = (
+                sample.fields,
+                sample.mask.astype(np.float32),
+            )  # labels as the public files have them
         os.replace(beside, path)
     except OSError as problem:
         raise DataError(f"{path}: cannot be written ({problem})") from None

@@ -108,9 +108,15 @@ def _listed(root: Path, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return names, sizes and times of last change, sorted by name."""
     folder = root / part
     try:
-        found = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith((".h5", ".hdf5")) and entry.name != STATS)
+        found = sorted(
+            entry.name
+            for entry in os.scandir(folder)
+            if entry.name.endswith((".h5", ".hdf5")) and entry.name != STATS
+        )
     except OSError as problem:
-        raise DataError(f"{folder}: cannot be listed ({problem.strerror}); data.path must name a folder with {part}/*.h5 in it") from None
+        raise DataError(
+            f"{folder}: cannot be listed ({problem.strerror}); data.path must name a folder with {part}/*.h5 in it"
+        ) from None
     if not found:
         raise DataError(f"{folder}: holds no .h5 files; data.path must name a folder with {part}/*.h5 in it")
     with ThreadPoolExecutor(16) as pool:  # a parallel file system answers many questions at once
@@ -126,7 +132,9 @@ def _facts(path: Path) -> os.stat_result:
     try:
         return os.stat(path)
     except OSError as problem:
-        raise DataError(f"{path}: is listed, but cannot be found ({problem.strerror}); copy it again, or remove it") from None
+        raise DataError(
+            f"{path}: is listed, but cannot be found ({problem.strerror}); copy it again, or remove it"
+        ) from None
 
 
 def _examined(paths: Sequence[Path], datasets: Sequence[str], single: bool) -> Iterator[Inside]:
@@ -135,7 +143,9 @@ def _examined(paths: Sequence[Path], datasets: Sequence[str], single: bool) -> I
         yield from bar(map(_examine, paths, *asked), len(paths), "look up")
         return
     # Never forked: this process may run MPI.
-    with ProcessPoolExecutor(min(16, len(os.sched_getaffinity(0))), multiprocessing.get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(
+        min(16, len(os.sched_getaffinity(0))), multiprocessing.get_context("forkserver")
+    ) as pool:
         yield from bar(pool.map(_examine, paths, *asked, chunksize=64), len(paths), "look up")
 
 
@@ -155,10 +165,14 @@ def _examine(path: Path, datasets: Sequence[str], single: bool) -> Inside:
             dtypes = [dataset.dtype.newbyteorder("=") for dataset in found]
             n_bytes = max(map(_bytes, shapes, dtypes))
             if n_bytes > LARGEST:
-                raise DataError(f"{path}: says that a sample has {n_bytes:,} bytes; the file is damaged, copy it again")
+                raise DataError(
+                    f"{path}: says that a sample has {n_bytes:,} bytes; the file is damaged, copy it again"
+                )
             return Inside(lengths[0], offsets, "; ".join(map(_layout, found)), shapes, dtypes)
     except OSError as problem:
-        raise DataError(f"{path}: cannot be read as HDF5 ({' '.join(str(problem).split())}); copy it again") from None
+        raise DataError(
+            f"{path}: cannot be read as HDF5 ({' '.join(str(problem).split())}); copy it again"
+        ) from None
 
 
 def _dataset(file, path: Path, name: str):
@@ -201,7 +215,13 @@ def _layout(dataset) -> str:
 
 
 def _together(
-    root: Path, names: np.ndarray, sizes: np.ndarray, changed: np.ndarray, datasets: Sequence[str], single: bool, insides: Sequence[Inside]
+    root: Path,
+    names: np.ndarray,
+    sizes: np.ndarray,
+    changed: np.ndarray,
+    datasets: Sequence[str],
+    single: bool,
+    insides: Sequence[Inside],
 ) -> Manifest:
     first = insides[0]
     for name, inside in zip(names, insides):
@@ -217,7 +237,18 @@ def _together(
         if inside.dtypes != first.dtypes:
             offsets[file] = THROUGH_H5PY
     rows = np.array([inside.rows for inside in insides])
-    return Manifest(root, names, sizes, changed, rows, offsets, single, tuple(datasets), tuple(first.shapes), tuple(first.dtypes))
+    return Manifest(
+        root,
+        names,
+        sizes,
+        changed,
+        rows,
+        offsets,
+        single,
+        tuple(datasets),
+        tuple(first.shapes),
+        tuple(first.dtypes),
+    )
 
 
 def _places(root: Path, part: str, directory: Path | None) -> list[Path]:
@@ -229,7 +260,11 @@ def _keep(manifest: Manifest, layouts: Sequence[str], places: Sequence[Path]) ->
 
     layouts: of each file, in words for people.
     """
-    arrays = {field.name: getattr(manifest, field.name) for field in fields(Manifest) if field.name not in ("root", "shapes", "dtypes")}
+    arrays = {
+        field.name: getattr(manifest, field.name)
+        for field in fields(Manifest)
+        if field.name not in ("root", "shapes", "dtypes")
+    }
     arrays |= {f"shape_{i}": np.array(shape, np.int64) for i, shape in enumerate(manifest.shapes)}
     arrays["layouts"] = np.array(layouts)
     arrays["dtypes"] = np.array([dtype.str for dtype in manifest.dtypes])
@@ -254,14 +289,20 @@ def _load(place: Path, root: Path) -> Manifest:
             raise ValueError
         return Manifest(root, **arrays, single=single, datasets=datasets, shapes=shapes, dtypes=dtypes)
     except Exception:  # zipfile and numpy have many words for damaged bytes
-        raise DataError(f"{place}: not a manifest that can be read; remove it, and the files are looked up again") from None
+        raise DataError(
+            f"{place}: not a manifest that can be read; remove it, and the files are looked up again"
+        ) from None
 
 
-def _check_fits(manifest: Manifest, place: Path, names: np.ndarray, sizes: np.ndarray, changed: np.ndarray) -> None:
+def _check_fits(
+    manifest: Manifest, place: Path, names: np.ndarray, sizes: np.ndarray, changed: np.ndarray
+) -> None:
     if np.array_equal(manifest.names, names):
         differ = names[(manifest.sizes != sizes) | (manifest.changed != changed)]
         problem = (
-            f"{len(differ)} of {len(names)} files are of another size or date than it says, {differ[0]} for one" if len(differ) else ""
+            f"{len(differ)} of {len(names)} files are of another size or date than it says, {differ[0]} for one"
+            if len(differ)
+            else ""
         )
     else:
         n_there = np.isin(manifest.names, names).sum()

@@ -70,7 +70,9 @@ class Source(ABC):
         """Whether threads of the rank's own process read samples ahead, where the job asks for no loader processes."""
         return False
 
-    def stream(self, requests: Sequence[Request], device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def stream(
+        self, requests: Sequence[Request], device: torch.device
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield what ``__getitems__`` returns for each request, read ahead, on the device or not there yet."""
         raise TypeError(f"{type(self).__name__} does not read ahead")
 

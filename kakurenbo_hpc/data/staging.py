@@ -30,17 +30,25 @@ def open_store(name: str, data: Data, scratch: str | None, world: World) -> Stor
     Raises JobError or DataError, perhaps on one rank only: call it under ``comm.agreed``.
     """
     if data.train.files() is None or data.validation.files() is None:
-        raise JobError(f"samples of {name} are not files of their own, which data.placement: local needs; set it to shared")
+        raise JobError(
+            f"samples of {name} are not files of their own, which data.placement: local needs; set it to shared"
+        )
     if scratch is None:
-        raise JobError("data.placement is local, but no scratch folder is named; give --scratch DIR, or scratch in the machine file")
+        raise JobError(
+            "data.placement is local, but no scratch folder is named; give --scratch DIR, or scratch in the machine file"
+        )
     folder = os.path.expanduser(os.path.expandvars(scratch))
     if "$" in folder:
         raise JobError(f"scratch is {scratch}, but {world.node} does not set that variable; give a folder")
-    mark = hashlib.blake2b(data.fingerprint.encode(), digest_size=4).hexdigest()  # data sets of one name lie beside each other
+    mark = hashlib.blake2b(
+        data.fingerprint.encode(), digest_size=4
+    ).hexdigest()  # data sets of one name lie beside each other
     return Store(Path(folder) / "kakurenbo" / f"{name}-{mark}" / f"rank_{world.rank:04d}", data.fingerprint)
 
 
-def fetch_all(parts: Sequence[Part], store: Store, world: World, bar: Callable, spare: int = 0, compare: bool = False) -> int:
+def fetch_all(
+    parts: Sequence[Part], store: Store, world: World, bar: Callable, spare: int = 0, compare: bool = False
+) -> int:
     """Fetch what the store lacks of these parts; return how many bytes all ranks fetched. Collective.
 
     bar: ``Progress.bar``. spare: bytes that must be free beyond these. compare: files that are here must equal the shared ones.
@@ -48,7 +56,9 @@ def fetch_all(parts: Sequence[Part], store: Store, world: World, bar: Callable, 
     """
     lacking = [Part(files, store.lacks(files, rows, compare)) for files, rows in parts]
     needed = sum(int(files.sizes[row]) for files, rows in lacking for row in rows)
-    asked = world.comm.gather((world.node, *free_bytes(store.folder), needed, spare, str(store.folder.parent)))
+    asked = world.comm.gather(
+        (world.node, *free_bytes(store.folder), needed, spare, str(store.folder.parent))
+    )
     world.comm.agreed(lambda: _check(asked))
     for files, rows in lacking:
         world.comm.agreed(lambda: sum(bar(store.fetch(files, rows), len(rows), "stage")))  # noqa: B023, called at once

@@ -31,14 +31,22 @@ def write_stats(folder: Path, replace: bool = False) -> int:
     stats = stats_path(folder)
     if stats.exists() and not replace:
         raise DataError(f"{stats}: is there already; add --replace to compute it anew")
-    paths = sorted(path for path in (folder / "train").glob("*") if path.suffix in (".h5", ".hdf5") and path.name != STATS)
+    paths = sorted(
+        path
+        for path in (folder / "train").glob("*")
+        if path.suffix in (".h5", ".hdf5") and path.name != STATS
+    )
     if not paths:
-        raise DataError(f"{folder / 'train'}: found no .h5 files there; give the folder that holds train/ and validation/")
+        raise DataError(
+            f"{folder / 'train'}: found no .h5 files there; give the folder that holds train/ and validation/"
+        )
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         found = list(bar(pool.map(extremes, paths), len(paths), "stats"))
     for path, one in zip(paths, found, strict=True):
         if one.low.shape != found[0].low.shape:
-            raise DataError(f"{path}: climate/data has {len(one.low)} channels, but {paths[0].name} has {len(found[0].low)}; remove one")
+            raise DataError(
+                f"{path}: climate/data has {len(one.low)} channels, but {paths[0].name} has {len(found[0].low)}; remove one"
+            )
     save_stats(stats, found)
     return len(paths)
 
@@ -51,12 +59,16 @@ def extremes(path: Path) -> Extremes:
             if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "biuf":
                 raise DataError(f"{path}: has no dataset climate/data of numbers; is it a file of DeepCAM's?")
             if dataset.nbytes > LARGEST:
-                raise DataError(f"{path}: says that climate/data has {dataset.nbytes:,} bytes; the file is damaged, fetch or make it again")
+                raise DataError(
+                    f"{path}: says that climate/data has {dataset.nbytes:,} bytes; the file is damaged, fetch or make it again"
+                )
             fields = dataset[...]
     except OSError as problem:
         raise DataError(f"{path}: cannot be read ({problem}); fetch or make it again") from None
     if fields.ndim != 3 or not fields.size:
-        raise DataError(f"{path}: climate/data has the shape {fields.shape}, but must have (height, width, channels)")
+        raise DataError(
+            f"{path}: climate/data has the shape {fields.shape}, but must have (height, width, channels)"
+        )
     found = Extremes(*(bound(fields, axis=(0, 1)).astype(np.float32) for bound in (np.min, np.max)))
     if not np.isfinite(found).all():
         raise DataError(f"{path}: climate/data holds values that are not finite; fetch or make it again")

@@ -38,20 +38,28 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not note.exists() and any(folder.iterdir()):
-                raise DataError(f"{folder}: not empty, and not staged by us; give another scratch folder, or remove this one")
+                raise DataError(
+                    f"{folder}: not empty, and not staged by us; give another scratch folder, or remove this one"
+                )
             self._lock = open(note, "a+")  # noqa: SIM115, locked until the process ends
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DataError(f"{folder}: in use by another run; wait for its end, or give another scratch folder") from None
+            raise DataError(
+                f"{folder}: in use by another run; wait for its end, or give another scratch folder"
+            ) from None
         except OSError as problem:
-            raise DataError(f"{folder}: cannot be written to ({problem.strerror}); give a scratch folder that can") from None
+            raise DataError(
+                f"{folder}: cannot be written to ({problem.strerror}); give a scratch folder that can"
+            ) from None
         self._lock.seek(0)
         text = self._lock.read()
         if not text:
             json.dump({"data": fingerprint}, self._lock)
             self._lock.flush()
         elif text != json.dumps({"data": fingerprint}):
-            raise DataError(f"{folder}: holds files of another data set; remove it, or give another scratch folder")
+            raise DataError(
+                f"{folder}: holds files of another data set; remove it, or give another scratch folder"
+            )
 
     def keep(self, names: Iterable[str], known: Iterable[str]) -> None:
         """Remove all known files but these, and what was left half-written. Names that nobody knows are not ours."""
@@ -121,7 +129,9 @@ class Store:
             found = beside.stat().st_size
             if found != size:
                 beside.unlink()
-                raise DataError(f"{source}: {found} bytes were copied, but {size} were expected; was the data set changed?")
+                raise DataError(
+                    f"{source}: {found} bytes were copied, but {size} were expected; was the data set changed?"
+                )
             self.whole(name, changed)
         except OSError as problem:
             raise DataError(f"{source}: cannot be copied to {self.folder} ({problem.strerror})") from None

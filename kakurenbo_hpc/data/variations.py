@@ -33,13 +33,21 @@ def varied(data: Data, options: DataOptions) -> Data:
     changes = options.model_dump(include=set(VARIATIONS), exclude_defaults=True)
     if not changes:
         return data
-    fingerprint = "+".join([data.fingerprint, *(f"{name}={changes[name]}" for name in changes), f"seed={options.seed}"])
+    fingerprint = "+".join(
+        [data.fingerprint, *(f"{name}={changes[name]}" for name in changes), f"seed={options.seed}"]
+    )
     if changes.keys() == {"repeats"}:
         n, label = len(data.train), data.train.labels()
-        return replace(data, train=_repeated(data.train, np.arange(n), label, np.full(n, options.repeats)), fingerprint=fingerprint)
+        return replace(
+            data,
+            train=_repeated(data.train, np.arange(n), label, np.full(n, options.repeats)),
+            fingerprint=fingerprint,
+        )
     if data.train.labels() is None or data.validation.labels() is None:
         name = min(changes.keys() - {"repeats"})
-        raise DataError(f"data.{name} is {changes[name]}, but {options.name} does not tell the class of each sample; remove it")
+        raise DataError(
+            f"data.{name} is {changes[name]}, but {options.name} does not tell the class of each sample; remove it"
+        )
 
     left = _classes_left(data, options)
     row, label = _without_dropped(data.train, left)
@@ -49,7 +57,9 @@ def varied(data: Data, options: DataOptions) -> Data:
     validation = _without_dropped(data.validation, left)
     return replace(
         data,
-        train=_repeated(data.train, row, _flipped(row, label, len(left), options), np.where(repeated, options.repeats, 1)),
+        train=_repeated(
+            data.train, row, _flipped(row, label, len(left), options), np.where(repeated, options.repeats, 1)
+        ),
         validation=_repeated(data.validation, *validation, np.ones_like(validation[0])),
         n_classes=len(left),
         fingerprint=fingerprint,
@@ -77,7 +87,12 @@ class Varied(Source):
         files = self._source.files()
         if files is None or self._again.any():  # a file that several samples share belongs to none of them
             return None
-        return Files(files.root, [files.names[row] for row in self._row], files.sizes[self._row], files.changed[self._row])
+        return Files(
+            files.root,
+            [files.names[row] for row in self._row],
+            files.sizes[self._row],
+            files.changed[self._row],
+        )
 
     def lying_in(self, root: Path) -> Varied:
         return Varied(self._source.lying_in(root), self._row, self._again, self._label)
@@ -90,12 +105,20 @@ class Varied(Source):
         return self._source.reads_ahead
 
     def stream(self, requests: Sequence[Request], device: torch.device):
-        return map(self._labelled, requests, self._source.stream([self._of_source(request) for request in requests], device))
+        return map(
+            self._labelled,
+            requests,
+            self._source.stream([self._of_source(request) for request in requests], device),
+        )
 
     def _of_source(self, request: Request) -> Request:
-        return replace(request, id=self._row[request.id], copy=request.copy * self._most + self._again[request.id])
+        return replace(
+            request, id=self._row[request.id], copy=request.copy * self._most + self._again[request.id]
+        )
 
-    def _labelled(self, request: Request, read: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _labelled(
+        self, request: Request, read: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
 
         input, target = read
@@ -105,10 +128,14 @@ class Varied(Source):
 def _classes_left(data: Data, options: DataOptions) -> np.ndarray:
     beyond = [number for number in options.drop_classes if number >= data.n_classes]
     if beyond:
-        raise DataError(f"data.drop_classes names class {beyond[0]}, but {options.name} has classes 0 to {data.n_classes - 1}; remove it")
+        raise DataError(
+            f"data.drop_classes names class {beyond[0]}, but {options.name} has classes 0 to {data.n_classes - 1}; remove it"
+        )
     left = np.setdiff1d(np.arange(data.n_classes), options.drop_classes)
     if len(left) < 2:
-        raise DataError(f"data.drop_classes leaves {len(left)} of the {data.n_classes} classes of {options.name}; leave at least 2")
+        raise DataError(
+            f"data.drop_classes leaves {len(left)} of the {data.n_classes} classes of {options.name}; leave at least 2"
+        )
     return left
 
 
@@ -146,5 +173,7 @@ def _flipped(row: np.ndarray, label: np.ndarray, n_classes: int, options: DataOp
 def _repeated(source: Source, row: np.ndarray, label: np.ndarray | None, times: np.ndarray) -> Varied:
     """Return these rows, each so many times: first all of them in order, then those that come again, and so on."""
     place = np.concatenate([np.flatnonzero(times > again) for again in range(times.max())])
-    again = np.repeat(np.arange(times.max()), [np.count_nonzero(times > again) for again in range(times.max())])
+    again = np.repeat(
+        np.arange(times.max()), [np.count_nonzero(times > again) for again in range(times.max())]
+    )
     return Varied(source, row[place], again, None if label is None else label[place])

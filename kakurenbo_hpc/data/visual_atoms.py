@@ -73,7 +73,9 @@ class Atoms(Source):
 
     def _draw(self, id: np.ndarray) -> np.ndarray:
         """Return the images, (k, C, H, W) float32."""
-        shape = _strayed(self._of_class.rows(id % self._options.classes), id, self._stream, self._options.difficulty)
+        shape = _strayed(
+            self._of_class.rows(id % self._options.classes), id, self._stream, self._options.difficulty
+        )
         across, down = _contours(shape, 1 << (8 * self._options.pixels - 1).bit_length())
         return _splat(across, down, shape.brightness, self._options.pixels)
 
@@ -100,7 +102,9 @@ class Shapes:
 def _shapes(options: VisualAtoms) -> Shapes:
     """Return one shape for each class."""
     k, stream = np.arange(options.classes), key(options.seed, "visual atoms, classes")
-    frequency, phase, amplitude, radius, brightness = _draws(stream, k, [(ORBITS, WAVES)] * 3 + [(ORBITS,), (ORBITS, options.channels)])
+    frequency, phase, amplitude, radius, brightness = _draws(
+        stream, k, [(ORBITS, WAVES)] * 3 + [(ORBITS,), (ORBITS, options.channels)]
+    )
     return Shapes(
         frequency=2 + (7 * frequency).astype(np.int32),
         phase=phase,
@@ -127,7 +131,13 @@ def _strayed(shape: Shapes, id: np.ndarray, stream: int, difficulty: float) -> S
 
 
 # What a jitter of 1 moves at most: phase, amplitude, radius, brightness, pose.
-STEPS = (np.float32(0.1), np.float32(0.05), np.float32(0.1), np.float32(0.4), np.float32([0.06, 0.2, 0.2, 0.2, 0.2]))
+STEPS = (
+    np.float32(0.1),
+    np.float32(0.05),
+    np.float32(0.1),
+    np.float32(0.4),
+    np.float32([0.06, 0.2, 0.2, 0.2, 0.2]),
+)
 
 
 def _contours(shape: Shapes, n_points: int) -> tuple[np.ndarray, np.ndarray]:
@@ -153,7 +163,9 @@ def _splat(across: np.ndarray, down: np.ndarray, brightness: np.ndarray, pixels:
     corners = np.stack([corner, corner + 1, corner + side, corner + side + 1])
     shares = np.stack([(1 - left) * (1 - above), left * (1 - above), (1 - left) * above, left * above])
     channels = [
-        np.bincount(corners.ravel(), (shares * brightness[..., c, None]).ravel(), k * side * side).reshape(k, side, side)
+        np.bincount(corners.ravel(), (shares * brightness[..., c, None]).ravel(), k * side * side).reshape(
+            k, side, side
+        )
         for c in range(brightness.shape[-1])
     ]
     images = np.stack(channels, axis=1)[:, :, 1 : 1 + pixels, 1 : 1 + pixels].astype(np.float32)

@@ -24,12 +24,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             owners.setdefault(option, []).append(name)
     for option in sorted(owners):
         flag = "--hide-" + option.replace("_", "-")
-        group.add_argument(flag, dest=f"hide_{option}", metavar="VALUE", type=_value, help="of " + ", ".join(owners[option]))
+        group.add_argument(
+            flag, dest=f"hide_{option}", metavar="VALUE", type=_value, help="of " + ", ".join(owners[option])
+        )
 
 
 def chosen(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """Return the method's name and the options that were given."""
-    given = {name.removeprefix("hide_"): value for name, value in vars(arguments).items() if name.startswith("hide_")}
+    given = {
+        name.removeprefix("hide_"): value
+        for name, value in vars(arguments).items()
+        if name.startswith("hide_")
+    }
     return arguments.hide, {name: value for name, value in given.items() if value is not None}
 
 

@@ -24,7 +24,9 @@ class HidingCallback(Callback):
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.reload_dataloaders_every_n_epochs != 1:
-            raise LoopError("hiding: epochs differ in length; give the Trainer reload_dataloaders_every_n_epochs=1")
+            raise LoopError(
+                "hiding: epochs differ in length; give the Trainer reload_dataloaders_every_n_epochs=1"
+            )
         if self._state is not None:
             module.hiding.load_state_dict(self._state)
         for optimizer in trainer.optimizers:
@@ -34,7 +36,9 @@ class HidingCallback(Callback):
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if module.hiding.begin_hidden():
             self._look(module, module.hiding.refresh_mode)
-        self._state = module.hiding.state_dict()  # a checkpoint in the middle of an epoch has that of the one before
+        self._state = (
+            module.hiding.state_dict()
+        )  # a checkpoint in the middle of an epoch has that of the one before
         if module.hiding.next_epoch < module.hiding.epochs:
             self._begin(module)
 

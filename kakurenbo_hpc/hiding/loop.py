@@ -65,10 +65,14 @@ class Hiding:
         n = self._comm.agreed(lambda: n_samples(data))
         self._everyone.agree(n, "the number of samples")
         self.method = self._comm.agreed(lambda: _own_loop_method(method, options, epochs))
-        self._everyone.agree((self.method.model_dump(), epochs, batch_size, accumulate, seed), "the options of hiding")
+        self._everyone.agree(
+            (self.method.model_dump(), epochs, batch_size, accumulate, seed), "the options of hiding"
+        )
         check_sizes(epochs=epochs, batch_size=batch_size, accumulate=accumulate)
         if n < self._comm.size:
-            raise DataError(f"hiding: the data set has {n} samples for {self._comm.size} ranks; use at most one rank a sample")
+            raise DataError(
+                f"hiding: the data set has {n} samples for {self._comm.size} ranks; use at most one rank a sample"
+            )
         self.n, self.epochs = n, int(epochs)
         self._global_batch = int(batch_size * self._comm.size * accumulate)
         self._accumulate, self._warmup, self._seed = accumulate, warmup_epochs, seed
@@ -132,7 +136,9 @@ class Hiding:
             )
         self._plan = plan = self.method.plan(self._epoch, self._ledger, self._everyone)
         turns = self._begin_pass("visible", plan.train, plan.weight)
-        n_hidden, self._n_refresh = self._everyone.count(plan.train == 0, plan.refresh if plan.refresh is not None else plan.train < 0)
+        n_hidden, self._n_refresh = self._everyone.count(
+            plan.train == 0, plan.refresh if plan.refresh is not None else plan.train < 0
+        )
         self.metrics = {
             "epoch": epoch,
             "n_samples": self.n,
@@ -151,7 +157,9 @@ class Hiding:
     def begin_hidden(self) -> bool:
         """End the training pass; return whether there is something to look at again, which the loader reads then."""
         if self._pass is None or self._pass.name != "visible":
-            raise LoopError("hiding: the hidden are looked at after training; go through hiding.visible(epoch, loader) first")
+            raise LoopError(
+                "hiding: the hidden are looked at after training; go through hiding.visible(epoch, loader) first"
+            )
         self._end_pass()
         if not self._n_refresh:
             return False
@@ -175,7 +183,9 @@ class Hiding:
         """(k,) int64, the samples of the next batch to be observed."""
         return self._unfinished().ids
 
-    def observe(self, ids: np.ndarray | torch.Tensor, losses: torch.Tensor, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def observe(
+        self, ids: np.ndarray | torch.Tensor, losses: torch.Tensor, logits: torch.Tensor, target: torch.Tensor
+    ) -> torch.Tensor:
         """Note what the forward pass of the next batch says of each sample; return the loss to go back through.
 
         ids: (k,) as ``visible`` yields them, or as the data set does. losses: (k,), or (k, ...) of pixels, of which each
@@ -191,7 +201,9 @@ class Hiding:
         here.book.add(look_closely(turn, logits[:k], target[:k], losses[:k], self._observed))
         here.n_observed += 1
         self._progress = turn.progress
-        return weighted_sum(losses[:k], turn.weight * np.float32(turn.counts)) * (self._comm.size / turn.n_global)
+        return weighted_sum(losses[:k], turn.weight * np.float32(turn.counts)) * (
+            self._comm.size / turn.n_global
+        )
 
     @property
     def lr_scale(self) -> float:
@@ -229,17 +241,32 @@ class Hiding:
         self._end_epoch()
         parts = self._comm.gather(self._ledger.columns())
         ledger = {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
-        return {"format": 1, "epoch": self._done, "method": self.method.model_dump(), "seed": self._seed, "ledger": ledger}
+        return {
+            "format": 1,
+            "epoch": self._done,
+            "method": self.method.model_dump(),
+            "seed": self._seed,
+            "ledger": ledger,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the epoch that the state was taken after. Raises LoopError if it is another method's or data set's."""
         ours = {"format": 1, "method": self.method.model_dump(), "seed": self._seed, "samples": self.n}
-        theirs = {**{name: state.get(name) for name in ours}, "samples": len(state.get("ledger", {}).get("loss", ()))}
+        theirs = {
+            **{name: state.get(name) for name in ours},
+            "samples": len(state.get("ledger", {}).get("loss", ())),
+        }
         for name, value in ours.items():
             if theirs[name] != value:
-                raise LoopError(f"hiding: the state has {name} {theirs[name]}, but here it is {value}; load the state of the same run")
+                raise LoopError(
+                    f"hiding: the state has {name} {theirs[name]}, but here it is {value}; load the state of the same run"
+                )
         rows = slice(*self._homes.rows(self._comm.rank))
-        self._ledger = Ledger.of(self.n, rows.start, {name: column[rows].numpy().copy() for name, column in state["ledger"].items()})
+        self._ledger = Ledger.of(
+            self.n,
+            rows.start,
+            {name: column[rows].numpy().copy() for name, column in state["ledger"].items()},
+        )
         self._done, self._epoch, self._plan, self._pass = state["epoch"], None, None, None
 
     # Launch parameters
@@ -263,7 +290,9 @@ class Hiding:
         self._end_epoch()
         if not self._done < number < self.epochs:
             last = f"epoch {self._done} is done" if self._done >= 0 else "none is done"
-            raise LoopError(f"hiding: epoch {number} was begun, but {last} and there are {self.epochs}; count them from 0, each once")
+            raise LoopError(
+                f"hiding: epoch {number} was begun, but {last} and there are {self.epochs}; count them from 0, each once"
+            )
         self._epoch, self._plan, self._progress = Epoch(number, self.epochs, self._seed), None, 0.0
 
     def _end_epoch(self) -> None:
@@ -279,13 +308,17 @@ class Hiding:
         self._done, self._epoch, self._plan = self._epoch.number, None, None
 
     def _begin_pass(self, name: str, times: np.ndarray, weight: np.ndarray | None = None) -> Turns:
-        turns = deal(self._ledger.rows, times, self._epoch, self._comm, self._global_batch, self._accumulate, weight)
+        turns = deal(
+            self._ledger.rows, times, self._epoch, self._comm, self._global_batch, self._accumulate, weight
+        )
         self._pass = Pass(name, self._epoch.number, turns, NoteBook(self._observed))
         return turns
 
     def _unfinished(self) -> Pass:
         if self._pass is None or self._pass.n_observed == len(self._pass):
-            raise LoopError("hiding: no batch is left in this pass; begin an epoch with hiding.visible or begin_visible")
+            raise LoopError(
+                "hiding: no batch is left in this pass; begin an epoch with hiding.visible or begin_visible"
+            )
         return self._pass
 
     def _end_pass(self) -> None:
@@ -298,14 +331,18 @@ class Hiding:
                 f"hiding: observe was called for {n_observed} of the {n} batches of epoch {self._epoch.number}; call it for every "
                 "batch, and let the loader drop none"
             )
-        self._ledger = self._ledger.observed(send_home(self._pass.book.notes(), self._homes, self._comm), self._epoch.number)
+        self._ledger = self._ledger.observed(
+            send_home(self._pass.book.notes(), self._homes, self._comm), self._epoch.number
+        )
         self._pass = None
 
     def _paired(self, loader: Iterable) -> Iterator[tuple[np.ndarray, Any]]:
         for i, batch in enumerate(loader):
             yield self.ids, batch
             if self._pass.n_observed != i + 1:
-                raise LoopError(f"hiding: observe was not called for batch {i} of epoch {self._epoch.number}; call it for every batch")
+                raise LoopError(
+                    f"hiding: observe was not called for batch {i} of epoch {self._epoch.number}; call it for every batch"
+                )
 
 
 def _own_loop_method(method: str | Method, options: dict, epochs: int) -> Method:
@@ -313,11 +350,19 @@ def _own_loop_method(method: str | Method, options: dict, epochs: int) -> Method
     if isinstance(method, str):
         method = pick({"hide": {"method": method, **options}}, "hiding", "hide", "method", METHODS)
     elif options:
-        raise JobError(f"hiding: {', '.join(options)} given beside a method that has its options already; set them there")
-    if isinstance(method, BatchMethod) or any(method.draws_each_step(Epoch(number, epochs, 0)) for number in range(epochs)):
-        raise JobError(f"hiding: {method.method} chooses batch by batch, which a loop of one's own cannot; use kakurenbo train")
+        raise JobError(
+            f"hiding: {', '.join(options)} given beside a method that has its options already; set them there"
+        )
+    if isinstance(method, BatchMethod) or any(
+        method.draws_each_step(Epoch(number, epochs, 0)) for number in range(epochs)
+    ):
+        raise JobError(
+            f"hiding: {method.method} chooses batch by batch, which a loop of one's own cannot; use kakurenbo train"
+        )
     if "grad_norm" in method.columns:
-        raise JobError(f"hiding: {method.method} asks for the last layer's gradient norm, which only kakurenbo train sees; use el2n")
+        raise JobError(
+            f"hiding: {method.method} asks for the last layer's gradient norm, which only kakurenbo train sees; use el2n"
+        )
     return method
 
 
@@ -330,6 +375,8 @@ def _comm_of_this_process() -> Comm:
     started = started_by(os.environ)
     if started is not None and started.starter == "torchrun":
         if started.size > 1:
-            raise LoopError("hiding: torchrun started several ranks that have not met; call torch.distributed.init_process_group first")
+            raise LoopError(
+                "hiding: torchrun started several ranks that have not met; call torch.distributed.init_process_group first"
+            )
         return Serial()
     return open_comm()

@@ -69,7 +69,9 @@ class BatchSampler:
     def _filled(self, fills: int) -> Pass:
         here = self._begun()
         if here is None:
-            raise LoopError("hiding: the loader was asked for batches before an epoch was begun; begin it with hiding.visible")
+            raise LoopError(
+                "hiding: the loader was asked for batches before an epoch was begun; begin it with hiding.visible"
+            )
         here.fills = fills
         return here
 

@@ -30,18 +30,28 @@ def answer(words: list[str], environment: dict[str, str], who: str, limit_s: flo
             start_new_session=True,
         )
     except OSError as problem:
-        raise UserError(f"{words[0]}: cannot be run ({problem.strerror}); correct python in the machine file") from None
+        raise UserError(
+            f"{words[0]}: cannot be run ({problem.strerror}); correct python in the machine file"
+        ) from None
     try:
         said, complaint = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
-        raise UserError(f"{who}: no answer in {limit_s:g} s; where it hangs, see: {shlex.join(words)}") from None
+        raise UserError(
+            f"{who}: no answer in {limit_s:g} s; where it hangs, see: {shlex.join(words)}"
+        ) from None
     finally:
         if process.poll() is None:  # it hangs, or somebody has pressed Ctrl-C, which does not reach it
             _end(process)
     facts = _last_answer(said)
     if facts is None:
-        how = f"killed by {signal.Signals(-process.returncode).name}" if process.returncode < 0 else f"exit code {process.returncode}"
-        raise UserError(f"{who}: no answer, but {how} ({_reason(complaint)}); for all of it, run {shlex.join(words)}")
+        how = (
+            f"killed by {signal.Signals(-process.returncode).name}"
+            if process.returncode < 0
+            else f"exit code {process.returncode}"
+        )
+        raise UserError(
+            f"{who}: no answer, but {how} ({_reason(complaint)}); for all of it, run {shlex.join(words)}"
+        )
     if "problem" in facts:
         raise UserError(facts["problem"])
     return facts

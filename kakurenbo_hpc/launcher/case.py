@@ -118,7 +118,12 @@ class Case:
         return SYSTEMS[self.machine.scheduler].queue(self.machine.queue)
 
     def _ask(self, what: str, *words: str, limit_s: float = LIMIT_S) -> Facts:
-        return answer([*self._checkup(what), *words], self.machine.environment, f"a process that asks for {what}", limit_s)
+        return answer(
+            [*self._checkup(what), *words],
+            self.machine.environment,
+            f"a process that asks for {what}",
+            limit_s,
+        )
 
     def _checkup(self, what: str) -> list[str]:
         return [python_of(self.machine), "-m", "kakurenbo_hpc.checkup", what]

@@ -23,7 +23,9 @@ from .walltime import clock, fitting_walltime
 def python(case: Case) -> str:
     facts = case.python
     if facts["kakurenbo"] != __version__:
-        raise Doubt(f"{python_of(case.machine)} has kakurenbo_hpc {facts['kakurenbo']}, this is {__version__}; install the same")
+        raise Doubt(
+            f"{python_of(case.machine)} has kakurenbo_hpc {facts['kakurenbo']}, this is {__version__}; install the same"
+        )
     return f"{facts['python']}, {python_of(case.machine)}"
 
 
@@ -42,9 +44,15 @@ def cuda(case: Case) -> str:
         )
     if facts["no_gpu"]:
         raise UserError(f"torch cannot use the GPUs here: {facts['no_gpu']}")
-    gpus = {name: major * 10 + minor for name, major, minor in facts["gpus"]} or {machine.gpu_type: capability(machine.gpu_type)}
+    gpus = {name: major * 10 + minor for name, major, minor in facts["gpus"]} or {
+        machine.gpu_type: capability(machine.gpu_type)
+    }
     if None in gpus.values():
-        found = f"gpu_type is {machine.gpu_type}, which is not known here" if machine.gpu_type else "the machine file has no gpu_type"
+        found = (
+            f"gpu_type is {machine.gpu_type}, which is not known here"
+            if machine.gpu_type
+            else "the machine file has no gpu_type"
+        )
         raise Doubt(f"{found}; run kakurenbo doctor where the GPUs are")
     for name, number in gpus.items():
         if not runs_on(number, facts["built_for"]):
@@ -59,7 +67,9 @@ def nccl(case: Case) -> str:
     if not case.machine.gpus_per_node and not _torch(case)["gpus"]:
         return "not needed without GPUs"
     if _torch(case)["nccl"] is None:
-        raise UserError("this torch has no NCCL, by which gradients travel between GPUs; install a CUDA build for Linux")
+        raise UserError(
+            "this torch has no NCCL, by which gradients travel between GPUs; install a CUDA build for Linux"
+        )
     return _torch(case)["nccl"]
 
 
@@ -78,7 +88,9 @@ def mpi(case: Case) -> str:
         )
     numbers = [re.search(r"\d+\.\d+", text) for text in (loaded, version)]
     if make == "Open MPI" and all(numbers) and numbers[0][0] != numbers[1][0]:
-        raise Doubt(f"mpi4py loads {loaded}, but {mpirun} is of Open MPI {numbers[1][0]}; use one installation of both")
+        raise Doubt(
+            f"mpi4py loads {loaded}, but {mpirun} is of Open MPI {numbers[1][0]}; use one installation of both"
+        )
     return f"{loaded}, {mpirun}"
 
 
@@ -91,14 +103,20 @@ def one_mpi(case: Case) -> str:
             f"torch, mpi4py, h5py and Horovod load {len(libraries)} MPI libraries into one process: {', '.join(libraries)}; "
             "build all of them against the same"
         )
-    return libraries[0] if libraries else "of a name that is not known here, in a process that loads torch, mpi4py and h5py"
+    return (
+        libraries[0]
+        if libraries
+        else "of a name that is not known here, in a process that loads torch, mpi4py and h5py"
+    )
 
 
 def horovod(case: Case) -> str:
     facts, wanted = case.horovod, case.job is not None and case.job.world.gradients == "horovod"
     if facts["version"] is None:
         if wanted:
-            raise UserError("world.gradients is horovod, which is not installed; build it with scripts/install_horovod.sh, or set ddp")
+            raise UserError(
+                "world.gradients is horovod, which is not installed; build it with scripts/install_horovod.sh, or set ddp"
+            )
         return "not installed, not needed: world.gradients is ddp"
     built = f"built against {_several(facts['libraries'])}" if facts["mpi"] else "built without MPI"
     if not facts["mpi"] or facts["libraries"] != case.mpi["libraries"]:
@@ -121,21 +139,29 @@ def binding(case: Case) -> str:
         _check_cores(case, node, here)
     first = case.world["ranks"][0]
     gpu = "a GPU of its own" if first["gpu"] else "no GPU"
-    return f"a rank may use {len(first['cpus'])} hardware threads, computes with {first['threads']}, has {gpu}"
+    return (
+        f"a rank may use {len(first['cpus'])} hardware threads, computes with {first['threads']}, has {gpu}"
+    )
 
 
 def _check_gpus(case: Case, node: str, here: list[dict]) -> None:
     gpus, wanted = [rank["gpu"] for rank in here], case.machine.gpus_per_node
     if case.ranks and wanted and None in gpus:
-        raise UserError(f"rank {here[gpus.index(None)]['rank']} on {node} finds no GPU; ask for {wanted} GPUs on each node")
+        raise UserError(
+            f"rank {here[gpus.index(None)]['rank']} on {node} finds no GPU; ask for {wanted} GPUs on each node"
+        )
     if None not in gpus and len(set(gpus)) < len(gpus):
-        raise UserError(f"{len(gpus)} ranks on {node} share {len(set(gpus))} GPUs; start at most one rank per GPU")
+        raise UserError(
+            f"{len(gpus)} ranks on {node} share {len(set(gpus))} GPUs; start at most one rank per GPU"
+        )
 
 
 def _check_cores(case: Case, node: str, here: list[dict]) -> None:
     together, machine = set().union(*(rank["cpus"] for rank in here)), case.machine
     if len(together) < len(here):
-        raise Doubt(f"{len(here)} ranks on {node} share {len(together)} of its hardware threads; ask for more, or start fewer ranks")
+        raise Doubt(
+            f"{len(here)} ranks on {node} share {len(together)} of its hardware threads; ask for more, or start fewer ranks"
+        )
     poorest = min(here, key=lambda rank: len(rank["cpus"]))
     if case.ranks and len(poorest["cpus"]) < (machine.cores_per_rank or 1):
         raise Doubt(
@@ -173,7 +199,9 @@ def data(case: Case) -> str | None:
     if facts["train"] < n:
         raise UserError(f"{name} has {facts['train']} samples for {n} ranks; use at most one rank a sample")
     if case.job.data.placement == "local" and not facts["files"]:
-        raise UserError(f"data.placement is local, but samples of {name} are not files of their own; set it to shared")
+        raise UserError(
+            f"data.placement is local, but samples of {name} are not files of their own; set it to shared"
+        )
     return f"{name}: {facts['train']} samples, {facts['validation']} for validation; some were read in {facts['seconds']:.2f} s"
 
 
@@ -184,7 +212,9 @@ def fits(case: Case) -> str | None:
     job, machine, n = case.job, case.machine, case.all_ranks
     batch = check_fits(job, machine, n)
     if job.training.precision == "bf16" and (capability(machine.gpu_type) or BF16_FROM) < BF16_FROM:
-        raise Doubt(f"training.precision is bf16, which a {machine.gpu_type} computes slowly if at all; set it to fp16")
+        raise Doubt(
+            f"training.precision is bf16, which a {machine.gpu_type} computes slowly if at all; set it to fp16"
+        )
     return f"{n} ranks, global batch {batch}"
 
 
@@ -193,7 +223,9 @@ def walltime(case: Case) -> str | None:
         return None
     machine, walltime_s, limit_s = case.machine, fitting_walltime(case.walltime, case.machine), _limit_s(case)
     if limit_s is not None and walltime_s > limit_s:
-        raise UserError(f"--walltime {case.walltime}: the queue ends jobs after {clock(limit_s)}; give less, runs are requeued")
+        raise UserError(
+            f"--walltime {case.walltime}: the queue ends jobs after {clock(limit_s)}; give less, runs are requeued"
+        )
     if walltime_s < 2 * machine.grace_s:
         grace = f"{machine.grace_s} s before its end, more than half of it"
         raise Doubt(f"--walltime {case.walltime}: a run is told to leave {grace}; give more")
@@ -231,20 +263,38 @@ def _limit_s(case: Case) -> int | None:
 def _make(version: str) -> str:
     """Return whose MPI says so; MPICH's kin start each other's ranks."""
     kin = re.search("MPICH|HYDRA|Intel|MVAPICH|CRAY", version, re.IGNORECASE)
-    return "Open MPI" if "Open MPI" in version else "MPICH or its kin" if kin else "an MPI that is not known here"
+    return (
+        "Open MPI"
+        if "Open MPI" in version
+        else "MPICH or its kin"
+        if kin
+        else "an MPI that is not known here"
+    )
 
 
 def _served_by_srun(plugin: str | None, make: str) -> str:
     """Return what srun says of the way that ranks of this make meet. Raises UserError if it cannot be."""
     known = ask(["srun", "--mpi=list"])
     if known.returncode:
-        raise Doubt(f"mpi4py loads {make}; whether srun serves it is not known, as it gives no answer to srun --mpi=list")
+        raise Doubt(
+            f"mpi4py loads {make}; whether srun serves it is not known, as it gives no answer to srun --mpi=list"
+        )
     plugins = sorted(set(re.findall(r"\b(pmix\w*|pmi2|cray_shasta|none)\b", known.stdout + known.stderr)))
     if plugin and plugin not in plugins:
-        raise UserError(f"mpi is {plugin}, which this srun does not know; set it in the machine file to one of {', '.join(plugins)}")
-    if plugin and plugin.startswith("pmix") and make.startswith("MPICH") or plugin == "pmi2" and make == "Open MPI":
+        raise UserError(
+            f"mpi is {plugin}, which this srun does not know; set it in the machine file to one of {', '.join(plugins)}"
+        )
+    if (
+        plugin
+        and plugin.startswith("pmix")
+        and make.startswith("MPICH")
+        or plugin == "pmi2"
+        and make == "Open MPI"
+    ):
         right = "pmi2" if make.startswith("MPICH") else "pmix"
-        raise Doubt(f"mpi is {plugin}, but ranks of {make} mostly meet by {right}; set mpi in the machine file, or see with --ranks")
+        raise Doubt(
+            f"mpi is {plugin}, but ranks of {make} mostly meet by {right}; set mpi in the machine file, or see with --ranks"
+        )
     return f"srun --mpi={plugin}" if plugin else "srun, as the site has set it up"
 
 

@@ -19,7 +19,9 @@ def status(folder: Path) -> int:
         job_ids = batch.job_ids
         times = f"{len(job_ids)} x" if len(job_ids) > 1 else "once"
         state = batch.state
-        rows.append((str(batch.run), job_ids[-1] if job_ids else "-", state.word, _epochs(batch), times, state.detail))
+        rows.append(
+            (str(batch.run), job_ids[-1] if job_ids else "-", state.word, _epochs(batch), times, state.detail)
+        )
     print(table(rows))
     return DONE
 
@@ -42,7 +44,9 @@ def logs(run: Path, follow: bool, pause_s: float = 2) -> int:
     batch.read()  # raises where nothing was submitted
     if not batch.log.is_file() and not follow:
         state = batch.state
-        raise UserError(f"{batch.log}: not written yet, the job is {state.word} ({state.detail}); wait for it with --follow")
+        raise UserError(
+            f"{batch.log}: not written yet, the job is {state.word} ({state.detail}); wait for it with --follow"
+        )
     read, asked = 0, float("-inf")
     while True:
         ended = False

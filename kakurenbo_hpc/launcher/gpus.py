@@ -22,7 +22,10 @@ def runs_on(capability: int, built_for: list[str]) -> bool:
     """Whether code runs there: machine code (sm_70) of the same generation, or what a driver translates for newer ones (compute_90)."""
     found = [re.fullmatch(r"(sm|compute)_(\d+)", entry) for entry in built_for]
     versions = [(entry[1], int(entry[2])) for entry in found if entry]
-    return any(version <= capability and (kind == "compute" or version // 10 == capability // 10) for kind, version in versions)
+    return any(
+        version <= capability and (kind == "compute" or version // 10 == capability // 10)
+        for kind, version in versions
+    )
 
 
 def build_for(capability: int | None) -> str:

@@ -33,7 +33,9 @@ class LastWords:
         self._lost: dict[str, str] = {}  # by rank, the line of one that lost its peer
         self._ours = ""  # the last line of ours, whatever else it says
         self._tail = deque(maxlen=20)
-        self._banners: dict[re.Pattern, re.Match] = {}  # the first of each kind: what ended all comes before what ended the others
+        self._banners: dict[
+            re.Pattern, re.Match
+        ] = {}  # the first of each kind: what ended all comes before what ended the others
         self._codes: set[int] = set()  # of ranks, where the starter's is another
         self._left: set[int] = set()  # what srun's tasks left with
 
@@ -57,7 +59,9 @@ class LastWords:
         for kind in _BANNERS:
             held = self._banners.get(kind)
             # An agent of torchrun whose rank lost its peer may speak before that of the peer.
-            if (held is None or kind is _TORCHRUN and held[2] in self._lost) and (found := kind.search(banner)):
+            if (held is None or kind is _TORCHRUN and held[2] in self._lost) and (
+                found := kind.search(banner)
+            ):
                 self._banners[kind] = found
 
     def code_of_ranks(self, code: int) -> int:
@@ -95,7 +99,11 @@ class LastWords:
         if step := self._banners.get(_SRUN):
             node, many, number, fate, left = step.groups()
             who = f"rank{many} {number} on {node}"
-            return self._word_of(number, who, left) if left else f"kakurenbo: {who}: {fate.lower()}{_MEMORY * (fate == 'Killed')}"
+            return (
+                self._word_of(number, who, left)
+                if left
+                else f"kakurenbo: {who}: {fate.lower()}{_MEMORY * (fate == 'Killed')}"
+            )
         said = self._ours or next(iter(self._lost.values()), "")
         return said or f"kakurenbo: the starter ended with exit code {code}, and no rank said why; see above"
 

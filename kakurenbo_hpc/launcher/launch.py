@@ -51,7 +51,9 @@ def fitting_layout(machine: Machine, ranks: int | None, nodes: int | None) -> La
     """Return how many ranks start on how many nodes. Raises UserError if the nodes do not take so many."""
     ranks = ranks or (machine.ranks_per_node or 1) * (nodes or 1)
     if ranks % (nodes or 1):
-        raise UserError(f"--ranks is {ranks}, not divisible by {nodes} nodes; start as many ranks on each node")
+        raise UserError(
+            f"--ranks is {ranks}, not divisible by {nodes} nodes; start as many ranks on each node"
+        )
     layout = Layout(ranks, nodes)
     if machine.ranks_per_node is not None and layout.per_node > machine.ranks_per_node:
         raise UserError(
@@ -61,7 +63,9 @@ def fitting_layout(machine: Machine, ranks: int | None, nodes: int | None) -> La
     return layout
 
 
-def train_words(job: Path, run_dir: Path, overrides: list[str], resume: bool, allow_changes: bool = False) -> list[str]:
+def train_words(
+    job: Path, run_dir: Path, overrides: list[str], resume: bool, allow_changes: bool = False
+) -> list[str]:
     """Return what each rank runs: ``kakurenbo train``, with the Python of here."""
     words = [sys.executable, "-m", "kakurenbo_hpc.cli", "train", str(job), "--run-dir", str(run_dir)]
     for override in overrides:
@@ -71,7 +75,11 @@ def train_words(job: Path, run_dir: Path, overrides: list[str], resume: bool, al
 
 def bound_words(machine: Machine, file: Path, words: list[str]) -> list[str]:
     """Return what each rank runs where it first keeps to a GPU of its own, if the machine has some. file: the machine's."""
-    return [sys.executable, "-m", "kakurenbo_hpc.launcher.rank", str(file), *words] if machine.gpus_per_node else words
+    return (
+        [sys.executable, "-m", "kakurenbo_hpc.launcher.rank", str(file), *words]
+        if machine.gpus_per_node
+        else words
+    )
 
 
 def run(line: CommandLine, stop: Path) -> int:
@@ -110,7 +118,9 @@ def _ended(code: int, received: list[int], words: LastWords) -> int:
         return code
     if received:
         name = signal.Signals(received[0]).name
-        tell(f"kakurenbo: ended by {name}, the starter with exit code {code}; add --resume to go on from the newest checkpoint")
+        tell(
+            f"kakurenbo: ended by {name}, the starter with exit code {code}; add --resume to go on from the newest checkpoint"
+        )
         return TERMINATED
     if code == TERMINATED and not words.blame_a_rank:
         return code
@@ -141,7 +151,9 @@ def _signals_passed_on(stop: Path) -> Iterator[tuple[list[int], list[subprocess.
 
     handlers = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), pass_on)
     handlers |= dict.fromkeys((signal.SIGUSR1, signal.SIGUSR2), leave_stop)
-    heeded = {number: handler for number, handler in handlers.items() if signal.getsignal(number) != signal.SIG_IGN}
+    heeded = {
+        number: handler for number, handler in handlers.items() if signal.getsignal(number) != signal.SIG_IGN
+    }
     before = {number: signal.signal(number, handler) for number, handler in heeded.items()}
     try:
         yield received, targets

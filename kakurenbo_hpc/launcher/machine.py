@@ -79,11 +79,17 @@ class Machine(Options):
         if self.scheduler != "none" and self.ranks_per_node is None:
             raise ValueError(f"scheduler is {self.scheduler}, but ranks_per_node is missing; add it")
         if self.starter == "srun" and self.scheduler != "slurm":
-            raise ValueError(f"starter is srun, but scheduler is {self.scheduler}; set it to slurm, or start with mpirun")
+            raise ValueError(
+                f"starter is srun, but scheduler is {self.scheduler}; set it to slurm, or start with mpirun"
+            )
         if self.mpi and self.starter != "srun":
-            raise ValueError(f"mpi is {self.mpi}, which only srun is told, but starter is {self.starter}; remove mpi")
+            raise ValueError(
+                f"mpi is {self.mpi}, which only srun is told, but starter is {self.starter}; remove mpi"
+            )
         if self.chunk and self.scheduler != "pbs":
-            raise ValueError(f"chunk is an entry of PBS's select, but scheduler is {self.scheduler}; remove chunk")
+            raise ValueError(
+                f"chunk is an entry of PBS's select, but scheduler is {self.scheduler}; remove chunk"
+            )
         if self.gpus_per_node and (self.ranks_per_node or 0) > self.gpus_per_node:
             raise ValueError(
                 f"ranks_per_node is {self.ranks_per_node}, but gpus_per_node is {self.gpus_per_node}; start at most one rank per GPU"
@@ -97,7 +103,11 @@ class Machine(Options):
     @property
     def cores_per_rank(self) -> int | None:
         """Cores of each rank where a node is full of ranks; None where the machine does not say how many cores there are."""
-        return max(1, self.cores_per_node // self.ranks_per_node) if self.cores_per_node and self.ranks_per_node else None
+        return (
+            max(1, self.cores_per_node // self.ranks_per_node)
+            if self.cores_per_node and self.ranks_per_node
+            else None
+        )
 
 
 def read_machine(name_or_path: str) -> Machine:
@@ -123,7 +133,9 @@ def find_machine(name_or_path: str) -> Path:
     if name_or_path in shipped:
         return shipped[name_or_path]
     known = nearest(Path(name_or_path).stem, shipped)
-    raise JobError(f"{name_or_path}: no such machine file, and no machine of that name comes with the package; {known}")
+    raise JobError(
+        f"{name_or_path}: no such machine file, and no machine of that name comes with the package; {known}"
+    )
 
 
 def list_machines() -> str:
@@ -132,5 +144,7 @@ def list_machines() -> str:
     for name, path in shipped_machines().items():
         machine = read_machine(str(path))
         gpus = f"{machine.gpus_per_node} {machine.gpu_type or ''}".strip() if machine.gpus_per_node else "-"
-        rows.append((name, machine.scheduler, machine.starter, str(machine.ranks_per_node or "any"), gpus, str(path)))
+        rows.append(
+            (name, machine.scheduler, machine.starter, str(machine.ranks_per_node or "any"), gpus, str(path))
+        )
     return table(rows)

@@ -32,9 +32,13 @@ class Pbs(BatchSystem):
         answered(asked)
         facts = _facts(asked.stdout)
         letter, status = facts.get("job_state", "?"), facts.get("Exit_status")
-        detail = " ".join([letter, *([f"exit status {status}"] if status else []), facts.get("resources_used.walltime", "")]).strip()
+        detail = " ".join(
+            [letter, *([f"exit status {status}"] if status else []), facts.get("resources_used.walltime", "")]
+        ).strip()
         if letter in _ENDED:
-            return State({"0": "done", str(_CANCELLED): "cancelled", None: "cancelled"}.get(status, "failed"), detail)
+            return State(
+                {"0": "done", str(_CANCELLED): "cancelled", None: "cancelled"}.get(status, "failed"), detail
+            )
         return State("queued" if letter in _QUEUED else "running", detail)
 
     def queue(self, name):
@@ -43,9 +47,14 @@ class Pbs(BatchSystem):
             raise UserError("PBS has no default queue; set queue in the machine file (qstat -Q lists them)")
         facts = _facts(say(["qstat", "-Q", "-f", name]))
         if (facts.get("enabled"), facts.get("started")) != ("True", "True"):
-            raise UserError(f"queue {name} is closed or stopped; wait, or set queue in the machine file to another (qstat -Q lists them)")
+            raise UserError(
+                f"queue {name} is closed or stopped; wait, or set queue in the machine file to another (qstat -Q lists them)"
+            )
         limit = facts.get("resources_max.walltime")
-        return Queue(name, sum(int(part) * 60**i for i, part in enumerate(reversed(limit.split(":")))) if limit else None)
+        return Queue(
+            name,
+            sum(int(part) * 60**i for i, part in enumerate(reversed(limit.split(":")))) if limit else None,
+        )
 
 
 def _facts(said: str) -> dict[str, str]:

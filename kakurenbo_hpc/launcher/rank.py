@@ -27,7 +27,9 @@ class Binding:
     cores: Cores | None
 
 
-def binding(machine: Machine, local: int, environ: Mapping[str, str], allowed: Cores, of_numa: Callable[[int], Cores]) -> Binding:
+def binding(
+    machine: Machine, local: int, environ: Mapping[str, str], allowed: Cores, of_numa: Callable[[int], Cores]
+) -> Binding:
     """Return what the rank with this local rank keeps to. of_numa: the cores of a NUMA node.
 
     Raises WorldError if fewer GPUs are visible than ranks need.
@@ -35,15 +37,24 @@ def binding(machine: Machine, local: int, environ: Mapping[str, str], allowed: C
     if not machine.gpus_per_node:
         return Binding(None, None)
     visible = environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = [gpu for gpu in visible.split(",") if gpu] if visible is not None else [str(i) for i in range(machine.gpus_per_node)]
+    gpus = (
+        [gpu for gpu in visible.split(",") if gpu]
+        if visible is not None
+        else [str(i) for i in range(machine.gpus_per_node)]
+    )
     own = len(gpus) == 1 < machine.gpus_per_node  # the batch system gave each rank a GPU of its own
     if not own and local >= len(gpus):
-        raise WorldError(f"local rank {local} finds CUDA_VISIBLE_DEVICES={visible}; ask for {machine.gpus_per_node} GPUs on each node")
+        raise WorldError(
+            f"local rank {local} finds CUDA_VISIBLE_DEVICES={visible}; ask for {machine.gpus_per_node} GPUs on each node"
+        )
     if not machine.gpu_numa or local >= len(machine.gpu_numa):
         return Binding(None if own else gpus[local], None)
     ranks = range(machine.ranks_per_node or machine.gpus_per_node)
     # Where each rank sees only its own GPU, that is number 0 to all of them.
-    numbers = [_number(gpus[rank], rank, machine.gpus_per_node) if rank < len(gpus) and not own else rank for rank in ranks]
+    numbers = [
+        _number(gpus[rank], rank, machine.gpus_per_node) if rank < len(gpus) and not own else rank
+        for rank in ranks
+    ]
     numa = machine.gpu_numa[numbers[local]]
     neighbours = [rank for rank in ranks if machine.gpu_numa[numbers[rank]] == numa]
     near = sorted(of_numa(numa) & allowed)
@@ -58,7 +69,9 @@ def main(words: list[str]) -> None:
         machine, program = read_machine(words[0]), words[1:]
         local = local_rank(os.environ)
         if local is None:
-            raise WorldError("the starter does not say which rank of its node this is; start with mpirun, mpiexec, srun or torchrun")
+            raise WorldError(
+                "the starter does not say which rank of its node this is; start with mpirun, mpiexec, srun or torchrun"
+            )
         bound = binding(machine, local, os.environ, os.sched_getaffinity(0), _numa_cores)
     except UserError as problem:
         print(f"kakurenbo: {problem}", file=sys.stderr, flush=True)
@@ -72,7 +85,9 @@ def main(words: list[str]) -> None:
             set_here["OMP_NUM_THREADS"] = str(cores())
     os.environ.update(set_here)
     first_node = started_by(os.environ).rank < (machine.ranks_per_node or machine.gpus_per_node)
-    told = [f"{name}={value}" for name, value in set_here.items()] + ([f"cores {_ranges(bound.cores)}"] if bound.cores else [])
+    told = [f"{name}={value}" for name, value in set_here.items()] + (
+        [f"cores {_ranges(bound.cores)}"] if bound.cores else []
+    )
     if told and first_node:  # of a thousand ranks, those of the others say the same
         print(f"{os.uname().nodename}, local rank {local}: {', '.join(told)}", flush=True)
     os.execvp(program[0], program)
@@ -87,7 +102,9 @@ def _numa_cores(numa: int) -> Cores:
     try:
         return _parsed(Path(f"/sys/devices/system/node/node{numa}/cpulist").read_text())
     except OSError:
-        raise WorldError(f"{os.uname().nodename} has no NUMA node {numa}; correct gpu_numa in the machine file") from None
+        raise WorldError(
+            f"{os.uname().nodename} has no NUMA node {numa}; correct gpu_numa in the machine file"
+        ) from None
 
 
 def _parsed(ranges: str) -> Cores:

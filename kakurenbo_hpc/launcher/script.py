@@ -38,14 +38,23 @@ class Script:
             keep_trailing_newline=True,
         )
         templates.filters["quoted"] = lambda value: shlex.quote(str(value))
-        values = vars(self) | {"name": plain_name(self.name), "walltime": clock(self.walltime_s), "select": self._select()}
+        values = vars(self) | {
+            "name": plain_name(self.name),
+            "walltime": clock(self.walltime_s),
+            "select": self._select(),
+        }
         return templates.get_template(f"{self.machine.scheduler}.sh.j2").render(values)
 
     def _select(self) -> str:
         """Return PBS's request: so many chunks, each of them a node."""
         machine = self.machine
         ranks, cores, memory = machine.ranks_per_node, machine.cores_per_node, machine.memory_gib
-        request = [str(self.nodes), f"ncpus={cores or ranks}", f"mpiprocs={ranks}", f"ompthreads={machine.cores_per_rank or 1}"]
+        request = [
+            str(self.nodes),
+            f"ncpus={cores or ranks}",
+            f"mpiprocs={ranks}",
+            f"ompthreads={machine.cores_per_rank or 1}",
+        ]
         return ":".join([*request, *([f"mem={memory}gb"] if memory else []), *machine.chunk])
 
 

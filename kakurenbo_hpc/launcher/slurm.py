@@ -7,11 +7,30 @@ from .system import BatchSystem, Queue, State, answered, ask, job_id_in, say
 
 # In any other state a job holds its nodes.
 _WORDS = {
-    "queued": ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD", "CONFIGURING", "POWER_UP_NODE"),
+    "queued": (
+        "PENDING",
+        "REQUEUED",
+        "REQUEUE_FED",
+        "REQUEUE_HOLD",
+        "SPECIAL_EXIT",
+        "RESV_DEL_HOLD",
+        "CONFIGURING",
+        "POWER_UP_NODE",
+    ),
     "done": ("COMPLETED",),
     "cancelled": ("CANCELLED", "REVOKED"),
     "failed": (
-        *("FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "BOOT_FAIL", "DEADLINE", "LAUNCH_FAILED", "RECONFIG_FAIL"),
+        *(
+            "FAILED",
+            "TIMEOUT",
+            "NODE_FAIL",
+            "OUT_OF_MEMORY",
+            "PREEMPTED",
+            "BOOT_FAIL",
+            "DEADLINE",
+            "LAUNCH_FAILED",
+            "RECONFIG_FAIL",
+        ),
     ),
 }
 
@@ -31,7 +50,9 @@ class Slurm(BatchSystem):
         return ["scancel", job_id]
 
     def state(self, job_id):
-        asked = ask(["sacct", "-j", job_id, "-X", "--noheader", "--parsable2", "--format=State,ExitCode,Elapsed"])
+        asked = ask(
+            ["sacct", "-j", job_id, "-X", "--noheader", "--parsable2", "--format=State,ExitCode,Elapsed"]
+        )
         if asked.returncode or not asked.stdout.strip():  # no accounting here, or not there yet
             asked = ask(["squeue", "-j", job_id, "--states=all", "--noheader", "--format=%T|%r|%M"])
         if "Invalid job id" in asked.stderr or not (asked.returncode or asked.stdout.strip()):
@@ -43,11 +64,18 @@ class Slurm(BatchSystem):
         return State(word, " ".join([state, *(detail for detail in details if detail != "None")]))
 
     def queue(self, name):
-        rows = [line.split("|") for line in say(["sinfo", "--all", "--noheader", "--format=%P|%a|%l"]).splitlines()]
+        rows = [
+            line.split("|")
+            for line in say(["sinfo", "--all", "--noheader", "--format=%P|%a|%l"]).splitlines()
+        ]
         partitions = {partition.rstrip("*"): (up, limit) for partition, up, limit in rows}
-        name = name or next((partition.rstrip("*") for partition, _, _ in rows if partition.endswith("*")), None)
+        name = name or next(
+            (partition.rstrip("*") for partition, _, _ in rows if partition.endswith("*")), None
+        )
         if name is None:
-            raise UserError(f"Slurm has no default partition; set queue in the machine file, {nearest('', partitions)}")
+            raise UserError(
+                f"Slurm has no default partition; set queue in the machine file, {nearest('', partitions)}"
+            )
         if name not in partitions:
             raise UserError(f"queue is {name}, but Slurm has no such partition; {nearest(name, partitions)}")
         up, limit = partitions[name]

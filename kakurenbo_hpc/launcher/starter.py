@@ -31,7 +31,12 @@ class CommandLine:
 
     def __str__(self) -> str:
         """Return it as a person would type it into a shell, every value quoted."""
-        return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in self.environment.items()), shlex.join(self.words)])
+        return " ".join(
+            [
+                *(f"{name}={shlex.quote(value)}" for name, value in self.environment.items()),
+                shlex.join(self.words),
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,9 @@ class Layout:
         return self.ranks // (self.nodes or 1)
 
 
-def starter_line(machine: Machine, layout: Layout, program: list[str], environ: Mapping[str, str] = os.environ) -> CommandLine:
+def starter_line(
+    machine: Machine, layout: Layout, program: list[str], environ: Mapping[str, str] = os.environ
+) -> CommandLine:
     """Return the line that starts the program on ranks, with the machine's starter, as it is installed here.
 
     environ: of a job's shell, where nodes are given. Raises UserError if the starter is not there, or not for this.
@@ -56,7 +63,16 @@ def starter_line(machine: Machine, layout: Layout, program: list[str], environ: 
     if machine.starter == "torchrun":
         return torchrun_line(machine, layout, program, environ)
     mpirun = find_mpirun(machine.starter)
-    return mpirun_line(mpirun, version_text(mpirun), layout, program, machine.environment, cores(), os.geteuid() == 0, environ)
+    return mpirun_line(
+        mpirun,
+        version_text(mpirun),
+        layout,
+        program,
+        machine.environment,
+        cores(),
+        os.geteuid() == 0,
+        environ,
+    )
 
 
 def mpirun_line(
@@ -101,20 +117,43 @@ def srun_line(machine: Machine, layout: Layout, program: list[str]) -> CommandLi
     return CommandLine(["srun", *spread, *flags, *program], machine.environment)
 
 
-def torchrun_line(machine: Machine, layout: Layout, program: list[str], environ: Mapping[str, str]) -> CommandLine:
+def torchrun_line(
+    machine: Machine, layout: Layout, program: list[str], environ: Mapping[str, str]
+) -> CommandLine:
     """Return torchrun's line: here, or on each node of a Slurm allocation. Raises UserError for several nodes of another."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--no-python", f"--nproc-per-node={layout.per_node}"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--no-python",
+        f"--nproc-per-node={layout.per_node}",
+    ]
     if (layout.nodes or 1) == 1:
         return CommandLine([*torchrun, "--standalone", *program], machine.environment)
     if "SLURM_JOB_ID" not in environ:
-        raise UserError(f"{machine.name}: torchrun starts on {layout.nodes} nodes through Slurm only; set starter to mpirun")
-    agents = ["srun", f"--nodes={layout.nodes}", f"--ntasks={layout.nodes}", "--ntasks-per-node=1", *_SRUN_FLAGS]
+        raise UserError(
+            f"{machine.name}: torchrun starts on {layout.nodes} nodes through Slurm only; set starter to mpirun"
+        )
+    agents = [
+        "srun",
+        f"--nodes={layout.nodes}",
+        f"--ntasks={layout.nodes}",
+        "--ntasks-per-node=1",
+        *_SRUN_FLAGS,
+    ]
     agents += [f"--cpus-per-task={machine.cores_per_node}"] if machine.cores_per_node else []
     if "SLURMD_NODENAME" not in environ:
-        raise UserError(f"{machine.name}: torchrun starts on {layout.nodes} nodes from a batch script only; use kakurenbo submit")
+        raise UserError(
+            f"{machine.name}: torchrun starts on {layout.nodes} nodes from a batch script only; use kakurenbo submit"
+        )
     # Jobs of one node may run side by side: each meets at a port of its own.
     meeting = f"{environ['SLURMD_NODENAME']}:{20000 + int(environ['SLURM_JOB_ID']) % 10000}"
-    torchrun += [f"--nnodes={layout.nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={meeting}", f"--rdzv-id={environ['SLURM_JOB_ID']}"]
+    torchrun += [
+        f"--nnodes={layout.nodes}",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint={meeting}",
+        f"--rdzv-id={environ['SLURM_JOB_ID']}",
+    ]
     return CommandLine([*agents, *torchrun, *program], machine.environment)
 
 
@@ -131,7 +170,9 @@ def find_mpirun(name: str = "mpirun") -> str:
 def version_text(mpirun: str) -> str:
     """Return what ``mpirun --version`` prints. Raises UserError if it cannot run."""
     try:
-        asked = subprocess.run([mpirun, "--version"], capture_output=True, text=True, errors="replace", timeout=60, check=True)
+        asked = subprocess.run(
+            [mpirun, "--version"], capture_output=True, text=True, errors="replace", timeout=60, check=True
+        )
     except (OSError, subprocess.SubprocessError) as problem:
         said = " ".join((getattr(problem, "stderr", None) or str(problem)).split())
         advice = "load the site's MPI module anew, or reinstall it"

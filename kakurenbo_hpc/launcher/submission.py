@@ -54,7 +54,9 @@ class BatchFolder:
                 write_whole(self.folder / name, text)
             write_whole(self.folder / "submission.json", json.dumps(asdict(submission), indent=1) + "\n")
         except OSError as problem:
-            raise UserError(f"{self.folder}: cannot be written to ({problem.strerror}); give another --run-dir") from None
+            raise UserError(
+                f"{self.folder}: cannot be written to ({problem.strerror}); give another --run-dir"
+            ) from None
 
     def submit(self, dependency: str | None) -> str:
         """Hand the script to its batch system and return the job id."""
@@ -71,7 +73,9 @@ class BatchFolder:
             if found.system in SYSTEMS:
                 return found
         except OSError:
-            raise UserError(f"{self.run}: nothing was submitted for a run there; name the run directory that submit printed") from None
+            raise UserError(
+                f"{self.run}: nothing was submitted for a run there; name the run directory that submit printed"
+            ) from None
         except (ValueError, TypeError, RecursionError):
             pass
         raise self._spoilt(path, "not what submit wrote")
@@ -89,7 +93,9 @@ class BatchFolder:
         except OSError as problem:
             raise self._spoilt(path, f"cannot be read ({problem.strerror})") from None
         for job_id in found:
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.\[\]-]*", job_id):  # scancel would take -u for an option
+            if not re.fullmatch(
+                r"[A-Za-z0-9][A-Za-z0-9_.\[\]-]*", job_id
+            ):  # scancel would take -u for an option
                 raise self._spoilt(path, f"holds {job_id[:60]!r}, which is no job id")
         return found
 
@@ -115,9 +121,15 @@ class BatchFolder:
 
 def submissions(folder: Path) -> list[BatchFolder]:
     """Return the submission of a run directory, or those of all runs below a folder. Raises UserError if there are none."""
-    below = folder.glob("**/batch/submission.json") if os.path.isdir(folder) else []  # a name that is too long is no folder
+    below = (
+        folder.glob("**/batch/submission.json") if os.path.isdir(folder) else []
+    )  # a name that is too long is no folder
     found = [BatchFolder(path.parent.parent) for path in sorted([folder / "batch/submission.json", *below])]
-    unique = list({batch.run: batch for batch in found if os.path.exists(batch.folder / "submission.json")}.values())
+    unique = list(
+        {batch.run: batch for batch in found if os.path.exists(batch.folder / "submission.json")}.values()
+    )
     if not unique:
-        raise UserError(f"{folder}: nothing was submitted for a run there; name the run directory that submit printed")
+        raise UserError(
+            f"{folder}: nothing was submitted for a run there; name the run directory that submit printed"
+        )
     return unique

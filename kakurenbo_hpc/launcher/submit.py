@@ -24,7 +24,9 @@ from .submission import ENDED, SYSTEMS, BatchFolder, Submission
 from .system import check_there
 from .walltime import clock, fitting_walltime
 
-Part = tuple[BatchFolder, Job, Submission, dict[str, str]]  # where a job runs, what it is, and the files that it needs
+Part = tuple[
+    BatchFolder, Job, Submission, dict[str, str]
+]  # where a job runs, what it is, and the files that it needs
 
 
 @dataclass(frozen=True)
@@ -48,22 +50,32 @@ class Request:
 
     def __post_init__(self):
         if self.scaling not in (None, "strong", "weak"):
-            raise UserError(f"--scaling is {self.scaling}, but must be strong (the global batch stays) or weak (that of each rank stays)")
+            raise UserError(
+                f"--scaling is {self.scaling}, but must be strong (the global batch stays) or weak (that of each rank stays)"
+            )
         if self.dependency is not None:
             try:
                 word(self.dependency)
             except ValueError as problem:
-                raise UserError(f"--dependency is {self.dependency!r}, but {problem}; for example afterok:12") from None
+                raise UserError(
+                    f"--dependency is {self.dependency!r}, but {problem}; for example afterok:12"
+                ) from None
         name = self.name
-        if name is not None and (not name.strip(". ") or "/" in name or not name.isprintable() or len(name) > 100):
-            raise UserError(f"--name is {name[:60]!r}, but a run's folder cannot be called so; give 1 to 100 characters, no '/'")
+        if name is not None and (
+            not name.strip(". ") or "/" in name or not name.isprintable() or len(name) > 100
+        ):
+            raise UserError(
+                f"--name is {name[:60]!r}, but a run's folder cannot be called so; give 1 to 100 characters, no '/'"
+            )
 
 
 def numbers(option: str, text: str, least: int) -> tuple[int, ...]:
     """Return the numbers of an option. Raises UserError unless they are different whole numbers, from the least on."""
     found = tuple(int(part) for part in text.split(",") if re.fullmatch("[0-9]{1,9}", part))
     if len(found) != text.count(",") + 1 or min(found) < least or len(set(found)) < len(found):
-        raise UserError(f"{option} is {text!r}, but must be different whole numbers from {least} on; for example 1,2,4")
+        raise UserError(
+            f"{option} is {text!r}, but must be different whole numbers from {least} on; for example 1,2,4"
+        )
     return found
 
 
@@ -74,7 +86,9 @@ def submit(read: Callable[[list[str]], Job], request: Request, dry_run: bool) ->
     """
     machine = read_machine(request.machine)
     if machine.scheduler == "none":
-        raise UserError(f"{machine.name} has no batch system; start here with kakurenbo launch, or choose another --machine")
+        raise UserError(
+            f"{machine.name} has no batch system; start here with kakurenbo launch, or choose another --machine"
+        )
     _check_python(machine)
     (_show if dry_run else _hand_in)(list(_parts(read, request, machine)), request, machine)
     return DONE
@@ -112,14 +126,18 @@ def _hand_in(parts: list[Part], request: Request, machine: Machine) -> None:
 def _check_python(machine: Machine) -> None:
     """Raise JobError if the Python of the machine file is not there. An environment on the nodes' own disks cannot be seen from here."""
     if machine.python and Path(machine.python).parent.is_dir() and not os.access(python_of(machine), os.X_OK):
-        raise JobError(f"{machine.name}: python is {machine.python}, which holds no bin/python; correct it in the machine file")
+        raise JobError(
+            f"{machine.name}: python is {machine.python}, which holds no bin/python; correct it in the machine file"
+        )
 
 
 def _parts(read: Callable[[list[str]], Job], request: Request, machine: Machine) -> Iterator[Part]:
     """Yield each job of the request."""
     walltime_s = fitting_walltime(request.walltime, machine)
     if len(request.nodes) > 1 and request.scaling is None:
-        raise UserError("--nodes gives several sizes; say with --scaling strong or weak what stays the same, or give one")
+        raise UserError(
+            "--nodes gives several sizes; say with --scaling strong or weak what stays the same, or give one"
+        )
     sweep = request.scaling is not None
     for nodes, seed in product(request.nodes, request.seeds or (None,)):
         ranks = nodes * machine.ranks_per_node
@@ -134,13 +152,24 @@ def _parts(read: Callable[[list[str]], Job], request: Request, machine: Machine)
         run = Path(request.run_dir or Path("runs") / name, *steps).absolute()
         for path in (run, Path.cwd()):
             _check_utf8(path)
-        script = Script("_".join([name, *steps]), nodes, walltime_s, machine, run, Path.cwd(), python_of(machine), request.allow_changes)
+        script = Script(
+            "_".join([name, *steps]),
+            nodes,
+            walltime_s,
+            machine,
+            run,
+            Path.cwd(),
+            python_of(machine),
+            request.allow_changes,
+        )
         files = {
             "job.yaml": yaml.safe_dump(job.as_dict(), sort_keys=False),
             "machine.yaml": yaml.safe_dump(machine.model_dump(mode="json"), sort_keys=False),
             "script.sh": script.text(),
         }
-        submission = Submission(machine.scheduler, script.name, machine.name, nodes, ranks, walltime_s, request.scaling, seed)
+        submission = Submission(
+            machine.scheduler, script.name, machine.name, nodes, ranks, walltime_s, request.scaling, seed
+        )
         yield BatchFolder(run), job, submission, files
 
 
@@ -149,13 +178,18 @@ def _same_batch(job: Job, smallest: int, scaling: str) -> list[str]:
     batch = _batch(job, smallest)
     if scaling == "strong":
         return [f"training.global_batch={batch}", "training.batch_per_rank=null"]
-    return [f"training.batch_per_rank={batch // (smallest * job.training.accumulate)}", "training.global_batch=null"]
+    return [
+        f"training.batch_per_rank={batch // (smallest * job.training.accumulate)}",
+        "training.global_batch=null",
+    ]
 
 
 def check_fits(job: Job, machine: Machine, ranks: int) -> int:
     """Return the global batch of a job on ranks of a machine. Raises JobError if it cannot run there."""
     if job.data.placement == "local" and machine.scratch is None:
-        raise JobError(f"{job.name}: data.placement is local, but {machine.name} has no scratch folder; add scratch to its machine file")
+        raise JobError(
+            f"{job.name}: data.placement is local, but {machine.name} has no scratch folder; add scratch to its machine file"
+        )
     return _batch(job, ranks)
 
 
@@ -170,7 +204,9 @@ def _check_utf8(path: Path) -> None:
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        raise RunDirectoryError(f"{path}: not UTF-8, and a batch script is; rename it, or give another --run-dir") from None
+        raise RunDirectoryError(
+            f"{path}: not UTF-8, and a batch script is; rename it, or give another --run-dir"
+        ) from None
 
 
 def _check_free(batch: BatchFolder, job: Job, request: Request) -> None:
@@ -180,7 +216,9 @@ def _check_free(batch: BatchFolder, job: Job, request: Request) -> None:
     if (batch.folder / "jobs.txt").exists():
         state = batch.state
         if state.word not in ENDED:
-            raise RunDirectoryError(f"{run}: job {batch.job_ids[-1]} is {state.word}; wait, or end it with kakurenbo cancel")
+            raise RunDirectoryError(
+                f"{run}: job {batch.job_ids[-1]} is {state.word}; wait, or end it with kakurenbo cancel"
+            )
     if (run / "job.yaml").exists():
         if not request.resume:
             raise RunDirectoryError(f"{run}: a run is there; add --resume, or give another --run-dir")

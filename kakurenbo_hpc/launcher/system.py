@@ -62,14 +62,24 @@ class BatchSystem(ABC):
 def check_there(command: str) -> None:
     """Raise UserError if a batch system's command is not on the PATH."""
     if shutil.which(command) is None:
-        raise UserError(f"no {command} on the PATH; run this where the batch system is, or choose another --machine")
+        raise UserError(
+            f"no {command} on the PATH; run this where the batch system is, or choose another --machine"
+        )
 
 
 def ask(words: list[str], folder: Path | None = None) -> subprocess.CompletedProcess:
     """Run a command of a batch system; output as text. Raises UserError if it is not there or does not answer."""
     check_there(words[0])
     try:
-        return subprocess.run(words, cwd=folder, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=120)
+        return subprocess.run(
+            words,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=120,
+        )
     except subprocess.TimeoutExpired:
         raise UserError(f"{words[0]} gives no answer in two minutes; try again later") from None
 
@@ -84,7 +94,9 @@ def job_id_in(said: str, pattern: str) -> str:
     """Return the last line that is a job id: a site may have its commands say more. Raises UserError if none is."""
     found = [match[1] for line in said.splitlines() if (match := re.fullmatch(pattern, line.strip()))]
     if not found:
-        raise UserError(f"no job id in what submitting said: {' '.join(said.split())[:300]!r}; look into the queue, and ask the site")
+        raise UserError(
+            f"no job id in what submitting said: {' '.join(said.split())[:300]!r}; look into the queue, and ask the site"
+        )
     return found[-1]
 
 

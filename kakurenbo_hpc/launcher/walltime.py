@@ -29,7 +29,9 @@ def fitting_walltime(walltime: str, machine: Machine) -> int:
     early = 60 if machine.scheduler == "slurm" else 0
     if found <= machine.grace_s + early:
         told = f"told to leave {machine.grace_s} s before its end (grace_s of {machine.name})"
-        raise JobError(f"--walltime {walltime}: a run is {told}{f', by Slurm up to {early} s earlier' if early else ''}; give more")
+        raise JobError(
+            f"--walltime {walltime}: a run is {told}{f', by Slurm up to {early} s earlier' if early else ''}; give more"
+        )
     return found
 
 

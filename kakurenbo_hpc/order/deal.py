@@ -55,9 +55,17 @@ class Turns:
                 yield Turn(
                     step=step,
                     id=self.id[rows] if counts else np.array([self.filler]),
-                    copy=np.zeros(max(1, b - a), np.int32) if self.copy is None or not counts else self.copy[rows],
-                    weight=np.ones(max(1, b - a), np.float32) if self.weight is None or not counts else self.weight[rows],
-                    position=np.array([start]) if not counts else np.arange(a, b) if self.position is None else self.position[rows],
+                    copy=np.zeros(max(1, b - a), np.int32)
+                    if self.copy is None or not counts
+                    else self.copy[rows],
+                    weight=np.ones(max(1, b - a), np.float32)
+                    if self.weight is None or not counts
+                    else self.weight[rows],
+                    position=np.array([start])
+                    if not counts
+                    else np.arange(a, b)
+                    if self.position is None
+                    else self.position[rows],
                     counts=counts,
                     n_global=stop - start,
                     begins=part == 0,

@@ -16,7 +16,9 @@ MAX_ID = (1 << 32) - 1
 _PIECE = 1 << 16  # rows handled at a time: temporaries stay in the cache, and take no memory to speak of
 
 
-def entries_of(ids: np.ndarray | range, times: np.ndarray, weight: np.ndarray | None, stream: int) -> dict[str, np.ndarray]:
+def entries_of(
+    ids: np.ndarray | range, times: np.ndarray, weight: np.ndarray | None, stream: int
+) -> dict[str, np.ndarray]:
     """Return the entries of these rows, row after row. ids: (S,) int64, or a range. times: (S,) bool or int. weight: (S,) float32."""
     n = int(times.sum(dtype=np.int64))
     entries = {"packed": np.empty(n, np.uint64)}

@@ -27,7 +27,9 @@ def first_places(ids: np.ndarray, n_ranks: int) -> np.ndarray:
     return (ids % n_ranks).astype(np.int32)
 
 
-def exchanged(ids: np.ndarray, place: np.ndarray, visible: np.ndarray, epoch: Epoch, comm: Comm, share: float = 0.0) -> np.ndarray:
+def exchanged(
+    ids: np.ndarray, place: np.ndarray, visible: np.ndarray, epoch: Epoch, comm: Comm, share: float = 0.0
+) -> np.ndarray:
     """Return where each row's data is to lie in this epoch, (S,) int32; it moves where that is not ``place``.
 
     ids: (S,) int64, this rank's rows. place: (S,) int32, where they lie. visible: (S,) bool, whether the epoch trains them.
@@ -55,7 +57,9 @@ def exchanged(ids: np.ndarray, place: np.ndarray, visible: np.ndarray, epoch: Ep
     on_the_way = held_before - crowded + _at_each(place[shown][place[shown] != before[shown]], comm)
     most = most_held(int(n_shown.sum()), int(n_hidden.sum()), comm.size)
     assert held.max() <= most, f"a rank is to hold {held.max()} samples, but may hold {most}"
-    assert (on_the_way <= np.maximum(held_before, held) + n_swapped).all(), "a rank would hold more than its exchange share on top"
+    assert (on_the_way <= np.maximum(held_before, held) + n_swapped).all(), (
+        "a rank would hold more than its exchange share on top"
+    )
     return place
 
 
@@ -85,7 +89,15 @@ def _at_each(place: np.ndarray, comm: Comm) -> np.ndarray:
     return comm.sum(np.bincount(place, minlength=comm.size))
 
 
-def _pour(rows: np.ndarray, leaving: np.ndarray, room: np.ndarray, ids: np.ndarray, place: np.ndarray, stream: int, comm: Comm) -> None:
+def _pour(
+    rows: np.ndarray,
+    leaving: np.ndarray,
+    room: np.ndarray,
+    ids: np.ndarray,
+    place: np.ndarray,
+    stream: int,
+    comm: Comm,
+) -> None:
     """Move ``leaving[p]`` of the rows at each place p to the places with room, filled in order of rank; changes ``place``."""
     if not leaving.any():
         return
@@ -101,12 +113,16 @@ def _swap(rows: np.ndarray, n: int, ids: np.ndarray, place: np.ndarray, epoch: E
     """
     if not n:
         return
-    chosen, number = _some(rows, np.full(comm.size, n), ids, place, key(epoch.seed, "exchange", epoch.number), comm)
+    chosen, number = _some(
+        rows, np.full(comm.size, n), ids, place, key(epoch.seed, "exchange", epoch.number), comm
+    )
     onward = 1 + bits(key(epoch.seed, "onward", epoch.number), np.arange(n)) % np.uint64(comm.size - 1)
     place[chosen] = (place[chosen] + onward.astype(np.int64)[number]) % comm.size
 
 
-def _some(rows: np.ndarray, n: np.ndarray, ids: np.ndarray, place: np.ndarray, stream: int, comm: Comm) -> tuple[np.ndarray, np.ndarray]:
+def _some(
+    rows: np.ndarray, n: np.ndarray, ids: np.ndarray, place: np.ndarray, stream: int, comm: Comm
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw n[p] of the rows of all ranks at each place p, all equally likely.
 
     Returns those of this rank's rows, and each one's number, from 0, among all that were drawn at its place.

@@ -45,7 +45,9 @@ def set_aside(folder: Path, found: Path | None) -> None:
         checkpoint.rename(next(aside for name in names if not (aside := folder / name).exists()))
 
 
-def name_checkpoint(folder: Path, name: str, files: Mapping[str, str], facts: Mapping[str, Any], keep: int) -> None:
+def name_checkpoint(
+    folder: Path, name: str, files: Mapping[str, str], facts: Mapping[str, Any], keep: int
+) -> None:
     """Make all ranks' files, which are beside, a checkpoint, and drop all but the newest ``keep`` and the best. On rank 0 alone.
 
     files: their checksums by name. facts: plain values, for the manifest.
@@ -74,7 +76,9 @@ def newest_valid(folder: Path, whole_epochs: bool = False) -> Path | None:
         passed_over.append(f"{checkpoint}: {problem}")
         damaged += [] if inside else [f"{checkpoint.name}: {problem}"]
     if damaged and found is None:
-        raise RunDirectoryError(f"{folder}: no checkpoint can be taken up ({', '.join(damaged)}); put one right, or give another --run-dir")
+        raise RunDirectoryError(
+            f"{folder}: no checkpoint can be taken up ({', '.join(damaged)}); put one right, or give another --run-dir"
+        )
     for line in passed_over:
         say(f"{line}; passed over")
     return found
@@ -97,7 +101,9 @@ def problem_of(checkpoint: Path) -> str | None:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return f"{name} is missing"
     except OSError as problem:
-        raise RunDirectoryError(f"{checkpoint / name}: cannot be read ({problem.strerror}); try again when it can") from None
+        raise RunDirectoryError(
+            f"{checkpoint / name}: cannot be read ({problem.strerror}); try again when it can"
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{name} is damaged"
     return None
@@ -116,13 +122,19 @@ def load_facts(checkpoint: Path) -> dict:
 
 def _checksum(facts: Mapping[str, Any]) -> str:
     """Return the checksum of what a manifest says, as JSON writes it again after it has read it."""
-    return hashlib.sha256(json.dumps({name: fact for name, fact in facts.items() if name != "checksum"}).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps({name: fact for name, fact in facts.items() if name != "checksum"}).encode()
+    ).hexdigest()
 
 
 def _all(folder: Path) -> list[Path]:
     """Return all checkpoints, newest first; one inside an epoch is older than that at its end."""
     there = {path: _name(path) for path in folder.glob("epoch_*") if _name(path)}
-    return sorted(there, key=lambda path: (int(there[path][1]), there[path][2] is None, int(there[path][2] or 0)), reverse=True)
+    return sorted(
+        there,
+        key=lambda path: (int(there[path][1]), there[path][2] is None, int(there[path][2] or 0)),
+        reverse=True,
+    )
 
 
 def _name(path: Path) -> re.Match | None:

@@ -14,7 +14,12 @@ STAGES = ("plan", "train", "refresh", "evaluate", "checkpoint")
 class Clock:
     """Adds up wall seconds by stage, as this rank sees them; a stage that waits for others counts the waiting."""
 
-    def __init__(self, device: torch.device, before: Mapping[str, float] = {}, begins: Callable[[str], None] = lambda stage: None):
+    def __init__(
+        self,
+        device: torch.device,
+        before: Mapping[str, float] = {},
+        begins: Callable[[str], None] = lambda stage: None,
+    ):
         """before: the seconds of an epoch that was left inside and is taken up again. begins: told of every stage."""
         self._device, self._begins = device, begins
         self._begun = time.perf_counter()
@@ -29,7 +34,9 @@ class Clock:
             yield
         finally:
             if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)  # work that is only queued belongs to the stage that queued it
+                torch.cuda.synchronize(
+                    self._device
+                )  # work that is only queued belongs to the stage that queued it
             self._seconds[stage] += time.perf_counter() - begun
 
     def seconds(self, parts: dict[str, float]) -> dict[str, float]:

@@ -42,11 +42,15 @@ def open_run(run: Path, job: Job, resume: bool, lock: Lock, allow_changes: bool 
         lock.take()
     checkpoint = newest_valid(run / "checkpoints") if written.exists() else None
     if checkpoint and not resume:
-        raise RunDirectoryError(f"{run}: a run is there, checkpointed in {checkpoint.name}; add --resume, or give another --run-dir")
+        raise RunDirectoryError(
+            f"{run}: a run is there, checkpointed in {checkpoint.name}; add --resume, or give another --run-dir"
+        )
     if checkpoint and (changes := differences(load_facts(checkpoint)["job"], job)):
         if not allow_changes:
             raise another_job(checkpoint, changes)
-        if not all(change.startswith("record.") for change in changes):  # what is recorded may change anywhere
+        if not all(
+            change.startswith("record.") for change in changes
+        ):  # what is recorded may change anywhere
             checkpoint = newest_valid(run / "checkpoints", whole_epochs=True)
     heartbeat.clear(run)
     return checkpoint
@@ -59,7 +63,9 @@ def enter_run(run: Path, job: Job, lock: Lock, found: Path | None) -> None:
     """
     with writing_to(run):
         lock.sign()
-        write_whole(run / "job.yaml", yaml.safe_dump(job.as_dict(), sort_keys=False))  # first: all else is a run's only where this is
+        write_whole(
+            run / "job.yaml", yaml.safe_dump(job.as_dict(), sort_keys=False)
+        )  # first: all else is a run's only where this is
         (run / "checkpoints").mkdir(exist_ok=True)
         clear(run / "checkpoints")
         set_aside(run / "checkpoints", found)
@@ -71,4 +77,6 @@ def writing_to(run: Path) -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        raise RunDirectoryError(f"{run}: cannot be written to ({problem.strerror}); give another --run-dir") from None
+        raise RunDirectoryError(
+            f"{run}: cannot be written to ({problem.strerror}); give another --run-dir"
+        ) from None

@@ -29,7 +29,15 @@ class Watch:
     on, does not leave, however long that takes.
     """
 
-    def __init__(self, heartbeat: Heartbeat, run: Path, rank: int, size: int, timeout_s: float, leave: Callable[[], object]):
+    def __init__(
+        self,
+        heartbeat: Heartbeat,
+        run: Path,
+        rank: int,
+        size: int,
+        timeout_s: float,
+        leave: Callable[[], object],
+    ):
         """leave: ends all ranks."""
         self._heartbeat, self._run, self._rank, self._size = heartbeat, run, rank, size
         self._timeout_s, self._leave = timeout_s, leave
@@ -61,7 +69,10 @@ class Watch:
                     now = read_beats(self._run, self._size)
                     if not any(map(self._goes_on, before, now)):
                         return self._end(before, now)
-                    patience, ticks = self._heartbeat.idle_s + self._timeout_s, 0  # to look often would be felt by the file system
+                    patience, ticks = (
+                        self._heartbeat.idle_s + self._timeout_s,
+                        0,
+                    )  # to look often would be felt by the file system
 
     def _goes_on(self, before: Beat | None, now: Beat | None) -> bool:
         return _lives(before, now) and (now.at != before.at or now.idle_s < self._timeout_s / 2)
@@ -96,14 +107,18 @@ def _blame(beats: Sequence[Beat | None], silent: Sequence[int]) -> str:
     return " and ".join(f"{line}, is behind" for line in _table(beats, silent, behind))
 
 
-def _table(beats: Sequence[Beat | None], silent: Sequence[int], only: Iterable[int] | None = None) -> list[str]:
+def _table(
+    beats: Sequence[Beat | None], silent: Sequence[int], only: Iterable[int] | None = None
+) -> list[str]:
     """Return a line for each group of neighbouring ranks that are alike: which, on which host, where in the run."""
 
     def told(rank: int) -> str:
         beat = beats[rank]
         if beat is None:
             return "without a heartbeat"
-        return f"on {beat.host}: {beat.at}" + (f", no sign of life (process {beat.pid})" if rank in silent else "")
+        return f"on {beat.host}: {beat.at}" + (
+            f", no sign of life (process {beat.pid})" if rank in silent else ""
+        )
 
     lines = []
     ranks = enumerate(range(len(beats)) if only is None else only)

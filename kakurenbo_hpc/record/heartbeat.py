@@ -80,9 +80,13 @@ class Heartbeat:
         self._number += 1
         path = _path(run, rank)
         beside = path.with_name(f".{path.name}.part")
-        beat = asdict(Beat(rank, socket.gethostname(), os.getpid(), self.at, round(self.idle_s, 1), self._number))
+        beat = asdict(
+            Beat(rank, socket.gethostname(), os.getpid(), self.at, round(self.idle_s, 1), self._number)
+        )
         at = {"epoch": self.at.epoch, "stage": PLACES[self.at.stage], "step": self.at.step}
-        written = datetime.now(timezone.utc).isoformat(timespec="seconds")  # for people: clocks differ, and jump
+        written = datetime.now(timezone.utc).isoformat(
+            timespec="seconds"
+        )  # for people: clocks differ, and jump
         path.parent.mkdir(exist_ok=True)
         beside.write_text(json.dumps({**beat, "at": at, "written": written}), encoding="utf-8")
         os.replace(beside, path)

@@ -11,7 +11,9 @@ from ..plan import Plan
 from ..world.comm import Comm
 from .hdf5 import Hdf5
 
-_WINDOW = 1 << 20  # ids that travel to rank 0 at a time, so that its memory stays small however many samples there are
+_WINDOW = (
+    1 << 20
+)  # ids that travel to rank 0 at a time, so that its memory stays small however many samples there are
 
 
 def write_ledger(run: Path, epoch: int, ledger: Ledger, plan: Plan, comm: Comm) -> None:

@@ -62,14 +62,18 @@ class Lock:
             holder = os.pread(handle, 1000, 0).decode(errors="replace").strip() or "another process"
             if knows_locks and not told:
                 told = True
-                say(f"{self._path}: held by {holder}; waiting up to {_LEASE_S:.0f} s for a sign that it lives, or is gone")
+                say(
+                    f"{self._path}: held by {holder}; waiting up to {_LEASE_S:.0f} s for a sign that it lives, or is gone"
+                )
             over = time.monotonic() - begun >= (_LEASE_S if knows_locks else _BEATS_S)
             if self._beat() not in (before, None) or (knows_locks and over):
                 raise RunDirectoryError(
                     f"{self._path.parent}: a run is under way here, held by {holder}; wait for its end, or give another --run-dir"
                 )
             if not knows_locks and (over or before is None):
-                say(f"warning: {self._path}: this file system knows no locks; take care that no other run is started here")
+                say(
+                    f"warning: {self._path}: this file system knows no locks; take care that no other run is started here"
+                )
                 return False
             time.sleep(1)
         return True

@@ -22,7 +22,9 @@ class Metrics:
     def rewind(self, last: dict | None) -> None:
         """Let the file end with this line, each earlier epoch's once before it: what a resumed run has behind it."""
         lines = {}
-        for text in self._path.read_text(encoding="utf-8").splitlines() if last and self._path.exists() else []:
+        for text in (
+            self._path.read_text(encoding="utf-8").splitlines() if last and self._path.exists() else []
+        ):
             try:
                 line = json.loads(text)
             except ValueError:  # torn by the crash that this run resumes from

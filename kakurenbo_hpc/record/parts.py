@@ -26,7 +26,17 @@ from ..batch import Memory
 from ..errors import RunDirectoryError
 from ..ledger import Ledger
 
-_UNREADABLE = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, UnpicklingError, BadZipFile)
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    UnpicklingError,
+    BadZipFile,
+)
 _PIECE = 1 << 22  # rows; who reads a few of them reads their piece
 _AT_ONCE = 1 << 24  # bytes that a disk takes or gives before that is told
 
@@ -79,7 +89,11 @@ def write_part(folder: Path, rank: int, part: Part, goes_on: GoesOn = _nobody) -
     if part.memory:
         write(_memory(rank), lambda file: np.savez(file, **part.memory))
     if part.inside is not None:
-        found = {f"{i}_{name}": array for i, (_, pass_) in enumerate(part.inside.passed) for name, array in pass_.items()}
+        found = {
+            f"{i}_{name}": array
+            for i, (_, pass_) in enumerate(part.inside.passed)
+            for name, array in pass_.items()
+        }
         write(_trail(rank), lambda file: np.savez(file, **found))
         write(_buffers(rank), lambda file: torch.save(dict(part.inside.buffers), file))
     return written
@@ -135,7 +149,9 @@ def fitting(checkpoint: Path) -> Iterator[None]:
         yield
     except _UNREADABLE as problem:
         reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-        raise RunDirectoryError(f"{checkpoint}: cannot be taken up by this job ({reason[:200]}); give another --run-dir") from None
+        raise RunDirectoryError(
+            f"{checkpoint}: cannot be taken up by this job ({reason[:200]}); give another --run-dir"
+        ) from None
 
 
 def load_learner(checkpoint: Path, device: torch.device, goes_on: GoesOn = _nobody) -> dict[str, Any]:
@@ -143,13 +159,17 @@ def load_learner(checkpoint: Path, device: torch.device, goes_on: GoesOn = _nobo
     return _tensors(checkpoint / "learner.pt", device, goes_on)
 
 
-def load_ledger(checkpoint: Path, facts: Mapping[str, Any], fresh: Ledger, goes_on: GoesOn = _nobody) -> Ledger:
+def load_ledger(
+    checkpoint: Path, facts: Mapping[str, Any], fresh: Ledger, goes_on: GoesOn = _nobody
+) -> Ledger:
     """Return the ledger of fresh's rows, from whichever pieces hold them; columns that the checkpoint lacks stay fresh.
 
     facts: the checkpoint's manifest. Raises RunDirectoryError if not all rows are there.
     """
     if facts["n_total"] != fresh.n_total:
-        raise RunDirectoryError(f"{checkpoint}: holds {facts['n_total']} samples, but the data set has {fresh.n_total}; was it changed?")
+        raise RunDirectoryError(
+            f"{checkpoint}: holds {facts['n_total']} samples, but the data set has {fresh.n_total}; was it changed?"
+        )
     columns = {name: column.copy() for name, column in fresh.columns().items()}
     names = sorted(name for name in facts["files"] if name.startswith("ledger_"))
     starts = [int(name[len("ledger_") : -len(".npz")]) for name in names]
@@ -161,14 +181,21 @@ def load_ledger(checkpoint: Path, facts: Mapping[str, Any], fresh: Ledger, goes_
     return Ledger.of(fresh.n_total, fresh.start, columns)
 
 
-def load_memory(checkpoint: Path, facts: Mapping[str, Any], rank: int, fresh: Memory, goes_on: GoesOn = _nobody) -> Memory:
+def load_memory(
+    checkpoint: Path, facts: Mapping[str, Any], rank: int, fresh: Memory, goes_on: GoesOn = _nobody
+) -> Memory:
     """Return what a batch-level method kept on this rank; of fewer ranks, each one's goes to several."""
     path = checkpoint / _memory(rank % facts["ranks"])
     return {**fresh, **_arrays(path, goes_on, fresh)} if path.name in facts["files"] else fresh
 
 
 def load_inside(
-    checkpoint: Path, facts: Mapping[str, Any], rank: int, n_ranks: int, device: torch.device, goes_on: GoesOn = _nobody
+    checkpoint: Path,
+    facts: Mapping[str, Any],
+    rank: int,
+    n_ranks: int,
+    device: torch.device,
+    goes_on: GoesOn = _nobody,
 ) -> Inside | None:
     """Return what this rank of n_ranks takes up again of a checkpoint inside an epoch; None at an epoch's end.
 
@@ -181,7 +208,10 @@ def load_inside(
     mine = range(rank, n_saved, n_ranks)
     parts = [_arrays(checkpoint / _trail(old), goes_on) for old in mine]
     like = parts[0] if parts else _arrays(checkpoint / _trail(rank % n_saved), goes_on)
-    found = {name: array if _is_all(name) else np.concatenate([array[:0], *(part[name] for part in parts)]) for name, array in like.items()}
+    found = {
+        name: array if _is_all(name) else np.concatenate([array[:0], *(part[name] for part in parts)])
+        for name, array in like.items()
+    }
     passed = [(steps, _of_pass(i, found)) for i, steps in enumerate(facts["steps"])]
     buffers = _tensors(checkpoint / _buffers(rank % n_saved), device, goes_on)
     if n_saved != n_ranks:

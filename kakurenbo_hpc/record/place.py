@@ -43,5 +43,7 @@ def _is_there(path: Path, option: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as problem:
-        raise RunDirectoryError(f"{path}: cannot be used ({problem.strerror}); give another {option}") from None
+        raise RunDirectoryError(
+            f"{path}: cannot be used ({problem.strerror}); give another {option}"
+        ) from None
     return True

@@ -53,7 +53,9 @@ class Progress:
     def epoch(self, line: dict) -> None:
         """Tell one epoch's metrics in one line."""
         score = "  ".join(
-            f"{word} {line[name]:.4f}" if line[name] is not None else f"{word} -" for name, word in _SCORES.items() if name in line
+            f"{word} {line[name]:.4f}" if line[name] is not None else f"{word} -"
+            for name, word in _SCORES.items()
+            if name in line
         )
         loss = f"{line['train_loss']:.4f}" if line["train_loss"] is not None else "not finite"
         self.say(

@@ -21,7 +21,15 @@ from .snapshot import Snapshot
 class Saver:
     """Writes the checkpoints of a run, one at a time. All calls are collective."""
 
-    def __init__(self, folder: Path, keep: int, comm: Comm, snapshot: Snapshot, say: Callable[[str], None], goes_on: Callable[[], object]):
+    def __init__(
+        self,
+        folder: Path,
+        keep: int,
+        comm: Comm,
+        snapshot: Snapshot,
+        say: Callable[[str], None],
+        goes_on: Callable[[], object],
+    ):
         """snapshot: takes copies of the learner's state. say: heard on rank 0. goes_on: called while a disk takes more of it."""
         self._folder, self._keep, self._comm, self._snapshot, self._say = folder, keep, comm, snapshot, say
         self._goes_on = goes_on
@@ -41,7 +49,9 @@ class Saver:
         steps = {} if part.inside is None else {"steps": [steps for steps, _ in part.inside.passed]}
         self._name, self._facts = name, {**facts, "n_total": part.ledger.n_total, **steps}
         part = replace(part, learner=self._snapshot.of(part.learner))
-        self._writing = self._thread.submit(write_part, beside(self._folder, name), self._comm.rank, part, self._goes_on)
+        self._writing = self._thread.submit(
+            write_part, beside(self._folder, name), self._comm.rank, part, self._goes_on
+        )
         self._under_way = True
 
     def go_on(self) -> None:
@@ -74,7 +84,11 @@ class Saver:
             self._complain(problem)
         if self._comm.rank == 0:
             files = {name: sums for _, written in told for name, sums in written.items()}
-            work = (clear, self._folder) if problem else (name_checkpoint, self._folder, self._name, files, self._facts, self._keep)
+            work = (
+                (clear, self._folder)
+                if problem
+                else (name_checkpoint, self._folder, self._name, files, self._facts, self._keep)
+            )
             self._naming = self._thread.submit(*work)
         self._whole = not problem
 
@@ -87,7 +101,9 @@ class Saver:
         return self._whole and not problem
 
     def _complain(self, problem: str) -> None:
-        self._say(f"warning: checkpoint {self._name} could not be written ({problem}); the run goes on, with the one before to go back to")
+        self._say(
+            f"warning: checkpoint {self._name} could not be written ({problem}); the run goes on, with the one before to go back to"
+        )
 
 
 def _refused(work: Future) -> str:

@@ -43,7 +43,9 @@ class BatchMethod(Method):
         return True
 
     @abstractmethod
-    def thin(self, epoch: Epoch, candidates: Candidates, memory: Memory, everyone: Everyone) -> tuple[Choice, Memory]:
+    def thin(
+        self, epoch: Epoch, candidates: Candidates, memory: Memory, everyone: Everyone
+    ) -> tuple[Choice, Memory]:
         """Choose from one candidate batch."""
 
     def learned(self, batch: Candidates, memory: Memory, everyone: Everyone) -> Memory:

@@ -9,7 +9,9 @@ from ..plan import Epoch
 _AT_ONCE = 1 << 16  # ticks looked at together
 
 
-def ticks(weight: np.ndarray, ids: np.ndarray, horizon: float, epoch: Epoch, purpose: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def ticks(
+    weight: np.ndarray, ids: np.ndarray, horizon: float, epoch: Epoch, purpose: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (row, tick, time) of all ticks up to the horizon: clock i's gaps are -log(u) / weight[i].
 
     time is in units of a power of two near the horizon, so that it fits into float32 whatever the weights' scale is.

@@ -20,7 +20,9 @@ from .sorting import places
 
 _DIGIT = 11  # bits decided by one allreduce: 2048 counts, 16 KB
 _BINS = 1 << _DIGIT
-_OUT = np.uint32(0xFFFFFFFF)  # the key of a row that may not be marked: above all others, alone in the last bin
+_OUT = np.uint32(
+    0xFFFFFFFF
+)  # the key of a row that may not be marked: above all others, alone in the last bin
 
 
 class Mean(NamedTuple):
@@ -65,9 +67,13 @@ class Everyone:
         if not 1 <= k <= first.sum():
             raise ValueError(f"k is {k}, but there are {first.sum()} rows")
         key, k, n_ties = self._descend(keys, 32, k, first)
-        return float(values_of(np.array([key], np.uint32))[0]), self._kth_id(ids[keys == np.uint32(key)], k, n_ties)
+        return float(values_of(np.array([key], np.uint32))[0]), self._kth_id(
+            ids[keys == np.uint32(key)], k, n_ties
+        )
 
-    def smallest(self, value: np.ndarray, fraction: float, ids: np.ndarray | range, among: np.ndarray | None = None) -> np.ndarray:
+    def smallest(
+        self, value: np.ndarray, fraction: float, ids: np.ndarray | range, among: np.ndarray | None = None
+    ) -> np.ndarray:
         """Mark the floor(fraction x N) rows of smallest (value, id), N the rows of all ranks; NaN counts as +inf.
 
         value: (S,) float32; ids: (S,) int64, unique, or a range; among: (S,) bool, the only rows that may be marked (they do not
@@ -76,11 +82,15 @@ class Everyone:
         """
         return self._mark(value, ids, among, fraction=fraction)
 
-    def largest(self, value: np.ndarray, fraction: float, ids: np.ndarray | range, among: np.ndarray | None = None) -> np.ndarray:
+    def largest(
+        self, value: np.ndarray, fraction: float, ids: np.ndarray | range, among: np.ndarray | None = None
+    ) -> np.ndarray:
         """Mark the floor(fraction x N) rows of largest value, NaN as +inf, of equal values those of smaller id."""
         return self._mark(value, ids, among, fraction=fraction, highest=True)
 
-    def first(self, value: np.ndarray, n: int, ids: np.ndarray | range, among: np.ndarray | None = None) -> np.ndarray:
+    def first(
+        self, value: np.ndarray, n: int, ids: np.ndarray | range, among: np.ndarray | None = None
+    ) -> np.ndarray:
         """Mark the n rows of smallest (value, id), as ``smallest`` does, but a count of them instead of a share."""
         return self._mark(value, ids, among, n=n)
 
@@ -143,7 +153,9 @@ class Everyone:
         for start in range(0, len(raw), PIECE):
             part = slice(start, start + PIECE)
             mantissa = np.copysign(mantissas(raw[part]), raw[part].view(np.float32))
-            sums += np.bincount(label[part] * width + exponent[part] - low, mantissa, len(sums)).astype(np.int64)
+            sums += np.bincount(label[part] * width + exponent[part] - low, mantissa, len(sums)).astype(
+                np.int64
+            )
         return np.array([join(row, low) for row in self._comm.sum(sums).reshape(n_classes, width)])
 
     def percentile(self, value: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -163,7 +175,9 @@ class Everyone:
         if not len(used):
             return Histogram(np.zeros(0, np.float32), np.zeros(0, np.int64))
         bins = np.arange(used[0], used[-1] + 2, dtype=np.uint64) << np.uint64(32 - _DIGIT)
-        return Histogram(values_of(np.minimum(bins, int(INF_KEY)).astype(np.uint32)), counts[used[0] : used[-1] + 1])
+        return Histogram(
+            values_of(np.minimum(bins, int(INF_KEY)).astype(np.uint32)), counts[used[0] : used[-1] + 1]
+        )
 
     def concatenated(self, value: np.ndarray) -> np.ndarray:
         """Return all ranks' values one after the other, on every rank. For small arrays, of a batch, not of a ledger."""
@@ -174,7 +188,9 @@ class Everyone:
         values = self._comm.gather(value)
         other = next((rank for rank, theirs in enumerate(values) if theirs != values[0]), None)
         if other is not None:
-            problem = WorldError(f"ranks differ in {what}: rank 0 has {values[0]}, rank {other} has {values[other]}; give all the same")
+            problem = WorldError(
+                f"ranks differ in {what}: rank 0 has {values[0]}, rank {other} has {values[other]}; give all the same"
+            )
             problem.agreed = True
             raise problem
 
@@ -216,7 +232,9 @@ class Everyone:
             return largest
         return self._descend(ids.view(np.uint64), max(1, largest.bit_length()), k)[0]
 
-    def _descend(self, keys: np.ndarray, n_bits: int, k: int, first: np.ndarray | None = None) -> tuple[int, int, int]:
+    def _descend(
+        self, keys: np.ndarray, n_bits: int, k: int, first: np.ndarray | None = None
+    ) -> tuple[int, int, int]:
         """Fix digit after digit of the k-th smallest key; first: global counts of the top digit, if known.
 
         Returns it, k among its equals, and the number of its equals.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-PIECE = 1 << 16  # rows handled at a time: temporaries stay in the cache, and float64 sums of mantissas stay exact
+PIECE = (
+    1 << 16
+)  # rows handled at a time: temporaries stay in the cache, and float64 sums of mantissas stay exact
 INF_KEY = np.uint32(0xFF800000)  # the key of +inf, and of NaN
 
 
@@ -43,7 +45,9 @@ def mantissas_by_exponent(value: np.ndarray) -> np.ndarray:
 def mantissas(raw: np.ndarray) -> np.ndarray:
     """Return (S,) float64, the integer mantissas below 2**24 of float32 bits, without sign."""
     mantissa = raw & np.uint32(0x7FFFFF)
-    mantissa |= (raw & np.uint32(0x7F800000) != 0).astype(np.uint32) << np.uint32(23)  # the bit that subnormals lack
+    mantissa |= (raw & np.uint32(0x7F800000) != 0).astype(np.uint32) << np.uint32(
+        23
+    )  # the bit that subnormals lack
     return mantissa.astype(np.float64)
 
 

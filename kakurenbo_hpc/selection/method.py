@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 OBSERVED: dict[str, tuple] = {
     "probability": (np.float32, np.nan),  # p_i[y_i], the softmax probability of the target
     "label": (np.int32, -1),  # y_i
-    "el2n": (np.float32, np.nan),  # ||p_i - onehot(y_i)||_2, also the norm of d loss / d logits of plain cross entropy
-    "grad_norm": (np.float32, np.nan),  # el2n x ||the last layer's input||_2: the gradient's norm in that layer's weights
+    "el2n": (
+        np.float32,
+        np.nan,
+    ),  # ||p_i - onehot(y_i)||_2, also the norm of d loss / d logits of plain cross entropy
+    "grad_norm": (
+        np.float32,
+        np.nan,
+    ),  # el2n x ||the last layer's input||_2: the gradient's norm in that layer's weights
 }
 
 

@@ -51,7 +51,9 @@ class About:
     n_backward: int
 
 
-def write_scores(path: str | Path, about: About, score: np.ndarray, comm: Comm, label: np.ndarray | None = None) -> None:
+def write_scores(
+    path: str | Path, about: About, score: np.ndarray, comm: Comm, label: np.ndarray | None = None
+) -> None:
     """Write the scores of all ranks' rows, which lie in order of rank; rank 0 writes, beside, and renames.
 
     score: (S,) floats, this rank's; label: (S,) int, on all ranks or on none. Rank 0 holds at most about 4M rows of
@@ -86,7 +88,9 @@ def read_scores(
             total += file["score"][rows.start : rows.stop]
             if labels and label is None:
                 if "label" not in file:
-                    raise DataError(f"{path}: has no labels, which class_balance needs; score again, or set class_balance: false")
+                    raise DataError(
+                        f"{path}: has no labels, which class_balance needs; score again, or set class_balance: false"
+                    )
                 label = file["label"][rows.start : rows.stop].astype(np.int32)
     return total / max(1, len(paths)), label
 
@@ -97,7 +101,9 @@ def read_weights(paths: Sequence[str], rows: range, n_total: int, fingerprint: s
     negative = np.flatnonzero(weight < 0)
     if len(negative):
         first = negative[0]
-        raise DataError(f"{', '.join(paths)}: id {rows[first]} has {weight[first]:g}, but weights to draw by cannot be negative")
+        raise DataError(
+            f"{', '.join(paths)}: id {rows[first]} has {weight[first]:g}, but weights to draw by cannot be negative"
+        )
     return weight
 
 
@@ -127,7 +133,9 @@ def _close(path: str | Path, written: Hdf5) -> None:
     try:
         written.close()
     except OSError as problem:
-        raise DataError(f"{path}: cannot be written ({problem.strerror}); make room, or choose another place") from None
+        raise DataError(
+            f"{path}: cannot be written ({problem.strerror}); make room, or choose another place"
+        ) from None
 
 
 def _to_first(column: np.ndarray, comm: Comm) -> np.ndarray:
@@ -153,7 +161,9 @@ def _about(path: str, file: h5py.File) -> About:
     ]
     if missing:
         raise DataError(f"{path}: no score file, {missing[0]} is missing; write one with kakurenbo score")
-    return About(**{name: getattr(file.attrs[name], "item", lambda v=file.attrs[name]: v)() for name in names})
+    return About(
+        **{name: getattr(file.attrs[name], "item", lambda v=file.attrs[name]: v)() for name in names}
+    )
 
 
 def _is_column(found: Any) -> bool:
@@ -164,7 +174,9 @@ def _check(path: str, file: h5py.File, rows: range, n_total: int, fingerprint: s
     found = _about(path, file)
     again = "score this data set"
     if not found.n == len(file["score"]) == len(file["id"]) == n_total:
-        raise DataError(f"{path}: scores of {len(file['score'])} samples, but the data set has {n_total}; {again}")
+        raise DataError(
+            f"{path}: scores of {len(file['score'])} samples, but the data set has {n_total}; {again}"
+        )
     if found.fingerprint != fingerprint:
         raise DataError(
             f"{path}: scores of data set {found.data} ({found.fingerprint}), but this run's data is another ({fingerprint}); {again}"
@@ -172,4 +184,6 @@ def _check(path: str, file: h5py.File, rows: range, n_total: int, fingerprint: s
     ids = file["id"][rows.start : rows.stop]
     wrong = np.flatnonzero(ids != np.arange(rows.start, rows.stop))
     if len(wrong):
-        raise DataError(f"{path}: id {rows[wrong[0]]} is missing, {ids[wrong[0]]} stands in its place; give all ids, in order")
+        raise DataError(
+            f"{path}: id {rows[wrong[0]]} is missing, {ids[wrong[0]]} stands in its place; give all ids, in order"
+        )

@@ -29,7 +29,9 @@ class Selectivity(Method):
     def most_hidden(self) -> float:
         return 1 - 1 / (1 + self.exponent)
 
-    def chosen_by(self, loss: np.ndarray, is_known: np.ndarray, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
+    def chosen_by(
+        self, loss: np.ndarray, is_known: np.ndarray, epoch: Epoch, ledger: Ledger, everyone: Everyone
+    ) -> Plan:
         """Return the plan that trains each sample with probability CDF(l_i)^beta, CDF(l) the share of all losses <= l.
 
         loss: (S,) float32; is_known: (S,) bool, where it says something; other samples are trained.
@@ -45,5 +47,7 @@ class Selectivity(Method):
     @model_validator(mode="after")
     def _one_of_two(self) -> "Selectivity":
         if self.selectivity is not None and self.beta is not None:
-            raise ValueError("selectivity and beta are both given, but one follows from the other; remove one")
+            raise ValueError(
+                "selectivity and beta are both given, but one follows from the other; remove one"
+            )
         return self

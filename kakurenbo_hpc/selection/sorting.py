@@ -56,8 +56,14 @@ def _regular(packed: np.ndarray, n: int) -> np.ndarray:
 def _first_of_ties(keys: np.ndarray, start: int, comm: Comm) -> np.ndarray:
     """Return, for sorted keys that go on from rank to rank, the place where each key's run of equals begins."""
     new = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
-    begins = np.maximum.accumulate(np.where(new, np.arange(start, start + len(keys)), 0)) if len(keys) else np.zeros(0, np.int64)
-    ends = comm.gather((int(keys[0]), int(keys[-1]), int(begins[-1]), bool(new.sum() == 1)) if len(keys) else None)
+    begins = (
+        np.maximum.accumulate(np.where(new, np.arange(start, start + len(keys)), 0))
+        if len(keys)
+        else np.zeros(0, np.int64)
+    )
+    ends = comm.gather(
+        (int(keys[0]), int(keys[-1]), int(begins[-1]), bool(new.sum() == 1)) if len(keys) else None
+    )
     carried: tuple[int, int] | None = None  # the last key before this rank, and where its run began
     for first, last, began, single in (end for end in ends[: comm.rank] if end is not None):
         if not (carried and single and carried[0] == first):

@@ -14,7 +14,9 @@ from ..job import Training
 Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def build_criterion(training: Training, n_classes: int, device: torch.device, target_shape: Sequence[int] = ()) -> Criterion:
+def build_criterion(
+    training: Training, n_classes: int, device: torch.device, target_shape: Sequence[int] = ()
+) -> Criterion:
     """Return the job's criterion: logits (k, C) and targets (k,) or soft targets (k, C) in, float32 losses (k,) out.
 
     With target_shape (H, W), logits (k, C, H, W) and masks (k, H, W) in; a sample's loss is the mean over its pixels, each
@@ -22,7 +24,9 @@ def build_criterion(training: Training, n_classes: int, device: torch.device, ta
     Raises JobError if the class weights are not one for each class, or focal loss is asked of masks.
     """
     if training.criterion == "focal" and target_shape:
-        raise JobError("training.criterion is focal, which is for class labels, but the data has masks; choose cross_entropy")
+        raise JobError(
+            "training.criterion is focal, which is for class labels, but the data has masks; choose cross_entropy"
+        )
     weight = None
     if training.class_weights is not None:
         if len(training.class_weights) != n_classes:
@@ -32,7 +36,11 @@ def build_criterion(training: Training, n_classes: int, device: torch.device, ta
         weight = torch.tensor(training.class_weights, device=device)
 
     def cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return by_sample(F.cross_entropy(logits.float(), target, weight, reduction="none", label_smoothing=training.label_smoothing))
+        return by_sample(
+            F.cross_entropy(
+                logits.float(), target, weight, reduction="none", label_smoothing=training.label_smoothing
+            )
+        )
 
     def focal(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """-alpha[y] (1 - p[y])^gamma log p[y] (Lin et al. 2017). A p[y] that rounds to 1 has loss and gradient 0."""

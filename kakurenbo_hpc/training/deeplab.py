@@ -19,7 +19,9 @@ class DeepLab(nn.Module):
     Nothing is normalised after global pooling, so that a batch of one image can be trained on.
     """
 
-    def __init__(self, n_classes: int, channels: int, width: float = 1.0, middle: int = 16, norm: str = "batch"):
+    def __init__(
+        self, n_classes: int, channels: int, width: float = 1.0, middle: int = 16, norm: str = "batch"
+    ):
         super().__init__()
 
         def wide(n: int) -> int:
@@ -27,14 +29,22 @@ class DeepLab(nn.Module):
             return max(16, round(n * width / 8) * 8)
 
         self.entry = nn.Sequential(
-            _conv(channels, wide(32), 3, stride=2), _conv(wide(32), wide(64), 3), _xception(wide(64), [wide(128)] * 3, stride=2)
+            _conv(channels, wide(32), 3, stride=2),
+            _conv(wide(32), wide(64), 3),
+            _xception(wide(64), [wide(128)] * 3, stride=2),
         )
         self.encoder = nn.Sequential(
             _xception(wide(128), [wide(256)] * 3, stride=2),
             _xception(wide(256), [wide(728)] * 3, stride=2),
             *[_xception(wide(728), [wide(728)] * 3) for _ in range(middle)],
             _xception(wide(728), [wide(728), wide(1024), wide(1024)]),
-            _xception(wide(1024), [wide(1536), wide(1536), wide(2048)], dilation=2, no_skip=True, start_with_relu=False),
+            _xception(
+                wide(1024),
+                [wide(1536), wide(1536), wide(2048)],
+                dilation=2,
+                no_skip=True,
+                start_with_relu=False,
+            ),
             _pyramid(wide(2048), wide(256)),
             _double(wide(256)),
             _double(wide(256)),
@@ -56,7 +66,9 @@ class DeepLab(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        quarter = self.entry(input)  # of the height and the width; the encoder goes down to a sixteenth and back
+        quarter = self.entry(
+            input
+        )  # of the height and the width; the encoder goes down to a sixteenth and back
         return self.decoder(torch.cat([self.encoder(quarter), self.fine(quarter)], dim=1))
 
 

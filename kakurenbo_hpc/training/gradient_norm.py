@@ -9,7 +9,9 @@ from torch.func import functional_call, grad, vmap
 from .criterion import Criterion
 
 
-def gradient_norms(model: nn.Module, criterion: Criterion, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def gradient_norms(
+    model: nn.Module, criterion: Criterion, input: torch.Tensor, target: torch.Tensor
+) -> torch.Tensor:
     """Return (k,) float32, the 2-norm of each sample's loss gradient in all parameters; k gradients are in memory at once.
 
     The model is called in the mode it is in; in eval mode no sample's gradient depends on another's.

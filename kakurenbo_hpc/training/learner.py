@@ -50,10 +50,16 @@ class Learner:
         self._training, self._world, self._seed, self._extra = training, world, seed, tuple(extra)
         self.model = build_model(model, n_classes, shape, seed, target_shape, world.device)
         if training.sync_batchnorm and world.device.type == "cpu":
-            raise JobError("training.sync_batchnorm is true, but these ranks have no GPU, where alone it works; set it to false")
+            raise JobError(
+                "training.sync_batchnorm is true, but these ranks have no GPU, where alone it works; set it to false"
+            )
         self.optimizer = build_optimizer(training, self.model, training.peak_lr(world.size))
         # Statistics of BatchNorm are the model's own: the average follows its weights alone.
-        self._averaged = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(training.ema)) if training.ema else None
+        self._averaged = (
+            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(training.ema))
+            if training.ema
+            else None
+        )
         self._schedule = Schedule(training, self.optimizer)
         self.lr = self._schedule.set(0.0)
         self.criterion = build_criterion(training, n_classes, world.device, target_shape)
@@ -75,7 +81,9 @@ class Learner:
         example = torch.zeros(max(1, min(2, batch)), *shape, device=self._world.device)
         gradients.settle(self._parallel, lambda: self._logits(self._parallel, example))
 
-    def begin_epoch(self, number: int, lr_scale: float, start: float | None = None, span: float = 1.0) -> None:
+    def begin_epoch(
+        self, number: int, lr_scale: float, start: float | None = None, span: float = 1.0
+    ) -> None:
         """Prepare for the steps of epoch ``number`` at lr_scale times the schedule's rate.
 
         start, span: where on the schedule the epoch begins and how much of it it covers, in epochs; its own if not given.
@@ -101,12 +109,16 @@ class Learner:
             weight = turn.weight * np.float32(turn.counts)
             with self.parts("backward"):
                 # What is averaged is divided by the number of ranks; the mean is over the global batch.
-                self.scaler.scale(weighted_sum(losses, weight) * (self._world.size / turn.n_global)).backward()
+                self.scaler.scale(
+                    weighted_sum(losses, weight) * (self._world.size / turn.n_global)
+                ).backward()
         if turn.ends:
             self._update()
         return self._seen(batch, logits, losses)
 
-    def step_kept(self, kept: Sequence[tuple[torch.Tensor, np.ndarray]], turn: Turn, batch: Batch | None) -> Seen | None:
+    def step_kept(
+        self, kept: Sequence[tuple[torch.Tensor, np.ndarray]], turn: Turn, batch: Batch | None
+    ) -> Seen | None:
         """Learn from losses whose graphs are kept, (k,) each with (k,) weights, and from one more batch if there is one.
 
         turn: of the whole step. The gradients are averaged after the backward pass: not every way of averaging knows of
@@ -125,7 +137,9 @@ class Learner:
         self._update()
         return seen
 
-    def look(self, batch: Batch, mode: str = "eval", precision: str = "same", keep_graph: bool = False) -> tuple[Seen, torch.Tensor]:
+    def look(
+        self, batch: Batch, mode: str = "eval", precision: str = "same", keep_graph: bool = False
+    ) -> tuple[Seen, torch.Tensor]:
         """Pass a batch forward without learning, on the model that is not wrapped: ranks need not look together.
 
         Returns what is seen, and the (k,) losses, with their graph where it is to be kept.
@@ -199,7 +213,15 @@ class Learner:
             buffer.copy_(buffers[name])
 
     def _seen(self, batch: Batch, logits: torch.Tensor, losses: torch.Tensor) -> Seen:
-        return look_closely(batch.turn, logits, batch.target, losses, self._extra, self._last_input, self._training.correct_iou)
+        return look_closely(
+            batch.turn,
+            logits,
+            batch.target,
+            losses,
+            self._extra,
+            self._last_input,
+            self._training.correct_iou,
+        )
 
     def _set_off(self, turn: Turn) -> None:
         self.model.train()
@@ -228,7 +250,9 @@ class Learner:
 
     def _is_finite(self) -> bool:
         """Return whether the gradient is finite, the same on all ranks. Waits for the device: what it spoils cannot be taken back."""
-        largest = torch._foreach_norm([p.grad for p in self.model.parameters() if p.grad is not None], math.inf)
+        largest = torch._foreach_norm(
+            [p.grad for p in self.model.parameters() if p.grad is not None], math.inf
+        )
         return bool(torch.isfinite(torch.stack(largest)).all())
 
     def _skip(self) -> None:
@@ -241,13 +265,18 @@ class Learner:
                 "checkpoints, if there are any, are from before: lower training.lr, or choose another precision"
             )
 
-    def _forward(self, network: nn.Module, batch: Batch, precision: str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def _forward(
+        self, network: nn.Module, batch: Batch, precision: str | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits and the (k,) float32 losses of the training criterion; NaN where the input is not finite.
 
         Such an input goes through the network as zeros: as it is, it would turn every weight's gradient into NaN.
         """
         broken = ~torch.isfinite(batch.input).flatten(1).all(dim=1)
-        input, target = torch.where(broken.view(-1, *[1] * (batch.input.dim() - 1)), 0, batch.input), batch.target
+        input, target = (
+            torch.where(broken.view(-1, *[1] * (batch.input.dim() - 1)), 0, batch.input),
+            batch.target,
+        )
         if self._mix and network.training:
             input, target = self._mix(input, target)
         logits = self._logits(network, input, precision)
@@ -255,16 +284,24 @@ class Learner:
 
     def _logits(self, network: nn.Module, input: torch.Tensor, precision: str | None = None) -> torch.Tensor:
         precision = precision or self._training.precision
-        with torch.autocast(self._world.device.type, dtype=_PRECISIONS.get(precision), enabled=precision != "fp32"):
+        with torch.autocast(
+            self._world.device.type, dtype=_PRECISIONS.get(precision), enabled=precision != "fp32"
+        ):
             return network(input)
 
     def _seed_dropout(self, purpose: str, step: int) -> None:
-        torch.manual_seed(one(key(self._seed, f"{purpose} dropout", self._epoch), step * self._world.size + self._world.rank))
+        torch.manual_seed(
+            one(
+                key(self._seed, f"{purpose} dropout", self._epoch), step * self._world.size + self._world.rank
+            )
+        )
 
 
 def _last_input(model: nn.Module, target_shape: Sequence[int]) -> LastInput:
     if target_shape:
-        raise JobError("selection asks for grad_norm, which is known for class labels, but the data has masks; choose another score")
+        raise JobError(
+            "selection asks for grad_norm, which is known for class labels, but the data has masks; choose another score"
+        )
     return LastInput(model)
 
 
@@ -273,6 +310,8 @@ def _mixing(training: Training, n_classes: int, target_shape: Sequence[int]) -> 
     if not (training.mixup or training.cutmix):
         return None
     if target_shape:
-        raise JobError("training.mixup and training.cutmix are for class labels, but the data has masks; set both to 0")
+        raise JobError(
+            "training.mixup and training.cutmix are for class labels, but the data has masks; set both to 0"
+        )
     mix = transforms().CutMix if training.cutmix else transforms().MixUp
     return mix(alpha=training.mixup or training.cutmix, num_classes=n_classes)

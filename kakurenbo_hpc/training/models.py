@@ -37,14 +37,21 @@ class SmallCnn(nn.Module):
 
 
 def _block(inputs: int, outputs: int, norm: str) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), NORMS[norm](outputs), nn.ReLU())
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), NORMS[norm](outputs), nn.ReLU()
+    )
 
 
 OURS = {"small_cnn": SmallCnn, "deepcam_deeplabv3plus": DeepLab}
 
 
 def build_model(
-    model: Model, n_classes: int, shape: Sequence[int], seed: int, target_shape: Sequence[int] = (), device: torch.device | str = "cpu"
+    model: Model,
+    n_classes: int,
+    shape: Sequence[int],
+    seed: int,
+    target_shape: Sequence[int] = (),
+    device: torch.device | str = "cpu",
 ) -> nn.Module:
     """Return the network on the device, initialised from the seed alike on every rank, and tried on one input.
 
@@ -59,7 +66,9 @@ def build_model(
             output = network(torch.zeros(1, *shape, device=device))
     except JobError:
         raise
-    except Exception as problem:  # whatever a constructor of someone else's raises is about what the job asked of it
+    except (
+        Exception
+    ) as problem:  # whatever a constructor of someone else's raises is about what the job asked of it
         reason = " ".join(str(problem).split()) or type(problem).__name__
         raise JobError(
             f"model.name is {model.name} with options {model.options}, which cannot be built for inputs of shape "
@@ -67,7 +76,11 @@ def build_model(
         ) from None
     needed, kind = (1, n_classes, *target_shape), "segmentation" if target_shape else "classification"
     if not isinstance(output, torch.Tensor) or tuple(output.shape) != needed:
-        found = f"has shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else f"is of type {type(output).__name__}"
+        found = (
+            f"has shape {tuple(output.shape)}"
+            if isinstance(output, torch.Tensor)
+            else f"is of type {type(output).__name__}"
+        )
         raise JobError(
             f"model.name is {model.name}, whose output for one input {found}, but {needed} is needed, logits of one sample; "
             f"choose a {kind} model"

@@ -55,11 +55,17 @@ def columns(
     probability = F.softmax(logits.float(), dim=1)
     n_classes, of_masks = probability.shape[1], target.dim() > 1
     confidence, predicted = probability.max(dim=1)
-    known = {"loss": losses.detach().float(), "correct": predicted == target, "confidence": by_sample(confidence)}
+    known = {
+        "loss": losses.detach().float(),
+        "correct": predicted == target,
+        "confidence": by_sample(confidence),
+    }
     if of_masks:
         intersection, union = overlap(predicted, target, n_classes)
         known["correct"] = mean_iou(intersection, union) >= correct_iou
-        known |= {name: value for name, value in (("intersection", intersection), ("union", union)) if name in extra}
+        known |= {
+            name: value for name, value in (("intersection", intersection), ("union", union)) if name in extra
+        }
     if "probability" in extra:
         known["probability"] = by_sample(probability.gather(1, target[:, None])[:, 0])
     if "el2n" in extra or "grad_norm" in extra:
@@ -79,7 +85,10 @@ class NoteBook:
         self._seen: list[Seen] = []
         columns = {"loss": np.float32, "correct": bool, "confidence": np.float32}
         columns |= {name: np.int32 if name == "label" else np.float32 for name in extra}
-        self._before = {name: np.zeros(0, dtype) for name, dtype in {"id": np.int64, "position": np.int64, **columns}.items()}
+        self._before = {
+            name: np.zeros(0, dtype)
+            for name, dtype in {"id": np.int64, "position": np.int64, **columns}.items()
+        }
 
     def add(self, seen: Seen) -> None:
         if seen.turn.counts:
@@ -92,10 +101,18 @@ class NoteBook:
 
     def found(self) -> dict[str, np.ndarray]:
         """Return everything noted as named columns, (k, ...) each."""
-        columns = {"id": [seen.turn.id for seen in self._seen], "position": [seen.turn.position for seen in self._seen]}
+        columns = {
+            "id": [seen.turn.id for seen in self._seen],
+            "position": [seen.turn.position for seen in self._seen],
+        }
         for name in self._before.keys() - columns.keys():
-            columns[name] = [torch.cat([seen.columns[name] for seen in self._seen]).cpu().numpy()] if self._seen else []
-        parts = {name: [part for part in (before, *columns[name]) if len(part)] for name, before in self._before.items()}
+            columns[name] = (
+                [torch.cat([seen.columns[name] for seen in self._seen]).cpu().numpy()] if self._seen else []
+            )
+        parts = {
+            name: [part for part in (before, *columns[name]) if len(part)]
+            for name, before in self._before.items()
+        }
         return {name: np.concatenate(some) if some else self._before[name] for name, some in parts.items()}
 
     def recall(self, found: Mapping[str, np.ndarray]) -> None:

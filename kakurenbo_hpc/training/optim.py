@@ -20,10 +20,14 @@ def build_optimizer(training: Training, model: nn.Module, lr: float) -> torch.op
     library = timm()
     if training.optimizer not in library.optim.list_optimizers():
         known = library.optim.list_optimizers()
-        raise JobError(f"training.optimizer is {training.optimizer!r}, which nobody knows; {nearest(training.optimizer, known)}")
+        raise JobError(
+            f"training.optimizer is {training.optimizer!r}, which nobody knows; {nearest(training.optimizer, known)}"
+        )
     # timm's "sgd" is always Nesterov's; the plain one goes by the name of momentum.
     name = "momentum" if training.optimizer == "sgd" and not training.nesterov else training.optimizer
-    return library.optim.create_optimizer_v2(model, opt=name, lr=lr, weight_decay=training.weight_decay, momentum=training.momentum)
+    return library.optim.create_optimizer_v2(
+        model, opt=name, lr=lr, weight_decay=training.weight_decay, momentum=training.momentum
+    )
 
 
 ONECYCLE_RISE = 0.3  # of the run
@@ -65,7 +69,9 @@ class Schedule:
             warmup_lr=0.0,
             min_lr=training.min_lr,
             decay_epochs=training.decay_epochs or training.epochs,
-            decay_milestones=[milestone + 1 for milestone in training.milestones],  # timm's falls come an epoch before them
+            decay_milestones=[
+                milestone + 1 for milestone in training.milestones
+            ],  # timm's falls come an epoch before them
             decay_rate=1.0 if constant else training.decay_rate,
         )
 

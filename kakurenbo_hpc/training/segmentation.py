@@ -8,7 +8,9 @@ import torch
 CORRECT_IOU = 0.7  # above 2/3: of three classes, none may be missed altogether
 
 
-def overlap(predicted: torch.Tensor, target: torch.Tensor, n_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+def overlap(
+    predicted: torch.Tensor, target: torch.Tensor, n_classes: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the pixels in the intersection and in the union of each class, (k, C) int64 each.
 
     predicted, target: (k, H, W) int64.
@@ -18,7 +20,9 @@ def overlap(predicted: torch.Tensor, target: torch.Tensor, n_classes: int) -> tu
     return (found & true).sum((2, 3)), (found | true).sum((2, 3))
 
 
-def mean_iou(intersection: torch.Tensor | np.ndarray, union: torch.Tensor | np.ndarray) -> torch.Tensor | np.ndarray:
+def mean_iou(
+    intersection: torch.Tensor | np.ndarray, union: torch.Tensor | np.ndarray
+) -> torch.Tensor | np.ndarray:
     """Return (k,), each image's mean over classes; a class that is neither there nor found counts 1.
 
     intersection, union: (k, C) integers, tensors or arrays alike.

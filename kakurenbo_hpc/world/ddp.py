@@ -19,7 +19,9 @@ from .world import World
 
 # PyTorch 2.13 gave it a new name, and warns of the old one.
 _SYNC_BUFFERS = next(
-    name for name in ("forward_sync_buffers", "broadcast_buffers") if name in inspect.signature(DistributedDataParallel).parameters
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(DistributedDataParallel).parameters
 )
 
 
@@ -34,7 +36,9 @@ class Ddp(Gradients):
     def _meet(self) -> None:
         """Form the process group; rank 0 lets the system pick a port, and tells it over the ranks' own channel."""
         backend = "nccl" if self._world.device.type == "cuda" else "gloo"
-        if dist.is_initialized():  # under torchrun: a group for the host is there, gradients get one of their own
+        if (
+            dist.is_initialized()
+        ):  # under torchrun: a group for the host is there, gradients get one of their own
             self._group = dist.new_group(backend=backend)
             return
         comm = self._world.comm
@@ -49,7 +53,9 @@ class Ddp(Gradients):
         dist.init_process_group(backend, store=self._store, rank=comm.rank, world_size=comm.size)
         self._group = dist.group.WORLD
 
-    def wrap(self, model: nn.Module, optimizer: torch.optim.Optimizer, sync_batchnorm: bool = False) -> nn.Module:
+    def wrap(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, sync_batchnorm: bool = False
+    ) -> nn.Module:
         if self._world.size == 1:
             return model
         self._meet()
@@ -83,7 +89,9 @@ class Ddp(Gradients):
             buffer.copy_(before)
 
     def hold(self, parallel: nn.Module) -> contextlib.AbstractContextManager:
-        return parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else contextlib.nullcontext()
+        return (
+            parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else contextlib.nullcontext()
+        )
 
     def average(self, model: nn.Module) -> None:
         """Average them at once; one allreduce."""

@@ -14,7 +14,9 @@ class Gradients(ABC):
     """Averages the gradients of one model over all ranks. All calls but ``hold`` are collective."""
 
     @abstractmethod
-    def wrap(self, model: nn.Module, optimizer: torch.optim.Optimizer, sync_batchnorm: bool = False) -> nn.Module:
+    def wrap(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, sync_batchnorm: bool = False
+    ) -> nn.Module:
         """Return the module to call in training; parameters become rank 0's. The optimizer has not stepped yet.
 
         sync_batchnorm: let BatchNorm see the whole global batch; its layers are replaced inside the model.

@@ -38,7 +38,9 @@ class Horovod(Gradients):
                 "(MPI_THREAD_MULTIPLE); unset MPI4PY_RC_THREAD_LEVEL, with MVAPICH2 set MV2_ENABLE_AFFINITY=0, or use ddp"
             )
 
-    def wrap(self, model: nn.Module, optimizer: torch.optim.Optimizer, sync_batchnorm: bool = False) -> nn.Module:
+    def wrap(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, sync_batchnorm: bool = False
+    ) -> nn.Module:
         """Return the model as it is: Horovod hooks itself to the parameters. What the optimizer holds becomes rank 0's as well."""
         if self._world.device.type == "cpu":
             # Tensors are joined as they happen to come, and MPI's order of summation follows: runs would differ in the last bits.

@@ -38,7 +38,9 @@ class Mpi(Comm):
         mine = np.ascontiguousarray(array)
         before = np.zeros_like(mine)
         self._mpi.Exscan(mine, before, MPI.SUM)
-        return before.reshape(np.shape(array)) if self.rank else np.zeros_like(array)  # rank 0's buffer is undefined
+        return (
+            before.reshape(np.shape(array)) if self.rank else np.zeros_like(array)
+        )  # rank 0's buffer is undefined
 
     def gather(self, value: Any) -> list:
         return self._mpi.allgather(value)

@@ -20,9 +20,27 @@ class Started:
 # mark, rank, size and local rank of each starter, the surest first; a PMI process manager under srun sets Slurm's as well
 _STARTERS = [
     ("torchrun", "TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_RANK"),
-    ("Open MPI's mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
-    ("MVAPICH's mpiexec", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK"),
-    ("a starter that speaks PMI (mpiexec of MPICH or Intel, srun --mpi=pmi2)", "PMI_RANK", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
+    (
+        "Open MPI's mpirun",
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+    ),
+    (
+        "MVAPICH's mpiexec",
+        "MV2_COMM_WORLD_RANK",
+        "MV2_COMM_WORLD_RANK",
+        "MV2_COMM_WORLD_SIZE",
+        "MV2_COMM_WORLD_LOCAL_RANK",
+    ),
+    (
+        "a starter that speaks PMI (mpiexec of MPICH or Intel, srun --mpi=pmi2)",
+        "PMI_RANK",
+        "PMI_RANK",
+        "PMI_SIZE",
+        "MPI_LOCALRANKID",
+    ),
     ("PALS mpiexec", "PALS_RANKID", "PALS_RANKID", "PALS_NRANKS", "PALS_LOCAL_RANKID"),
     ("srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
 ]
@@ -37,7 +55,9 @@ def started_by(environ: Mapping[str, str]) -> Started | None:
     for starter, mark, rank, size, _ in _STARTERS:
         if mark in environ and rank in environ and size in environ:
             # The batch shell itself is a step of one task without a connection to srun; salloc's shell is one with it.
-            if starter == "srun" and ("SLURM_SRUN_COMM_HOST" not in environ or environ.get("SLURM_STEP_ID") == "4294967290"):
+            if starter == "srun" and (
+                "SLURM_SRUN_COMM_HOST" not in environ or environ.get("SLURM_STEP_ID") == "4294967290"
+            ):
                 continue
             return Started(starter, _number(environ, rank), _number(environ, size))
     return None
@@ -48,11 +68,15 @@ def local_rank(environ: Mapping[str, str]) -> int | None:
     started = started_by(environ)
     names = [local for starter, *_, local in _STARTERS if started and starter == started.starter]
     # A PMI that srun serves leaves the local rank to Slurm's own variable.
-    return next((_number(environ, name) for name in [*names, "SLURM_LOCALID"] if started and name in environ), None)
+    return next(
+        (_number(environ, name) for name in [*names, "SLURM_LOCALID"] if started and name in environ), None
+    )
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:
     if not environ[name].isdecimal():
         found = shown(environ[name])
-        raise WorldError(f"{name} is {found}, but a starter of ranks sets it to a number; unset it, or start with mpirun, srun or torchrun")
+        raise WorldError(
+            f"{name} is {found}, but a starter of ranks sets it to a number; unset it, or start with mpirun, srun or torchrun"
+        )
     return int(environ[name])

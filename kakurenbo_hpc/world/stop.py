@@ -50,7 +50,9 @@ class Stop:
         if problem[0] is None or (isinstance(problem[1], UserError) and problem[1].agreed):
             self._arrived()
         if self._signal is not None and not self.why:
-            heard.append(self._signal)  # too late for this run, but whatever comes next in this process is asked as well
+            heard.append(
+                self._signal
+            )  # too late for this run, but whatever comes next in this process is asked as well
         if self.why and self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.unlink()

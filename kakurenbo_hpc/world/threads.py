@@ -18,7 +18,9 @@ from .comm import Arrived, Comm, Pending, Transfer
 class Threads(Comm):
     """One of several ranks that live in threads; made by ``run_in_threads``."""
 
-    def __init__(self, rank: int, size: int, barrier: threading.Barrier, slots: list, boxes: list[list[SimpleQueue]]):
+    def __init__(
+        self, rank: int, size: int, barrier: threading.Barrier, slots: list, boxes: list[list[SimpleQueue]]
+    ):
         self.rank, self.size = rank, size
         self._barrier, self._slots, self._boxes = barrier, slots, boxes
 

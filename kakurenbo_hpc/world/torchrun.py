@@ -75,7 +75,9 @@ class Group(Comm):
         return _Moving(dist.isend(torch.from_numpy(data), dist.get_global_rank(self._group, to), self._group))
 
     def post_receive(self, data: np.ndarray, source: int) -> Transfer:
-        return _Moving(dist.irecv(torch.from_numpy(data), dist.get_global_rank(self._group, source), self._group))
+        return _Moving(
+            dist.irecv(torch.from_numpy(data), dist.get_global_rank(self._group, source), self._group)
+        )
 
     def barrier(self) -> None:
         dist.barrier(group=self._group)
@@ -91,8 +93,12 @@ class Torch(Group):
 
     def __init__(self):
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        self.store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), size, is_master=False)
-        dist.init_process_group("gloo", store=dist.PrefixStore("kakurenbo", self.store), rank=rank, world_size=size)
+        self.store = dist.TCPStore(
+            os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), size, is_master=False
+        )
+        dist.init_process_group(
+            "gloo", store=dist.PrefixStore("kakurenbo", self.store), rank=rank, world_size=size
+        )
         super().__init__(dist.group.WORLD)
 
     def close(self) -> None:

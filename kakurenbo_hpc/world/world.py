@@ -105,7 +105,9 @@ def settle(comm: Comm) -> World:
     share = max(1, min(len(os.sched_getaffinity(0)), len(cores) // local_size))
     asked = os.environ.get("OMP_NUM_THREADS", "")
     torch.set_num_threads(min(share, int(asked)) if asked.isdecimal() and int(asked) else share)
-    return World(comm, node, local_rank, local_size, comm.agreed(lambda: _device(node, local_rank, local_size)))
+    return World(
+        comm, node, local_rank, local_size, comm.agreed(lambda: _device(node, local_rank, local_size))
+    )
 
 
 def _device(node: str, local_rank: int, local_size: int) -> torch.device:

@@ -41,7 +41,9 @@ def refuses(desk, monkeypatch, capsys):
         told = capsys.readouterr()
         assert left.value.code == 2, told.err
         (line,) = told.err.splitlines()
-        assert line.startswith("kakurenbo: ") and len(line) < 1000 + max(len(str(word)) for word in ("", *words))
+        assert line.startswith("kakurenbo: ") and len(line) < 1000 + max(
+            len(str(word)) for word in ("", *words)
+        )
         assert listing(desk) == before, "created or changed"
         assert not os.path.exists(desk / "ran"), "something was run"
         return line

@@ -18,7 +18,12 @@ GOOD = "digits_kakurenbo"
 LONG = "n" * 3000  # longer than a name can be
 JOB = (jobs_dir() / f"{GOOD}.yaml").read_text(encoding="utf-8")
 
-COMPARISON = {"name": "c", "job": "digits_everything", "contenders": {"a": {"selection": {"method": "random"}}}, "seeds": [1]}
+COMPARISON = {
+    "name": "c",
+    "job": "digits_everything",
+    "contenders": {"a": {"selection": {"method": "random"}}},
+    "seeds": [1],
+}
 SUBMISSION = {"system": "slurm", "name": "a", "machine": "m", "nodes": 1, "ranks": 4, "walltime_s": 60}
 ABOUT = {"method": "el2n", "how": "h", "data": "digits", "fingerprint": "another", "n": 1437}
 ABOUT |= {"seconds": 1.0, "n_forward": 1, "n_backward": 1}
@@ -50,8 +55,10 @@ FILES = {
     "null.yaml": "name: a\0b",
     "twice.yaml": JOB + "seed: 1\nseed: 2\n",
     "deep.yaml": "a: " + "{a: " * 20_000,
-    "laughs.yaml": "x0: &x0 [x]\n" + "".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]\n" for i in range(1, 10)),
-    "merges.yaml": "x0: &x0 {a: 1}\n" + "".join(f"x{i}: &x{i} {{<<: [{', '.join([f'*x{i - 1}'] * 9)}]}}\n" for i in range(1, 10)),
+    "laughs.yaml": "x0: &x0 [x]\n"
+    + "".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]\n" for i in range(1, 10)),
+    "merges.yaml": "x0: &x0 {a: 1}\n"
+    + "".join(f"x{i}: &x{i} {{<<: [{', '.join([f'*x{i - 1}'] * 9)}]}}\n" for i in range(1, 10)),
     "keys.yaml": "".join(f"key {i}: 1\n" for i in range(20_000)),
     "windows.yaml": "\ufeff" + JOB.replace("\n", "\r\n") + "speed: high\r\n",
     # machine files
@@ -147,5 +154,10 @@ def listing(folder: Path) -> dict[str, tuple]:
     found = {}
     for path in folder.rglob("*"):
         fact = path.lstat()
-        found[str(path.relative_to(folder))] = (fact.st_mode, fact.st_size, fact.st_mtime_ns, path.is_symlink() and path.readlink())
+        found[str(path.relative_to(folder))] = (
+            fact.st_mode,
+            fact.st_size,
+            fact.st_mtime_ns,
+            path.is_symlink() and path.readlink(),
+        )
     return found

@@ -20,8 +20,14 @@ ALONE = {
     "no job file": (["train", "nope.yaml"], "nope.yaml: no such job file"),
     "a bomb": (["train", "merges.yaml"], "its aliases are"),
     "an unknown key": (["train", GOOD, "--set", "training.epoch=5"], "did you mean epochs?"),
-    "a batch that does not divide": (["train", GOOD, "--set", "training.accumulate=7"], "not divisible by 1 ranks x 7"),
-    "a run directory that is a file": (["train", GOOD, "--run-dir", "file"], "file: a file is there, not a folder"),
+    "a batch that does not divide": (
+        ["train", GOOD, "--set", "training.accumulate=7"],
+        "not divisible by 1 ranks x 7",
+    ),
+    "a run directory that is a file": (
+        ["train", GOOD, "--run-dir", "file"],
+        "file: a file is there, not a folder",
+    ),
     "no such option": (["train", GOOD, "--fast"], "No such option: --fast"),
     "no ranks": (["launch", GOOD, "--ranks", "0"], "Invalid value for '--ranks'"),
     "a machine misspelt": (["launch", GOOD, "--machine", "locl"], "locl: no such machine file"),
@@ -29,7 +35,10 @@ ALONE = {
     "no run": (["status", "nope"], "nope: nothing was submitted"),
     "an option for a job": (["cancel", "option"], "which is no job id"),
     "no log": (["logs", "empty"], "empty: nothing was submitted"),
-    "a score file below a file": (["score", "random", GOOD, "--out", "file/x.h5"], "file: a file is there, not a folder"),
+    "a score file below a file": (
+        ["score", "random", GOOD, "--out", "file/x.h5"],
+        "file: a file is there, not a folder",
+    ),
     "a comparison that leads elsewhere": (["compare", "up.yaml"], "must be usable as a folder name"),
     "no data": (["data", "stats", "nope"], "nope/train: found no .h5 files there"),
 }
@@ -39,15 +48,30 @@ ALONE = {
 def test_a_process_says_one_line_and_ends_with_2(case, desk):
     words, said = ALONE[case]
     before = listing(desk)
-    done = subprocess.run([sys.executable, *CLI, *words], cwd=desk, env=environment(), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, *CLI, *words],
+        cwd=desk,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
     assert listing(desk) == before, "created or changed"
 
 
 TOGETHER = {
-    "a batch that does not divide": (3, ["train", GOOD, "--set", "training.global_batch=50"], "not divisible by 3 ranks"),
+    "a batch that does not divide": (
+        3,
+        ["train", GOOD, "--set", "training.global_batch=50"],
+        "not divisible by 3 ranks",
+    ),
     "a model misspelt": (2, ["train", GOOD, "--set", "model.name=resnet81"], "did you mean resnet18"),
-    "scores by a method nobody knows": (2, ["score", "el3n", GOOD], "no such scoring method; did you mean el2n?"),
+    "scores by a method nobody knows": (
+        2,
+        ["score", "el3n", GOOD],
+        "no such scoring method; did you mean el2n?",
+    ),
 }
 
 
@@ -58,16 +82,28 @@ def test_several_ranks_say_it_once_and_leave_together(case, desk, monkeypatch):
     before = listing(desk)
     done = start(n, *CLI, *words)
     ours = [line for line in done.stderr.splitlines() if line.startswith("kakurenbo: ")]
-    assert done.returncode == 2 and len(ours) == 1 and said in ours[0] and "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 2 and len(ours) == 1 and said in ours[0] and "Traceback" not in done.stderr, (
+        done.stderr
+    )
     assert listing(desk) == before, "created or changed"
 
 
 def test_what_ranks_refuse_is_the_last_line_of_launch(desk):
     words = ["launch", GOOD, "--ranks", "2", "--run-dir", "file"]
     before = listing(desk)
-    done = subprocess.run([sys.executable, *CLI, *words], cwd=desk, env=environment(), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, *CLI, *words],
+        cwd=desk,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1] == "kakurenbo: file: a file is there, not a folder; give another --run-dir"
+    assert (
+        done.stderr.splitlines()[-1]
+        == "kakurenbo: file: a file is there, not a folder; give another --run-dir"
+    )
     assert listing(desk) == before, "created or changed"
 
 
@@ -76,7 +112,10 @@ def test_a_run_directory_of_another_job_is_refused(tmp_path):
     assert train(1, GOOD, *short).returncode == 0
     before = listing(tmp_path)
     for words, said in [
-        (["digits_everything", *short, "--resume"], "holds the run of another job (name was 'digits_kakurenbo', is 'digits_everything'"),
+        (
+            ["digits_everything", *short, "--resume"],
+            "holds the run of another job (name was 'digits_kakurenbo', is 'digits_everything'",
+        ),
         ([GOOD, *short], "a run is there, checkpointed in epoch_0001; add --resume"),
     ]:
         done = train(1, *words)

@@ -130,7 +130,9 @@ OVERRIDES = {
 }
 
 
-@pytest.mark.parametrize("override", OVERRIDES, ids=lambda override: override[:60].encode("unicode_escape").decode())
+@pytest.mark.parametrize(
+    "override", OVERRIDES, ids=lambda override: override[:60].encode("unicode_escape").decode()
+)
 def test_an_override_that_cannot_be(override, refuses):
     assert OVERRIDES[override] in refuses("train", GOOD, "--set", override)
 
@@ -141,14 +143,35 @@ WORDS = {
     "one word too many": ([GOOD, "fast"], "unexpected extra argument"),
     "no value": ([GOOD, "--set"], "Option '--set' requires an argument"),
     "nothing to resume": ([GOOD, "--resume"], "--resume was given, but no run is there"),
-    "nothing to resume in a folder": ([GOOD, "--run-dir", "folder", "--resume"], "--resume was given, but no run is there"),
-    "a run directory that is a file": ([GOOD, "--run-dir", "file"], "file: a file is there, not a folder; give another --run-dir"),
-    "a run directory below a file": ([GOOD, "--run-dir", "file/a/b"], "file: a file is there, not a folder; give another --run-dir"),
-    "a run directory that is a broken link": ([GOOD, "--run-dir", "gone.yaml"], "not a folder; give another --run-dir"),
-    "a run directory with too long a name": ([GOOD, "--run-dir", LONG], "cannot be used (File name too long); give another --run-dir"),
-    "a run directory of somebody else's": ([GOOD, "--run-dir", "images"], "images: not empty, and not a run of ours"),
+    "nothing to resume in a folder": (
+        [GOOD, "--run-dir", "folder", "--resume"],
+        "--resume was given, but no run is there",
+    ),
+    "a run directory that is a file": (
+        [GOOD, "--run-dir", "file"],
+        "file: a file is there, not a folder; give another --run-dir",
+    ),
+    "a run directory below a file": (
+        [GOOD, "--run-dir", "file/a/b"],
+        "file: a file is there, not a folder; give another --run-dir",
+    ),
+    "a run directory that is a broken link": (
+        [GOOD, "--run-dir", "gone.yaml"],
+        "not a folder; give another --run-dir",
+    ),
+    "a run directory with too long a name": (
+        [GOOD, "--run-dir", LONG],
+        "cannot be used (File name too long); give another --run-dir",
+    ),
+    "a run directory of somebody else's": (
+        [GOOD, "--run-dir", "images"],
+        "images: not empty, and not a run of ours",
+    ),
     "a run directory that leads elsewhere": ([GOOD, "--run-dir", "linked"], "linked/checkpoints: a link to "),
-    "a run directory that nobody can make": ([GOOD, "--run-dir", "/proc/run"], "/proc/run: cannot be written to"),
+    "a run directory that nobody can make": (
+        [GOOD, "--run-dir", "/proc/run"],
+        "/proc/run: cannot be written to",
+    ),
 }
 
 

@@ -20,14 +20,57 @@ READERS = {
 
 tokens = st.sampled_from(
     [
-        *("", "null", "-1", "0", "1e400", ".nan", "9" * 5000, "true", "[]", "{}", "[[[", "*a", "&a [*a]", "!!python/name:os.system"),
-        *("!!binary ''", "!!int ''", "2001-99-99", "\t", "\0", "'", '"', "#", "? x", "<<: {a: 1}", "- a", "---", "é", "0o7", "~", "|"),
+        *(
+            "",
+            "null",
+            "-1",
+            "0",
+            "1e400",
+            ".nan",
+            "9" * 5000,
+            "true",
+            "[]",
+            "{}",
+            "[[[",
+            "*a",
+            "&a [*a]",
+            "!!python/name:os.system",
+        ),
+        *(
+            "!!binary ''",
+            "!!int ''",
+            "2001-99-99",
+            "\t",
+            "\0",
+            "'",
+            '"',
+            "#",
+            "? x",
+            "<<: {a: 1}",
+            "- a",
+            "---",
+            "é",
+            "0o7",
+            "~",
+            "|",
+        ),
         *("../x", "$(touch ran)", "name", "lr"),
     ]
 )
 values = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.dates(), st.binary(max_size=3)),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.one_of(st.text(max_size=5), st.integers()), inner, max_size=3)),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(max_size=8),
+        st.dates(),
+        st.binary(max_size=3),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.one_of(st.text(max_size=5), st.integers()), inner, max_size=3),
+    ),
     max_leaves=8,
 )
 

@@ -26,11 +26,25 @@ def elsewhere(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["checkpoints", "ledger", "batch", "batch/log.txt", "job.yaml", "metrics.jsonl", "stop", "checkpoints/.epoch_0000.part"]
+    "name",
+    [
+        "checkpoints",
+        "ledger",
+        "batch",
+        "batch/log.txt",
+        "job.yaml",
+        "metrics.jsonl",
+        "stop",
+        "checkpoints/.epoch_0000.part",
+    ],
 )
 @pytest.mark.parametrize(
     "words",
-    [["train", GOOD], ["train", GOOD, "--resume"], ["submit", GOOD, "--machine", "slurm.yaml", "--walltime", "2h"]],
+    [
+        ["train", GOOD],
+        ["train", GOOD, "--resume"],
+        ["submit", GOOD, "--machine", "slurm.yaml", "--walltime", "2h"],
+    ],
     ids=["train", "resume", "submit"],
 )
 def test_a_link_out_of_a_run_directory_is_refused_and_not_followed(name, words, tmp_path, elsewhere, refuses):
@@ -64,7 +78,16 @@ def test_a_name_that_is_a_command_is_a_name(tmp_path):
     lines = JOB.splitlines()
     lines[next(i for i, line in enumerate(lines) if line.startswith("name:"))] = f"name: {json.dumps(NASTY)}"
     (tmp_path / f"{NASTY}.yaml").write_text("\n".join(lines))
-    said("launch", f"{NASTY}.yaml", "--ranks", 1, "--set", "training.epochs=1", "--set", "training.warmup_epochs=0")
+    said(
+        "launch",
+        f"{NASTY}.yaml",
+        "--ranks",
+        1,
+        "--set",
+        "training.epochs=1",
+        "--set",
+        "training.warmup_epochs=0",
+    )
     run = tmp_path / "runs" / NASTY
     assert (run / "metrics.jsonl").read_text().count("\n") == 1
     (run / "batch").mkdir()

@@ -17,10 +17,14 @@ FORMS = {
 def fields(n: int, seed: int = 0, shape=(8, 12, 4)) -> tuple[np.ndarray, np.ndarray]:
     """Return n samples, (n, H, W, C) float32, and their masks, (n, H, W)."""
     rng = np.random.default_rng(seed)
-    return rng.normal(50, 20, (n, *shape)).astype(np.float32), rng.integers(0, 3, (n, *shape[:2])).astype(np.float32)
+    return rng.normal(50, 20, (n, *shape)).astype(np.float32), rng.integers(0, 3, (n, *shape[:2])).astype(
+        np.float32
+    )
 
 
-def write_deepcam(root: Path, inputs: np.ndarray, masks: np.ndarray, form: str = "contiguous", part: str = "train") -> None:
+def write_deepcam(
+    root: Path, inputs: np.ndarray, masks: np.ndarray, form: str = "contiguous", part: str = "train"
+) -> None:
     """Write one file a sample, and stats.h5 of these samples."""
     (root / part).mkdir(parents=True, exist_ok=True)
     for number, (input, mask) in enumerate(zip(inputs, masks)):

@@ -36,7 +36,11 @@ def test_a_samples_draws_depend_on_its_key_and_on_nothing_else(name):
     np.random.seed(2)
     apart = torch.cat([images(source, [id], epoch=3) for id in IDS])
     assert torch.equal(together, apart)
-    assert together.dtype == torch.float32 and together.shape == (48, 3, 32, 32) and 0 <= together.min() <= together.max() <= 1
+    assert (
+        together.dtype == torch.float32
+        and together.shape == (48, 3, 32, 32)
+        and 0 <= together.min() <= together.max() <= 1
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -47,7 +51,9 @@ def test_another_epoch_copy_or_run_seed_is_another_draw(name):
         images(under(name).train, IDS, copy=1),
         images(under(name, run_seed=1).train, IDS),
     ):
-        assert (first != other).flatten(1).any(1).float().mean() > 0.3, "one in two stays as it is under flip and random_erasing"
+        assert (first != other).flatten(1).any(1).float().mean() > 0.3, (
+            "one in two stays as it is under flip and random_erasing"
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -82,10 +88,16 @@ def test_flip_turns_one_in_two_from_left_to_right():
 def test_shift_and_crop_move_an_image_with_zeros_coming_in(name, most):
     moved, plain = numbered(name, n=2000)
     padded = np.pad(plain, most)
-    every = {(r, c): padded[r : r + 32, c : c + 32].tobytes() for r in range(2 * most + 1) for c in range(2 * most + 1)}
+    every = {
+        (r, c): padded[r : r + 32, c : c + 32].tobytes()
+        for r in range(2 * most + 1)
+        for c in range(2 * most + 1)
+    }
     counts = {place: sum(image.tobytes() == wanted for image in moved) for place, wanted in every.items()}
     expected = 2000 / len(every)
-    assert sum(counts.values()) == 2000 and all(abs(n - expected) < 5 * expected**0.5 for n in counts.values())
+    assert sum(counts.values()) == 2000 and all(
+        abs(n - expected) < 5 * expected**0.5 for n in counts.values()
+    )
 
 
 def test_cutout_is_a_square_of_half_the_side_whose_centre_is_anywhere():
@@ -95,7 +107,9 @@ def test_cutout_is_a_square_of_half_the_side_whose_centre_is_anywhere():
     rows, columns = holes.any(2), holes.any(1)
     assert np.array_equal(holes, rows[:, :, None] & columns[:, None, :])
     sizes = np.bincount(rows.sum(1))
-    assert sizes[:8].sum() == 0 and len(sizes) == 17 and abs(sizes[16] / 2000 - 17 / 32) < 0.05, "16, or less at an edge"
+    assert sizes[:8].sum() == 0 and len(sizes) == 17 and abs(sizes[16] / 2000 - 17 / 32) < 0.05, (
+        "16, or less at an edge"
+    )
 
 
 def test_torchvisions_own_transform_under_the_same_state_is_the_oracle():
@@ -103,7 +117,10 @@ def test_torchvisions_own_transform_under_the_same_state_is_the_oracle():
     from kakurenbo_hpc.vision import transforms
 
     plain = (images(under().train, IDS) * 255).round().byte()
-    for name, transform in {"rand_augment": transforms().RandAugment(), "auto_augment": transforms().AutoAugment()}.items():
+    for name, transform in {
+        "rand_augment": transforms().RandAugment(),
+        "auto_augment": transforms().AutoAugment(),
+    }.items():
         seen = images(under(name).train, IDS, epoch=2, copy=1)
         for id, state in enumerate(bits(key(0, f"augment, {name}", 2), IDS, np.ones(48))):
             with torch.random.fork_rng(devices=[]):
@@ -121,7 +138,9 @@ def test_other_processes_draw_the_same():
 def test_loader_processes_draw_the_same():
     source = under("crop", "rand_augment").train
     turns: list[Turn] = plain_turns(0, 48, 12)
-    read = lambda workers: torch.cat([b.input for b in Loader(source, workers, torch.device("cpu"))(turns, 1, True)])  # noqa: E731
+    read = lambda workers: torch.cat(
+        [b.input for b in Loader(source, workers, torch.device("cpu"))(turns, 1, True)]
+    )  # noqa: E731
     assert torch.equal(read(0), read(2))
 
 
@@ -150,8 +169,17 @@ comm.close()
 
 def test_a_library_transform_is_refused_for_channels_that_it_does_not_know():
     bands = Data(
-        train=Images(np.zeros((2, 4, 8, 8), np.float32), np.arange(2)), validation=None, n_classes=2, shape=(4, 8, 8), fingerprint=""
+        train=Images(np.zeros((2, 4, 8, 8), np.float32), np.arange(2)),
+        validation=None,
+        n_classes=2,
+        shape=(4, 8, 8),
+        fingerprint="",
     )
-    with pytest.raises(DataError, match="holds rand_augment, which takes images of 1 or 3 channels, but bands has 4; remove it"):
+    with pytest.raises(
+        DataError,
+        match="holds rand_augment, which takes images of 1 or 3 channels, but bands has 4; remove it",
+    ):
         augmented(bands, DataOptions(name="bands", augmentation=["flip", "rand_augment"]), seed=0)
-    assert augmented(bands, DataOptions(name="bands", augmentation=["flip"]), seed=0).train.labels().tolist() == [0, 1]
+    assert augmented(
+        bands, DataOptions(name="bands", augmentation=["flip"]), seed=0
+    ).train.labels().tolist() == [0, 1]

@@ -15,7 +15,9 @@ def samples():
 
 def test_a_sample_depends_on_seed_split_and_number_and_nothing_else():
     one = draw(1, "train", 7, 48, 72)
-    assert one.fields.shape == (48, 72, 16) and one.fields.dtype == np.float32 and np.isfinite(one.fields).all()
+    assert (
+        one.fields.shape == (48, 72, 16) and one.fields.dtype == np.float32 and np.isfinite(one.fields).all()
+    )
     np.random.seed(5)
     again = draw(1, "train", 7, 48, 72)
     assert (one.fields == again.fields).all() and (one.mask == again.mask).all()
@@ -48,15 +50,22 @@ def standing_out(sample, class_, name):
     """Return how far a class stands out of the rest of its rows in one field, in standard deviations of the rest."""
     field = sample.fields[..., NAMES.index(name)]
     field = field - field.mean(1, keepdims=True)
-    return (field[sample.mask == class_].mean() - field[sample.mask == 0].mean()) / field[sample.mask == 0].std()
+    return (field[sample.mask == class_].mean() - field[sample.mask == 0].mean()) / field[
+        sample.mask == 0
+    ].std()
 
 
 @pytest.mark.parametrize(
-    ("class_", "name", "least"), [(1, "PSL", -5), (1, "PRECT", 4), (1, "T200", 2), (2, "TMQ", 3), (2, "PRECT", 3), (2, "U850", 2)]
+    ("class_", "name", "least"),
+    [(1, "PSL", -5), (1, "PRECT", 4), (1, "T200", 2), (2, "TMQ", 3), (2, "PRECT", 3), (2, "U850", 2)],
 )
-def test_each_class_stands_out_in_several_fields_and_less_where_it_is_hard_or_mislabelled(samples, class_, name, least):
+def test_each_class_stands_out_in_several_fields_and_less_where_it_is_hard_or_mislabelled(
+    samples, class_, name, least
+):
     def median(chosen):
-        return np.median([standing_out(s, class_, name) for s in chosen if (s.mask == class_).any()]) * np.sign(least)
+        return np.median(
+            [standing_out(s, class_, name) for s in chosen if (s.mask == class_).any()]
+        ) * np.sign(least)
 
     easy = median(s for s in samples if not (s.hard or s.mislabelled))
     assert easy > abs(least)
@@ -69,7 +78,12 @@ def test_whirls_turn_against_the_clock_in_the_north_and_with_it_in_the_south(sam
     turns = {"north": [], "south": []}
     for sample in samples:
         rows, columns = np.nonzero(sample.mask == 1)
-        if len(rows) and not (sample.hard or sample.mislabelled) and np.ptp(columns) < 10 and np.ptp(rows) < 10:
+        if (
+            len(rows)
+            and not (sample.hard or sample.mislabelled)
+            and np.ptp(columns) < 10
+            and np.ptp(rows) < 10
+        ):
             wind = sample.fields[rows, columns][:, [NAMES.index("U850"), NAMES.index("V850")]]
             turn = (columns - columns.mean()) * wind[:, 1] - (rows - rows.mean()) * wind[:, 0]
             turns["north" if rows.mean() > 32 else "south"].append(turn.mean())

@@ -29,8 +29,16 @@ def delivered(folder, n_ranks, moves, steps):
         stores[source].whole(name, number)
 
     def work(comm):
-        going = [Parcel(n, f"deep/{n}.h5", size, n, to) for n, (size, at, to) in enumerate(moves) if at == comm.rank]
-        coming = [Parcel(n, f"deep/{n}.h5", size, n, at) for n, (size, at, to) in enumerate(moves) if to == comm.rank]
+        going = [
+            Parcel(n, f"deep/{n}.h5", size, n, to)
+            for n, (size, at, to) in enumerate(moves)
+            if at == comm.rank
+        ]
+        coming = [
+            Parcel(n, f"deep/{n}.h5", size, n, at)
+            for n, (size, at, to) in enumerate(moves)
+            if to == comm.rank
+        ]
         under_way = Delivery(going, coming, stores[comm.rank], comm)
         for _ in range(steps):
             under_way.go_on()
@@ -43,7 +51,9 @@ def delivered(folder, n_ranks, moves, steps):
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), n_ranks=st.integers(2, 6), steps=st.integers(0, 5))
 def test_every_file_arrives_whole(data, n_ranks, steps, tmp_path_factory):
-    pairs = st.tuples(st.sampled_from([0, 1, 99, 100, 101, 1000]), st.integers(0, n_ranks - 1), st.integers(1, n_ranks - 1))
+    pairs = st.tuples(
+        st.sampled_from([0, 1, 99, 100, 101, 1000]), st.integers(0, n_ranks - 1), st.integers(1, n_ranks - 1)
+    )
     moves = [(size, at, (at + on) % n_ranks) for size, at, on in data.draw(st.lists(pairs, max_size=25))]
     stores = delivered(tmp_path_factory.mktemp("stores"), n_ranks, moves, steps)
     for number, (size, source, target) in enumerate(moves):

@@ -20,10 +20,15 @@ def fetch(ids, epoch=0, augment=True, copy=None, source=DIGITS.train):
 
 def test_the_two_parts_hold_every_image_of_the_file_once():
     assert (len(DIGITS.train), len(DIGITS.validation)) == (1437, 360)
-    theirs, parts = load_digits(), [source.__getitems__(Request(np.arange(n), np.zeros(n, np.int32), 0, False)) for source, n in PARTS]
+    theirs, parts = (
+        load_digits(),
+        [source.__getitems__(Request(np.arange(n), np.zeros(n, np.int32), 0, False)) for source, n in PARTS],
+    )
     held_out = np.arange(1797) % 5 == 0
     for (images, labels), rows in zip(parts, (~held_out, held_out), strict=True):
-        assert np.array_equal(images[:, 0], theirs.images[rows] / 16) and np.array_equal(labels, theirs.target[rows])
+        assert np.array_equal(images[:, 0], theirs.images[rows] / 16) and np.array_equal(
+            labels, theirs.target[rows]
+        )
     assert DIGITS.shape == tuple(fetch([0]).shape[1:]) == (1, 8, 8)
 
 
@@ -37,7 +42,9 @@ def test_another_epoch_copy_or_seed_is_another_draw():
     first = fetch(ids)
     other_seed = open_data(DATA["digits"](name="digits"), seed=5, comm=Serial()).train
     for other in (fetch(ids, epoch=1), fetch(ids, copy=np.ones(200)), fetch(ids, source=other_seed)):
-        assert 0.7 < (first != other).flatten(1).any(1).float().mean() < 1, "one shift of nine is the same by chance"
+        assert 0.7 < (first != other).flatten(1).any(1).float().mean() < 1, (
+            "one shift of nine is the same by chance"
+        )
 
 
 def test_an_augmented_digit_is_a_plain_one_moved_by_at_most_a_pixel():
@@ -47,4 +54,6 @@ def test_an_augmented_digit_is_a_plain_one_moved_by_at_most_a_pixel():
 
 
 def test_validation_is_never_augmented():
-    assert torch.equal(fetch([1], source=DIGITS.validation), fetch([1], augment=False, source=DIGITS.validation))
+    assert torch.equal(
+        fetch([1], source=DIGITS.validation), fetch([1], augment=False, source=DIGITS.validation)
+    )

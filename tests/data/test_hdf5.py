@@ -65,7 +65,9 @@ def test_every_form_of_a_file_gives_the_same_bits(form, root):
     assert input.dtype == torch.float32 and target.dtype == torch.int64
     assert np.array_equal(input.numpy(), want_input) and np.array_equal(target.numpy(), want_target)
     through_h5py = form not in ("contiguous", "float64")
-    assert (np.load(root / "manifest" / "train.npz")["offsets"][:, 0] == manifest.THROUGH_H5PY).all() == through_h5py
+    assert (
+        np.load(root / "manifest" / "train.npz")["offsets"][:, 0] == manifest.THROUGH_H5PY
+    ).all() == through_h5py
 
 
 def test_files_of_several_forms_may_stand_beside_each_other(root):
@@ -97,7 +99,9 @@ def test_what_is_read_ahead_is_what_is_asked_for(root, sizes, threads):
 def test_memory_is_used_again_but_never_while_somebody_has_it(root, pinned, monkeypatch):
     source, requests = deepcam(root, threads=2).train, [asked(id % N) for id in range(60)]
     empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *size, pin_memory=False, **how: empty(*size, **how))  # pinning itself needs a GPU
+    monkeypatch.setattr(
+        torch, "empty", lambda *size, pin_memory=False, **how: empty(*size, **how)
+    )  # pinning itself needs a GPU
     source._buffers = [Buffers(shape, dtype, pinned) for shape, dtype in source._forms()]
     places = {input.data_ptr() for input, _ in source.stream(requests, CPU)}
     assert len(places) <= 6  # one in use, one just left, the threads' two and those begun beside them
@@ -109,9 +113,13 @@ def test_memory_is_used_again_but_never_while_somebody_has_it(root, pinned, monk
 def test_varied_and_augmented_samples_are_read_ahead_too(tmp_path):
     rng = np.random.default_rng(1)
     for part in ("train", "validation"):
-        write_rows(tmp_path / part / "0.h5", rng.integers(0, 256, (N, 3, 8, 8)).astype(np.uint8), np.arange(N) % 3)
+        write_rows(
+            tmp_path / part / "0.h5", rng.integers(0, 256, (N, 3, 8, 8)).astype(np.uint8), np.arange(N) % 3
+        )
     source = hdf5(tmp_path, augmentation=["crop"], label_noise=0.5, repeats=2).train
-    requests = [Request(np.array([2, 2 * N - 1, id]), np.zeros(3, np.int32), epoch=1, augment=True) for id in range(N)]
+    requests = [
+        Request(np.array([2, 2 * N - 1, id]), np.zeros(3, np.int32), epoch=1, augment=True) for id in range(N)
+    ]
     want = [source.__getitems__(request) for request in requests]
     assert source.reads_ahead
     loader = Loader(source, 0, CPU)
@@ -133,7 +141,9 @@ def test_what_normalises_is_copied_to_the_device_once(root, monkeypatch):
     source, copied, copy = deepcam(root).train, [], torch.from_numpy
     monkeypatch.setattr(torch, "from_numpy", lambda array: copied.append(array) or copy(array))
     for _ in range(3):
-        input, _ = source.prepare(torch.zeros(1, 8, 12, 4, device="meta"), torch.zeros(1, 8, 12, device="meta"))
+        input, _ = source.prepare(
+            torch.zeros(1, 8, 12, 4, device="meta"), torch.zeros(1, 8, 12, device="meta")
+        )
     assert input.is_meta and len(copied) == 2
     assert not source.prepare(torch.zeros(1, 8, 12, 4), torch.zeros(1, 8, 12))[0].is_meta
 
@@ -146,7 +156,9 @@ def test_files_are_looked_into_once(root, monkeypatch):
     assert torch.equal(again.train.__getitems__(asked(2))[0], first.train.__getitems__(asked(2))[0])
 
 
-def test_the_manifest_lies_in_the_run_directory_where_the_data_cannot_be_written(root, tmp_path_factory, monkeypatch):
+def test_the_manifest_lies_in_the_run_directory_where_the_data_cannot_be_written(
+    root, tmp_path_factory, monkeypatch
+):
     run = tmp_path_factory.mktemp("run")
     (root / "manifest").write_text("in the way, even of root")
     options = DATA["deepcam"](name="deepcam", path=str(root))
@@ -169,7 +181,9 @@ def test_statistics_may_lie_among_the_samples(root):
     assert write_stats(root, replace=True) == N and not (root / "stats.h5").exists()
     assert torch.equal(deepcam(root).train.__getitems__(asked(3))[0], first)
     rewrite(root / "train" / "stats.h5", minval=np.zeros(4))
-    with pytest.raises(DataError, match=rf"train/stats.h5: lacks .*; remove it and make it: kakurenbo data stats {root}$"):
+    with pytest.raises(
+        DataError, match=rf"train/stats.h5: lacks .*; remove it and make it: kakurenbo data stats {root}$"
+    ):
         deepcam(root)
 
 
@@ -181,7 +195,13 @@ def test_rows_of_several_files_are_one_data_set(tmp_path):
         write_rows(tmp_path / "train" / f"{number}.h5", inputs[a:b], labels[a:b], **how)
     write_rows(tmp_path / "validation" / "0.h5", inputs[:2], labels[:2])
     data = hdf5(tmp_path)
-    assert (len(data.train), len(data.validation), data.n_classes, data.shape, data.target_shape) == (11, 2, 5, (3, 6, 6), ())
+    assert (len(data.train), len(data.validation), data.n_classes, data.shape, data.target_shape) == (
+        11,
+        2,
+        5,
+        (3, 6, 6),
+        (),
+    )
     assert np.array_equal(data.train.labels(), labels)
     ids = [4, 10, 0, 3, 5]
     [(input, target)] = data.train.stream([asked(*ids)], CPU)
@@ -218,8 +238,14 @@ def test_what_cannot_be_read_is_named(root, monkeypatch):
         (path.unlink, "No such file or directory"),
     ]:
         harm()
-        for read in (lambda: source.__getitems__(asked(1, 2)), lambda: list(source.stream([asked(1), asked(2)], CPU))):
-            with pytest.raises(DataError, match=rf"data-0002.h5: climate/data and climate/labels_0 cannot be read \({said}\); copy it"):
+        for read in (
+            lambda: source.__getitems__(asked(1, 2)),
+            lambda: list(source.stream([asked(1), asked(2)], CPU)),
+        ):
+            with pytest.raises(
+                DataError,
+                match=rf"data-0002.h5: climate/data and climate/labels_0 cannot be read \({said}\); copy it",
+            ):
                 read()
     with pytest.raises(DataError, match="resume the run, which fetches it again"):
         source.lying_in(root).__getitems__(asked(2))
@@ -230,11 +256,16 @@ def test_what_h5py_cannot_read_is_named(root, monkeypatch):
     write_deepcam(root, *fields(N, seed=1), form="compressed")
     source, path = deepcam(root).train, root / "train" / "data-0002.h5"
     strike(path, "climate/data")
-    with pytest.raises(DataError, match=r"data-0002.h5: climate/data and climate/labels_0 cannot be read \(.*\); copy it again"):
+    with pytest.raises(
+        DataError,
+        match=r"data-0002.h5: climate/data and climate/labels_0 cannot be read \(.*\); copy it again",
+    ):
         source.__getitems__(asked(2))
     with h5py.File(path, "r+") as file:
         del file["climate/data"]
-    with pytest.raises(DataError, match="data-0002.h5: holds no dataset climate/data any more; was the data set changed?"):
+    with pytest.raises(
+        DataError, match="data-0002.h5: holds no dataset climate/data any more; was the data set changed?"
+    ):
         source.__getitems__(asked(2))
 
 
@@ -250,7 +281,9 @@ def strike(path, name):
 def test_masks_out_of_range_are_named(root):
     with h5py.File(root / "train" / "data-0004.h5", "r+") as file:
         file["climate/labels_0"][3, 3] = 3
-    with pytest.raises(DataError, match=r"data-0004.h5: climate/labels_0 holds 3.0, but classes are 0 to 2; mend the file"):
+    with pytest.raises(
+        DataError, match=r"data-0004.h5: climate/labels_0 holds 3.0, but classes are 0 to 2; mend the file"
+    ):
         deepcam(root).train.__getitems__(asked(4))
 
 
@@ -289,7 +322,10 @@ WRONG = {
         lambda root: (root / "train" / "data-0001.h5").write_text("nothing"),
         "data-0001.h5: cannot be read as HDF5 .*; copy it again",
     ),
-    "truncated": (lambda root: os.truncate(root / "train" / "data-0001.h5", 900), "data-0001.h5: cannot be read as HDF5 .*; copy it again"),
+    "truncated": (
+        lambda root: os.truncate(root / "train" / "data-0001.h5", 900),
+        "data-0001.h5: cannot be read as HDF5 .*; copy it again",
+    ),
     "no dataset": (
         lambda root: rewrite(root / "train" / "data-0001.h5", data=INPUT),
         "data-0001.h5: holds no dataset climate/labels_0 of its own, but climate/data;",
@@ -299,8 +335,14 @@ WRONG = {
         lambda root: rewrite(root / "train" / "data-0001.h5", data="words", labels_0=MASK),
         "climate/data holds object, but must hold numbers",
     ),
-    "dangling link": (dangling, r"data-9999.h5: is listed, but cannot be found \(No such file or directory\); copy it again, or remove it"),
-    "absurd": (absurd, "data-0001.h5: says that a sample has 64,000,000,000,000,000,000 bytes; the file is damaged"),
+    "dangling link": (
+        dangling,
+        r"data-9999.h5: is listed, but cannot be found \(No such file or directory\); copy it again, or remove it",
+    ),
+    "absurd": (
+        absurd,
+        "data-0001.h5: says that a sample has 64,000,000,000,000,000,000 bytes; the file is damaged",
+    ),
     "mixed shapes": (
         lambda root: rewrite(root / "train" / "data-0001.h5", data=INPUT[:4], labels_0=MASK[:4]),
         r"data-0001.h5: samples are of shape .*\(4, 12, 4\).*, but .*; all must be alike",
@@ -309,7 +351,10 @@ WRONG = {
         lambda root: [rewrite(path, data=INPUT, labels_0=MASK[0]) for path in (root / "train").iterdir()],
         r"but \(H, W, channels\) and \(H, W\) are read",
     ),
-    "no stats": (lambda root: (root / "stats.h5").unlink(), "stats.h5: not there; make it: kakurenbo data stats "),
+    "no stats": (
+        lambda root: (root / "stats.h5").unlink(),
+        "stats.h5: not there; make it: kakurenbo data stats ",
+    ),
     "other stats": (
         lambda root: rewrite(root / "stats.h5", minval=np.zeros(16), maxval=np.ones(16)),
         "minval and maxval must be 4 numbers each",
@@ -335,12 +380,14 @@ def test_a_manifest_that_no_longer_fits_is_not_used(root):
     path = root / "train" / "data-0003.h5"
     os.utime(path, ns=(0, time.time_ns() + 10**9))
     with pytest.raises(
-        DataError, match="manifest/train.npz: 1 of 7 files are of another size or date than it says, train/data-0003.h5 for one"
+        DataError,
+        match="manifest/train.npz: 1 of 7 files are of another size or date than it says, train/data-0003.h5 for one",
     ):
         deepcam(root)
     path.unlink()
     with pytest.raises(
-        DataError, match="it names 7 files, of which 6 are among the 6 that are there; if the data was changed on purpose, remove"
+        DataError,
+        match="it names 7 files, of which 6 are among the 6 that are there; if the data was changed on purpose, remove",
     ):
         deepcam(root)
     (root / "manifest" / "train.npz").unlink()
@@ -373,8 +420,14 @@ def test_a_manifest_that_does_not_fit_and_cannot_be_removed_is_passed_over(root,
 def test_a_manifest_of_another_reading_of_the_same_files_is_made_anew(tmp_path):
     for part in ("train", "validation"):
         for number in range(2):
-            write_rows(tmp_path / part / f"{number}.h5", np.zeros((1, 8, 12), np.float32), np.zeros((1, 8), np.float32))
-    whole, rows = (manifest.find(tmp_path, "train", ("inputs", "labels"), single, None) for single in (True, False))
+            write_rows(
+                tmp_path / part / f"{number}.h5",
+                np.zeros((1, 8, 12), np.float32),
+                np.zeros((1, 8), np.float32),
+            )
+    whole, rows = (
+        manifest.find(tmp_path, "train", ("inputs", "labels"), single, None) for single in (True, False)
+    )
     assert (whole.shapes, rows.shapes) == (((1, 8, 12), (1, 8)), ((8, 12), (8,)))
 
 
@@ -396,7 +449,9 @@ def test_labels_that_are_no_classes_or_cannot_be_read_are_named(tmp_path):
     write_rows(tmp_path / "validation" / "0.h5", inputs, np.arange(4.0))
     for labels, said in [([0, 1, 1.9, 1], "1.9"), ([0, 1, np.nan, 1], "nan"), ([0, 1, np.inf, 1], "inf")]:
         write_rows(tmp_path / "train" / "0.h5", inputs, np.array(labels))
-        with pytest.raises(DataError, match=f"train/0.h5: labels holds {said}, but classes are whole numbers; mend the file"):
+        with pytest.raises(
+            DataError, match=f"train/0.h5: labels holds {said}, but classes are whole numbers; mend the file"
+        ):
             hdf5(tmp_path)
         (tmp_path / "manifest" / "train.npz").unlink()
     with h5py.File(tmp_path / "train" / "0.h5", "w") as file:
@@ -411,9 +466,13 @@ def test_labels_out_of_range_are_named(tmp_path):
     inputs, labels = np.zeros((4, 1, 8, 8), np.uint8), np.array([0, 1, 2, 1])
     write_rows(tmp_path / "train" / "0.h5", inputs, labels)
     write_rows(tmp_path / "validation" / "0.h5", inputs, labels + 1)
-    with pytest.raises(DataError, match="validation/0.h5 and others: labels go from 1 to 3, but classes are 0 to 2"):
+    with pytest.raises(
+        DataError, match="validation/0.h5 and others: labels go from 1 to 3, but classes are 0 to 2"
+    ):
         hdf5(tmp_path)
     write_rows(tmp_path / "train" / "1.h5", inputs, labels[:3])
     (tmp_path / "manifest" / "train.npz").unlink()
-    with pytest.raises(DataError, match="1.h5: inputs has 4, labels has 3 rows, but all datasets must have as many"):
+    with pytest.raises(
+        DataError, match="1.h5: inputs has 4, labels has 3 rows, but all datasets must have as many"
+    ):
         hdf5(tmp_path)

@@ -31,12 +31,16 @@ def content(folder):
 
 
 def command(folder, asked):
-    words = [f"--{name}={getattr(asked, name)}" for name in ("samples", "validation", "height", "width", "seed")]
+    words = [
+        f"--{name}={getattr(asked, name)}" for name in ("samples", "validation", "height", "width", "seed")
+    ]
     return ["data", "make", "deepcam", str(folder), *words]
 
 
 def test_files_are_laid_out_as_the_public_ones(made):
-    train, validation = (sorted(path.name for path in (made / split).iterdir()) for split in ("train", "validation"))
+    train, validation = (
+        sorted(path.name for path in (made / split).iterdir()) for split in ("train", "validation")
+    )
     assert train[0] == "data-2000-01-01-00-1_0.h5" and train[8] == "data-2000-01-02-00-1_0.h5"
     assert (len(train), len(validation)) == (9, 4) and not set(train) & set(validation)
     for number, name in enumerate(train):
@@ -59,7 +63,9 @@ def test_stats_are_the_extremes_of_the_training_files(made):
 
 
 def test_the_command_makes_the_same_bytes_and_a_second_time_nothing(made, tmp_path, monkeypatch, capsys):
-    assert told(command(tmp_path, SMALL), monkeypatch, capsys).endswith("9 + 4 samples of 32 x 48, 13 of them made now\n")
+    assert told(command(tmp_path, SMALL), monkeypatch, capsys).endswith(
+        "9 + 4 samples of 32 x 48, 13 of them made now\n"
+    )
     assert content(tmp_path) == content(made)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*.h5")}
     assert told(command(tmp_path, SMALL), monkeypatch, capsys).endswith(", 0 of them made now\n")
@@ -96,7 +102,9 @@ if __name__ == "__main__":  # processes that make samples take in what is above
 def test_a_making_that_is_killed_leaves_whole_files_and_no_process_and_goes_on(tmp_path):
     many = Asked(samples=20, validation=1, height=32, width=48, seed=3)
     (tmp_path / "stands_still.py").write_text(STANDS_STILL)
-    started = subprocess.Popen([sys.executable, tmp_path / "stands_still.py", *command(tmp_path / "killed", many)])
+    started = subprocess.Popen(
+        [sys.executable, tmp_path / "stands_still.py", *command(tmp_path / "killed", many)]
+    )
     while len(list(tmp_path.glob("killed/train/*.h5"))) < 5:
         assert started.poll() is None
         time.sleep(0.01)
@@ -115,7 +123,10 @@ def test_a_making_that_is_killed_leaves_whole_files_and_no_process_and_goes_on(t
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        ({"seed": 4}, '{folder}: holds another set, {{"samples": 9, "validation": 4, "height": 32, "width": 48, "seed": 3, '),
+        (
+            {"seed": 4},
+            '{folder}: holds another set, {{"samples": 9, "validation": 4, "height": 32, "width": 48, "seed": 3, ',
+        ),
         ({"samples": 8}, "{folder}: holds another set, "),
         ({"height": -64}, "Invalid value for '--height'"),
         ({"samples": 0}, "Invalid value for '--samples'"),
@@ -132,10 +143,16 @@ def test_what_cannot_be_made_is_one_line_and_changes_nothing(made, harm, said, m
 def test_folders_that_are_not_ours_are_refused(tmp_path, monkeypatch, capsys):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter").write_text("seven years")
-    assert "thesis: not empty, and nothing that was begun here" in refused(command(tmp_path / "thesis", SMALL), monkeypatch, capsys)
-    assert "chapter: cannot be written to (File exists)" in refused(command(tmp_path / "thesis/chapter", SMALL), monkeypatch, capsys)
+    assert "thesis: not empty, and nothing that was begun here" in refused(
+        command(tmp_path / "thesis", SMALL), monkeypatch, capsys
+    )
+    assert "chapter: cannot be written to (File exists)" in refused(
+        command(tmp_path / "thesis/chapter", SMALL), monkeypatch, capsys
+    )
     below_a_file = tmp_path / "thesis/chapter/deeper"
-    assert "deeper: cannot be written to (Not a directory)" in refused(command(below_a_file, SMALL), monkeypatch, capsys)
+    assert "deeper: cannot be written to (Not a directory)" in refused(
+        command(below_a_file, SMALL), monkeypatch, capsys
+    )
     assert list(tmp_path.rglob("*")) == [tmp_path / "thesis", tmp_path / "thesis" / "chapter"]
 
 
@@ -146,14 +163,23 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_made(tmp_path, monk
     assert not (tmp_path / "new").exists()
 
 
-def test_stats_are_computed_where_they_are_missing_and_replaced_only_if_told_so(made, tmp_path, monkeypatch, capsys):
+def test_stats_are_computed_where_they_are_missing_and_replaced_only_if_told_so(
+    made, tmp_path, monkeypatch, capsys
+):
     make(tmp_path, SMALL, processes=1)
-    assert "stats.h5: is there already; add --replace" in refused(["data", "stats", str(tmp_path)], monkeypatch, capsys)
+    assert "stats.h5: is there already; add --replace" in refused(
+        ["data", "stats", str(tmp_path)], monkeypatch, capsys
+    )
     (tmp_path / "stats.h5").unlink()
-    assert told(["data", "stats", str(tmp_path)], monkeypatch, capsys) == f"{tmp_path}/stats.h5: computed from 9 files\n"
+    assert (
+        told(["data", "stats", str(tmp_path)], monkeypatch, capsys)
+        == f"{tmp_path}/stats.h5: computed from 9 files\n"
+    )
     assert content(tmp_path) == content(made)
     path_of(tmp_path, "train", 0).unlink()
-    path_of(tmp_path, "train", 1).rename(tmp_path / "train" / "other.hdf5")  # whatever data.name deepcam reads
+    path_of(tmp_path, "train", 1).rename(
+        tmp_path / "train" / "other.hdf5"
+    )  # whatever data.name deepcam reads
     assert "from 8 files" in told(["data", "stats", str(tmp_path), "--replace"], monkeypatch, capsys)
 
 

@@ -15,14 +15,24 @@ from kakurenbo_hpc.data.packing import pack
 def picture(path, height=6, width=8, mode="RGB"):
     """Write an image of random colours, the same for the same name; return its pixels, (3, H, W)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    colours = np.random.default_rng(list(path.name.encode())).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    colours = np.random.default_rng(list(path.name.encode())).integers(
+        0, 256, (height, width, 3), dtype=np.uint8
+    )
     image = Image.fromarray(colours).convert(mode)
     image.save(path)
     return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
 
 
 NAMES = {
-    "train": ["cat/1.png", "cat/2.png", "cat/deeper/3.png", "dog/0.png", "dog/4.PNG", "owl/5.bmp", "owl/6.png"],
+    "train": [
+        "cat/1.png",
+        "cat/2.png",
+        "cat/deeper/3.png",
+        "dog/0.png",
+        "dog/4.PNG",
+        "owl/5.bmp",
+        "owl/6.png",
+    ],
     "val": ["dog/7.png", "owl/8.png"],
 }
 
@@ -41,7 +51,9 @@ def source(tmp_path):
 
 
 def pixels(source, split):
-    return np.stack([np.asarray(Image.open(source / split / name)).transpose(2, 0, 1) for name in NAMES[split]])
+    return np.stack(
+        [np.asarray(Image.open(source / split / name)).transpose(2, 0, 1) for name in NAMES[split]]
+    )
 
 
 def content(folder):
@@ -56,7 +68,9 @@ def test_images_and_classes_come_in_the_order_of_their_names(source, tmp_path, m
             assert (file["inputs"][...] == pixels(source, split)).all() and file["inputs"].dtype == np.uint8
             assert file["labels"][...].tolist() == labels and file["labels"].dtype == np.int64
             assert list(file["labels"].attrs["classes"]) == ["cat", "dog", "owl"]
-            assert all(file[name].chunks is None and file[name].id.get_offset() for name in ("inputs", "labels"))
+            assert all(
+                file[name].chunks is None and file[name].id.get_offset() for name in ("inputs", "labels")
+            )
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 1000])
@@ -87,7 +101,10 @@ def test_a_packing_that_ends_in_the_middle_goes_on_there(source, tmp_path, monke
     broken.write_bytes(whole[:-60] + bytes(60))  # of the same size
     with pytest.raises(packing.DataError, match="owl/6.png: cannot be read as an image"):
         pack(source, tmp_path / "packed", part_bytes=3 * (3 * 6 * 8))
-    assert sorted(path.name for path in (tmp_path / "packed/train").glob("*.h5")) == ["part_0000.h5", "part_0001.h5"]
+    assert sorted(path.name for path in (tmp_path / "packed/train").glob("*.h5")) == [
+        "part_0000.h5",
+        "part_0001.h5",
+    ]
     broken.write_bytes(whole)
     done = pack(source, tmp_path / "packed", part_bytes=3 * (3 * 6 * 8))
     assert (done.parts, done.written) == (4, 2)
@@ -117,7 +134,11 @@ def test_tens_of_thousands_of_classes_have_room_for_their_names(tmp_path):
     expected = picture(tmp_path / "1.png")
     names = [f"n{number:08d}" for number in range(30_000)]
     with packing.ThreadPoolExecutor(1) as pool:
-        list(packing._written(packing._Part(tmp_path / "part_0000.h5", images), names, expected.shape, None, pool))
+        list(
+            packing._written(
+                packing._Part(tmp_path / "part_0000.h5", images), names, expected.shape, None, pool
+            )
+        )
     with h5py.File(tmp_path / "part_0000.h5") as file:
         assert list(file["labels"].attrs["classes"]) == names and (file["inputs"][0] == expected).all()
 
@@ -152,8 +173,14 @@ def empty_class(source):
     [
         (larger, "val/owl/8.png: has 9 x 8 pixels, but the first image 6 x 8; add --size"),
         (deep, "train/dog/0.png: has more than 8 bits a channel"),
-        (lambda source: (source / "train/dog/0.png").write_text("a dog"), "train/dog/0.png: cannot be read as an image"),
-        (lambda source: (source / "train/dog/1.png").symlink_to("gone"), "train/dog/1.png: cannot be read (No such file or directory)"),
+        (
+            lambda source: (source / "train/dog/0.png").write_text("a dog"),
+            "train/dog/0.png: cannot be read as an image",
+        ),
+        (
+            lambda source: (source / "train/dog/1.png").symlink_to("gone"),
+            "train/dog/1.png: cannot be read (No such file or directory)",
+        ),
         (no_classes, "train: cannot be read (No such file or directory); give one that holds train/CLASS/"),
         (no_folders, "validation: found no folders there"),
         (strange_class, "val/elk: there is no such class to train on"),
@@ -166,15 +193,27 @@ def test_what_cannot_be_packed_is_one_line_that_names_it(source, tmp_path, harm,
     assert not list((tmp_path / "packed").glob("validation/*.h5"))
 
 
-def test_an_empty_source_a_size_of_nothing_and_folders_that_hold_something_else_are_refused(source, tmp_path, monkeypatch, capsys):
+def test_an_empty_source_a_size_of_nothing_and_folders_that_hold_something_else_are_refused(
+    source, tmp_path, monkeypatch, capsys
+):
     (tmp_path / "empty" / "train").mkdir(parents=True)
-    assert "train: found no folders there" in refused(["data", "pack", tmp_path / "empty", tmp_path / "packed"], monkeypatch, capsys)
-    assert "Invalid value for '--size'" in refused(["data", "pack", source, tmp_path / "packed", "--size=-3"], monkeypatch, capsys)
-    assert "images: not empty, and nothing that was begun here" in refused(["data", "pack", source, source], monkeypatch, capsys)
+    assert "train: found no folders there" in refused(
+        ["data", "pack", tmp_path / "empty", tmp_path / "packed"], monkeypatch, capsys
+    )
+    assert "Invalid value for '--size'" in refused(
+        ["data", "pack", source, tmp_path / "packed", "--size=-3"], monkeypatch, capsys
+    )
+    assert "images: not empty, and nothing that was begun here" in refused(
+        ["data", "pack", source, source], monkeypatch, capsys
+    )
     assert not (tmp_path / "packed").exists()
     pack(source, tmp_path / "packed")
     before = content(tmp_path / "packed")
-    assert "packed: holds another set, " in refused(["data", "pack", source, tmp_path / "packed", "--size=6"], monkeypatch, capsys)
+    assert "packed: holds another set, " in refused(
+        ["data", "pack", source, tmp_path / "packed", "--size=6"], monkeypatch, capsys
+    )
     picture(source / "train/dog/9.png")
-    assert "packed: holds another set, " in refused(["data", "pack", source, tmp_path / "packed"], monkeypatch, capsys)
+    assert "packed: holds another set, " in refused(
+        ["data", "pack", source, tmp_path / "packed"], monkeypatch, capsys
+    )
     assert content(tmp_path / "packed") == before

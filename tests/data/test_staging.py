@@ -45,7 +45,9 @@ def staged(tmp_path, files, n_ranks=2, **options):
 
     def work(comm):
         store = Store(tmp_path / f"rank_{comm.rank}", "cyclones")
-        return fetch_all([Part(files, range(comm.rank, 6, comm.size))], store, world_of(comm), no_bar, **options)
+        return fetch_all(
+            [Part(files, range(comm.rank, 6, comm.size))], store, world_of(comm), no_bar, **options
+        )
 
     return run_in_threads(n_ranks, work)
 
@@ -95,7 +97,11 @@ def test_a_changed_byte_is_found_where_files_are_compared(tmp_path, files):
     ("free", "spare", "said"),
     [
         (209, 0, "210 bytes are to be copied there, but 209 bytes are free; give a larger scratch folder"),
-        (2000, 1_000_000, "210 bytes are to be copied there, and 2 MB must be left for samples that move, but 2 kB are free"),
+        (
+            2000,
+            1_000_000,
+            "210 bytes are to be copied there, and 2 MB must be left for samples that move, but 2 kB are free",
+        ),
     ],
 )
 def test_a_disk_that_is_too_small_for_the_ranks_of_a_node_is_told_before_anything_is_copied(
@@ -118,13 +124,16 @@ def test_what_moves_later_needs_room_even_where_all_is_there(tmp_path, files, mo
     staged(tmp_path, files)
     monkeypatch.setattr(staging, "free_bytes", lambda folder: (7, 1999))
     with pytest.raises(
-        DataError, match="0 bytes are to be copied there, and 2 kB must be left for samples that move, but 1.999 kB are free"
+        DataError,
+        match="0 bytes are to be copied there, and 2 kB must be left for samples that move, but 1.999 kB are free",
     ):
         staged(tmp_path, files, spare=1000)
 
 
 @pytest.mark.parametrize(("n_ranks", "wanted"), [(2, [0.4, 4.4]), (1, [0])])
-def test_room_is_left_for_what_may_lie_on_a_rank_whatever_lies_there_now(tmp_path, monkeypatch, n_ranks, wanted):
+def test_room_is_left_for_what_may_lie_on_a_rank_whatever_lies_there_now(
+    tmp_path, monkeypatch, n_ranks, wanted
+):
     write_digits(tmp_path / "data", 6, 2)
     options = DigitFiles(name="digit_files", path=str(tmp_path / "data"), placement="local", exchange=0.5)
     monkeypatch.setattr(shards, "fetch_all", lambda parts, store, world, bar, spare, compare: spare)
@@ -134,7 +143,9 @@ def test_room_is_left_for_what_may_lie_on_a_rank_whatever_lies_there_now(tmp_pat
         here = shards.Shards(options, data, str(tmp_path / "scratch"), world)
         homes = Homes(6, comm.size)
         ledger = here.placed(Ledger.unseen(6, *homes.rows(comm.rank)))
-        crowded = np.where(ledger.id == 5, comm.size - 1, 0).astype(np.int32)  # all but one lie on the first rank
+        crowded = np.where(ledger.id == 5, comm.size - 1, 0).astype(
+            np.int32
+        )  # all but one lie on the first rank
         return here.fill(ledger.with_columns({"place": crowded}), no_bar, 0.3)
 
     size = (tmp_path / "data" / "train" / "00000.npy").stat().st_size
@@ -143,7 +154,9 @@ def test_room_is_left_for_what_may_lie_on_a_rank_whatever_lies_there_now(tmp_pat
     monkeypatch.setattr(shards, "settle", world_of)
     job = Namespace(data=options, seed=0, selection=Namespace(most_hidden=0.3))
     staged = run_in_threads(n_ranks, lambda comm: shards.stage(job, str(tmp_path / "staged"), comm, False)[1])
-    assert sum(staged) == pytest.approx(sum(wanted) * size, abs=n_ranks), "as much in all, from where samples lie first"
+    assert sum(staged) == pytest.approx(sum(wanted) * size, abs=n_ranks), (
+        "as much in all, from where samples lie first"
+    )
 
 
 def test_staging_takes_scratch_from_the_machine_file(tmp_path, monkeypatch, capsys):
@@ -158,7 +171,10 @@ def test_staging_takes_scratch_from_the_machine_file(tmp_path, monkeypatch, caps
     ("harm", "said"),
     [
         (os.unlink, "5.h5: cannot be copied to .* .No such file or directory."),
-        (lambda path: os.truncate(path, 59), "5.h5: 59 bytes were copied, but 60 were expected; was the data set changed?"),
+        (
+            lambda path: os.truncate(path, 59),
+            "5.h5: 59 bytes were copied, but 60 were expected; was the data set changed?",
+        ),
     ],
 )
 def test_a_file_that_is_not_what_it_was_is_named_on_all_ranks(tmp_path, files, harm, said, monkeypatch):
@@ -172,7 +188,9 @@ def test_a_file_that_is_not_what_it_was_is_named_on_all_ranks(tmp_path, files, h
 
 def test_a_file_that_comes_back_is_copied(tmp_path, files, monkeypatch):
     away = (files.root / "train/5.h5").rename(tmp_path / "away")
-    monkeypatch.setattr(patience.time, "sleep", lambda seconds: away.exists() and away.rename(files.root / "train/5.h5"))
+    monkeypatch.setattr(
+        patience.time, "sleep", lambda seconds: away.exists() and away.rename(files.root / "train/5.h5")
+    )
     assert staged(tmp_path, files) == [210, 210]
 
 

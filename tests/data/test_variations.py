@@ -103,7 +103,10 @@ def test_variations_hang_on_the_data_sets_seed_alone_and_are_in_the_fingerprint(
     assert random_states() == before
     assert np.array_equal(one.train.labels(), same.train.labels()) and one.fingerprint == same.fingerprint
     assert not np.array_equal(one.train.labels(), other.train.labels())
-    different = [atoms(**{**options, **change}).fingerprint for change in ({"label_noise": 0.3}, {"repeats": 3}, {"drop_classes": [4]})]
+    different = [
+        atoms(**{**options, **change}).fingerprint
+        for change in ({"label_noise": 0.3}, {"repeats": 3}, {"drop_classes": [4]})
+    ]
     assert len({PLAIN.fingerprint, one.fingerprint, other.fingerprint, *different}) == 6
 
 
@@ -114,7 +117,9 @@ class Told(Source):
         return 4
 
     def __getitems__(self, request):
-        return torch.from_numpy(np.stack([request.id, request.copy], 1)), torch.zeros(len(request.id), 2, 2, dtype=torch.int64)
+        return torch.from_numpy(np.stack([request.id, request.copy], 1)), torch.zeros(
+            len(request.id), 2, 2, dtype=torch.int64
+        )
 
 
 MASKS = Data(train=Told(), validation=Told(), n_classes=3, shape=(2, 2, 2), fingerprint="masks")
@@ -138,7 +143,10 @@ def test_what_needs_classes_is_refused_where_there_are_none(options):
     name, value = [*options.items()][-1]
     with pytest.raises(DataError) as caught:
         variations.varied(MASKS, DataOptions(name="masks", **options))
-    assert str(caught.value) == f"data.{name} is {value}, but masks does not tell the class of each sample; remove it"
+    assert (
+        str(caught.value)
+        == f"data.{name} is {value}, but masks does not tell the class of each sample; remove it"
+    )
 
 
 def test_augmentation_of_samples_without_a_class_is_refused():
@@ -149,9 +157,18 @@ def test_augmentation_of_samples_without_a_class_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"drop_classes": [10]}, "data.drop_classes names class 10, but visual_atoms has classes 0 to 9; remove it"),
-        ({"drop_classes": [*range(10)]}, "data.drop_classes leaves 0 of the 10 classes of visual_atoms; leave at least 2"),
-        ({"drop_classes": [*range(9)]}, "data.drop_classes leaves 1 of the 10 classes of visual_atoms; leave at least 2"),
+        (
+            {"drop_classes": [10]},
+            "data.drop_classes names class 10, but visual_atoms has classes 0 to 9; remove it",
+        ),
+        (
+            {"drop_classes": [*range(10)]},
+            "data.drop_classes leaves 0 of the 10 classes of visual_atoms; leave at least 2",
+        ),
+        (
+            {"drop_classes": [*range(9)]},
+            "data.drop_classes leaves 1 of the 10 classes of visual_atoms; leave at least 2",
+        ),
     ],
 )
 def test_classes_that_cannot_be_dropped(options, message):

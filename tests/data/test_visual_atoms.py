@@ -53,7 +53,14 @@ def test_without_difficulty_a_class_is_one_image_and_with_it_instances_stray():
 
 def test_few_instances_stray_far_and_most_do_not():
     source = atoms(instances=1000, classes=2, pixels=8, difficulty=0.1).train
-    away = (images(source, np.arange(0, 2000, 2)) - images(atoms(classes=2, pixels=8, difficulty=0.0).train, [0])).flatten(1).norm(dim=1)
+    away = (
+        (
+            images(source, np.arange(0, 2000, 2))
+            - images(atoms(classes=2, pixels=8, difficulty=0.0).train, [0])
+        )
+        .flatten(1)
+        .norm(dim=1)
+    )
     assert away.quantile(0.98) > 1.8 * away.median()
 
 

@@ -55,7 +55,9 @@ def killed_and_resumed(n: int, run: Path, whole: dict, n_kills: int, draws: rand
     """Kill a run on n ranks n_kills times, at most once an epoch, and let it end; fails where it differs from the whole one."""
     stages, kills = draws.sample(STAGES, len(STAGES)), []
     for epoch, stage in enumerate(stages[:n_kills]):
-        kills.append(_kill(n, run, draws.randrange(n), epoch, stage, draws.random() * whole["seconds"][epoch][stage]))
+        kills.append(
+            _kill(n, run, draws.randrange(n), epoch, stage, draws.random() * whole["seconds"][epoch][stage])
+        )
         so_far = left(run)
         assert so_far["lines"] == whole["lines"][: len(so_far["lines"])], kills[-1]
         assert so_far["files"].items() <= whole["files"].items(), kills[-1]
@@ -76,7 +78,10 @@ def _kill(n: int, run: Path, victim: int, epoch: int, stage: str, after_s: float
     last = LastWords()  # as ``kakurenbo launch`` hears and repeats them
     for text in done.stderr.splitlines():
         last.hear(text)
-    assert f"rank {victim} on {os.uname().nodename}: killed by SIGKILL" in last.again(done.returncode), (killed, done.stderr)
+    assert f"rank {victim} on {os.uname().nodename}: killed by SIGKILL" in last.again(done.returncode), (
+        killed,
+        done.stderr,
+    )
     return killed
 
 
@@ -86,7 +91,12 @@ def left(run: Path) -> dict:
     lines = [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
     seconds = [line.pop("seconds") for line in lines]
     whole = [path.parent for path in run.glob("checkpoints/epoch_*/manifest.json")]
-    files = {str(path.relative_to(run)): _held(path) for folder in whole for path in folder.iterdir() if path.suffix != ".json"}
+    files = {
+        str(path.relative_to(run)): _held(path)
+        for folder in whole
+        for path in folder.iterdir()
+        if path.suffix != ".json"
+    }
     return {"lines": lines, "seconds": seconds, "files": files}
 
 

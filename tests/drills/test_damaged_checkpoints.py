@@ -8,7 +8,15 @@ from ranks import train
 
 from kakurenbo_hpc.record.checkpoint import newest_valid
 
-JOB = ["digits_kakurenbo", "--set", "training.epochs=4", "--set", "selection.fraction_epochs=[0]", "--set", "record.keep=4"]
+JOB = [
+    "digits_kakurenbo",
+    "--set",
+    "training.epochs=4",
+    "--set",
+    "selection.fraction_epochs=[0]",
+    "--set",
+    "record.keep=4",
+]
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +67,11 @@ def test_a_run_goes_on_from_the_newest_that_is_whole(run, whole):
     damaged = {path.name: path.read_bytes() for path in (run / "checkpoints" / "epoch_0003").iterdir()}
     done = train(1, *JOB, "--run-dir", run, "--resume")
     assert done.returncode == 0, done.stderr
-    assert "epoch_0003: learner.pt is damaged; passed over" in done.stdout and "resuming after epoch_0001" in done.stdout
+    assert (
+        "epoch_0003: learner.pt is damaged; passed over" in done.stdout
+        and "resuming after epoch_0001" in done.stdout
+    )
     assert (left(run)["lines"], left(run)["files"]) == (left(whole)["lines"], left(whole)["files"])
-    assert {path.name: path.read_bytes() for path in (run / "checkpoints" / "passed_over_1_epoch_0003").iterdir()} == damaged
+    assert {
+        path.name: path.read_bytes() for path in (run / "checkpoints" / "passed_over_1_epoch_0003").iterdir()
+    } == damaged

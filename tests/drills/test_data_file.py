@@ -23,11 +23,17 @@ def test_a_data_file_that_disappears_is_named_with_the_rank_that_misses_it(worke
     run, file = tmp_path / "run", tmp_path / "data" / "train" / "00007.npy"
     write_digits(tmp_path / "data", 90, 30)
     job = tmp_path / "job.yaml"
-    job.write_text(yaml.safe_dump({**JOB, "data": {**JOB["data"], "path": str(tmp_path / "data"), "workers": workers}}))
+    job.write_text(
+        yaml.safe_dump({**JOB, "data": {**JOB["data"], "path": str(tmp_path / "data"), "workers": workers}})
+    )
     run.mkdir()
     words = [PROGRAMS / "digit_files.py", "nothing", run, job]
     started = subprocess.Popen(
-        [*command("mpirun", 2), *map(str, words)], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command("mpirun", 2), *map(str, words)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     until(lambda: metrics(run) or started.poll() is not None, lambda: "no epoch has ended", every=0.01)
     file.rename(tmp_path / "moved")
@@ -35,7 +41,9 @@ def test_a_data_file_that_disappears_is_named_with_the_rank_that_misses_it(worke
     assert started.returncode not in (0, 2, 75), told
     said = [line for line in told.splitlines() if line.startswith("kakurenbo: rank ")]
     assert said and " of 2 on " in said[-1], told
-    assert said[-1].endswith(f": DataError: {file}: cannot be read (No such file or directory); put it back, and add --resume to go on")
+    assert said[-1].endswith(
+        f": DataError: {file}: cannot be read (No such file or directory); put it back, and add --resume to go on"
+    )
     (tmp_path / "moved").rename(file)
     n_before = len(metrics(run))
     again = start(2, *words, "--resume")

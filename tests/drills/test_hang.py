@@ -17,12 +17,28 @@ HOST = os.uname().nodename
 
 
 def test_a_rank_that_is_stopped_is_named_by_all_others_who_leave(tmp_path):
-    job = ["digits_everything", "--run-dir", tmp_path / "run", "--set", "record.hang_timeout=6", "--set", "training.epochs=100000"]
+    job = [
+        "digits_everything",
+        "--run-dir",
+        tmp_path / "run",
+        "--set",
+        "record.hang_timeout=6",
+        "--set",
+        "training.epochs=100000",
+    ]
     done = start(3, STRUCK_TRAIN, "SIGSTOP", 1, 0, "train", 4, tmp_path / "told", *job, timeout=150)
     assert done.returncode == 1
     for rank in (0, 2):
-        [told] = [line for line in done.stderr.splitlines() if line.startswith(f"kakurenbo: rank {rank} of 3 on {HOST}: ")]
-        assert "no rank has come further for" in told and "record.hang_timeout is 6" in told and "add --resume to go on" in told
+        [told] = [
+            line
+            for line in done.stderr.splitlines()
+            if line.startswith(f"kakurenbo: rank {rank} of 3 on {HOST}: ")
+        ]
+        assert (
+            "no rank has come further for" in told
+            and "record.hang_timeout is 6" in told
+            and "add --resume to go on" in told
+        )
         assert f"rank 1 on {HOST}: epoch " in told and "no sign of life (process " in told
         assert f"rank {rank} of 3 on {HOST}, what its threads were at:" in done.stderr
         assert done.stderr.count(f"  rank {rank} on {HOST}: epoch ") == 2, "told by both"
@@ -72,7 +88,10 @@ def test_a_rank_that_gives_no_sign_of_life_is_named(watched, capsys):
     other, left, beat = watched
     beat()
     assert until_left(left, lambda: None, 60)
-    assert f"rank 1 on {HOST}: epoch 4, train, no sign of life (process {os.getpid()})" in capsys.readouterr().err.splitlines()[-1]
+    assert (
+        f"rank 1 on {HOST}: epoch 4, train, no sign of life (process {os.getpid()})"
+        in capsys.readouterr().err.splitlines()[-1]
+    )
 
 
 def test_what_takes_long_but_moves_is_no_hang(monkeypatch):
@@ -91,7 +110,12 @@ def test_a_beat_is_read_as_it_was_written_and_one_that_is_torn_or_missing_is_non
     heartbeat.write(tmp_path, 1)
     (tmp_path / "heartbeat" / "rank_0001.json").write_text('{"rank": 1, "ho')
     beats = read_beats(tmp_path, 3)
-    assert (beats[0].rank, beats[0].host, beats[0].pid, beats[0].at) == (0, HOST, os.getpid(), Whereabouts(2, PLACES.index("refresh"), 0))
+    assert (beats[0].rank, beats[0].host, beats[0].pid, beats[0].at) == (
+        0,
+        HOST,
+        os.getpid(),
+        Whereabouts(2, PLACES.index("refresh"), 0),
+    )
     assert beats[1:] == [None, None]
     assert str(beats[0].at) == "epoch 3, refresh"
 

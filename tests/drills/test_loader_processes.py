@@ -12,7 +12,15 @@ from ranks import command, environment, train
 from runs import metrics, until
 
 EPOCHS = 30
-JOB = ["digits_kakurenbo", "--set", "data.workers=1", "--set", f"training.epochs={EPOCHS}", "--set", "record.ledger=false"]
+JOB = [
+    "digits_kakurenbo",
+    "--set",
+    "data.workers=1",
+    "--set",
+    f"training.epochs={EPOCHS}",
+    "--set",
+    "record.ledger=false",
+]
 TRAIN = ["-m", "kakurenbo_hpc.cli", "train", *JOB]
 HOST = os.uname().nodename
 
@@ -39,7 +47,9 @@ def goes_on(run, whole):
 def begun(run):
     """Start the job on two ranks; return mpirun, and each rank with its loader processes, once the first epoch is over."""
     words = [*command("mpirun", 2), *TRAIN, "--run-dir", str(run)]
-    started = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started = subprocess.Popen(
+        words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     until(lambda: metrics(run) or started.poll() is not None, lambda: "no epoch has ended")
     below = psutil.Process(started.pid).children(recursive=True)
     ranks = [p for p in below if "kakurenbo_hpc.cli" in p.cmdline() and p.parent().name() == "prterun"]
@@ -65,7 +75,10 @@ def test_a_loader_process_that_is_killed_ends_the_run_which_goes_on_bit_for_bit(
     _, told = started.communicate(timeout=60)
     assert started.returncode not in (0, 2, 75)
     last = [line for line in told.splitlines() if line.startswith("kakurenbo: ")][-1]
-    assert last.startswith("kakurenbo: rank ") and f"RuntimeError: loader process {victim.pid} has ended; " in last, told
+    assert (
+        last.startswith("kakurenbo: rank ")
+        and f"RuntimeError: loader process {victim.pid} has ended; " in last
+    ), told
     assert goes_on(tmp_path / "run", whole)
 
 
@@ -84,9 +97,23 @@ def test_loader_processes_end_with_a_rank_that_is_killed(tmp_path):
 def test_without_shared_memory_ranks_read_by_themselves_and_say_so(whole, tmp_path):
     (tmp_path / "empty").mkdir()
     away = f'mount --bind {tmp_path}/empty /dev/shm && mount -o remount,ro,bind /dev/shm && ! touch /dev/shm/file 2>/dev/null && exec "$@"'
-    words = ["unshare", "--mount", "sh", "-c", away, "sh", *command("mpirun", 2), *TRAIN, "--run-dir", str(tmp_path / "run")]
+    words = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        away,
+        "sh",
+        *command("mpirun", 2),
+        *TRAIN,
+        "--run-dir",
+        str(tmp_path / "run"),
+    ]
     done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
     [told] = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
-    assert told == "warning: data.workers is 1, but loader processes need /dev/shm, which is not there; ranks read by themselves"
+    assert (
+        told
+        == "warning: data.workers is 1, but loader processes need /dev/shm, which is not there; ranks read by themselves"
+    )
     assert outcome(tmp_path / "run") == whole

@@ -13,7 +13,13 @@ from kakurenbo_hpc.errors import RunDirectoryError
 from kakurenbo_hpc.record.heartbeat import Heartbeat
 from kakurenbo_hpc.record.lock import Lock
 
-JOB = ["digits_everything", "--set", "training.epochs=100000", "--set", "record.hang_timeout=60"]  # a heartbeat every second
+JOB = [
+    "digits_everything",
+    "--set",
+    "training.epochs=100000",
+    "--set",
+    "record.hang_timeout=60",
+]  # a heartbeat every second
 
 
 def test_a_second_run_is_refused_until_the_first_has_ended(tmp_path):
@@ -21,19 +27,27 @@ def test_a_second_run_is_refused_until_the_first_has_ended(tmp_path):
     words = [*command("alone", 1), "-m", "kakurenbo_hpc.cli", "train", *JOB, "--run-dir", str(run)]
     first = subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL)
     try:
-        until(lambda: (run / "metrics.jsonl").exists(), lambda: f"the first run has ended with {first.poll()}")
+        until(
+            lambda: (run / "metrics.jsonl").exists(), lambda: f"the first run has ended with {first.poll()}"
+        )
         second = train(2, *JOB, "--run-dir", run, "--resume")
         [told] = [line for line in second.stderr.splitlines() if line.startswith("kakurenbo: ")]
         assert second.returncode == 2
         holder = f"process {first.pid} on {os.uname().nodename}"
-        assert told == f"kakurenbo: {run}: a run is under way here, held by {holder}; wait for its end, or give another --run-dir"
+        assert (
+            told
+            == f"kakurenbo: {run}: a run is under way here, held by {holder}; wait for its end, or give another --run-dir"
+        )
         assert first.poll() is None and holder in (run / "lock").read_text()
     finally:
         first.send_signal(signal.SIGKILL)
         first.wait()
     resumed = subprocess.Popen([*words, "--resume"], env=environment(), stdout=subprocess.DEVNULL)
     try:
-        until(lambda: f"process {resumed.pid} on" in (run / "lock").read_text(), lambda: f"the third run has ended with {resumed.poll()}")
+        until(
+            lambda: f"process {resumed.pid} on" in (run / "lock").read_text(),
+            lambda: f"the third run has ended with {resumed.poll()}",
+        )
     finally:
         resumed.send_signal(signal.SIGTERM)
         assert resumed.wait(timeout=100) == 75
@@ -45,7 +59,10 @@ def test_the_lock_goes_with_its_holder(tmp_path):
         held.take()
         held.sign()
         refused = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True)
-        assert f"RunDirectoryError: {tmp_path}: a run is under way here, held by process {os.getpid()} on " in refused.stderr
+        assert (
+            f"RunDirectoryError: {tmp_path}: a run is under way here, held by process {os.getpid()} on "
+            in refused.stderr
+        )
     assert subprocess.run([sys.executable, "-c", other]).returncode == 0
 
 
@@ -53,7 +70,12 @@ def test_the_lock_goes_with_its_holder(tmp_path):
 def held(tmp_path):
     """A process that has the lock, and gives no other sign of life."""
     other = f"from kakurenbo_hpc.record.lock import Lock; from pathlib import Path; Lock(Path({str(tmp_path)!r})).take(); print('held')"
-    holder = subprocess.Popen([sys.executable, "-u", "-c", f"{other}; input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-u", "-c", f"{other}; input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert holder.stdout.readline() == "held\n"
     yield holder
     holder.kill()

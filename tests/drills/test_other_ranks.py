@@ -51,7 +51,13 @@ def test_statistics_of_other_ranks_are_their_mean(tmp_path):
         write_part(tmp_path, rank, Part(None, Ledger.unseen(8, 2 * rank, 2 * rank + 2), {}, Inside([], mine)))
     want = torch.stack([mine["mean"].double() for mine in buffers]).mean(0)
     for n in (1, 2, 3, 5, 8):
-        shares = [load_inside(tmp_path, {"steps": [], "ranks": 4}, rank, n, torch.device("cpu")).buffers["mean"] for rank in range(n)]
+        shares = [
+            load_inside(tmp_path, {"steps": [], "ranks": 4}, rank, n, torch.device("cpu")).buffers["mean"]
+            for rank in range(n)
+        ]
         torch.testing.assert_close(torch.stack(shares).mean(0), want)
-    same = [load_inside(tmp_path, {"steps": [], "ranks": 4}, rank, 4, torch.device("cpu")).buffers["mean"] for rank in range(4)]
+    same = [
+        load_inside(tmp_path, {"steps": [], "ranks": 4}, rank, 4, torch.device("cpu")).buffers["mean"]
+        for rank in range(4)
+    ]
     assert all(torch.equal(a, b["mean"]) for a, b in zip(same, buffers, strict=True))

@@ -34,8 +34,14 @@ def test_a_run_left_at_any_step_goes_on_bit_for_bit(n, variants, tmp_path):
     ended = start(n, LEFT_AND_TAKEN_UP, tmp_path, 1, variants, timeout=400)
     assert ended.returncode == 0, ended.stderr[-2000:]
     for variant in variants.split(","):
-        left = [line.split(" left in ")[1].split()[0] for line in ended.stdout.splitlines() if line.startswith(f"{variant} left")]
-        assert {"train", "evaluate", "checkpoint"} | ({"refresh"} if "kakurenbo" in variant else set()) <= set(left)
+        left = [
+            line.split(" left in ")[1].split()[0]
+            for line in ended.stdout.splitlines()
+            if line.startswith(f"{variant} left")
+        ]
+        assert {"train", "evaluate", "checkpoint"} | (
+            {"refresh"} if "kakurenbo" in variant else set()
+        ) <= set(left)
 
 
 def outcome(run):
@@ -53,17 +59,29 @@ def whole(tmp_path_factory):
 def begun(run, *words, **more):
     """Start the job on two ranks."""
     line = [*command("mpirun", 2), *words, *JOB, "--run-dir", run]
-    return subprocess.Popen(list(map(str, line)), env=environment() | more, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        list(map(str, line)),
+        env=environment() | more,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def a_rank(started):
     """Return the process of one rank."""
-    return next(p for p in psutil.Process(started.pid).children(recursive=True) if p.cmdline()[1:2] == [str(HELD_TRAIN)])
+    return next(
+        p
+        for p in psutil.Process(started.pid).children(recursive=True)
+        if p.cmdline()[1:2] == [str(HELD_TRAIN)]
+    )
 
 
 ASKED = {
     "USR1 to one rank": lambda started, run: a_rank(started).send_signal(signal.SIGUSR1),
-    "TERM to one rank, twice": lambda started, run: [a_rank(started).send_signal(signal.SIGTERM) for _ in range(2)],
+    "TERM to one rank, twice": lambda started, run: [
+        a_rank(started).send_signal(signal.SIGTERM) for _ in range(2)
+    ],
     "INT to one rank": lambda started, run: a_rank(started).send_signal(signal.SIGINT),
     "USR2 to one rank": lambda started, run: a_rank(started).send_signal(signal.SIGUSR2),
     "USR1 to mpirun": lambda started, run: started.send_signal(signal.SIGUSR1),
@@ -97,7 +115,10 @@ def test_the_deadline_ends_a_run_in_time(tmp_path):
 
 
 def test_a_finished_run_that_is_started_again_is_done_at_once(tmp_path):
-    run, job = tmp_path / "run", [*JOB, "--set", "training.epochs=2", "--set", "selection.fraction_epochs=[0]"]
+    run, job = (
+        tmp_path / "run",
+        [*JOB, "--set", "training.epochs=2", "--set", "selection.fraction_epochs=[0]"],
+    )
     assert train(1, *job, "--run-dir", run).returncode == 0
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     again = train(1, *job, "--run-dir", run, "--resume")
@@ -110,7 +131,11 @@ def test_a_deadline_that_is_no_time_is_told(tmp_path):
         [*command("alone", 1), "-m", "kakurenbo_hpc.cli", "train", *JOB, "--run-dir", str(tmp_path / "run")],
         env=environment() | {"KAKURENBO_DEADLINE": "noon"}, capture_output=True, text=True, cwd=os.getcwd(),
     )  # fmt: skip
-    assert ended.returncode == 2 and "KAKURENBO_DEADLINE is 'noon'" in ended.stderr and ended.stderr.count("\n") == 1
+    assert (
+        ended.returncode == 2
+        and "KAKURENBO_DEADLINE is 'noon'" in ended.stderr
+        and ended.stderr.count("\n") == 1
+    )
 
 
 def test_a_stop_file_that_comes_before_a_run_has_begun_is_heeded(tmp_path):
@@ -140,9 +165,17 @@ def test_a_stop_that_cannot_be_read_is_heeded(tmp_path):
 def test_a_signal_that_comes_while_a_run_still_begins_is_heeded(tmp_path):
     run = tmp_path / "run"
     words = [*command("alone", 1), "-m", "kakurenbo_hpc.cli", "train", *JOB, "--run-dir", str(run)]
-    started = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    started = subprocess.Popen(
+        words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     status = Path(f"/proc/{started.pid}/status")
-    while not int(next(line for line in status.read_text().splitlines() if line.startswith("SigCgt")).split()[1], 16) >> 9 & 1:
+    while (
+        not int(
+            next(line for line in status.read_text().splitlines() if line.startswith("SigCgt")).split()[1], 16
+        )
+        >> 9
+        & 1
+    ):
         time.sleep(0.001)  # until it listens to USR1
     started.send_signal(signal.SIGUSR1)
     told, _ = started.communicate(timeout=60)

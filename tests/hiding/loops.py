@@ -27,7 +27,9 @@ class Loop:
             self.model.bias.zero_()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=lr)
         hiding.scale_lr(self.optimizer)
-        self.loader = DataLoader(POINTS, **(read(hiding) if read else {"batch_sampler": hiding.batch_sampler}))
+        self.loader = DataLoader(
+            POINTS, **(read(hiding) if read else {"batch_sampler": hiding.batch_sampler})
+        )
         self.trained = []  # ids of each epoch, in order
 
     def run(self, epochs):

@@ -20,7 +20,9 @@ def begun(epoch=0, **changed):
 def tell(h, ids=None, losses=None):
     k = len(h.ids)
     losses = torch.ones(k) if losses is None else losses
-    return h.observe(h.ids if ids is None else ids, losses, torch.ones(k, 3), torch.zeros(k, dtype=torch.int64))
+    return h.observe(
+        h.ids if ids is None else ids, losses, torch.ones(k, 3), torch.zeros(k, dtype=torch.int64)
+    )
 
 
 def tell_all(h):
@@ -58,18 +60,42 @@ def leaves_the_hidden(h):
 
 
 CASES = {
-    "a mean": (lambda h: tell(h, losses=torch.tensor(0.7)), "one loss for a batch of 10, an average already.*reduction='none'"),
-    "another number of losses": (lambda h: tell(h, losses=torch.ones(7)), "got 7 losses, but batch 0 of epoch 0 has 10"),
-    "an id beyond the data": (lambda h: tell(h, h.ids + N), r"got id \d+ for batch 0 of epoch 0, but ids go from 0 to 89"),
+    "a mean": (
+        lambda h: tell(h, losses=torch.tensor(0.7)),
+        "one loss for a batch of 10, an average already.*reduction='none'",
+    ),
+    "another number of losses": (
+        lambda h: tell(h, losses=torch.ones(7)),
+        "got 7 losses, but batch 0 of epoch 0 has 10",
+    ),
+    "an id beyond the data": (
+        lambda h: tell(h, h.ids + N),
+        r"got id \d+ for batch 0 of epoch 0, but ids go from 0 to 89",
+    ),
     "a negative id": (lambda h: tell(h, -1 - h.ids), "but ids go from 0 to 89"),
     "an id twice": (lambda h: tell(h, twice(h)), r"got id \d+ twice for batch 0"),
-    "ids of another order": (lambda h: tell(h, h.ids[::-1].copy()), "10 ids that are not those of batch 0.*batch_sampler"),
-    "ids of another shape": (lambda h: tell(h, h.ids.reshape(2, 5)), r"ids of shape \(2, 5\).*give one integer a sample"),
-    "a batch later": (lambda h: tell(h, second_batch(h)), "not called for batch 0 of epoch 0, but for batch 1"),
+    "ids of another order": (
+        lambda h: tell(h, h.ids[::-1].copy()),
+        "10 ids that are not those of batch 0.*batch_sampler",
+    ),
+    "ids of another shape": (
+        lambda h: tell(h, h.ids.reshape(2, 5)),
+        r"ids of shape \(2, 5\).*give one integer a sample",
+    ),
+    "a batch later": (
+        lambda h: tell(h, second_batch(h)),
+        "not called for batch 0 of epoch 0, but for batch 1",
+    ),
     "too many batches": (lambda h: [tell(h) for _ in range(10)], "no batch is left in this pass"),
     "an epoch twice": (lambda h: h.begin_visible(0), "epoch 0 was begun twice"),
-    "an epoch that is left early": (lambda h: h.begin_visible(1), "observe was called for 0 of the 9 batches of epoch 0"),
-    "a state in the middle": (lambda h: h.state_dict(), "observe was called for 0 of the 9 batches of epoch 0"),
+    "an epoch that is left early": (
+        lambda h: h.begin_visible(1),
+        "observe was called for 0 of the 9 batches of epoch 0",
+    ),
+    "a state in the middle": (
+        lambda h: h.state_dict(),
+        "observe was called for 0 of the 9 batches of epoch 0",
+    ),
     "the hidden too early": (lambda h: h.begin_hidden(), "observe was called for 0 of the 9 batches"),
 }
 
@@ -86,11 +112,20 @@ FRESH = {
     "a loader before an epoch": (lambda h: iter(h.batch_sampler), "before an epoch was begun"),
     "a sampler before an epoch": (lambda h: iter(h.sampler), "before an epoch was begun"),
     "the hidden before training": (lambda h: h.begin_hidden(), "looked at after training"),
-    "an epoch beyond the last": (lambda h: h.begin_visible(6), "epoch 6 was begun, but none is done and there are 6"),
+    "an epoch beyond the last": (
+        lambda h: h.begin_visible(6),
+        "epoch 6 was begun, but none is done and there are 6",
+    ),
     "a batch not observed": (skips_one, "observe was not called for batch 1 of epoch 0"),
     "a loop left early": (leaves_early, "observe was called for 1 of the 9 batches of epoch 0"),
-    "the hidden never looked at": (leaves_the_hidden, "epoch 2 hid samples, but nobody looked at them again.*hiding.hidden"),
-    "an epoch again": (lambda h: (Loop(h).run(range(2)), h.begin_visible(1)), "epoch 1 was begun twice|epoch 1 is done"),
+    "the hidden never looked at": (
+        leaves_the_hidden,
+        "epoch 2 hid samples, but nobody looked at them again.*hiding.hidden",
+    ),
+    "an epoch again": (
+        lambda h: (Loop(h).run(range(2)), h.begin_visible(1)),
+        "epoch 1 was begun twice|epoch 1 is done",
+    ),
 }
 
 
@@ -127,24 +162,48 @@ class Stream(torch.utils.data.IterableDataset):
 
 
 BUILT = {
-    "a loader for the data set": (lambda: of_data(DataLoader(POINTS, batch_size=10)), "type DataLoader.*give the map-style data set"),
+    "a loader for the data set": (
+        lambda: of_data(DataLoader(POINTS, batch_size=10)),
+        "type DataLoader.*give the map-style data set",
+    ),
     "a stream for the data set": (lambda: of_data(Stream()), "type Stream.*give the map-style data set"),
     "batches of nothing": (lambda: hiding(batch_size=0), "batch_size is 0, but must be .* at least 1"),
-    "batches of half a sample": (lambda: hiding(batch_size=0.5), "batch_size is 0.5, but must be a whole number"),
+    "batches of half a sample": (
+        lambda: hiding(batch_size=0.5),
+        "batch_size is 0.5, but must be a whole number",
+    ),
     "no batch a step": (lambda: hiding(accumulate=0), "accumulate is 0, but must be .* at least 1"),
     "no epochs": (lambda: hiding(epochs=0), "epochs is 0, but must be .* at least 1"),
-    "the state of something else": (lambda: hiding().load_state_dict(Loop(hiding()).model.state_dict()), "state has format None"),
+    "the state of something else": (
+        lambda: hiding().load_state_dict(Loop(hiding()).model.state_dict()),
+        "state has format None",
+    ),
     "a method nobody knows": (lambda: hiding("kakurembo"), "kakurembo.*did you mean kakurenbo"),
     "an option nobody knows": (lambda: hiding(max_fractoin=0.3), "max_fractoin.*did you mean max_fraction"),
     "an option of another": (lambda: hiding(prune_ratio=0.3), "prune_ratio is an option of infobatch"),
-    "a percentage": (lambda: hiding(max_fraction=30.0), "max_fraction is 30.0, but must be in .*write 0.3 for 30 percent"),
-    "a batch-level method": (lambda: hiding("selective_backprop"), "selective_backprop chooses batch by batch.*kakurenbo train"),
-    "weights renewed each step": (lambda: hiding("sample_importance", online="step"), "chooses batch by batch"),
+    "a percentage": (
+        lambda: hiding(max_fraction=30.0),
+        "max_fraction is 30.0, but must be in .*write 0.3 for 30 percent",
+    ),
+    "a batch-level method": (
+        lambda: hiding("selective_backprop"),
+        "selective_backprop chooses batch by batch.*kakurenbo train",
+    ),
+    "weights renewed each step": (
+        lambda: hiding("sample_importance", online="step"),
+        "chooses batch by batch",
+    ),
     "a look that was not taken": (lambda: hiding("iswr").begin_visible(0), "hiding.whole"),
     "the state of another method": (lambda: hiding("random").load_state_dict(state()), "state has method"),
-    "the state of another seed": (lambda: hiding(seed=4).load_state_dict(state()), "state has seed 3, but here it is 4"),
+    "the state of another seed": (
+        lambda: hiding(seed=4).load_state_dict(state()),
+        "state has seed 3, but here it is 4",
+    ),
     "the state of another data set": (of_more_samples, "state has samples 90, but here it is 91"),
-    "a word that is no number": (lambda: from_words("--hide", "kakurenbo", "--hide-max-fraction", "much"), "max_fraction is 'much'"),
+    "a word that is no number": (
+        lambda: from_words("--hide", "kakurenbo", "--hide-max-fraction", "much"),
+        "max_fraction is 'much'",
+    ),
 }
 
 
@@ -158,7 +217,9 @@ def test_a_mistake_in_what_is_asked_for_is_named(what):
 
 def test_ranks_that_see_different_data_sets_are_all_told():
     def work(comm):
-        with pytest.raises(UserError, match="ranks differ in the number of samples: rank 0 has 90, rank 2 has 89"):
+        with pytest.raises(
+            UserError, match="ranks differ in the number of samples: rank 0 has 90, rank 2 has 89"
+        ):
             Hiding("kakurenbo", N - comm.rank // 2, epochs=2, batch_size=10, comm=comm)
 
     run_in_threads(3, work)

@@ -34,7 +34,10 @@ JOB = {
 def test_a_loop_of_ones_own_is_the_driver_bit_for_bit(tmp_path):
     job = check_job(JOB, "job", DATA, METHODS)
     run(job, tmp_path / "run", Serial())
-    driver = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    driver = [
+        json.loads(line)
+        for line in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
     source = open_data(job.data, job.seed, Serial()).train
 
@@ -74,7 +77,12 @@ def test_a_loop_of_ones_own_is_the_driver_bit_for_bit(tmp_path):
 def options(name, folder):
     """What makes the method act within six epochs."""
     if name == "static":
-        write_scores(folder / "scores.h5", About("random", "a test", "points", "points", N, 0.0, 0, 0), np.arange(N) % 7.0, Serial())
+        write_scores(
+            folder / "scores.h5",
+            About("random", "a test", "points", "points", N, 0.0, 0, 0),
+            np.arange(N) % 7.0,
+            Serial(),
+        )
         return {"scores": [str(folder / "scores.h5")], "fingerprint": "points"}
     return {
         "kakurenbo": {"confidence": 0.4},
@@ -111,7 +119,12 @@ def test_every_epoch_level_method_trains_what_it_plans_on_any_number_of_ranks(na
 READERS = {
     "loader processes": lambda h: {"batch_sampler": h.batch_sampler, "num_workers": 2},
     "plain sampler": lambda h: {"sampler": h.sampler, "batch_size": 10},
-    "plain sampler, last batch dropped": lambda h: {"sampler": h.sampler, "batch_size": 10, "drop_last": True, "num_workers": 1},
+    "plain sampler, last batch dropped": lambda h: {
+        "sampler": h.sampler,
+        "batch_size": 10,
+        "drop_last": True,
+        "num_workers": 1,
+    },
 }
 
 
@@ -202,7 +215,9 @@ def test_a_loop_goes_on_from_its_state_as_if_it_had_never_stopped(name, tmp_path
     whole, first, second = (Loop(hiding(name)) for _ in range(3))
     lines = whole.run(range(6))
     assert first.run(range(3)) == lines[:3]
-    torch.save({"hiding": first.hiding.state_dict(), "model": first.model.state_dict()}, tmp_path / "state.pt")
+    torch.save(
+        {"hiding": first.hiding.state_dict(), "model": first.model.state_dict()}, tmp_path / "state.pt"
+    )
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     second.hiding.load_state_dict(state["hiding"])
     second.model.load_state_dict(state["model"])
@@ -235,7 +250,18 @@ def test_other_ranks_go_on_with_the_same_plan():
 def test_a_script_gets_its_method_from_the_command_line():
     assert from_words().method.method == "everything"
     chosen = from_words(
-        "--hide", "kakurenbo", "--hide-max-fraction", "0.4", "--hide-fraction-epochs", "[0, 3]", "--hide-move-back", "false"
+        "--hide",
+        "kakurenbo",
+        "--hide-max-fraction",
+        "0.4",
+        "--hide-fraction-epochs",
+        "[0, 3]",
+        "--hide-move-back",
+        "false",
     )
-    assert (chosen.method.max_fraction, chosen.method.fraction_epochs, chosen.method.move_back) == (0.4, [0, 3], False)
+    assert (chosen.method.max_fraction, chosen.method.fraction_epochs, chosen.method.move_back) == (
+        0.4,
+        [0, 3],
+        False,
+    )
     assert from_words("--hide", "infobatch", "--hide-prune-ratio=0.2").method.prune_ratio == 0.2

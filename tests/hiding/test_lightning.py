@@ -34,7 +34,9 @@ class Module(lightning.LightningModule):
         logits = self.model(input)
         if i == 0 and torch.is_grad_enabled():
             self.lines.append(self.hiding.metrics)
-        return self.hiding.observe(self.hiding.ids, F.cross_entropy(logits, target, reduction="none"), logits, target)
+        return self.hiding.observe(
+            self.hiding.ids, F.cross_entropy(logits, target, reduction="none"), logits, target
+        )
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.model.parameters(), lr=0.3)
@@ -71,11 +73,16 @@ def test_a_look_computes_as_a_step_does_and_wakes_no_frozen_part(precision, refr
     frozen = torch.nn.BatchNorm1d(5).eval()
     module.model = torch.nn.Sequential(frozen, module.model)
     module.model.register_forward_hook(
-        lambda model, _, logits: passes.add((torch.is_grad_enabled(), model.training, frozen.training, logits.dtype))
+        lambda model, _, logits: passes.add(
+            (torch.is_grad_enabled(), model.training, frozen.training, logits.dtype)
+        )
     )
     lines = fit(module, tmp_path, 3, precision=precision)
     assert lines[-1]["n_hidden"] > 0
-    assert passes == {(True, True, False, torch.bfloat16), (False, refresh_mode == "train", False, torch.bfloat16)}
+    assert passes == {
+        (True, True, False, torch.bfloat16),
+        (False, refresh_mode == "train", False, torch.bfloat16),
+    }
 
 
 def test_a_trainer_that_keeps_its_loader_is_refused(tmp_path):

@@ -29,6 +29,8 @@ def test_the_plain_loop_is_as_good(tmp_path):
 
 
 def test_torchrun_ranks_that_have_not_met_are_told(tmp_path):
-    (tmp_path / "alone.py").write_text("from kakurenbo_hpc import Hiding\nHiding('random', 10, epochs=1, batch_size=1)\n")
+    (tmp_path / "alone.py").write_text(
+        "from kakurenbo_hpc import Hiding\nHiding('random', 10, epochs=1, batch_size=1)\n"
+    )
     ended = start(2, tmp_path / "alone.py", starter="torchrun")
     assert ended.returncode and "call torch.distributed.init_process_group first" in ended.stderr

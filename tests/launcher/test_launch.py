@@ -53,7 +53,9 @@ TORCHRUN = """Root Cause (first observed failure):
   error_file: <N/A>
 """
 SRUN_ONE_LATE = "srun: error: n1: task 0: Exited with exit code {}\nsrun: First task exited 10s ago\nsrun: error: n1: tasks 1-3: Killed\n"
-AGENTS = "srun: error: n0: task 0: Exited with exit code 1\nsrun: error: n1: task 1: Exited with exit code 1\n"
+AGENTS = (
+    "srun: error: n0: task 0: Exited with exit code 1\nsrun: error: n1: task 1: Exited with exit code 1\n"
+)
 FLOOD = "".join(f"srun: error: n{i}: tasks {4 * i}-{4 * i + 3}: Killed\n" for i in range(30))
 LOST = "kakurenbo: rank {0} of 2 on n{0}: RuntimeError: [../gloo/transport/tcp/pair.cc:544] Connection reset by peer\n"
 SRUN_NOT_STARTED = "srun: Job step aborted: Waiting up to 7 seconds for job step to finish.\n"
@@ -64,7 +66,10 @@ OPEN_MPI_5_LEFT = "   Process name: [prterun-vm-29349@1,1]\n   Exit code:    7\n
 @pytest.fixture(autouse=True)
 def a_plain_shell(monkeypatch):
     """Nothing of an outer starter, and no leave for root but the launcher's own."""
-    for name in os.environ.keys() - environment().keys() | {"OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"}:
+    for name in os.environ.keys() - environment().keys() | {
+        "OMPI_ALLOW_RUN_AS_ROOT",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM",
+    }:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -83,7 +88,9 @@ def test_a_run_that_ends_well_passes_its_code_on(starter, code, tmp_path, capfd)
 def test_a_signal_that_asks_for_a_checkpoint_becomes_the_stop_file(starter, number, tmp_path, capfd):
     """No starter passes both on unharmed. torchrun ends with 1 where its ranks leave with 75."""
     with when_both_run(tmp_path, number):
-        assert run(ranks_that_end("wait for the file", tmp_path, starter=starter), tmp_path / "stop") == REQUEUE
+        assert (
+            run(ranks_that_end("wait for the file", tmp_path, starter=starter), tmp_path / "stop") == REQUEUE
+        )
     assert "kakurenbo: " not in capfd.readouterr().err
 
 
@@ -91,7 +98,10 @@ def test_a_stop_file_that_cannot_be_written_is_told(tmp_path, capfd):
     (tmp_path / "file").touch()
     speaker = "import os, signal, time; os.kill(os.getppid(), signal.SIGUSR1); time.sleep(0.5)"
     assert run(CommandLine([sys.executable, "-c", speaker]), tmp_path / "file" / "stop") == DONE
-    assert last(capfd) == f"kakurenbo: {tmp_path}/file/stop: cannot be written (File exists), so that the ranks go on"
+    assert (
+        last(capfd)
+        == f"kakurenbo: {tmp_path}/file/stop: cannot be written (File exists), so that the ranks go on"
+    )
 
 
 @pytest.mark.parametrize("starter", ["mpirun", "torchrun"])
@@ -141,11 +151,22 @@ def test_srun_gets_term_where_others_get_int(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("PATH", f"{tmp_path}", prepend=":")
     assert run(CommandLine(["srun"]), tmp_path / "stop") == TERMINATED
     out, err = capfd.readouterr()
-    assert (out, err.startswith("kakurenbo: ended by SIGINT, the starter with exit code 1")) == ("SIGTERM\n", True)
+    assert (out, err.startswith("kakurenbo: ended by SIGINT, the starter with exit code 1")) == (
+        "SIGTERM\n",
+        True,
+    )
 
 
 def test_a_starter_is_in_the_session_of_here_where_pbs_finds_it_and_out_of_reach_of_a_terminals_keys(capfd):
-    assert run(CommandLine([sys.executable, "-c", "import os; print(os.getsid(0), os.getpgid(0) == os.getpid())"]), Path("stop")) == DONE
+    assert (
+        run(
+            CommandLine(
+                [sys.executable, "-c", "import os; print(os.getsid(0), os.getpgid(0) == os.getpid())"]
+            ),
+            Path("stop"),
+        )
+        == DONE
+    )
     assert capfd.readouterr().out == f"{os.getsid(0)} True\n"
 
 
@@ -162,7 +183,11 @@ def test_a_signal_that_is_ignored_here_stays_ignored(capfd):
     ("heard", "code", "said"),
     [
         ("", TERMINATED, ""),
-        ("kakurenbo: rank 1 of 2 on a: E: x\nsrun: error: n1: task 0: Terminated\n", FAILED, "kakurenbo: rank 1 of 2 on a: E: x"),
+        (
+            "kakurenbo: rank 1 of 2 on a: E: x\nsrun: error: n1: task 0: Terminated\n",
+            FAILED,
+            "kakurenbo: rank 1 of 2 on a: E: x",
+        ),
         (SRUN_KILLED, FAILED, "kakurenbo: rank 1 on n1: killed; often the system was out of memory"),
     ],
 )
@@ -207,13 +232,18 @@ def test_words_and_environment_reach_the_ranks_unharmed(tmp_path):
 
 
 def test_what_the_ranks_run_is_the_job_as_it_was_given():
-    words = train_words(Path("my job.yaml"), Path("runs/a b"), ["training.epochs=5", "name=$(x)"], resume=True)
+    words = train_words(
+        Path("my job.yaml"), Path("runs/a b"), ["training.epochs=5", "name=$(x)"], resume=True
+    )
     assert words[1:] == [
         *("-m", "kakurenbo_hpc.cli", "train", "my job.yaml", "--run-dir", "runs/a b"),
         *("--set", "training.epochs=5", "--set", "name=$(x)", "--resume"),
     ]
     assert train_words(Path("j"), Path("r"), [], resume=False)[-1] == "r"
-    assert train_words(Path("j"), Path("r"), [], resume=True, allow_changes=True)[-2:] == ["--resume", "--allow-changes"]
+    assert train_words(Path("j"), Path("r"), [], resume=True, allow_changes=True)[-2:] == [
+        "--resume",
+        "--allow-changes",
+    ]
 
 
 def test_more_ranks_than_the_machine_takes_is_the_users_mistake(tmp_path):
@@ -236,7 +266,9 @@ def test_the_digits_train_on_two_ranks(tmp_path):
     one_epoch = ["--set", "training.epochs=1", "--set", "training.warmup_epochs=0"]
     words = ["digits_everything", "--ranks", "2", *one_epoch, "--run-dir", str(tmp_path / "run")]
     command = [sys.executable, "-m", "kakurenbo_hpc.cli", "launch", *words]
-    planned = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, env=dict(os.environ), check=True)
+    planned = subprocess.run(
+        [*command, "--dry-run"], capture_output=True, text=True, env=dict(os.environ), check=True
+    )
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), timeout=120)
     assert done.returncode == DONE, done.stderr
     assert done.stdout.startswith(planned.stdout)
@@ -247,24 +279,56 @@ def test_the_digits_train_on_two_ranks(tmp_path):
 @pytest.mark.parametrize(
     ("heard", "code", "said"),
     [
-        (OPEN_MPI_5_KILLED, 137, "kakurenbo: rank 1 on vm: killed by SIGKILL; often the system was out of memory"),
+        (
+            OPEN_MPI_5_KILLED,
+            137,
+            "kakurenbo: rank 1 on vm: killed by SIGKILL; often the system was out of memory",
+        ),
         (OPEN_MPI_4_KILLED, 139, "kakurenbo: rank 14 on n7.site: killed by SIGSEGV"),
         (OPEN_MPI_4_LEFT, 7, "kakurenbo: rank 1: left with exit code 7 and without a word of ours"),
         (OPEN_MPI_5_LEFT, 7, "kakurenbo: rank 1: left with exit code 7 and without a word of ours"),
         (SRUN_KILLED, 137, "kakurenbo: rank 1 on n1: killed; often the system was out of memory"),
         (SRUN_LEFT, 7, "kakurenbo: rank 14 on n7: left with exit code 7 and without a word of ours"),
         (SRUN_KILLED + FLOOD, 137, "kakurenbo: rank 1 on n1: killed"),
-        (SRUN_LEFT + FLOOD, 137, "kakurenbo: rank 14 on n7: left with exit code 7 and without a word of ours"),
+        (
+            SRUN_LEFT + FLOOD,
+            137,
+            "kakurenbo: rank 14 on n7: left with exit code 7 and without a word of ours",
+        ),
         (OPEN_MPI_5_KILLED + FLOOD, 137, "kakurenbo: rank 1 on vm: killed by SIGKILL"),
         (OPEN_MPI_5_LEFT + FLOOD, 7, "kakurenbo: rank 1: left with exit code 7"),
-        (SRUN_KILLED.replace("task 1", "tasks 4-7"), 137, "kakurenbo: ranks 4-7 on n1: killed; often the system was out of memory"),
-        (SRUN_LEFT.replace("task 14", "tasks 4,6"), 7, "kakurenbo: ranks 4,6 on n7: left with exit code 7 and without a word of ours"),
-        (TORCHRUN.format(-9), 1, "kakurenbo: rank 14 on n7.site: killed by SIGKILL; often the system was out of memory"),
-        (TORCHRUN.format(7), 1, "kakurenbo: rank 14 on n7.site: left with exit code 7 and without a word of ours"),
+        (
+            SRUN_KILLED.replace("task 1", "tasks 4-7"),
+            137,
+            "kakurenbo: ranks 4-7 on n1: killed; often the system was out of memory",
+        ),
+        (
+            SRUN_LEFT.replace("task 14", "tasks 4,6"),
+            7,
+            "kakurenbo: ranks 4,6 on n7: left with exit code 7 and without a word of ours",
+        ),
+        (
+            TORCHRUN.format(-9),
+            1,
+            "kakurenbo: rank 14 on n7.site: killed by SIGKILL; often the system was out of memory",
+        ),
+        (
+            TORCHRUN.format(7),
+            1,
+            "kakurenbo: rank 14 on n7.site: left with exit code 7 and without a word of ours",
+        ),
         (SRUN_NOT_STARTED, 1, "kakurenbo: rank 0: srun could not start it (Unspecified error); see above"),
         ("", 9, "kakurenbo: the starter ended with exit code 9, and no rank said why"),
-        ("kakurenbo: rank 1 of 2 on a: E: x\nkakurenbo: a remark\n" + OPEN_MPI_5_LEFT, 1, "kakurenbo: rank 1 of 2 on a: E: x"),
-        ("kakurenbo: rank 1 of 2 on a: E: x\nkakurenbo: rank 0 of 2 on a: F: y\n", 1, "kakurenbo: rank 0 of 2 on a: F: y"),
+        (
+            "kakurenbo: rank 1 of 2 on a: E: x\nkakurenbo: a remark\n" + OPEN_MPI_5_LEFT,
+            1,
+            "kakurenbo: rank 1 of 2 on a: E: x",
+        ),
+        (
+            "kakurenbo: rank 1 of 2 on a: E: x\nkakurenbo: rank 0 of 2 on a: F: y\n",
+            1,
+            "kakurenbo: rank 0 of 2 on a: F: y",
+        ),
         ("kakurenbo: job.yaml: wrong\n" + OPEN_MPI_5_LEFT, 2, "kakurenbo: job.yaml: wrong"),
         ("kakurenbo: job.yaml: wrong\n" + OPEN_MPI_5_LEFT, 7, "kakurenbo: job.yaml: wrong"),
         ("kakurenbo: job.yaml: wrong\n" + SRUN_LEFT, 7, "kakurenbo: job.yaml: wrong"),
@@ -272,9 +336,21 @@ def test_the_digits_train_on_two_ranks(tmp_path):
         ("kakurenbo: job.yaml: wrong\n", 9, "kakurenbo: job.yaml: wrong"),
         ("kakurenbo: a remark\n" + SRUN_KILLED, 137, "kakurenbo: rank 1 on n1: killed"),
         ("kakurenbo: rank 1 of 2 on n1: E: x\n" + LOST.format(0), 1, "kakurenbo: rank 1 of 2 on n1: E: x"),
-        (TORCHRUN.format(-9) + LOST.format(0) + AGENTS, 1, "kakurenbo: rank 14 on n7.site: killed by SIGKILL"),
-        (LOST.format(0) + TORCHRUN.format(-9) + AGENTS, 1, "kakurenbo: rank 14 on n7.site: killed by SIGKILL"),
-        (LOST.format(0) + TORCHRUN.replace("14", "0").format(1) + TORCHRUN.format(-9), 1, "kakurenbo: rank 14 on n7.site: killed"),
+        (
+            TORCHRUN.format(-9) + LOST.format(0) + AGENTS,
+            1,
+            "kakurenbo: rank 14 on n7.site: killed by SIGKILL",
+        ),
+        (
+            LOST.format(0) + TORCHRUN.format(-9) + AGENTS,
+            1,
+            "kakurenbo: rank 14 on n7.site: killed by SIGKILL",
+        ),
+        (
+            LOST.format(0) + TORCHRUN.replace("14", "0").format(1) + TORCHRUN.format(-9),
+            1,
+            "kakurenbo: rank 14 on n7.site: killed",
+        ),
         (LOST.format(14) + TORCHRUN.format(1) + AGENTS, 1, LOST.format(14).rstrip()),
         (LOST.format(1), 1, LOST.format(1).rstrip()),
     ],

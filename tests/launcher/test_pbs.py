@@ -107,9 +107,20 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-def test_a_run_that_its_walltime_interrupts_is_requeued_and_ends_as_if_nothing_had_been(kakurenbo, machine, tmp_path):
+def test_a_run_that_its_walltime_interrupts_is_requeued_and_ends_as_if_nothing_had_been(
+    kakurenbo, machine, tmp_path
+):
     run, alone = tmp_path / "run", tmp_path / "uninterrupted"
-    kakurenbo("submit", "digits_kakurenbo", "--machine", machine(grace_s=1799), "--walltime", "30m", "--run-dir", run)
+    kakurenbo(
+        "submit",
+        "digits_kakurenbo",
+        "--machine",
+        machine(grace_s=1799),
+        "--walltime",
+        "30m",
+        "--run-dir",
+        run,
+    )
     # PBS has a copy of the script, which gives the run one second. The job that comes after has time enough on any machine.
     script = run / "batch" / "script.sh"
     script.write_text(script.read_text().replace("+ 1))", "+ 1500))"))
@@ -136,7 +147,9 @@ def test_a_run_is_told_to_leave_by_its_control_file_and_requeued(kakurenbo, mach
 def test_a_run_that_outstays_its_walltime_is_killed_and_not_requeued(kakurenbo, machine, tmp_path):
     run = tmp_path / "run"
     words = ["--walltime", "00:00:05", "--run-dir", run, "--set", "training.epochs=2000"]
-    here = machine(grace_s=1, environment={"KAKURENBO_DEADLINE": "99999999999"})  # it does not know that it has to leave
+    here = machine(
+        grace_s=1, environment={"KAKURENBO_DEADLINE": "99999999999"}
+    )  # it does not know that it has to leave
     kakurenbo("submit", "digits_kakurenbo", "--machine", here, *words)
     assert ended(kakurenbo, run) == "failed"
     assert "exit status -29" in kakurenbo("status", run)
@@ -164,7 +177,16 @@ def test_requeuing_has_an_end(kakurenbo, machine, tmp_path):
     ],
 )
 def test_what_pbs_refuses_is_one_line(facts, said, call, machine, tmp_path):
-    done = call("submit", "digits_kakurenbo", "--machine", machine(**facts), "--walltime", "10m", "--run-dir", tmp_path / "run")
+    done = call(
+        "submit",
+        "digits_kakurenbo",
+        "--machine",
+        machine(**facts),
+        "--walltime",
+        "10m",
+        "--run-dir",
+        tmp_path / "run",
+    )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith(said)
 

@@ -18,10 +18,22 @@ NUMA = {0: {0, 1, 2, 3, 4}, 1: {5, 6, 7, 8, 9}}
 SHOW = "import json, os; print(json.dumps([sorted(os.sched_getaffinity(0)), dict(os.environ)]))"
 STARTERS = {
     "Open MPI": {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_LOCAL_RANK": "1"},
-    "MVAPICH": {"MV2_COMM_WORLD_RANK": "1", "MV2_COMM_WORLD_SIZE": "8", "MV2_COMM_WORLD_LOCAL_RANK": "1", "PMI_RANK": "1", "PMI_SIZE": "8"},
+    "MVAPICH": {
+        "MV2_COMM_WORLD_RANK": "1",
+        "MV2_COMM_WORLD_SIZE": "8",
+        "MV2_COMM_WORLD_LOCAL_RANK": "1",
+        "PMI_RANK": "1",
+        "PMI_SIZE": "8",
+    },
     "MPICH": {"PMI_RANK": "1", "PMI_SIZE": "8", "MPI_LOCALRANKID": "1"},
     "PALS": {"PALS_RANKID": "1", "PALS_NRANKS": "8", "PALS_LOCAL_RANKID": "1"},
-    "srun": {"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "1", "SLURM_SRUN_COMM_HOST": "n1", "SLURM_STEP_ID": "0", "SLURM_LOCALID": "1"},
+    "srun": {
+        "SLURM_STEP_NUM_TASKS": "8",
+        "SLURM_PROCID": "1",
+        "SLURM_SRUN_COMM_HOST": "n1",
+        "SLURM_STEP_ID": "0",
+        "SLURM_LOCALID": "1",
+    },
     "torchrun": {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "8", "LOCAL_RANK": "1"},
 }
 # Hydra under srun says nothing of local ranks, but Slurm does.
@@ -38,7 +50,12 @@ def bound(machine: Machine, local: int, allowed: set[int] = set(range(10)), **en
 
 @pytest.mark.parametrize(
     ("visible", "gpus"),
-    [(None, ["0", "1", "2", "3"]), ("0,1,2,3", ["0", "1", "2", "3"]), ("4,5,6,7", ["4", "5", "6", "7"]), ("GPU-a,GPU-b,GPU-c,GPU-d", None)],
+    [
+        (None, ["0", "1", "2", "3"]),
+        ("0,1,2,3", ["0", "1", "2", "3"]),
+        ("4,5,6,7", ["4", "5", "6", "7"]),
+        ("GPU-a,GPU-b,GPU-c,GPU-d", None),
+    ],
 )
 def test_each_rank_of_a_node_has_a_gpu_of_its_own(visible, gpus):
     """Those that the batch system lets it see, whatever their names."""
@@ -51,7 +68,9 @@ def test_a_gpu_that_the_batch_system_gave_to_this_rank_alone_stays():
 
 
 def test_too_few_gpus_are_one_line():
-    with pytest.raises(WorldError, match="^local rank 2 finds CUDA_VISIBLE_DEVICES=0,1; ask for 4 GPUs on each node$"):
+    with pytest.raises(
+        WorldError, match="^local rank 2 finds CUDA_VISIBLE_DEVICES=0,1; ask for 4 GPUs on each node$"
+    ):
         bound(machine(), 2, CUDA_VISIBLE_DEVICES="0,1")
 
 
@@ -66,7 +85,9 @@ def test_cores_are_those_beside_the_gpus_that_are_visible():
     numa = machine(gpu_numa=[0, 0, 1, 1], ranks_per_node=2)
     cores = [bound(numa, local, CUDA_VISIBLE_DEVICES="2,3").cores for local in range(2)]
     assert cores[0] | cores[1] == NUMA[1] and not cores[0] & cores[1]
-    assert bound(numa, 1, CUDA_VISIBLE_DEVICES="0").cores <= NUMA[0]  # its own, which is number 0 to each rank
+    assert (
+        bound(numa, 1, CUDA_VISIBLE_DEVICES="0").cores <= NUMA[0]
+    )  # its own, which is number 0 to each rank
     assert bound(numa, 1, CUDA_VISIBLE_DEVICES="GPU-a,GPU-b").cores <= NUMA[0]
 
 
@@ -93,7 +114,9 @@ def test_a_rank_finds_its_place_from_what_its_starter_says(starter, tmp_path):
     assert set(cores) <= os.sched_getaffinity(0)
     if f"cores {cores[0]}" in said:  # a node of one core has none for local rank 1 alone
         assert len(cores) < len(os.sched_getaffinity(0)) or len(cores) == 1
-        assert f"OMP_NUM_THREADS={environ['OMP_NUM_THREADS']}" in said and int(environ["OMP_NUM_THREADS"]) <= len(cores)
+        assert f"OMP_NUM_THREADS={environ['OMP_NUM_THREADS']}" in said and int(
+            environ["OMP_NUM_THREADS"]
+        ) <= len(cores)
     before = environment() | STARTERS[starter]
     changed = {name for name in environ if environ[name] != before.get(name)}
     assert changed <= {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LC_CTYPE", "_", "SHLVL"}
@@ -121,9 +144,21 @@ def test_threads_that_the_machine_file_sets_stay(tmp_path):
 @pytest.mark.parametrize(
     ("facts", "starter", "message"),
     [
-        ({}, {}, "the starter does not say which rank of its node this is; start with mpirun, mpiexec, srun or torchrun"),
-        ({}, STARTERS["srun"] | {"CUDA_VISIBLE_DEVICES": ""}, "local rank 1 finds CUDA_VISIBLE_DEVICES=; ask for 4 GPUs on each node"),
-        ({"gpu_numa": [77] * 4}, STARTERS["srun"], "has no NUMA node 77; correct gpu_numa in the machine file"),
+        (
+            {},
+            {},
+            "the starter does not say which rank of its node this is; start with mpirun, mpiexec, srun or torchrun",
+        ),
+        (
+            {},
+            STARTERS["srun"] | {"CUDA_VISIBLE_DEVICES": ""},
+            "local rank 1 finds CUDA_VISIBLE_DEVICES=; ask for 4 GPUs on each node",
+        ),
+        (
+            {"gpu_numa": [77] * 4},
+            STARTERS["srun"],
+            "has no NUMA node 77; correct gpu_numa in the machine file",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line_and_code_2(facts, starter, message, tmp_path):
@@ -134,7 +169,9 @@ def test_what_is_wrong_is_one_line_and_code_2(facts, starter, message, tmp_path)
 
 def write(folder: Path, **facts) -> Path:
     path = folder / "machine.yaml"
-    path.write_text(yaml.safe_dump({"name": "own", "starter": "mpirun", "ranks_per_node": 4, "gpus_per_node": 4, **facts}))
+    path.write_text(
+        yaml.safe_dump({"name": "own", "starter": "mpirun", "ranks_per_node": 4, "gpus_per_node": 4, **facts})
+    )
     return path
 
 

@@ -21,7 +21,12 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 HOSTILE = 'it\'s "a" $(touch stolen) `touch stolen`; touch stolen\ntouch stolen'
 
 
-def script(machine: Machine, run: str = "/home/me/runs/digits_kakurenbo", name: str = "digits_kakurenbo", nodes: int = 2) -> Script:
+def script(
+    machine: Machine,
+    run: str = "/home/me/runs/digits_kakurenbo",
+    name: str = "digits_kakurenbo",
+    nodes: int = 2,
+) -> Script:
     return Script(name, nodes, 7200, machine, Path(run), Path("/home/me"), "/home/me/venv/bin/python")
 
 
@@ -29,7 +34,12 @@ def own(system: str, **facts) -> Machine:
     return Machine(name="own", scheduler=system, **{"starter": "mpirun", "ranks_per_node": 2, **facts})
 
 
-FULL = {"account": "project-7", "queue": "gpu", "environment": {"UCX_TLS": "rc,sm", "NOTE": "it's $(date)"}, "max_requeues": 0}
+FULL = {
+    "account": "project-7",
+    "queue": "gpu",
+    "environment": {"UCX_TLS": "rc,sm", "NOTE": "it's $(date)"},
+    "max_requeues": 0,
+}
 SCRIPTS = {
     "slurm_v100.sh": lambda: script(read_machine("slurm_v100")),
     "pbs_v100.sh": lambda: script(read_machine("pbs_v100")),
@@ -104,7 +114,9 @@ def test_a_run_that_leaves_with_75_is_requeued_unless_it_was_cancelled(system, c
         os.killpg(shell.pid, signal.SIGTERM)  # to all that the job has started, as both systems do
     code = shell.wait(timeout=60)
     assert (code, (run / "batch" / "exit_code").read_text()) == (75, "75\n")
-    requeued = {"slurm": "requeue 12\n", "pbs": "-v REQUEUES=1 -W depend=afterany:12.here script.sh\n"}[system]
+    requeued = {"slurm": "requeue 12\n", "pbs": "-v REQUEUES=1 -W depend=afterany:12.here script.sh\n"}[
+        system
+    ]
     told = tmp_path / "told"
     assert (told.read_text() if told.exists() else "") == ("" if cancelled else requeued)
     if system == "pbs" and not cancelled:
@@ -118,7 +130,9 @@ def test_a_signal_to_the_shell_as_the_ranks_leave_costs_no_code(system, name, tm
     (run / "batch").mkdir(parents=True)
     python.write_text(f'#!/bin/bash\nread -rt 0.02 <> <(:)\nkill -{name} "$BATCH_SHELL"\nexit 7\n')
     python.chmod(0o755)
-    text = "export BATCH_SHELL=$$\n" + Script("digits", 1, 7200, own(system), run, tmp_path, str(python)).text()
+    text = (
+        "export BATCH_SHELL=$$\n" + Script("digits", 1, 7200, own(system), run, tmp_path, str(python)).text()
+    )
     for _ in range(30):
         assert subprocess.run(["bash", "-c", text], timeout=60).returncode == 7
         assert (run / "batch" / "exit_code").read_text() == "7\n"
@@ -129,9 +143,14 @@ def test_a_signal_whose_trap_says_nothing_does_not_end_the_waiting(system, tmp_p
     """Of two signals at once bash runs one trap, and waits for neither."""
     run, python = tmp_path / "run", tmp_path / "python"
     (run / "batch").mkdir(parents=True)
-    python.write_text('#!/bin/bash\nread -rt 0.3 <> <(:)\nkill -HUP "$BATCH_SHELL"\nread -rt 0.3 <> <(:)\nexit 7\n')
+    python.write_text(
+        '#!/bin/bash\nread -rt 0.3 <> <(:)\nkill -HUP "$BATCH_SHELL"\nread -rt 0.3 <> <(:)\nexit 7\n'
+    )
     python.chmod(0o755)
-    text = "export BATCH_SHELL=$$\ntrap : HUP\n" + Script("digits", 1, 7200, own(system), run, tmp_path, str(python)).text()
+    text = (
+        "export BATCH_SHELL=$$\ntrap : HUP\n"
+        + Script("digits", 1, 7200, own(system), run, tmp_path, str(python)).text()
+    )
     assert subprocess.run(["bash", "-c", text], timeout=60).returncode == 7
 
 
@@ -150,13 +169,25 @@ def test_the_code_is_that_of_this_job_even_where_its_ranks_could_write_none(syst
 
 @pytest.mark.parametrize("system", ["slurm", "pbs"])
 def test_no_header_line_comes_from_a_name(system):
-    headers = [line for line in script(own(system), name="x\n#SBATCH --uid=0\n#PBS -P root").text().splitlines() if line.startswith("#")]
+    headers = [
+        line
+        for line in script(own(system), name="x\n#SBATCH --uid=0\n#PBS -P root").text().splitlines()
+        if line.startswith("#")
+    ]
     assert not [line for line in headers if "uid" in line and "job-name" not in line and "-N" not in line]
 
 
 @pytest.mark.parametrize(
     ("name", "plain"),
-    [("digits", "digits"), ("a b/c", "a_b_c"), ("-rf", "k-rf"), ("x" * 300, "x" * 100), ("3d", "3d"), ("ä", "k_"), ("é.v1", "k_.v1")],
+    [
+        ("digits", "digits"),
+        ("a b/c", "a_b_c"),
+        ("-rf", "k-rf"),
+        ("x" * 300, "x" * 100),
+        ("3d", "3d"),
+        ("ä", "k_"),
+        ("é.v1", "k_.v1"),
+    ],
 )
 def test_the_batch_system_gets_a_name_that_it_takes(name, plain):
     assert plain_name(name) == plain
@@ -164,7 +195,14 @@ def test_the_batch_system_gets_a_name_that_it_takes(name, plain):
 
 @pytest.mark.parametrize(
     ("text", "s"),
-    [("90m", 5400), ("2h", 7200), ("1d", 86400), ("00:01:00", 60), ("48:00:00", 172800), ("2-03:00:01", 183601)],
+    [
+        ("90m", 5400),
+        ("2h", 7200),
+        ("1d", 86400),
+        ("00:01:00", 60),
+        ("48:00:00", 172800),
+        ("2-03:00:01", 183601),
+    ],
 )
 def test_a_walltime_is_read(text, s):
     assert seconds(text) == s
@@ -174,7 +212,10 @@ def test_a_walltime_is_written_as_both_systems_read_it():
     assert [clock(s) for s in (60, 3599, 360000)] == ["00:01:00", "00:59:59", "100:00:00"]
 
 
-@pytest.mark.parametrize("text", ["", "2", "90", "1:30", "2 h", "00:61:00", "0h", "00:00:00", "-1h", "2h30", "1e3h", "2h\n", "$(x)"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "2", "90", "1:30", "2 h", "00:61:00", "0h", "00:00:00", "-1h", "2h30", "1e3h", "2h\n", "$(x)"],
+)
 def test_what_is_no_walltime_is_refused(text):
     with pytest.raises(UserError, match="^--walltime .*; write 2h, 90m, 1d, or HH:MM:SS$"):
         seconds(text)

@@ -24,7 +24,12 @@ def kakurenbo(slurm, tmp_path):
     def call(*words: object) -> str:
         command = [sys.executable, "-m", "kakurenbo_hpc.cli", *map(str, words)]
         done = subprocess.run(
-            command, env=environment() | {"SLURM_CONF": str(slurm.conf)}, cwd=tmp_path, capture_output=True, text=True, timeout=600
+            command,
+            env=environment() | {"SLURM_CONF": str(slurm.conf)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=600,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -44,7 +49,19 @@ def machine(tmp_path):
 
 def test_a_run_on_two_nodes_goes_to_its_end(kakurenbo, machine, tmp_path):
     run = tmp_path / "a run"
-    said = kakurenbo("submit", "digits_kakurenbo", "--machine", machine(), "--nodes", 2, "--walltime", "10m", "--run-dir", run, *SHORT)
+    said = kakurenbo(
+        "submit",
+        "digits_kakurenbo",
+        "--machine",
+        machine(),
+        "--nodes",
+        2,
+        "--walltime",
+        "10m",
+        "--run-dir",
+        run,
+        *SHORT,
+    )
     first, second, third = said.splitlines()
     job_id = (run / "batch" / "jobs.txt").read_text().strip()
     assert first == f"job {job_id}: digits_kakurenbo on here, 2 x 1 ranks, 00:10:00"
@@ -60,7 +77,18 @@ def test_a_run_on_two_nodes_goes_to_its_end(kakurenbo, machine, tmp_path):
 
 def test_a_cancelled_run_stays_cancelled(kakurenbo, machine, tmp_path):
     run = tmp_path / "run"
-    kakurenbo("submit", "digits_kakurenbo", "--machine", machine(), "--walltime", "10m", "--run-dir", run, "--set", "training.epochs=2000")
+    kakurenbo(
+        "submit",
+        "digits_kakurenbo",
+        "--machine",
+        machine(),
+        "--walltime",
+        "10m",
+        "--run-dir",
+        run,
+        "--set",
+        "training.epochs=2000",
+    )
     until(lambda: metrics(run), lambda: log(run))
     assert state(kakurenbo, run) == "running"
     assert "is cancelled" in kakurenbo("cancel", run)
@@ -69,7 +97,9 @@ def test_a_cancelled_run_stays_cancelled(kakurenbo, machine, tmp_path):
 
 
 @pytest.mark.parametrize("way", ["by a signal", "by its walltime"])
-def test_an_interrupted_run_is_requeued_and_ends_as_if_nothing_had_been(way, slurm, kakurenbo, machine, tmp_path):
+def test_an_interrupted_run_is_requeued_and_ends_as_if_nothing_had_been(
+    way, slurm, kakurenbo, machine, tmp_path
+):
     run, alone = tmp_path / "run", tmp_path / "uninterrupted"
     here = machine(ranks_per_node=2, grace_s=240)
     kakurenbo("submit", "digits_kakurenbo", "--machine", here, "--walltime", "10m", "--run-dir", run, *LONG)
@@ -97,7 +127,18 @@ def test_an_interrupted_run_is_requeued_and_ends_as_if_nothing_had_been(way, slu
 def test_srun_starts_ranks_which_are_interrupted_and_requeued(slurm, kakurenbo, machine, tmp_path):
     run = tmp_path / "run"
     here = machine(starter="srun", mpi="pmix", ranks_per_node=2, cores_per_node=2)
-    kakurenbo("submit", "digits_kakurenbo", "--machine", here, "--walltime", "10m", "--run-dir", run, "--set", "training.epochs=2000")
+    kakurenbo(
+        "submit",
+        "digits_kakurenbo",
+        "--machine",
+        here,
+        "--walltime",
+        "10m",
+        "--run-dir",
+        run,
+        "--set",
+        "training.epochs=2000",
+    )
     job_id = (run / "batch" / "jobs.txt").read_text().strip()
     until(lambda: metrics(run), lambda: log(run))
     assert "srun --nodes=1 --ntasks=2" in log(run) and "2 ranks on cpu" in log(run)
@@ -143,15 +184,33 @@ def test_the_doctor_looks_at_the_ranks_of_an_allocation(slurm, machine):
     assert lines["ranks"].startswith("OK    ranks      2 talk to each other, on "), done.stdout + done.stderr
     assert " of gradients at " in lines["allreduce"]
     assert lines["scheduler"] == "OK    scheduler  slurm answers, queue all, jobs of at most 01:00:00"
-    assert "--walltime 2h: the queue ends jobs after 01:00:00; give less" in lines["walltime"] and done.returncode == 1
+    assert (
+        "--walltime 2h: the queue ends jobs after 01:00:00; give less" in lines["walltime"]
+        and done.returncode == 1
+    )
 
 
 def test_what_slurm_refuses_is_one_line(machine, slurm, tmp_path):
-    words = ["submit", "digits_kakurenbo", "--machine", machine(queue="none"), "--walltime", "10m", "--run-dir", tmp_path / "run"]
+    words = [
+        "submit",
+        "digits_kakurenbo",
+        "--machine",
+        machine(queue="none"),
+        "--walltime",
+        "10m",
+        "--run-dir",
+        tmp_path / "run",
+    ]
     env = environment() | {"SLURM_CONF": str(slurm.conf)}
-    done = subprocess.run([sys.executable, "-m", "kakurenbo_hpc.cli", *map(str, words)], env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "kakurenbo_hpc.cli", *map(str, words)], env=env, capture_output=True, text=True
+    )
     assert done.returncode == 2
-    assert done.stderr.startswith("kakurenbo: sbatch refuses: ") and "invalid partition" in done.stderr and done.stderr.count("\n") == 1
+    assert (
+        done.stderr.startswith("kakurenbo: sbatch refuses: ")
+        and "invalid partition" in done.stderr
+        and done.stderr.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize(

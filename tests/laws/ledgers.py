@@ -26,7 +26,9 @@ def splits(n: int) -> st.SearchStrategy[list[int]]:
 
 def on_ranks(cuts: list[int], work) -> list:
     """Return, for each rank, work(everyone, its slice of the rows)."""
-    return run_in_threads(len(cuts) - 1, lambda comm: work(Everyone(comm), slice(cuts[comm.rank], cuts[comm.rank + 1])))
+    return run_in_threads(
+        len(cuts) - 1, lambda comm: work(Everyone(comm), slice(cuts[comm.rank], cuts[comm.rank + 1]))
+    )
 
 
 def picked(draw, pool: list, n: int, dtype) -> np.ndarray:
@@ -46,7 +48,10 @@ def values(draw, n: int, finite: bool = False) -> np.ndarray:
 @st.composite
 def unique_ids(draw, n: int) -> np.ndarray:
     """(n,) int64 in any order, near together or far apart, some beyond 32 bits."""
-    first, stride = draw(st.sampled_from([0, 5, 2**31 - 3, 2**33])), draw(st.sampled_from([1, 2**11, 2**25 + 1]))
+    first, stride = (
+        draw(st.sampled_from([0, 5, 2**31 - 3, 2**33])),
+        draw(st.sampled_from([1, 2**11, 2**25 + 1])),
+    )
     return first + stride * np.array(draw(st.permutations(range(n))), np.int64)
 
 
@@ -72,7 +77,10 @@ def ledgers(draw, columns=None, finite: bool = False) -> Ledger:
         correct=of_seen(draw(masks(n)), False),
         confidence=of_seen(picked(draw, [0.0, 0.2, 0.69, 0.7, 0.71, 0.9, 1.0, np.nan], n, np.float32), 0),
         seen_epoch=of_seen(picked(draw, [0, 1, 2], n, np.int32), -1),
-        extra={name: of_seen(picked(draw, _plausible(name, dtype), n, dtype), first) for name, (dtype, first) in (columns or {}).items()},
+        extra={
+            name: of_seen(picked(draw, _plausible(name, dtype), n, dtype), first)
+            for name, (dtype, first) in (columns or {}).items()
+        },
     )
 
 

@@ -28,7 +28,15 @@ def dealt(times, cuts=None, global_batch=4, accumulate=1, weight=None, epoch=EPO
 
     def work(comm):
         rows = slice(cuts[comm.rank], cuts[comm.rank + 1])
-        return deal(ids[rows], times[rows], epoch, comm, global_batch, accumulate, None if weight is None else weight[rows])
+        return deal(
+            ids[rows],
+            times[rows],
+            epoch,
+            comm,
+            global_batch,
+            accumulate,
+            None if weight is None else weight[rows],
+        )
 
     return run_in_threads(len(cuts) - 1, work)
 
@@ -45,7 +53,9 @@ def everything(ranks: list[Turns]) -> list[Entry]:
 
 def batches(ranks: list[Turns]) -> list[list[Entry]]:
     """Return each global batch, in order."""
-    return [entries([t for turns in ranks for t in turns if t.step == step]) for step in range(ranks[0].steps)]
+    return [
+        entries([t for turns in ranks for t in turns if t.step == step]) for step in range(ranks[0].steps)
+    ]
 
 
 def order(ranks: list[Turns]) -> list[tuple[int, int]]:

@@ -34,7 +34,11 @@ CASES = {
     "iswr": ("iswr", {}, shares(LOSS)),
     "iswr-lagging": ("iswr", {"scores": "lagging"}, shares(LOSS)),
     "hard": ("sample_importance", {}, shares([0.1, 0.6, 1, 0.7, 0.5, 0.4, 0.9, 0.8])),
-    "easy": ("sample_importance", {"gamma": -1.0}, shares([100, 1 / 0.36, 1, 1 / 0.49, 4, 1 / 0.16, 1 / 0.81, 1 / 0.64])),
+    "easy": (
+        "sample_importance",
+        {"gamma": -1.0},
+        shares([100, 1 / 0.36, 1, 1 / 0.49, 4, 1 / 0.16, 1 / 0.81, 1 / 0.64]),
+    ),
     "classes": ("sample_importance", {"level": "class"}, by_class([0.1, 0.6, 1, 0.7, 0.5, 0.4, 0.9, 0.8])),
     "uniform": ("sample_importance", {"gamma": 0.0}, shares([1] * 8)),
     "by loss": ("sample_importance", {"metric": "loss", "gamma": 1.0}, shares(LOSS)),
@@ -52,7 +56,9 @@ def epochs_of(name, options, n, n_epochs):
     loss, seen = np.float32(LOSS[:n]), np.zeros(n, np.int32)
     ledger = dataclasses.replace(ledger, loss=loss, seen_epoch=seen, extra=extra)
     ledger = ledger.with_columns(method.remember(Epoch(0, 2, 0), ledger))
-    return np.array([method.plan(Epoch(1, 2, seed), ledger, Everyone(Serial())).train for seed in range(n_epochs)])
+    return np.array(
+        [method.plan(Epoch(1, 2, seed), ledger, Everyone(Serial())).train for seed in range(n_epochs)]
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -78,7 +84,9 @@ def test_an_epoch_is_a_multinomial_of_n_draws(case):
     observed = [drawn[way] for way in ways]
 
     def merged(counts):
-        return [c for i, c in enumerate(counts) if i not in rare] + ([sum(counts[i] for i in rare)] if rare else [])
+        return [c for i, c in enumerate(counts) if i not in rare] + (
+            [sum(counts[i] for i in rare)] if rare else []
+        )
 
     assert stats.chisquare(merged(observed), merged(expected)).pvalue > 1e-3
 

@@ -38,22 +38,33 @@ def the_one(answers):
 def test_the_kth_smallest_is_that_of_a_sort(rows, data):
     value, ids, cuts = rows
     k = data.draw(st.integers(1, len(value)))
-    found, found_id = the_one(on_ranks(cuts, lambda everyone, mine: everyone.kth_smallest(value[mine], k, ids[mine])))
+    found, found_id = the_one(
+        on_ranks(cuts, lambda everyone, mine: everyone.kth_smallest(value[mine], k, ids[mine]))
+    )
     assert (found, found_id) == oracle.kth_smallest(value, k, ids)
 
 
 def test_more_rows_than_are_handled_at_a_time_are_answered_as_few_are():
     n = 150_000
     random = np.random.default_rng(0)
-    value = random.choice(np.append(random.normal(size=5000), [np.nan, np.inf, -np.inf, -0.0]), n).astype(np.float32)
-    ids, label, cuts = random.permutation(n), random.integers(0, 3, n), [0, 70_000, 70_000, n]
-    marked = joined(cuts, lambda everyone, mine: everyone.smallest(value[mine], 0.3, ids[mine], ~np.isnan(value[mine])))
-    np.testing.assert_array_equal(marked, oracle.smallest(value, 0.3, ids, ~np.isnan(value)))
-    assert the_one(on_ranks(cuts, lambda e, mine: e.kth_smallest(value[mine], n // 2, ids[mine]))) == oracle.kth_smallest(
-        value, n // 2, ids
+    value = random.choice(np.append(random.normal(size=5000), [np.nan, np.inf, -np.inf, -0.0]), n).astype(
+        np.float32
     )
-    np.testing.assert_array_equal(joined(cuts, lambda e, mine: e.rank(value[mine], ids[mine])), oracle.rank(value, ids))
-    assert the_one(on_ranks(cuts, lambda e, mine: e.sum(value[mine]))) == (oracle.exact_sum(value), oracle.n_finite(value))
+    ids, label, cuts = random.permutation(n), random.integers(0, 3, n), [0, 70_000, 70_000, n]
+    marked = joined(
+        cuts, lambda everyone, mine: everyone.smallest(value[mine], 0.3, ids[mine], ~np.isnan(value[mine]))
+    )
+    np.testing.assert_array_equal(marked, oracle.smallest(value, 0.3, ids, ~np.isnan(value)))
+    assert the_one(
+        on_ranks(cuts, lambda e, mine: e.kth_smallest(value[mine], n // 2, ids[mine]))
+    ) == oracle.kth_smallest(value, n // 2, ids)
+    np.testing.assert_array_equal(
+        joined(cuts, lambda e, mine: e.rank(value[mine], ids[mine])), oracle.rank(value, ids)
+    )
+    assert the_one(on_ranks(cuts, lambda e, mine: e.sum(value[mine]))) == (
+        oracle.exact_sum(value),
+        oracle.n_finite(value),
+    )
     for sums in on_ranks(cuts, lambda e, mine: e.class_sum(value[mine], label[mine], 3)):
         np.testing.assert_array_equal(sums, oracle.class_sum(value, label, 3))
 
@@ -73,7 +84,9 @@ def test_a_k_out_of_range_is_an_error_on_every_rank(rows):
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_nan_of_either_sign_counts_as_inf(sign):
-    value = np.array([1, np.copysign(np.nan, sign), -1], np.float32)  # inf - inf is a NaN of negative sign on x86
+    value = np.array(
+        [1, np.copysign(np.nan, sign), -1], np.float32
+    )  # inf - inf is a NaN of negative sign on x86
     everyone, ids = Everyone(Serial()), np.arange(3)
     assert everyone.rank(value, ids).tolist() == [1, 2, 0]
     assert everyone.largest(value, 1 / 3, ids).tolist() == [False, True, False]
@@ -81,7 +94,11 @@ def test_a_nan_of_either_sign_counts_as_inf(sign):
 
 
 def test_minus_zero_equals_zero():
-    assert Everyone(Serial()).rank(np.array([0.0, -0.0, -1e-45], np.float32), np.arange(3)).tolist() == [1, 2, 0]
+    assert Everyone(Serial()).rank(np.array([0.0, -0.0, -1e-45], np.float32), np.arange(3)).tolist() == [
+        1,
+        2,
+        0,
+    ]
 
 
 @given(rows(), fractions, st.data())
@@ -94,7 +111,9 @@ def test_the_smallest_and_the_largest_are_those_of_a_sort(rows, fraction, data):
             only = None if among is None else among[mine]
             return getattr(everyone, name)(value[mine], fraction, ids[mine], only)
 
-        np.testing.assert_array_equal(joined(cuts, ask), getattr(oracle, name)(value, fraction, ids, among), name)
+        np.testing.assert_array_equal(
+            joined(cuts, ask), getattr(oracle, name)(value, fraction, ids, among), name
+        )
 
 
 @given(rows(), st.data())
@@ -144,7 +163,9 @@ def test_sums_of_integers_and_of_masks_are_sums(data, n, dtype):
 def test_the_sum_of_each_class_is_exact(rows, n_classes, data):
     value, _, cuts = rows
     label = picked(data.draw, range(n_classes), len(value), np.int32)
-    for answer in on_ranks(cuts, lambda everyone, mine: everyone.class_sum(value[mine], label[mine], n_classes)):
+    for answer in on_ranks(
+        cuts, lambda everyone, mine: everyone.class_sum(value[mine], label[mine], n_classes)
+    ):
         np.testing.assert_array_equal(answer, oracle.class_sum(value, label, n_classes))
 
 
@@ -177,7 +198,9 @@ def test_the_histogram_counts_each_finite_value_between_its_edges(rows):
     assert counts.sum() == len(finite)
     if len(finite):
         assert counts[0] and counts[-1] and np.all(edges[1:] > edges[:-1])
-        assert [np.count_nonzero((finite >= a) & (finite < b)) for a, b in zip(edges[:-1], edges[1:])] == counts.tolist()
+        assert [
+            np.count_nonzero((finite >= a) & (finite < b)) for a, b in zip(edges[:-1], edges[1:])
+        ] == counts.tolist()
 
 
 def test_a_histogram_has_about_four_bins_an_octave():
@@ -189,7 +212,9 @@ def test_ranks_that_differ_are_told_so_on_every_rank():
     run_in_threads(3, lambda comm: Everyone(comm).agree(7, "the seed"))
 
     def ask(comm):
-        with pytest.raises(WorldError, match="ranks differ in the seed: rank 0 has 7, rank 2 has 9; give all the same") as problem:
+        with pytest.raises(
+            WorldError, match="ranks differ in the seed: rank 0 has 7, rank 2 has 9; give all the same"
+        ) as problem:
             Everyone(comm).agree(9 if comm.rank == 2 else 7, "the seed")
         assert problem.value.agreed
 
@@ -221,7 +246,10 @@ def cost(n_ranks, value, ids, k):
     """Return the calls that rank 0 makes to find the k-th smallest; all ranks make the same."""
 
     def ask(comm):
-        counting, mine = Counting(comm), slice(comm.rank * len(value) // comm.size, (comm.rank + 1) * len(value) // comm.size)
+        counting, mine = (
+            Counting(comm),
+            slice(comm.rank * len(value) // comm.size, (comm.rank + 1) * len(value) // comm.size),
+        )
         Everyone(counting).kth_smallest(value[mine], k, ids[mine])
         return counting.calls
 
@@ -232,7 +260,9 @@ def cost(n_ranks, value, ids, k):
 @pytest.mark.parametrize("n", [10, 1000, 100_000])
 def test_without_ties_three_allreduces_of_2048_counts_find_the_kth_of_any_number(n, n_ranks):
     value = np.random.default_rng(n).permutation(n).astype(np.float32)
-    assert cost(n_ranks, value, np.arange(n), n // 2) == [("sum", 2048 * 8)] * 3 + [("max", 8)], "and one number tells its id"
+    assert cost(n_ranks, value, np.arange(n), n // 2) == [("sum", 2048 * 8)] * 3 + [("max", 8)], (
+        "and one number tells its id"
+    )
 
 
 @pytest.mark.parametrize("n_ranks", [1, 3])
@@ -297,7 +327,9 @@ def test_the_scale_of_the_weights_changes_no_draw(power):
     weight = np.array([1, 2, 3, 5, 6], np.float32)
     scaled = np.ldexp(weight, power)
     for number in range(20):
-        np.testing.assert_array_equal(drawn(scaled, 100, Epoch(number, 20, 0)), drawn(weight, 100, Epoch(number, 20, 0)))
+        np.testing.assert_array_equal(
+            drawn(scaled, 100, Epoch(number, 20, 0)), drawn(weight, 100, Epoch(number, 20, 0))
+        )
 
 
 def test_epoch_seed_purpose_and_id_each_give_other_draws():

@@ -20,8 +20,16 @@ def runs(draw):
     """Places, homes and several epochs' visible samples, on 1 to 8 ranks; places as at the beginning, or any."""
     n_ranks, n = draw(st.integers(1, 8)), draw(st.integers(0, 80))
     return {
-        "place": draw(st.sampled_from([first_places(np.arange(n), n_ranks), picked(draw, list(range(n_ranks)), n, np.int32)])),
-        "cuts": [0, *sorted(draw(st.lists(st.integers(0, n), min_size=n_ranks - 1, max_size=n_ranks - 1))), n],
+        "place": draw(
+            st.sampled_from(
+                [first_places(np.arange(n), n_ranks), picked(draw, list(range(n_ranks)), n, np.int32)]
+            )
+        ),
+        "cuts": [
+            0,
+            *sorted(draw(st.lists(st.integers(0, n), min_size=n_ranks - 1, max_size=n_ranks - 1))),
+            n,
+        ],
         "shown": [picked(draw, draw(st.sampled_from(SHARES)), n, bool) for _ in range(3)],
         "share": draw(st.sampled_from([0.0, 0.1, 0.5, 1.0])),
         "seed": draw(st.integers(0, 3)),
@@ -116,7 +124,10 @@ def test_without_a_share_no_more_samples_move_than_must(run):
 def test_hidden_samples_stay_where_they_lie_unless_a_rank_has_more_than_twice_its_share(run):
     n_ranks = len(run["cuts"]) - 1
     for _, shown, before, after in epochs(run):
-        n, allowed = np.bincount(before[~shown], minlength=n_ranks), 2 * -(-np.count_nonzero(~shown) // n_ranks)
+        n, allowed = (
+            np.bincount(before[~shown], minlength=n_ranks),
+            2 * -(-np.count_nonzero(~shown) // n_ranks),
+        )
         assert (before != after)[~shown].sum() == np.maximum(0, n - allowed).sum()
 
 
@@ -138,7 +149,11 @@ def test_no_rank_holds_more_than_is_promised(run):
 def test_a_share_swaps_as_many_samples_of_every_rank(run):
     n_ranks = len(run["cuts"]) - 1
     place = first_places(np.arange(8 * n_ranks), n_ranks)
-    whole = run | {"place": place, "cuts": [8 * r for r in range(n_ranks + 1)], "shown": [np.ones(8 * n_ranks, bool)]}
+    whole = run | {
+        "place": place,
+        "cuts": [8 * r for r in range(n_ranks + 1)],
+        "shown": [np.ones(8 * n_ranks, bool)],
+    }
     for _, _, before, after in epochs(whole):
         left = np.bincount(before[before != after], minlength=n_ranks)
         assert (left == (floor(8 * run["share"]) if n_ranks > 1 else 0)).all()
@@ -152,7 +167,12 @@ def test_who_moves_is_drawn_fairly():
     for number in range(200):
         work = (
             lambda comm: exchanged(  # noqa: E731
-                ids[40 * comm.rank :][:40], place[40 * comm.rank :][:40], np.ones(40, bool), Epoch(number, 200, 0), comm, 0.25
+                ids[40 * comm.rank :][:40],
+                place[40 * comm.rank :][:40],
+                np.ones(40, bool),
+                Epoch(number, 200, 0),
+                comm,
+                0.25,
             )
         )
         after = np.concatenate(run_in_threads(4, work))

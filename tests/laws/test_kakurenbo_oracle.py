@@ -35,7 +35,9 @@ def test_the_options_drawn_here_are_all_there_are():
 @given(options, epochs, ledgers())
 def test_kakurenbo_is_what_the_page_says(options, epoch, ledger):
     plan = Kakurenbo(method="kakurenbo", **options).plan(epoch, ledger, Everyone(Serial()))
-    expected = oracle.kakurenbo(options, epoch.number, epoch.total, ledger.loss, ledger.correct, ledger.confidence, ledger.seen)
+    expected = oracle.kakurenbo(
+        options, epoch.number, epoch.total, ledger.loss, ledger.correct, ledger.confidence, ledger.seen
+    )
     np.testing.assert_array_equal(plan.train, expected.train)
     assert (plan.refresh is None) == (expected.refresh is None)
     if plan.refresh is not None:

@@ -22,7 +22,12 @@ VARIANTS: dict[str, list[dict]] = {
         {},
         {"max_fraction": 0.6, "drop_top": 0.3},
         {"max_fraction": 0.9, "move_back": False, "lr_fraction": "ceiling"},
-        {"fraction_epochs": [0, 1, 2, 4], "refresh_every": 2, "refresh_mode": "train", "refresh_augment": False},
+        {
+            "fraction_epochs": [0, 1, 2, 4],
+            "refresh_every": 2,
+            "refresh_mode": "train",
+            "refresh_augment": False,
+        },
     ],
     "random_static": [{}, {"fraction": 0.75, "scale_lr": True}],
     "rs2": [{}, {"fraction": 0.75, "scale_lr": True}],
@@ -69,7 +74,12 @@ def every_method(that=lambda method: True):
 hides_by_choice = every_method(lambda m: not m.may_repeat)
 hides_by_loss = every_method(lambda m: m.needs_losses and not m.may_repeat)
 hides_the_easy = every_method(
-    lambda m: m.needs_losses and not m.may_repeat and not getattr(m, "drop_top", 0) and getattr(m, "prune", "") != "above"
+    lambda m: (
+        m.needs_losses
+        and not m.may_repeat
+        and not getattr(m, "drop_top", 0)
+        and getattr(m, "prune", "") != "above"
+    )
 )
 
 
@@ -139,7 +149,9 @@ def seen_by(method, n):
     rng, ledger = np.random.default_rng(0), Ledger.unseen(n, 0, n, method.columns)
     extra = {name: rng.integers(0, 3, n).astype(column.dtype) for name, column in ledger.extra.items()}
     loss, sure = rng.lognormal(-1, 1, n).astype(np.float32), np.ones(n, np.float32)
-    return dataclasses.replace(ledger, loss=loss, correct=sure > 0, confidence=sure, seen_epoch=np.zeros(n, np.int32), extra=extra)
+    return dataclasses.replace(
+        ledger, loss=loss, correct=sure > 0, confidence=sure, seen_epoch=np.zeros(n, np.int32), extra=extra
+    )
 
 
 @pytest.mark.parametrize("method", methods())

@@ -47,8 +47,12 @@ OPTIONS = {
         st.fixed_dictionaries({"selectivity": st.sampled_from([0.1, 0.33, 0.5, 1.0])}),
         st.fixed_dictionaries({"beta": st.sampled_from([0.0, 1.0, 3.0])}),
     ),
-    "iswr": st.fixed_dictionaries({"scores": st.sampled_from(["full", "lagging"]), "reweight": st.booleans()}),
-    "prop": st.fixed_dictionaries({"alpha": st.sampled_from([0.0, 0.6, 1.0]), "epsilon": st.sampled_from([0.01, 1.0])}),
+    "iswr": st.fixed_dictionaries(
+        {"scores": st.sampled_from(["full", "lagging"]), "reweight": st.booleans()}
+    ),
+    "prop": st.fixed_dictionaries(
+        {"alpha": st.sampled_from([0.0, 0.6, 1.0]), "epsilon": st.sampled_from([0.01, 1.0])}
+    ),
     "rank": st.fixed_dictionaries({"alpha": st.sampled_from([0.0, 0.7, 2.0])}),
     "spv": st.fixed_dictionaries({"burn_in": st.integers(0, 3), "epsilon": st.sampled_from([0.2, 0.001])}),
     "sample_importance": st.one_of(
@@ -103,12 +107,20 @@ def worlds(draw):
     """Runs of 1 to 24 samples, with ties, NaN and infinities in them, and samples that epoch 0 leaves unseen."""
     n = draw(st.integers(1, 24))
     random = np.random.default_rng(draw(st.integers(0, 2**31)))
-    awkward = draw(st.sampled_from([[], [np.nan], [np.inf], [np.nan, -np.nan, np.inf, 0.0], [0.0, 1e-45, 3e38]]))
-    levels = draw(st.sampled_from([[0.0], [0.5, 1.0], *(random.exponential(size=size).tolist() for size in (6, 200))]))
+    awkward = draw(
+        st.sampled_from([[], [np.nan], [np.inf], [np.nan, -np.nan, np.inf, 0.0], [0.0, 1e-45, 3e38]])
+    )
+    levels = draw(
+        st.sampled_from([[0.0], [0.5, 1.0], *(random.exponential(size=size).tolist() for size in (6, 200))])
+    )
 
     def table(low_to_high, shape=(2, TOTAL, n)):
         ordinary = random.choice(low_to_high, shape)
-        return np.where(random.random(shape) < 0.1, random.choice(awkward, shape), ordinary) if awkward else ordinary
+        return (
+            np.where(random.random(shape) < 0.1, random.choice(awkward, shape), ordinary)
+            if awkward
+            else ordinary
+        )
 
     columns = {"loss": table(levels), "el2n": table([0.1, 0.7, 1.4]), "grad_norm": table(levels)}
     probability = random.choice([0, 1e-6, 0.3, 0.5, 1.0], (2, TOTAL, n))
@@ -146,10 +158,14 @@ def _epochs(method, world, everyone, rows, seed):
 
     def after(ledger, kind, number, noted):
         ids = ledger.id[noted]
-        found = {name: column[kind, number, ids] for name, column in world.columns.items()} | {"label": world.label[ids]}
+        found = {name: column[kind, number, ids] for name, column in world.columns.items()} | {
+            "label": world.label[ids]
+        }
         extra = {name: found[name] for name in OBSERVED}
         zeros = np.zeros(len(ids), np.float32)
-        return ledger.observed(Notes(ids, found["loss"], zeros > 0, zeros, np.arange(len(ids)), extra), number)
+        return ledger.observed(
+            Notes(ids, found["loss"], zeros > 0, zeros, np.arange(len(ids)), extra), number
+        )
 
     for number in range(TOTAL):
         epoch = Epoch(number, TOTAL, seed)
@@ -168,7 +184,9 @@ def plans_of_the_oracle(name, options, looks, world, seed):
 
     def note(kind, number, s):
         found = {column: float(world.columns[column][kind, number, s.id]) for column in world.columns}
-        s.passes.append(Pass(epoch=number, kind=("train", "look")[kind], label=int(world.label[s.id]), **found))
+        s.passes.append(
+            Pass(epoch=number, kind=("train", "look")[kind], label=int(world.label[s.id]), **found)
+        )
 
     for number in range(TOTAL):
         if looks(number):
@@ -191,7 +209,9 @@ def test_every_epoch_is_planned_as_the_oracle_plans_it(name, data, world, seed):
     looks = lambda number: method.looks_first(Epoch(number, TOTAL, seed))  # noqa: E731
     ours = plans_of_the_package(method, world, cuts, seed)
     theirs = plans_of_the_oracle(name, method.model_dump(), looks, world, seed)
-    for number, ((train, weight, _), (expected, expected_weight)) in enumerate(zip(ours, theirs, strict=True)):
+    for number, ((train, weight, _), (expected, expected_weight)) in enumerate(
+        zip(ours, theirs, strict=True)
+    ):
         assert train.tolist() == expected, f"epoch {number}"
         assert (weight is None) == (expected_weight is None), f"epoch {number}"
         if weight is not None:

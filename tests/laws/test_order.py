@@ -46,7 +46,15 @@ def test_a_batch_is_the_same_on_any_number_of_ranks(arguments):
 def test_hiding_leaves_the_order_of_the_rest(arguments, data):
     hidden = picked(data.draw, [False, True], len(arguments["times"]), bool)
     rest = [entry for entry in order(dealt(**arguments)) if not hidden[entry[0]]]
-    assert order(dealt(**arguments | {"times": np.where(hidden, 0, arguments["times"]).astype(arguments["times"].dtype)})) == rest
+    assert (
+        order(
+            dealt(
+                **arguments
+                | {"times": np.where(hidden, 0, arguments["times"]).astype(arguments["times"].dtype)}
+            )
+        )
+        == rest
+    )
 
 
 @given(deals(repeats=False))
@@ -83,7 +91,9 @@ def test_all_ranks_take_the_same_steps_at_the_same_time(arguments):
     assert all(rhythm == rhythms[0] for rhythm in rhythms)
     accumulate, lengths = arguments["accumulate"], [len(batch) for batch in batches(ranks)]
     assert [(step, begins, ends) for step, begins, ends, *_ in rhythms[0]] == [
-        (step, part == 0, part == accumulate - 1) for step in range(len(lengths)) for part in range(accumulate)
+        (step, part == 0, part == accumulate - 1)
+        for step in range(len(lengths))
+        for part in range(accumulate)
     ]
     assert [n_global for *_, n_global, _ in rhythms[0]] == np.repeat(lengths, accumulate).tolist()
     progress = [p for *_, p in rhythms[0]]

@@ -19,7 +19,11 @@ def deals(draw):
     counts = picked(draw, [1, 0, 2, 3], n, np.int64)
     return {
         "times": counts.astype(bool) if draw(st.booleans()) else counts,
-        "cuts": [0, *sorted(draw(st.lists(st.integers(0, n), min_size=n_ranks - 1, max_size=n_ranks - 1))), n],
+        "cuts": [
+            0,
+            *sorted(draw(st.lists(st.integers(0, n), min_size=n_ranks - 1, max_size=n_ranks - 1))),
+            n,
+        ],
         "global_batch": draw(st.integers(1, 20)),
         "accumulate": draw(st.integers(1, 3)),
         "weight": draw(st.sampled_from([None, np.arange(n, dtype=np.float32) + 0.5])),
@@ -34,7 +38,9 @@ def dealt_local(times, cuts, global_batch, accumulate, weight, epoch, place, lat
         rows = slice(cuts[comm.rank], cuts[comm.rank + 1])
         ids, filler = np.arange(len(times)), 10**6 + comm.rank
         some = [None if column is None else column[rows] for column in (weight, late)]
-        return deal_local(ids[rows], times[rows], place[rows], epoch, comm, global_batch, accumulate, *some, filler)
+        return deal_local(
+            ids[rows], times[rows], place[rows], epoch, comm, global_batch, accumulate, *some, filler
+        )
 
     return run_in_threads(len(cuts) - 1, work)
 
@@ -47,7 +53,9 @@ def shared(arguments):
 def test_the_same_entries_are_trained_as_where_all_read_everything(arguments):
     local = everything(dealt_local(**arguments))
     assert [entry.position for entry in local] == list(range(len(local)))
-    assert sorted(entry[1:] for entry in local) == sorted(entry[1:] for entry in everything(shared(arguments)))
+    assert sorted(entry[1:] for entry in local) == sorted(
+        entry[1:] for entry in everything(shared(arguments))
+    )
 
 
 @given(deals())
@@ -72,7 +80,9 @@ def test_after_an_exchange_no_rank_does_more_of_a_batch_than_others(arguments):
 
     def work(comm):
         rows = slice(cuts[comm.rank], cuts[comm.rank + 1])
-        return exchanged(np.arange(n)[rows], arguments["place"][rows], shown[rows], arguments["epoch"], comm, 0.3)
+        return exchanged(
+            np.arange(n)[rows], arguments["place"][rows], shown[rows], arguments["epoch"], comm, 0.3
+        )
 
     place = np.concatenate(run_in_threads(len(cuts) - 1, work))
     ranks = dealt_local(**arguments | {"place": place, "times": shown})
@@ -96,14 +106,22 @@ def test_a_filler_lies_where_it_is_read_and_never_counts(arguments):
     for rank, turns in enumerate(dealt_local(**arguments)):
         for turn in turns:
             assert len(turn.id) == len(turn.copy) == len(turn.weight) == len(turn.position) >= 1
-            assert (turn.copy.dtype, turn.weight.dtype, turn.position.dtype) == (np.int32, np.float32, np.int64)
+            assert (turn.copy.dtype, turn.weight.dtype, turn.position.dtype) == (
+                np.int32,
+                np.float32,
+                np.int64,
+            )
             assert turn.counts or turn.id.tolist() == [10**6 + rank]
 
 
 @given(deals(), st.data())
 def test_homes_change_nothing(arguments, data):
     n, n_ranks = len(arguments["times"]), len(arguments["cuts"]) - 1
-    others = [0, *sorted(data.draw(st.lists(st.integers(0, n), min_size=n_ranks - 1, max_size=n_ranks - 1))), n]
+    others = [
+        0,
+        *sorted(data.draw(st.lists(st.integers(0, n), min_size=n_ranks - 1, max_size=n_ranks - 1))),
+        n,
+    ]
     one, other = dealt_local(**arguments), dealt_local(**arguments | {"cuts": others})
     assert batches(one) == batches(other) and one[0].order_hash == other[0].order_hash
 

@@ -62,8 +62,12 @@ def test_both_placements_plan_as_one_serial_sort_does(folder, placement):
     for epoch in range(EPOCHS):
         rows = ledger(folder / placement, epoch)
         known = [rows[column] for column in ("loss", "correct", "confidence")]
-        assert (rows["train"] == kakurenbo(options, epoch, EPOCHS, *known, rows["seen_epoch"] >= 0).train).all()
-        assert epoch == 0 or (np.isfinite(rows["loss"]) & (rows["seen_epoch"] == epoch - 1)).all(), "all are trained or refreshed"
+        assert (
+            rows["train"] == kakurenbo(options, epoch, EPOCHS, *known, rows["seen_epoch"] >= 0).train
+        ).all()
+        assert epoch == 0 or (np.isfinite(rows["loss"]) & (rows["seen_epoch"] == epoch - 1)).all(), (
+            "all are trained or refreshed"
+        )
 
 
 def test_each_file_lies_in_one_store_as_it_is_on_the_shared_file_system(folder):
@@ -71,7 +75,9 @@ def test_each_file_lies_in_one_store_as_it_is_on_the_shared_file_system(folder):
     names = sorted(path.name for path in (folder / "data" / "train").iterdir())
     for rank in (0, 1):
         [store] = (folder / "scratch" / "kakurenbo").glob(f"deepcam-*/rank_{rank:04d}")
-        assert sorted(path.name for path in (store / "train").iterdir()) == [names[id] for id in np.flatnonzero(place == rank)]
+        assert sorted(path.name for path in (store / "train").iterdir()) == [
+            names[id] for id in np.flatnonzero(place == rank)
+        ]
         for path in store.rglob("*.h5"):
             assert path.read_bytes() == (folder / "data" / path.parent.name / path.name).read_bytes()
 
@@ -91,7 +97,11 @@ def test_what_is_wrong_is_said_once_or_with_its_rank(folder, tmp_path, what):
     [line] = [line for line in done.stderr.splitlines() if line.startswith("kakurenbo: ")]
     if what == "a wrong mask":  # found while it is trained, by one rank
         assert done.returncode == 2 and "rank " in line
-        assert line.endswith(f"{path}: climate/labels_0 holds 7.0, but classes are 0 to 2; mend the file"), line
+        assert line.endswith(f"{path}: climate/labels_0 holds 7.0, but classes are 0 to 2; mend the file"), (
+            line
+        )
     else:
         assert done.returncode == 2 and not (tmp_path / "run").exists()
-        assert ("kakurenbo data stats" if what == "no stats" else "must name a folder with train/*.h5 in it") in line
+        assert (
+            "kakurenbo data stats" if what == "no stats" else "must name a folder with train/*.h5 in it"
+        ) in line

@@ -38,12 +38,17 @@ def test_a_method_learns_from_a_job_by_name(folder, method):
         assert all(line["n_backward"] > 0 and line["steps"] > 0 for line in told)
 
 
-@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if issubclass(method, BatchMethod)])
+@pytest.mark.parametrize(
+    "method", [name for name, method in METHODS.items() if issubclass(method, BatchMethod)]
+)
 def test_a_batch_level_method_counts_passes_and_splits_its_seconds(folder, method):
     for run in folder.glob(f"{method}_[0-9]"):
         for line in lines(run):
             assert 1437 <= line["n_forward"] <= 1437 + line["n_backward"] or line["n_hidden"] > 0
-            parts = [line["seconds"][part] for part in ("selection_forward", "training_forward", "backward", "other")]
+            parts = [
+                line["seconds"][part]
+                for part in ("selection_forward", "training_forward", "backward", "other")
+            ]
             assert sum(parts) == pytest.approx(line["seconds"]["train"], rel=0.01)
 
 
@@ -58,9 +63,13 @@ def test_scores_are_written_for_every_sample_with_what_they_cost(folder):
     assert (0 <= el2n).all() and (el2n <= 2**0.5).all() and len(np.unique(el2n)) > 1000
     assert about["n_forward"] == 2 * 1437 and about["n_backward"] == 1437 and about["seconds"] > 0
     source = open_data(DATA["digits"](name="digits"), seed=1, comm=Serial()).train
-    assert (label == source.__getitems__(Request(np.arange(1437), np.zeros(1437, np.int32), 0, False))[1].numpy()).all()
+    assert (
+        label == source.__getitems__(Request(np.arange(1437), np.zeros(1437, np.int32), 0, False))[1].numpy()
+    ).all()
     forgotten, _, _ = scores(folder, "forgetting")
-    assert set(np.unique(forgotten)) <= {0, 1, 4}, "in three epochs a sample is forgotten once, or was never learned: 4"
+    assert set(np.unique(forgotten)) <= {0, 1, 4}, (
+        "in three epochs a sample is forgotten once, or was never learned: 4"
+    )
     assert 0 < (forgotten == 0).mean() < 1
 
 
@@ -75,7 +84,9 @@ def test_gradient_norms_of_an_untrained_network_are_those_of_one_pass_a_sample(f
     for i in range(20):
         model.zero_grad()
         F.cross_entropy(model(input[i : i + 1]), target[i : i + 1]).backward()
-        assert exact[i] == pytest.approx(torch.cat([p.grad.flatten() for p in model.parameters()]).norm().item(), rel=1e-4)
+        assert exact[i] == pytest.approx(
+            torch.cat([p.grad.flatten() for p in model.parameters()]).norm().item(), rel=1e-4
+        )
 
 
 def test_selective_backprop_trains_about_its_selectivity(folder):

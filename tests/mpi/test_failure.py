@@ -17,7 +17,16 @@ from ranks import PROGRAMS, start
 )
 def test_one_ranks_end_ends_all(harm, said, tmp_path):
     begun = time.monotonic()
-    done = start(3, PROGRAMS / "faulty_train.py", harm, 1, "digits_everything", "--run-dir", tmp_path / "run", timeout=150)
+    done = start(
+        3,
+        PROGRAMS / "faulty_train.py",
+        harm,
+        1,
+        "digits_everything",
+        "--run-dir",
+        tmp_path / "run",
+        timeout=150,
+    )
     assert done.returncode not in (0, 2, 75)
     assert time.monotonic() - begun < 100, "start-up, which is slow on a busy machine, and ten seconds"
     ours = [line for line in done.stderr.splitlines() if line.startswith("kakurenbo: ")]

@@ -39,7 +39,9 @@ def test_a_step_equals_the_serial_double_precision_step(ranks, entries, accumula
 
 @needs_horovod
 def test_a_run_left_at_any_step_goes_on_bit_for_bit(tmp_path):
-    done = start(3, LEFT_AND_TAKEN_UP, tmp_path, 1, "infobatch", "world.gradients=horovod", "training.accumulate=2")
+    done = start(
+        3, LEFT_AND_TAKEN_UP, tmp_path, 1, "infobatch", "world.gradients=horovod", "training.accumulate=2"
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert all(f"infobatch left in {stage}" in done.stdout for stage in ("train", "evaluate", "checkpoint"))
 
@@ -55,16 +57,20 @@ def test_a_horovod_that_is_not_there_is_one_line_before_anything_is_trained(tmp_
 
 
 def opened_by(comm):
-    return open_gradients(WorldOptions(gradients="horovod"), 1, World(comm, "here", 0, 1, torch.device("cpu")))
+    return open_gradients(
+        WorldOptions(gradients="horovod"), 1, World(comm, "here", 0, 1, torch.device("cpu"))
+    )
 
 
 def test_ranks_that_mpi_did_not_start_are_told():
     with pytest.raises(
-        WorldError, match="works among MPI's ranks, but this is one process alone; start with mpirun or srun, or set it to ddp"
+        WorldError,
+        match="works among MPI's ranks, but this is one process alone; start with mpirun or srun, or set it to ddp",
     ):
         opened_by(Serial())
     with pytest.raises(
-        WorldError, match="works among MPI's ranks, but torchrun started these; start with mpirun or srun, or set it to ddp"
+        WorldError,
+        match="works among MPI's ranks, but torchrun started these; start with mpirun or srun, or set it to ddp",
     ):
         run_in_threads(2, opened_by)
 

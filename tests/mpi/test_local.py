@@ -70,7 +70,9 @@ def stored(scratch):
 
 
 def parameters(run):
-    return torch.load(run / "checkpoints" / f"epoch_{EPOCHS - 1:04d}" / "learner.pt", weights_only=True)["model"]
+    return torch.load(run / "checkpoints" / f"epoch_{EPOCHS - 1:04d}" / "learner.pt", weights_only=True)[
+        "model"
+    ]
 
 
 def refused(done):
@@ -95,7 +97,9 @@ def test_every_visible_sample_is_trained_once_in_as_many_steps(folder, name):
     times = Counter(entry for rank in trained(folder / name) for entry in rank)
     for epoch, line in enumerate(lines(folder / name)):
         (visible,) = np.nonzero(ledger(folder / name, epoch)["train"])
-        assert {id: n for (when, id), n in times.items() if when == epoch} == dict.fromkeys(visible.tolist(), 1)
+        assert {id: n for (when, id), n in times.items() if when == epoch} == dict.fromkeys(
+            visible.tolist(), 1
+        )
         assert line["steps"] == -(-len(visible) // 30) and line["n_backward"] == len(visible)
 
 
@@ -105,7 +109,10 @@ def test_every_rank_trains_what_the_ledger_places_there_and_as_much_as_the_other
     for epoch in range(EPOCHS):
         rows = ledger(folder / name, epoch)
         here = [sorted(id for when, id in entries if when == epoch) for entries in ranks]
-        assert here == [np.flatnonzero((rows["place"] == rank) & (rows["train"] > 0)).tolist() for rank in range(len(ranks))]
+        assert here == [
+            np.flatnonzero((rows["place"] == rank) & (rows["train"] > 0)).tolist()
+            for rank in range(len(ranks))
+        ]
         assert max(map(len, here)) - min(map(len, here)) <= 1
 
 
@@ -130,10 +137,15 @@ def test_what_moved_is_told(folder):
 
 
 @pytest.mark.parametrize("harm", ["killed", "killed_later"])
-def test_a_run_whose_rank_was_killed_between_exchange_and_checkpoint_goes_on_as_if_it_had_not(folder, tmp_path, harm):
+def test_a_run_whose_rank_was_killed_between_exchange_and_checkpoint_goes_on_as_if_it_had_not(
+    folder, tmp_path, harm
+):
     died = train(3, tmp_path, "run", folder / "data", harm=harm)
     assert died.returncode not in (0, 2)
-    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("epoch*")) == ["epoch_0000", "epoch_0001"]
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("epoch*")) == [
+        "epoch_0000",
+        "epoch_0001",
+    ]
     for path in (tmp_path / "run").glob("trained_*"):
         path.unlink()
     next((tmp_path / "scratch_run").rglob("rank_0002/train/*.npy")).unlink()  # a node's disk forgets
@@ -169,7 +181,9 @@ def test_on_another_number_of_ranks_places_are_dealt_anew(folder, tmp_path):
     done = train(2, tmp_path, "local3", folder / "data", "--resume")
     assert done.returncode == 0, done.stderr[-3000:]
     place = ledger(tmp_path / "local3", EPOCHS - 1)["place"]
-    assert stored(tmp_path / "scratch_local3") == [np.flatnonzero(place == rank).tolist() for rank in range(2)]
+    assert stored(tmp_path / "scratch_local3") == [
+        np.flatnonzero(place == rank).tolist() for rank in range(2)
+    ]
     assert lines(tmp_path / "local3")[-1]["n_hidden"] == lines(folder / "local3")[-1]["n_hidden"]
 
 
@@ -187,8 +201,21 @@ def test_what_was_staged_before_is_not_copied_again(folder, tmp_path):
 
 
 def test_a_data_set_without_files_is_refused():
-    done = start(1, "-m", "kakurenbo_hpc.cli", "train", "digits_everything", "--set", "data.placement=local", "--scratch", "/tmp")
-    assert "samples of digits are not files of their own, which data.placement: local needs; set it to shared" in refused(done)
+    done = start(
+        1,
+        "-m",
+        "kakurenbo_hpc.cli",
+        "train",
+        "digits_everything",
+        "--set",
+        "data.placement=local",
+        "--scratch",
+        "/tmp",
+    )
+    assert (
+        "samples of digits are not files of their own, which data.placement: local needs; set it to shared"
+        in refused(done)
+    )
 
 
 @pytest.mark.parametrize(
@@ -209,7 +236,9 @@ def test_a_store_of_another_data_set_is_left_alone(folder, tmp_path):
     shutil.copytree(folder / "scratch_local2", tmp_path / "scratch_run")
     done = train(2, tmp_path, "run", tmp_path / "other", harm="staged")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert sorted(map(len, stored(tmp_path / "scratch_run"))) == sorted([25, 25, *map(len, stored(folder / "scratch_local2"))])
+    assert sorted(map(len, stored(tmp_path / "scratch_run"))) == sorted(
+        [25, 25, *map(len, stored(folder / "scratch_local2"))]
+    )
 
 
 def test_a_folder_of_nobody_is_left_alone(folder, tmp_path):

@@ -46,11 +46,28 @@ def test_torchrun_starts_ranks_where_no_mpi_is_installed(of_open_mpi, tmp_path):
 
 
 def test_ranks_of_another_mpi_than_mpi4py_loads_say_so_and_stop(mpich, tmp_path):
-    words = [mpich / "bin" / "mpirun", "-n", 2, sys.executable, *WORDS, "train", *JOB, "--run-dir", tmp_path / "run"]
+    words = [
+        mpich / "bin" / "mpirun",
+        "-n",
+        2,
+        sys.executable,
+        *WORDS,
+        "train",
+        *JOB,
+        "--run-dir",
+        tmp_path / "run",
+    ]
     done = subprocess.run(
-        list(map(str, words)), env=in_environment(mpich, PYTHONPATH=str(CHECKOUT)), capture_output=True, text=True, timeout=60
+        list(map(str, words)),
+        env=in_environment(mpich, PYTHONPATH=str(CHECKOUT)),
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 2, done.stderr
     [told] = [line for line in done.stderr.splitlines() if line.startswith("kakurenbo: ")]
-    assert "started rank 0 of 2, but MPI says rank 0 of 1; the starter and mpi4py's MPI library are of different makes" in told
+    assert (
+        "started rank 0 of 2, but MPI says rank 0 of 1; the starter and mpi4py's MPI library are of different makes"
+        in told
+    )
     assert not (tmp_path / "run").exists()

@@ -70,7 +70,9 @@ def test_samples_are_hidden_from_the_second_epoch_on(runs, name):
     assert told[0]["n_hidden"] == 0
     assert all(line["n_hidden"] > 0 for line in told[1:])
     assert all(line["n_backward"] == 1437 - line["n_hidden"] for line in told)
-    assert [line["n_forward"] for line in told] == [1437] * (EPOCHS - 1) + [1437 - told[-1]["n_hidden"]], "no last refresh"
+    assert [line["n_forward"] for line in told] == [1437] * (EPOCHS - 1) + [1437 - told[-1]["n_hidden"]], (
+        "no last refresh"
+    )
 
 
 def test_the_order_is_the_same_on_any_number_of_ranks_when_the_hidden_set_is(runs):
@@ -108,7 +110,16 @@ def test_a_run_directory_holds_what_is_promised(runs):
     best = (run / "checkpoints" / "best").read_text().strip()
     there = {path.name for path in (run / "checkpoints").iterdir()} - {"best"}
     assert there == {best, *(f"epoch_{epoch:04d}" for epoch in (EPOCHS - 2, EPOCHS - 1))}
-    assert set(ledger(run, 1)) == {"id", "loss", "correct", "confidence", "seen_epoch", "train", "weight", "refresh"}
+    assert set(ledger(run, 1)) == {
+        "id",
+        "loss",
+        "correct",
+        "confidence",
+        "seen_epoch",
+        "train",
+        "weight",
+        "refresh",
+    }
 
 
 @pytest.mark.parametrize("name", ALL)

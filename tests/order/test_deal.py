@@ -36,7 +36,9 @@ def test_a_rank_without_an_entry_repeats_a_real_one_that_does_not_count():
 def test_accumulated_parts_make_up_the_global_batch():
     ranks = dealt(np.ones(24, bool), cuts=[0, 12, 24], global_batch=12, accumulate=3)
     assert [lengths(turns) for turns in ranks] == [[2] * 6] * 2
-    assert [(t.step, t.begins, t.ends) for t in ranks[0]] == [(step, part == 0, part == 2) for step in range(2) for part in range(3)]
+    assert [(t.step, t.begins, t.ends) for t in ranks[0]] == [
+        (step, part == 0, part == 2) for step in range(2) for part in range(3)
+    ]
     assert batches(ranks) == batches(dealt(np.ones(24, bool), global_batch=12))
 
 
@@ -48,13 +50,19 @@ def test_progress_is_told_at_the_middle_of_a_step():
 def test_copies_are_numbered_and_take_places_of_their_own():
     ranks = dealt(np.array([0, 1, 3]))
     assert sorted(order(ranks)) == [(1, 0), (2, 0), (2, 1), (2, 2)]
-    orders = [[id_ for id_, _ in order(dealt(np.array([0, 1, 3]), epoch=Epoch(number, 99, 0)))] for number in range(30)]
+    orders = [
+        [id_ for id_, _ in order(dealt(np.array([0, 1, 3]), epoch=Epoch(number, 99, 0)))]
+        for number in range(30)
+    ]
     assert len({tuple(o) for o in orders}) == 4  # the single entry has stood in each of the four places
 
 
 def test_a_weight_goes_where_its_entry_goes():
     weight = np.array([0.5, 1, 2, 4], np.float32)
-    found = {(e.id, e.copy): e.weight for e in everything(dealt(np.array([1, 2, 0, 1]), cuts=[0, 1, 4], weight=weight))}
+    found = {
+        (e.id, e.copy): e.weight
+        for e in everything(dealt(np.array([1, 2, 0, 1]), cuts=[0, 1, 4], weight=weight))
+    }
     assert found == {(0, 0): 0.5, (1, 0): 1, (1, 1): 1, (3, 0): 4}
 
 
@@ -64,7 +72,10 @@ def test_the_order_hash_sees_a_swap_a_change_and_a_loss():
         return turns.order_hash
 
     assert hash_of(1, 1) == hash_of(1, 1) < 2**64
-    assert len({hash_of(1, 1), hash_of(1, 1, epoch=Epoch(1, 2, 0)), hash_of(1, 0), hash_of(0, 1), hash_of(1, 2)}) == 5
+    assert (
+        len({hash_of(1, 1), hash_of(1, 1, epoch=Epoch(1, 2, 0)), hash_of(1, 0), hash_of(0, 1), hash_of(1, 2)})
+        == 5
+    )
 
 
 def test_the_largest_ids_that_an_entry_can_hold_come_through():

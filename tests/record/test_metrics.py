@@ -11,7 +11,9 @@ def test_a_line_that_the_disk_does_not_keep_comes_with_the_next_one(tmp_path, mo
     metrics.rewind(None)
     metrics.add({"epoch": 0})
     with monkeypatch.context() as full:  # a network file system says so only when it syncs
-        full.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        full.setattr(
+            os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        )
         metrics.add({"epoch": 1})
         assert metrics.write() == 1
     assert epochs(tmp_path) == [0]

@@ -20,11 +20,16 @@ from kakurenbo_hpc.world.threads import run_in_threads
 
 
 def saver(folder, comm=None, keep=2, told=None):
-    return Saver(folder, keep, comm or Serial(), Snapshot(), (told if told is not None else []).append, lambda: None)
+    return Saver(
+        folder, keep, comm or Serial(), Snapshot(), (told if told is not None else []).append, lambda: None
+    )
 
 
 def part(rank=0, size=1, value=1.0):
-    state = {"model": {"weight": torch.full((1000,), value)}, "optimizer": {"state": {0: {"momentum": torch.zeros(3)}}, "lr": 0.1}}
+    state = {
+        "model": {"weight": torch.full((1000,), value)},
+        "optimizer": {"state": {0: {"momentum": torch.zeros(3)}}, "lr": 0.1},
+    }
     return Part(state if rank == 0 else None, Ledger.unseen(10 * size, 10 * rank, 10 * rank + 10), {})
 
 
@@ -122,13 +127,20 @@ def test_a_disk_that_takes_it_slowly_is_told_of_piece_by_piece(tmp_path, monkeyp
     monkeypatch.setattr(parts, "_AT_ONCE", 1000)
     synced, told = [0], []
     monkeypatch.setattr(os, "fdatasync", lambda handle: synced.append(os.fstat(handle).st_size))
-    parts.write_part(tmp_path, 0, Part({"weight": torch.zeros(25_000)}, Ledger.unseen(0, 0, 0), {}), lambda: told.append(len(synced)))
+    parts.write_part(
+        tmp_path,
+        0,
+        Part({"weight": torch.zeros(25_000)}, Ledger.unseen(0, 0, 0), {}),
+        lambda: told.append(len(synced)),
+    )
     size = (tmp_path / "learner.pt").stat().st_size
     assert size > 100_000 and max(np.diff([*synced, size])) <= 2000
     assert sorted(set(told)) == list(range(told[0], len(synced) + 1)), "after every piece"
     told.clear()
     read = parts.load_learner(tmp_path, torch.device("cpu"), lambda: told.append(1))
-    assert torch.equal(read["weight"], torch.zeros(25_000)) and len(told) > 100, "and it is read in pieces, too"
+    assert torch.equal(read["weight"], torch.zeros(25_000)) and len(told) > 100, (
+        "and it is read in pieces, too"
+    )
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):
@@ -138,7 +150,9 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     assert there(tmp_path) == ["epoch_0001", "epoch_0004", "epoch_0005"]
     assert (tmp_path / "best").read_text() == "epoch_0001\n"
     saved(one, 6, accuracy=0.95)
-    assert there(tmp_path) == ["epoch_0005", "epoch_0006"] and (tmp_path / "best").read_text() == "epoch_0006\n"
+    assert (
+        there(tmp_path) == ["epoch_0005", "epoch_0006"] and (tmp_path / "best").read_text() == "epoch_0006\n"
+    )
 
 
 def test_what_was_passed_over_is_kept_under_another_name_and_gives_its_own_away(tmp_path):
@@ -148,7 +162,12 @@ def test_what_was_passed_over_is_kept_under_another_name_and_gives_its_own_away(
         (tmp_path / "epoch_0001" / "learner.pt").write_bytes(b"torn")
         set_aside(tmp_path, tmp_path / "epoch_0000")
     saved(one, 1)
-    assert there(tmp_path) == ["epoch_0000", "epoch_0001", "passed_over_1_epoch_0001", "passed_over_2_epoch_0001"]
+    assert there(tmp_path) == [
+        "epoch_0000",
+        "epoch_0001",
+        "passed_over_1_epoch_0001",
+        "passed_over_2_epoch_0001",
+    ]
     assert newest_valid(tmp_path).name == "epoch_0001"
 
 
@@ -161,7 +180,9 @@ def test_an_epoch_that_is_left_again_is_never_without_a_checkpoint(tmp_path, mon
         with monkeypatch.context() as killed:
             killed.setattr("shutil.rmtree", lambda *words, **more: None)
             one.finish()
-        assert {name, inside[max(0, i - 1)]} <= set(there(tmp_path)), "the one before goes only when this one is there"
+        assert {name, inside[max(0, i - 1)]} <= set(there(tmp_path)), (
+            "the one before goes only when this one is there"
+        )
         assert newest_valid(tmp_path).name == name
         checkpoints._drop(tmp_path, tmp_path / name, 2)
         assert there(tmp_path) == ["epoch_0001", name], "as many epochs stay as if it had been left once"
@@ -194,7 +215,9 @@ def test_what_a_killed_run_left_is_neither_found_nor_kept(tmp_path):
 
 
 @pytest.mark.parametrize("on", [0, 1])
-def test_a_disk_that_refuses_one_ranks_part_is_told_once_and_the_checkpoint_before_stays(on, tmp_path, monkeypatch):
+def test_a_disk_that_refuses_one_ranks_part_is_told_once_and_the_checkpoint_before_stays(
+    on, tmp_path, monkeypatch
+):
     told = [[] for _ in range(2)]
 
     def refuses(folder, rank, part, goes_on, write=saving.write_part):
@@ -215,7 +238,10 @@ def test_a_disk_that_refuses_one_ranks_part_is_told_once_and_the_checkpoint_befo
     assert run_in_threads(2, rank) == [[True, False, True]] * 2
     assert there(tmp_path) == ["epoch_0000", "epoch_0002"]
     (line,) = told[0]
-    assert line.startswith("warning: checkpoint epoch_0001 could not be written") and f"rank {on}: No space left" in line
+    assert (
+        line.startswith("warning: checkpoint epoch_0001 could not be written")
+        and f"rank {on}: No space left" in line
+    )
 
 
 def test_a_disk_that_refuses_the_manifest_keeps_nothing_of_it(tmp_path, monkeypatch):
@@ -258,12 +284,24 @@ def test_a_ledger_in_many_pieces_is_read_by_any_number_of_ranks(tmp_path, monkey
 
     def columns(ledger):
         value = (ledger.id * 0.5).astype(np.float32)
-        return Ledger(60, ledger.start, value, ledger.id % 2 == 0, -value, ledger.id.astype(np.int32), {"place": ledger.id})
+        return Ledger(
+            60,
+            ledger.start,
+            value,
+            ledger.id % 2 == 0,
+            -value,
+            ledger.id.astype(np.int32),
+            {"place": ledger.id},
+        )
 
     def rank(comm):
         one = saver(tmp_path, comm)
         first, last = comm.rank * 60 // comm.size, (comm.rank + 1) * 60 // comm.size
-        one.save("epoch_0000", Part({} if comm.rank == 0 else None, columns(Ledger.unseen(60, first, last)), {}), {"line": {}})
+        one.save(
+            "epoch_0000",
+            Part({} if comm.rank == 0 else None, columns(Ledger.unseen(60, first, last)), {}),
+            {"line": {}},
+        )
         one.finish()
 
     run_in_threads(3, rank)

@@ -81,9 +81,15 @@ def test_nothing_is_pruned_where_no_loss_is_finite():
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"prune_ratio": 50.0}, "job.yaml: selection.prune_ratio is 50.0, but must be in [0, 1); write 0.5 for 50 percent"),
+        (
+            {"prune_ratio": 50.0},
+            "job.yaml: selection.prune_ratio is 50.0, but must be in [0, 1); write 0.5 for 50 percent",
+        ),
         ({"anneal": 0.0}, "job.yaml: selection.anneal is 0.0, but must be greater than 0"),
-        ({"threshold": "quantile(2)"}, "but must be mean or quantile(q) with q in (0, 1), for example quantile(0.8)"),
+        (
+            {"threshold": "quantile(2)"},
+            "but must be mean or quantile(q) with q in (0, 1), for example quantile(0.8)",
+        ),
         ({"threshold": "median"}, "selection.threshold is 'median', but must be mean or quantile(q)"),
         ({"prune": "both"}, "selection.prune is 'both', but must be 'below' or 'above'"),
     ],

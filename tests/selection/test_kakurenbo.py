@@ -30,7 +30,9 @@ def ledger(loss=range(N), wrong=(), unsure=(), unseen=()):
 
 def plan(rows=None, epoch=1, total=100, **options):
     rows = ledger() if rows is None else rows
-    return Kakurenbo(method="kakurenbo", **options).plan(Epoch(epoch, total, seed=0), rows, Everyone(Serial()))
+    return Kakurenbo(method="kakurenbo", **options).plan(
+        Epoch(epoch, total, seed=0), rows, Everyone(Serial())
+    )
 
 
 def hidden(plan):
@@ -98,7 +100,9 @@ def test_the_ceiling_falls_at_the_epochs_listed(epoch, ceiling):
     ],
 )
 def test_each_component_of_table_5_can_be_switched(version, who, lr_scale):
-    components = dict(zip(["move_back", "reduce_fraction", "scale_lr"], (digit == "1" for digit in version[1:])))
+    components = dict(
+        zip(["move_back", "reduce_fraction", "scale_lr"], (digit == "1" for digit in version[1:]))
+    )
     schedule = {"max_fraction": 0.4, "fraction_epochs": [0, 1], "fraction_decay": [1.0, 0.5]}
     decided = plan(ledger(wrong=[1]), epoch=1, **schedule, **components)
     assert hidden(decided) == who and decided.lr_scale == pytest.approx(lr_scale)

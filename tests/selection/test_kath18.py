@@ -17,7 +17,9 @@ def method(**options):
 
 def candidates(score, first=0):
     score = np.asarray(score, np.float32)
-    return Candidates(np.arange(first, first + len(score)), np.zeros(len(score), np.int32), score, {"el2n": score})
+    return Candidates(
+        np.arange(first, first + len(score)), np.zeros(len(score), np.int32), score, {"el2n": score}
+    )
 
 
 def test_tau_is_the_papers_formula_of_all_ranks_scores():
@@ -41,7 +43,9 @@ def test_it_is_on_above_the_papers_threshold():
 def weighted_means(value, scores, reweight):
     kath, sums = method(reweight=reweight, presample=3.0), []
     for epoch in range(4000):
-        choice, _ = kath.thin(Epoch(epoch, 4000, 1), candidates(scores), kath.first_memory(), Everyone(Serial()))
+        choice, _ = kath.thin(
+            Epoch(epoch, 4000, 1), candidates(scores), kath.first_memory(), Everyone(Serial())
+        )
         assert len(choice.rows) == 10
         sums.append((choice.weight * value[choice.rows]).mean())
     return np.array(sums)
@@ -61,7 +65,9 @@ def test_draws_are_in_proportion_to_the_score():
     scores = np.array([1, 2, 3, 4, 0, 10], np.float32)
     kath, counts = method(presample=1.0), np.zeros(6)
     for epoch in range(3000):
-        choice, _ = kath.thin(Epoch(epoch, 3000, 1), candidates(scores), kath.first_memory(), Everyone(Serial()))
+        choice, _ = kath.thin(
+            Epoch(epoch, 3000, 1), candidates(scores), kath.first_memory(), Everyone(Serial())
+        )
         counts += np.bincount(choice.rows, minlength=6)
     expected = scores / scores.sum() * counts.sum()
     chi = ((counts - expected)[expected > 0] ** 2 / expected[expected > 0]).sum()

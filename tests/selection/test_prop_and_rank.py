@@ -9,7 +9,9 @@ def shares(name, loss, unseen=(), **options):
     """The weights that a plan draws by, the last of them 1."""
     m, seen = method(name, **options), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kakurenbo_hpc.selection.everyone.Everyone.draw", lambda self, weight, *_: seen.append(weight))
+        patch.setattr(
+            "kakurenbo_hpc.selection.everyone.Everyone.draw", lambda self, weight, *_: seen.append(weight)
+        )
         plan(m, ledger(m, loss, unseen))
     return (seen[0] / seen[0][-1]).tolist()
 
@@ -32,7 +34,9 @@ def test_equal_losses_rank_by_id():
 
 def test_who_is_not_known_has_the_largest_weight_and_takes_no_rank():
     assert shares("rank", [np.nan, 8, 9, 4, 9], unseen=[2], alpha=1.0) == pytest.approx([1, 0.5, 1, 1 / 3, 1])
-    assert shares("prop", [np.inf, 0, 3, 8], unseen=[2], alpha=0.5, epsilon=1.0) == pytest.approx([1, 1 / 3, 1, 1])
+    assert shares("prop", [np.inf, 0, 3, 8], unseen=[2], alpha=0.5, epsilon=1.0) == pytest.approx(
+        [1, 1 / 3, 1, 1]
+    )
 
 
 @pytest.mark.parametrize("name", ["prop", "rank"])

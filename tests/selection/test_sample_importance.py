@@ -38,13 +38,16 @@ def test_weights_are_taken_at_the_end_of_epoch_e_and_kept():
 
 
 @pytest.mark.parametrize(
-    ("gamma", "expected"), [(1.0, [1, 0.25, 0.04, 0]), (0.0, [1, 1, 1, 1]), (-1.0, [1, 4, 25, 1e6]), (-2.0, [1, 16, 625, 1e12])]
+    ("gamma", "expected"),
+    [(1.0, [1, 0.25, 0.04, 0]), (0.0, [1, 1, 1, 1]), (-1.0, [1, 4, 25, 1e6]), (-2.0, [1, 16, 625, 1e12])],
 )
 def test_gamma_sets_the_focus_and_a_negative_one_is_kept_from_dividing_by_zero(gamma, expected):
     assert weights_after(importance(gamma=gamma)) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(("metric", "column"), [("loss", "loss"), ("el2n", "el2n"), ("grad_norm", "grad_norm")])
+@pytest.mark.parametrize(
+    ("metric", "column"), [("loss", "loss"), ("el2n", "el2n"), ("grad_norm", "grad_norm")]
+)
 def test_another_metric_can_stand_for_one_minus_p(metric, column):
     extra = {} if metric == "loss" else {column: np.float32([0, 1, 4, 9])}
     assert weights_after(importance(metric=metric), loss=[0, 1, 4, 9], **extra).tolist() == [0, 1, 2, 3]
@@ -53,7 +56,11 @@ def test_another_metric_can_stand_for_one_minus_p(metric, column):
 def test_only_what_is_needed_is_asked_of_the_network():
     assert set(importance().columns) == {"probability", "importance"}
     assert set(importance(metric="grad_norm", level="class").columns) == {"grad_norm", "label", "importance"}
-    assert set(importance(weights_from=["a.h5"]).columns) == set(importance(focus="random").columns) == {"importance"}
+    assert (
+        set(importance(weights_from=["a.h5"]).columns)
+        == set(importance(focus="random").columns)
+        == {"importance"}
+    )
 
 
 def test_what_is_not_known_has_the_largest_weight():
@@ -62,7 +69,12 @@ def test_what_is_not_known_has_the_largest_weight():
     assert plan(m, known).weight.tolist() == [1.75, 0.875, 0.875, 0.875]
     nothing = plan(m, rows(m), 1)
     assert nothing.weight.tolist() == [1, 1, 1, 1]
-    assert np.isnan(weights_after(importance(), loss=[1, np.nan, 1, 1], p=[0, 0, np.nan, 0])).tolist() == [0, 1, 1, 0]
+    assert np.isnan(weights_after(importance(), loss=[1, np.nan, 1, 1], p=[0, 0, np.nan, 0])).tolist() == [
+        0,
+        1,
+        1,
+        0,
+    ]
 
 
 def test_classes_are_drawn_by_their_sum_and_samples_within_uniformly():
@@ -70,7 +82,12 @@ def test_classes_are_drawn_by_their_sum_and_samples_within_uniformly():
     assert weights.of_class(weight, np.array([0, 0, 1, 1]), EVERYONE).tolist()[:3] == [0.5, 0.5, 1.0]
     m = importance(level="class", unbiased=True)
     known = rows(m, label=[0, 0, 0, 1]).with_columns({"importance": np.array([0.0, 0.5, 1.0, 0.5])})
-    assert plan(m, known).weight.tolist() == [1, 1, 1, 1]  # one class of sum 1.5 and three samples, one of .5 and one
+    assert plan(m, known).weight.tolist() == [
+        1,
+        1,
+        1,
+        1,
+    ]  # one class of sum 1.5 and three samples, one of .5 and one
 
 
 def test_the_unbiased_variant_weighs_by_the_inverse():
@@ -129,8 +146,14 @@ def test_a_burn_in_beyond_the_run_is_a_warning():
         ({"gamma": 50.0}, "selection.gamma is 50.0, but must be less than or equal to 20"),
         ({"pretrain_epochs": 0}, "nothing is known at first; set weights_pass: fresh, or pretrain_epochs: 1"),
         ({"pretrain_epochs": 0, "weights_from": ["a"], "level": "class"}, "nothing is known at first"),
-        ({"weights_from": ["a"], "focus": "random"}, "weights_from and focus: random both give the weights; remove one"),
-        ({"weights_from": ["a"], "online": "epoch"}, "online: epoch renews weights that weights_from or focus: random fixes"),
+        (
+            {"weights_from": ["a"], "focus": "random"},
+            "weights_from and focus: random both give the weights; remove one",
+        ),
+        (
+            {"weights_from": ["a"], "online": "epoch"},
+            "online: epoch renews weights that weights_from or focus: random fixes",
+        ),
         ({"online": "always"}, "selection.online is 'always', but must be 'none', 'epoch' or 'step'"),
         ({"weights_from": [3]}, "selection.weights_from.0 is 3, but must be a string"),
     ],
@@ -143,7 +166,13 @@ def test_online_by_step_draws_each_step_by_what_is_known_then():
     m = importance(pretrain_epochs=1, online="step", gamma=1.0)
     epoch, everyone = Epoch(1, 9, 0), Everyone(Serial())
     assert not m.draws_each_step(Epoch(0, 9, 0)) and m.draws_each_step(epoch)
-    rows = after(m, ledger(m, [1.0] * 4), 0, range(4), [1.0] * 4, probability=np.array([0.0, 1, 1, 1], np.float32))
-    assert m.plan_step(epoch, 0, 6, rows, everyone).train.tolist() == [6, 0, 0, 0], "only the first is not sure yet"
+    rows = after(
+        m, ledger(m, [1.0] * 4), 0, range(4), [1.0] * 4, probability=np.array([0.0, 1, 1, 1], np.float32)
+    )
+    assert m.plan_step(epoch, 0, 6, rows, everyone).train.tolist() == [6, 0, 0, 0], (
+        "only the first is not sure yet"
+    )
     rows = noted(rows, 1, [0, 3], [1.0, 1.0], probability=np.array([1.0, 0], np.float32))
-    assert m.plan_step(epoch, 1, 6, rows, everyone).train.tolist() == [0, 0, 0, 6], "the step before has told otherwise"
+    assert m.plan_step(epoch, 1, 6, rows, everyone).train.tolist() == [0, 0, 0, 6], (
+        "the step before has told otherwise"
+    )

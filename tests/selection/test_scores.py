@@ -12,7 +12,9 @@ from kakurenbo_hpc.world.comm import Serial
 from kakurenbo_hpc.world.threads import run_in_threads
 
 N = 23
-ABOUT = About("el2n", "10 models, 20 epochs each", "digits", "f00d", n=N, seconds=1.5, n_forward=460, n_backward=460)
+ABOUT = About(
+    "el2n", "10 models, 20 epochs each", "digits", "f00d", n=N, seconds=1.5, n_forward=460, n_backward=460
+)
 SCORE = np.random.default_rng(0).random(N)
 LABEL = np.arange(N) % 3
 
@@ -24,7 +26,9 @@ def path(tmp_path):
 
 
 def read(path, n=N, fingerprint="f00d", rows=None):
-    return read_scores([path] if isinstance(path, str) else path, range(n) if rows is None else rows, n, fingerprint)[0]
+    return read_scores(
+        [path] if isinstance(path, str) else path, range(n) if rows is None else rows, n, fingerprint
+    )[0]
 
 
 def refusal(*args, **options):
@@ -70,7 +74,9 @@ def test_several_files_are_their_mean(path, tmp_path):
 
 
 def test_scores_of_another_data_set_are_refused(path):
-    assert refusal(path, n=24) == f"{path}: scores of 23 samples, but the data set has 24; score this data set"
+    assert (
+        refusal(path, n=24) == f"{path}: scores of 23 samples, but the data set has 24; score this data set"
+    )
     line = f"{path}: scores of data set digits (f00d), but this run's data is another (beef); score this data set"
     assert refusal(path, fingerprint="beef") == line
 
@@ -83,7 +89,10 @@ def test_missing_ids_are_refused(path):
 
 
 def test_what_is_no_score_file_is_refused(path, tmp_path):
-    assert refusal(str(tmp_path / "none.h5")) == f"{tmp_path}/none.h5: no such score file; write one with kakurenbo score"
+    assert (
+        refusal(str(tmp_path / "none.h5"))
+        == f"{tmp_path}/none.h5: no such score file; write one with kakurenbo score"
+    )
     (tmp_path / "text.h5").write_text("score")
     assert "not an HDF5 file; write one with kakurenbo score" in refusal(str(tmp_path / "text.h5"))
     with h5py.File(path, "r+") as file:
@@ -97,7 +106,9 @@ def test_what_is_no_score_file_is_refused(path, tmp_path):
 def test_weights_to_draw_by_are_not_negative(path, tmp_path):
     assert read_weights([path], range(N), N, "f00d").tolist() == SCORE.tolist()
     write_scores(tmp_path / "minus.h5", ABOUT, SCORE - (np.arange(N) == 4), Serial())
-    with pytest.raises(DataError, match=r"minus.h5: id 4 has -0\.\d+, but weights to draw by cannot be negative"):
+    with pytest.raises(
+        DataError, match=r"minus.h5: id 4 has -0\.\d+, but weights to draw by cannot be negative"
+    ):
         read_weights([str(tmp_path / "minus.h5")], range(3, 6), N, "f00d")
 
 
@@ -105,7 +116,9 @@ def test_a_file_that_cannot_be_written_is_one_line_on_every_rank(tmp_path):
     (tmp_path / "taken").write_text("")
 
     def write(comm):
-        with pytest.raises(DataError, match=r"taken/scores.h5: cannot be written \(.*\); make room, or choose another place"):
+        with pytest.raises(
+            DataError, match=r"taken/scores.h5: cannot be written \(.*\); make room, or choose another place"
+        ):
             write_scores(tmp_path / "taken" / "scores.h5", ABOUT, SCORE[comm.rank :: 2], comm)
 
     run_in_threads(2, write)

@@ -57,7 +57,9 @@ def test_selectivity_is_the_expected_share(selectivity, calculator):
     sb = method(selectivity=selectivity, calculator=calculator)
     memory, n = sb.first_memory(), 0
     for first in range(0, 40_000, 100):
-        choice, memory = sb.thin(EPOCH, candidates(rng.exponential(size=100), first), memory, Everyone(Serial()))
+        choice, memory = sb.thin(
+            EPOCH, candidates(rng.exponential(size=100), first), memory, Everyone(Serial())
+        )
         n += len(choice.rows)
     assert n / 40_000 == pytest.approx(selectivity, abs=0.012)
 
@@ -74,7 +76,9 @@ def test_a_global_history_is_the_same_on_all_ranks_and_a_ranks_own_is_not():
     def histories(scope):
         def work(comm):
             sb = method(history_scope=scope, history=8)
-            _, memory = sb.thin(EPOCH, candidates([comm.rank] * 3, 3 * comm.rank), sb.first_memory(), Everyone(comm))
+            _, memory = sb.thin(
+                EPOCH, candidates([comm.rank] * 3, 3 * comm.rank), sb.first_memory(), Everyone(comm)
+            )
             return memory["history"].tolist()
 
         return run_in_threads(3, work)
@@ -95,7 +99,17 @@ def test_a_nan_is_a_candidate_like_the_largest_loss_and_changes_no_other_choice(
 
 def test_selection_passes_come_every_nth_epoch_after_the_prime_ones():
     sb = method(stale=3, prime_epochs=2)
-    assert [sb.thins(Epoch(e, 9, 0)) for e in range(9)] == [False, False, True, False, False, True, False, False, True]
+    assert [sb.thins(Epoch(e, 9, 0)) for e in range(9)] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_the_history_begins_with_the_last_losses_of_the_prime_epochs_and_takes_none_of_stale_ones():

@@ -24,7 +24,9 @@ def test_equal_losses_share_the_higher_percentile():
 def test_the_selectivity_is_the_share_that_is_trained(selectivity, beta):
     m = method("selective_backprop_epoch", selectivity=selectivity)
     assert m.exponent == pytest.approx(beta)
-    assert trained(range(200), 40, selectivity=selectivity).mean() == pytest.approx(selectivity or 0.33, abs=0.03)
+    assert trained(range(200), 40, selectivity=selectivity).mean() == pytest.approx(
+        selectivity or 0.33, abs=0.03
+    )
 
 
 def test_the_highest_loss_and_whoever_has_none_are_always_trained():
@@ -38,6 +40,12 @@ def test_nothing_is_hidden_before_anything_was_seen():
 
 
 def test_a_wrong_option_is_one_line():
-    assert "selectivity and beta are both given" in refusal("selective_backprop_epoch", selectivity=0.5, beta=1.0)
-    assert "selection.selectivity is 0.0, but must be greater than 0" in refusal("selective_backprop_epoch", selectivity=0.0)
-    assert "selection.beta is -1.0, but must be greater than or equal to 0" in refusal("selective_backprop_epoch", beta=-1.0)
+    assert "selectivity and beta are both given" in refusal(
+        "selective_backprop_epoch", selectivity=0.5, beta=1.0
+    )
+    assert "selection.selectivity is 0.0, but must be greater than 0" in refusal(
+        "selective_backprop_epoch", selectivity=0.0
+    )
+    assert "selection.beta is -1.0, but must be greater than or equal to 0" in refusal(
+        "selective_backprop_epoch", beta=-1.0
+    )

@@ -41,7 +41,9 @@ def test_a_nan_is_no_part_of_the_history():
 
 def test_a_burn_in_beyond_the_run_is_a_warning():
     assert method("spv", burn_in=3).warnings(4) == []
-    assert method("spv").warnings(10) == ["selection.burn_in is 10, but the run ends after 10 epochs: every epoch is uniform"]
+    assert method("spv").warnings(10) == [
+        "selection.burn_in is 10, but the run ends after 10 epochs: every epoch is uniform"
+    ]
 
 
 def test_a_wrong_option_is_one_line():

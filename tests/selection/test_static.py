@@ -14,7 +14,9 @@ LABEL = [0, 0, 0, 0, 1, 1, 1, 1, 1, 1]
 
 @pytest.fixture
 def file(tmp_path):
-    about = About("el2n", "10 models, 20 epochs", "ten", "f00d", n=10, seconds=1.5, n_forward=10, n_backward=20)
+    about = About(
+        "el2n", "10 models, 20 epochs", "ten", "f00d", n=10, seconds=1.5, n_forward=10, n_backward=20
+    )
 
     def write(score=SCORE, label=None, name="scores.h5"):
         write_scores(tmp_path / name, about, score, Serial(), label)
@@ -65,12 +67,20 @@ def test_with_a_budget_of_steps_an_epoch_is_as_long_as_one_over_everything(file)
 
 
 def test_class_balance_without_labels_is_an_error(file):
-    with pytest.raises(DataError, match=r"has no labels, which class_balance needs; score again, or set class_balance: false"):
+    with pytest.raises(
+        DataError, match=r"has no labels, which class_balance needs; score again, or set class_balance: false"
+    ):
         static(file(), class_balance=True)
 
 
 def test_a_wrong_option_is_one_line():
     assert refusal("static") == "job.yaml: selection.scores is missing; add it"
-    assert "selection.scores is [], but must name a score file; write one with kakurenbo score" in refusal("static", scores=[])
-    assert "selection.keep is 'hard', but must be 'highest' or 'lowest'" in refusal("static", scores="a.h5", keep="hard")
-    assert "selection.budget is 'seconds', but must be 'epochs' or 'steps'" in refusal("static", scores="a", budget="seconds")
+    assert "selection.scores is [], but must name a score file; write one with kakurenbo score" in refusal(
+        "static", scores=[]
+    )
+    assert "selection.keep is 'hard', but must be 'highest' or 'lowest'" in refusal(
+        "static", scores="a.h5", keep="hard"
+    )
+    assert "selection.budget is 'seconds', but must be 'epochs' or 'steps'" in refusal(
+        "static", scores="a", budget="seconds"
+    )

@@ -32,10 +32,14 @@ def test_mean_and_variance_are_moving_averages():
     for epoch, loss in enumerate([5, 10, np.nan, 0]):
         rows = after(m, rows, epoch, [0], [loss])
     # mean: 5, 6, 6, 4.8; variance: 0, 0.2 x 25, the same, 0.8 x 5 + 0.2 x 36
-    assert rows.extra["mean"].tolist() == [pytest.approx(4.8)] and rows.extra["variance"].tolist() == [pytest.approx(11.2)]
+    assert rows.extra["mean"].tolist() == [pytest.approx(4.8)] and rows.extra["variance"].tolist() == [
+        pytest.approx(11.2)
+    ]
 
 
-@pytest.mark.parametrize(("c", "spread", "first"), [(0.0, "var", [1]), (1.0, "std", [0]), (0.1, "std", [1]), (0.1, "var", [0])])
+@pytest.mark.parametrize(
+    ("c", "spread", "first"), [(0.0, "var", [1]), (1.0, "std", [0]), (0.1, "std", [1]), (0.1, "var", [0])]
+)
 def test_uncertainty_counts_c_times(c, spread, first):
     m = method("ucb", fraction=0.1, c=c, spread=spread)
     extra = {"mean": [5.0, 4.0] + [50.0] * 8, "variance": [0.0, 16.0] + [0.0] * 8}
@@ -52,14 +56,20 @@ def test_neither_nan_nor_unseen_is_hidden():
 
 
 def test_epsilon_greedy_without_epsilon_keeps_the_largest_means():
-    assert list(run(method("epsilon_greedy", fraction=0.4, epsilon=0.0), [LOSSES] * 3)) == [[], [0, 1, 2, 3], [0, 1, 2, 3]]
+    assert list(run(method("epsilon_greedy", fraction=0.4, epsilon=0.0), [LOSSES] * 3)) == [
+        [],
+        [0, 1, 2, 3],
+        [0, 1, 2, 3],
+    ]
 
 
 def test_epsilon_greedy_gives_a_share_of_the_places_to_random_others():
     picks = set()
     for seed in range(20):
         _, first, second = run(method("epsilon_greedy", fraction=0.4, epsilon=0.5), [LOSSES] * 3, seed)
-        assert len(first) == 4 and set(first) < set(range(7)) and second == first  # 6 places, 3 of them random
+        assert (
+            len(first) == 4 and set(first) < set(range(7)) and second == first
+        )  # 6 places, 3 of them random
         picks.add(tuple(first))
     assert len(picks) > 5
 
@@ -69,4 +79,6 @@ def test_a_wrong_option_is_one_line():
     assert "selection.spread is 'range', but must be 'var' or 'std'" in refusal("ucb", spread="range")
     assert "selection.every is 0, but must be greater than or equal to 1" in refusal("ucb", every=0)
     assert "selection.momentum is 1.0, but must be less than 1" in refusal("epsilon_greedy", momentum=1.0)
-    assert "selection.epsilon is 2.0, but must be less than or equal to 1" in refusal("epsilon_greedy", epsilon=2.0)
+    assert "selection.epsilon is 2.0, but must be less than or equal to 1" in refusal(
+        "epsilon_greedy", epsilon=2.0
+    )

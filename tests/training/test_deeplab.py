@@ -25,7 +25,11 @@ def test_one_image_in_train_mode_gives_every_parameter_a_gradient(norm):
     output.square().sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
     kinds = {type(m) for m in model.modules() if isinstance(m, nn.GroupNorm | nn.BatchNorm2d)}
-    assert not any(issubclass(kind, nn.BatchNorm2d) for kind in kinds) if norm == "group" else nn.GroupNorm not in kinds
+    assert (
+        not any(issubclass(kind, nn.BatchNorm2d) for kind in kinds)
+        if norm == "group"
+        else nn.GroupNorm not in kinds
+    )
 
 
 def test_the_papers_width_is_large_and_a_small_one_small():
@@ -41,7 +45,9 @@ def test_an_images_logits_do_not_depend_on_its_batch_with_group_norm():
     torch.testing.assert_close(model(images)[1:2], model(images[1:2]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("dtype", "error"), [(torch.bfloat16, 0.2), (torch.float16, 0.025)])  # of 8 and 11 bits, by some 40 layers
+@pytest.mark.parametrize(
+    ("dtype", "error"), [(torch.bfloat16, 0.2), (torch.float16, 0.025)]
+)  # of 8 and 11 bits, by some 40 layers
 def test_half_precision_is_close(dtype, error):
     model = build(width=0.05, middle=1, norm="group").eval()
     image = torch.randn(2, 16, 32, 48, generator=torch.Generator().manual_seed(0))

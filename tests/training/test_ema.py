@@ -20,7 +20,9 @@ DECAY = 0.8
 def learner(ema=DECAY):
     world = World(Serial(), "here", 0, 1, torch.device("cpu"))
     training = Training(epochs=1, global_batch=6, lr=0.5, schedule="constant", ema=ema)
-    one = Learner(training, Model(name="small_cnn", options={"width": 4, "norm": "batch"}), world, 10, (1, 8, 8), 0, ())
+    one = Learner(
+        training, Model(name="small_cnn", options={"width": 4, "norm": "batch"}), world, 10, (1, 8, 8), 0, ()
+    )
     one.join(Ddp(world), (1, 8, 8))
     one.begin_epoch(0, 1.0)
     return one
@@ -46,14 +48,18 @@ def test_the_average_forgets_geometrically_and_is_what_is_evaluated():
     other = copy.deepcopy(one.model)
     other.load_state_dict(want, strict=False)  # statistics of BatchNorm stay the model's own
     with torch.no_grad():
-        expected = torch.nn.functional.cross_entropy(other.eval()(batch().input), batch().target, reduction="none")
+        expected = torch.nn.functional.cross_entropy(
+            other.eval()(batch().input), batch().target, reduction="none"
+        )
     torch.testing.assert_close(loss(one), expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(loss(one), loss_of_the_model(one)), "the weights themselves say something else"
 
 
 def loss_of_the_model(one):
     with torch.no_grad():
-        return torch.nn.functional.cross_entropy(one.model.eval()(batch().input), batch().target, reduction="none")
+        return torch.nn.functional.cross_entropy(
+            one.model.eval()(batch().input), batch().target, reduction="none"
+        )
 
 
 @pytest.mark.parametrize("ema", [0.0, DECAY])
@@ -71,13 +77,23 @@ def test_a_rehearsed_state_has_every_tensor_of_a_later_one_and_changes_nothing()
     one = learner()
     before = copy.deepcopy(one.state_dict())
     rehearsed = tensors(one.rehearsed_state())
-    assert {path: t.tolist() for path, t in tensors(one.state_dict()).items()} == {path: t.tolist() for path, t in tensors(before).items()}
+    assert {path: t.tolist() for path, t in tensors(one.state_dict()).items()} == {
+        path: t.tolist() for path, t in tensors(before).items()
+    }
     one.step(batch())
-    assert {path: t.shape for path, t in tensors(one.state_dict()).items()} == {path: t.shape for path, t in rehearsed.items()}
+    assert {path: t.shape for path, t in tensors(one.state_dict()).items()} == {
+        path: t.shape for path, t in rehearsed.items()
+    }
 
 
 def tensors(state, path=()):
     found = {}
-    for name, part in state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list | tuple) else ():
+    for name, part in (
+        state.items()
+        if isinstance(state, dict)
+        else enumerate(state)
+        if isinstance(state, list | tuple)
+        else ()
+    ):
         found |= {(*path, name): part} if isinstance(part, torch.Tensor) else tensors(part, (*path, name))
     return found

@@ -20,7 +20,9 @@ def test_onecycle_is_torchs():
     theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=n)
     for step in range(n):
         if step % 100 == 0 or step == n - 1:
-            assert onecycle(step / (n - 1)) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-3, abs=1e-7)
+            assert onecycle(step / (n - 1)) == pytest.approx(
+                optimizer.param_groups[0]["lr"], rel=1e-3, abs=1e-7
+            )
         optimizer.step()
         if step < n - 1:
             theirs.step()
@@ -42,7 +44,9 @@ def test_the_rate_falls_at_its_milestones(milestones):
 
 def test_steps_are_counted_in_epochs_that_hide_nothing():
     """A run of 30 % fewer steps an epoch falls at the same progress, so after fewer steps of its own."""
-    rates = schedule(n=950, schedule="multistep", warmup_steps=5, milestone_steps=[30])  # 9.5 batches are 10 steps
+    rates = schedule(
+        n=950, schedule="multistep", warmup_steps=5, milestone_steps=[30]
+    )  # 9.5 batches are 10 steps
     assert rates.set(0.25) == pytest.approx(0.05)
     for steps in (10, 7):
         falls = next(step for step in range(100) if rates.set((step + 0.5) / steps) < 0.05 and step > steps)
@@ -50,7 +54,9 @@ def test_steps_are_counted_in_epochs_that_hide_nothing():
 
 
 def test_a_warm_up_longer_than_the_run_is_told():
-    with pytest.raises(JobError, match="warmup_steps is 100, but must be less than the run's 100 steps, 10 epochs of 10"):
+    with pytest.raises(
+        JobError, match="warmup_steps is 100, but must be less than the run's 100 steps, 10 epochs of 10"
+    ):
         schedule(warmup_steps=100)
 
 

@@ -68,7 +68,9 @@ def test_a_samples_columns_are_means_over_its_pixels():
         one, mask = p[i].reshape(3, -1), target[i].numpy().ravel()
         assert got["confidence"][i].item() == pytest.approx(one.max(0).mean(), rel=1e-5)
         assert got["probability"][i].item() == pytest.approx(one[mask, np.arange(35)].mean(), rel=1e-5)
-        assert got["el2n"][i].item() == pytest.approx(np.linalg.norm(one - np.eye(3)[mask].T, axis=0).mean(), rel=1e-4, abs=1e-6)
+        assert got["el2n"][i].item() == pytest.approx(
+            np.linalg.norm(one - np.eye(3)[mask].T, axis=0).mean(), rel=1e-4, abs=1e-6
+        )
         assert got["correct"][i].item() == (slow_iou(p[i].argmax(0), target[i].numpy()) >= 0.6)
     assert 0 < got["correct"].sum() < len(target)
     assert all(column.shape == (8,) for column in got.values()) and not got["label"].any()
@@ -76,18 +78,27 @@ def test_a_samples_columns_are_means_over_its_pixels():
 
 def test_an_image_is_told_alike_to_the_bit_whoever_shares_its_batch():
     logits, target = images()
-    criterion = build_criterion(Training(epochs=1, global_batch=4, lr=0.1, class_weights=[1.0, 2.6, 1.7]), 3, torch.device("cpu"), (5, 7))
+    criterion = build_criterion(
+        Training(epochs=1, global_batch=4, lr=0.1, class_weights=[1.0, 2.6, 1.7]),
+        3,
+        torch.device("cpu"),
+        (5, 7),
+    )
     together = columns(logits, target, criterion(logits, target), ("probability", "el2n"))
     for i in range(len(target)):
         here = slice(i, i + 1)
-        alone = columns(logits[here], target[here], criterion(logits[here], target[here]), ("probability", "el2n"))
+        alone = columns(
+            logits[here], target[here], criterion(logits[here], target[here]), ("probability", "el2n")
+        )
         assert all(torch.equal(together[name][here], value) for name, value in alone.items())
 
 
 def test_the_loss_is_weighted_by_class_and_divided_by_the_number_of_pixels():
     logits, target = images()
     weight = [1.00172, 2.61151, 1.71641]
-    criterion = build_criterion(Training(epochs=1, global_batch=4, lr=0.1, class_weights=weight), 3, torch.device("cpu"), (5, 7))
+    criterion = build_criterion(
+        Training(epochs=1, global_batch=4, lr=0.1, class_weights=weight), 3, torch.device("cpu"), (5, 7)
+    )
     log_p = F.log_softmax(logits.double(), 1).numpy()
     for i, got in enumerate(criterion(logits, target)):
         pixels = [-weight[t] * log_p[i, t, y, x] for (y, x), t in np.ndenumerate(target[i].numpy())]
@@ -99,7 +110,9 @@ SMALL = {"width": 0.05, "middle": 1, "norm": "group"}
 
 def learner(extra=(), name="deepcam_deeplabv3plus", options=SMALL, **training):
     training = Training(**{"epochs": 1, "global_batch": 2, "lr": 0.1, **training})
-    return Learner(training, Model(name=name, options=options), settle(Serial()), 3, (16, 32, 48), 0, extra, (32, 48))
+    return Learner(
+        training, Model(name=name, options=options), settle(Serial()), 3, (16, 32, 48), 0, extra, (32, 48)
+    )
 
 
 class Asking(Gradients):
@@ -124,7 +137,9 @@ def test_what_settles_the_exchange_is_in_memory_as_a_steps_own_inputs_are(batch,
 
 
 def test_a_network_is_tried_on_the_device_that_it_trains_on():
-    network = build_model(Model(name="deepcam_deeplabv3plus", options=SMALL), 3, (16, 768, 1152), 0, (768, 1152), "meta")
+    network = build_model(
+        Model(name="deepcam_deeplabv3plus", options=SMALL), 3, (16, 768, 1152), 0, (768, 1152), "meta"
+    )
     assert all(parameter.is_meta for parameter in network.parameters())
 
 
@@ -132,10 +147,16 @@ def test_a_network_is_tried_on_the_device_that_it_trains_on():
     ("arguments", "message"),
     [
         ({"class_weights": [1.0, 2.0]}, "class_weights has 2 numbers, but the data has 3 classes"),
-        ({"criterion": "focal"}, "training.criterion is focal, which is for class labels, but the data has masks"),
+        (
+            {"criterion": "focal"},
+            "training.criterion is focal, which is for class labels, but the data has masks",
+        ),
         ({"mixup": 0.2}, "training.mixup and training.cutmix are for class labels, but the data has masks"),
         ({"cutmix": 0.2}, "training.mixup and training.cutmix are for class labels, but the data has masks"),
-        ({"name": "small_cnn", "options": {}}, r"shape \(1, 3\), but \(1, 3, 32, 48\) is needed.*choose a segmentation model"),
+        (
+            {"name": "small_cnn", "options": {}},
+            r"shape \(1, 3\), but \(1, 3, 32, 48\) is needed.*choose a segmentation model",
+        ),
         ({"name": "deeplabv3_mobilenet_v3_large", "options": {}}, "cannot be built for inputs of shape"),
         ({"extra": ("grad_norm",)}, "grad_norm, which is known for class labels, but the data has masks"),
         ({"options": {"norm": "layer"}}, "cannot be built"),

@@ -27,7 +27,9 @@ def one_array_a_rank(draw):
 def test_reductions_are_numpys(arrays):
     before = [array.copy() for array in arrays]
     for name in ("sum", "min", "max"):
-        expected = getattr(np, name)(np.stack(arrays), axis=0, **({"dtype": arrays[0].dtype} if name == "sum" else {}))
+        expected = getattr(np, name)(
+            np.stack(arrays), axis=0, **({"dtype": arrays[0].dtype} if name == "sum" else {})
+        )
         for answer in run_in_threads(len(arrays), lambda comm: getattr(comm, name)(arrays[comm.rank])):
             np.testing.assert_array_equal(answer, expected)
             assert np.asarray(answer).dtype == expected.dtype and np.shape(answer) == expected.shape
@@ -44,7 +46,12 @@ def test_exscan_sums_the_ranks_before(arrays):
 def test_what_comes_back_is_a_new_array():
     def work(comm):
         mine = np.ones(3)
-        for answer in (comm.sum(mine), comm.max(mine), comm.exscan(mine), *comm.alltoallv([mine] * comm.size)):
+        for answer in (
+            comm.sum(mine),
+            comm.max(mine),
+            comm.exscan(mine),
+            *comm.alltoallv([mine] * comm.size),
+        ):
             answer[:] = 99
         return mine
 
@@ -56,7 +63,9 @@ def test_what_comes_back_is_a_new_array():
 def test_gather_and_broadcast_keep_the_order_of_ranks(size, data):
     root = data.draw(st.integers(0, size - 1))
     values = [{"rank": rank} for rank in range(size)]
-    answers = run_in_threads(size, lambda comm: (comm.gather(values[comm.rank]), comm.broadcast(values[comm.rank], root)))
+    answers = run_in_threads(
+        size, lambda comm: (comm.gather(values[comm.rank]), comm.broadcast(values[comm.rank], root))
+    )
     assert answers == [(values, values[root])] * size
 
 
@@ -113,8 +122,20 @@ def test_one_rank_alone_answers_as_one_of_one():
     def all_of_it(comm):
         array = np.array([3, 1, 2])
         return (
-            (comm.rank, comm.size, comm.gather("a"), comm.broadcast("b"), comm.post_max(7).wait(), comm.on_first(lambda: 5)),
-            [comm.sum(array).tolist(), comm.min(array).tolist(), comm.max(array).tolist(), comm.exscan(array).tolist()],
+            (
+                comm.rank,
+                comm.size,
+                comm.gather("a"),
+                comm.broadcast("b"),
+                comm.post_max(7).wait(),
+                comm.on_first(lambda: 5),
+            ),
+            [
+                comm.sum(array).tolist(),
+                comm.min(array).tolist(),
+                comm.max(array).tolist(),
+                comm.exscan(array).tolist(),
+            ],
             [part.tolist() for part in comm.alltoallv([array])],
         )
 

@@ -85,7 +85,9 @@ class InfoBatch(Method):
         else:
             q = float(_QUANTILE.fullmatch(self.threshold)[1])
             (n,) = everyone.count(np.isfinite(ledger.loss))
-            level = everyone.kth_smallest(ledger.loss, int(np.floor(q * n)) + 1, ledger.id)[0] if n else np.nan
+            level = (
+                everyone.kth_smallest(ledger.loss, int(np.floor(q * n)) + 1, ledger.id)[0] if n else np.nan
+            )
         if not n:
             return np.zeros(len(ledger), bool)  # of no loss is anything known
         if self.prune == "below":

@@ -87,5 +87,7 @@ class Kakurenbo(Method):
                 f"{self.fraction_decay}; write the epoch from which each factor holds"
             )
         if self.max_fraction + self.drop_top >= 1:
-            raise ValueError("max_fraction and drop_top together must be below 1; something has to be trained")
+            raise ValueError(
+                "max_fraction and drop_top together must be below 1; something has to be trained"
+            )
         return self

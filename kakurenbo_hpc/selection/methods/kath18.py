@@ -50,13 +50,18 @@ class Kath18(BatchMethod):
     def looks(self, memory: Memory) -> bool:
         return memory["tau"][0] > (self.presample + 3) / 3
 
-    def thin(self, epoch: Epoch, candidates: Candidates, memory: Memory, everyone: Everyone) -> tuple[Choice, Memory]:
+    def thin(
+        self, epoch: Epoch, candidates: Candidates, memory: Memory, everyone: Everyone
+    ) -> tuple[Choice, Memory]:
         g = self.scores(candidates)
         n = len(g)
         n_drawn = max(1, round(n / self.presample))
         share = np.cumsum(g) / g.sum() if g.sum() > 0 else np.arange(1, n + 1) / n
         # Keyed by the candidate in whose place it is drawn: which rank draws, and when, does not matter.
-        draw = bits(key(epoch.seed, "kath18", epoch.number), candidates.id[:n_drawn], candidates.copy[:n_drawn]) * 2.0**-64
+        draw = (
+            bits(key(epoch.seed, "kath18", epoch.number), candidates.id[:n_drawn], candidates.copy[:n_drawn])
+            * 2.0**-64
+        )
         rows = np.minimum(np.searchsorted(share, draw, side="right"), n - 1)
         chance = np.diff(share, prepend=0)[rows]
         weight = 1 / (n * chance) if self.reweight else np.ones(n_drawn)

@@ -124,14 +124,20 @@ class SampleImportance(Method):
     def warnings(self, epochs: int) -> list[str]:
         if self.pretrain_epochs < epochs:
             return []
-        return [f"selection.pretrain_epochs is {self.pretrain_epochs}, but the run ends after {epochs} epochs: every epoch is uniform"]
+        return [
+            f"selection.pretrain_epochs is {self.pretrain_epochs}, but the run ends after {epochs} epochs: every epoch is uniform"
+        ]
 
     @model_validator(mode="after")
     def _consistent(self) -> "SampleImportance":
         if self.weights_from and self.focus == "random":
             raise ValueError("weights_from and focus: random both give the weights; remove one")
         if self.online != "none" and not self.measures:
-            raise ValueError(f"online: {self.online} renews weights that weights_from or focus: random fixes; remove it")
+            raise ValueError(
+                f"online: {self.online} renews weights that weights_from or focus: random fixes; remove it"
+            )
         if self.pretrain_epochs == 0 and self.weights_pass == "lagging" and self.needs_pass:
-            raise ValueError("pretrain_epochs is 0, so nothing is known at first; set weights_pass: fresh, or pretrain_epochs: 1")
+            raise ValueError(
+                "pretrain_epochs is 0, so nothing is known at first; set weights_pass: fresh, or pretrain_epochs: 1"
+            )
         return self

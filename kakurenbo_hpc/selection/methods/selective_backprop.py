@@ -48,7 +48,11 @@ class SelectiveBackprop(Selectivity, BatchMethod):
     @property
     def columns(self) -> dict[str, tuple]:
         """selection_loss: the loss of the last selection pass, where stale epochs choose by it."""
-        return {"selection_loss": (np.float32, np.nan)} if self.stale > 1 and self.stale_from == "selection" else {}
+        return (
+            {"selection_loss": (np.float32, np.nan)}
+            if self.stale > 1 and self.stale_from == "selection"
+            else {}
+        )
 
     def thins(self, epoch: Epoch) -> bool:
         return epoch.number >= self.prime_epochs and (epoch.number - self.prime_epochs) % self.stale == 0
@@ -65,7 +69,9 @@ class SelectiveBackprop(Selectivity, BatchMethod):
             loss = epoch.uniform(ledger.id, "random percentile").astype(np.float32)
         return self.chosen_by(loss, ledger.seen & np.isfinite(loss), epoch, ledger, everyone)
 
-    def thin(self, epoch: Epoch, candidates: Candidates, memory: Memory, everyone: Everyone) -> tuple[Choice, Memory]:
+    def thin(
+        self, epoch: Epoch, candidates: Candidates, memory: Memory, everyone: Everyone
+    ) -> tuple[Choice, Memory]:
         loss = np.where(np.isnan(candidates.loss), np.inf, candidates.loss)
         latest = everyone.concatenated(loss) if self.history_scope == "global" else loss
         history = np.concatenate([memory["history"], latest])[-self.history :]

@@ -57,4 +57,6 @@ class Spv(Method):
     def warnings(self, epochs: int) -> list[str]:
         if max(self.burn_in, 2) < epochs:
             return []
-        return [f"selection.burn_in is {self.burn_in}, but the run ends after {epochs} epochs: every epoch is uniform"]
+        return [
+            f"selection.burn_in is {self.burn_in}, but the run ends after {epochs} epochs: every epoch is uniform"
+        ]

@@ -20,7 +20,12 @@ from kakurenbo_hpc.selection import METHODS
 from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.world.world import open_comm
 
-SETS = ["training.epochs=6", "training.global_batch=120", "selection.fraction_epochs=[0]", "selection.confidence=0.3"]
+SETS = [
+    "training.epochs=6",
+    "training.global_batch=120",
+    "selection.fraction_epochs=[0]",
+    "selection.confidence=0.3",
+]
 SETS += ["model.options={width: 4, norm: batch}", "record.ledger=false", "record.keep=6"]
 folder, comm, enter, asked = Path(sys.argv[1]), open_comm(), Heartbeat.enter, {}
 

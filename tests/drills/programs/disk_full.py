@@ -57,4 +57,10 @@ def epoch_ended(self, asked=Stop.agreed_at_once):
 
 
 Stop.agreed_at_once = epoch_ended
-sys.exit(cli._together(lambda comm: run.run(read_job(find_job("digits_kakurenbo"), SETS, DATA, METHODS), folder / "run", comm)))
+sys.exit(
+    cli._together(
+        lambda comm: run.run(
+            read_job(find_job("digits_kakurenbo"), SETS, DATA, METHODS), folder / "run", comm
+        )
+    )
+)

@@ -81,7 +81,12 @@ Clock.__call__ = timed
 def job(variant):
     sets = ["training.epochs=3", "training.global_batch=120", f"selection={{method: {variant.split()[0]}}}"]
     sets += ["model.options={width: 4, norm: batch}", "record.checkpoint_every=1", *more]
-    return read_job(find_job("digits_everything"), sets + [f"selection.{option}" for option in VARIANTS[variant].split()], DATA, METHODS)
+    return read_job(
+        find_job("digits_everything"),
+        sets + [f"selection.{option}" for option in VARIANTS[variant].split()],
+        DATA,
+        METHODS,
+    )
 
 
 def ran(variant, directory, at, resume=False):
@@ -111,7 +116,11 @@ def drill(variant):
         if comm.rank == 0:
             (lines, model), (lines_again, model_again) = outcome(whole), outcome(directory)
             assert [line["epoch"] for line in lines_again] == [0, 1, 2]
-            assert lines_again == lines, (variant, at, [(k, a[k], b[k]) for a, b in zip(lines, lines_again) for k in a if a[k] != b[k]])
+            assert lines_again == lines, (
+                variant,
+                at,
+                [(k, a[k], b[k]) for a, b in zip(lines, lines_again) for k in a if a[k] != b[k]],
+            )
             assert all(torch.equal(model[name], model_again[name]) for name in model), (variant, at)
             print(variant, "left in", stage, "at call", at, "of", len(stages), flush=True)
 

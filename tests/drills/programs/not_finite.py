@@ -27,7 +27,12 @@ def spoilt(self, directory=None):
 
 def harmed(self, batch):
     parameter = next(self.model.parameters())
-    good = self._epoch < 2 or self._world.rank < self._world.size - 1 or harm == "some steps" and (self._epoch, batch.turn.step) not in BAD
+    good = (
+        self._epoch < 2
+        or self._world.rank < self._world.size - 1
+        or harm == "some steps"
+        and (self._epoch, batch.turn.step) not in BAD
+    )
     hook = parameter.register_hook(lambda gradient: gradient if good else gradient * torch.nan)
     try:
         return step(self, batch)

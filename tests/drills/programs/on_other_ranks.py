@@ -17,7 +17,11 @@ from kakurenbo_hpc.world.stop import Stop
 from kakurenbo_hpc.world.world import open_comm
 
 directory, part, leaves_after = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-SETS = ["training.epochs=3", "training.global_batch=120", "selection={method: kakurenbo, confidence: 0.2, fraction_epochs: [0]}"]
+SETS = [
+    "training.epochs=3",
+    "training.global_batch=120",
+    "selection={method: kakurenbo, confidence: 0.2, fraction_epochs: [0]}",
+]
 SETS += ["model.options={width: 4, norm: batch}"]
 comm = open_comm()
 done = {"step": -1}
@@ -38,6 +42,8 @@ def agreed(self):
 
 Learner.step = step
 Stop.agreed = Stop.agreed_at_once = agreed
-code = run(read_job(find_job("digits_kakurenbo"), SETS, DATA, METHODS), directory, comm, resume=directory.exists())
+code = run(
+    read_job(find_job("digits_kakurenbo"), SETS, DATA, METHODS), directory, comm, resume=directory.exists()
+)
 comm.close()
 sys.exit(code)

@@ -25,9 +25,13 @@ train_set = TensorDataset(images[~held_out], labels[~held_out])
 def main():
     torch.manual_seed(1)
     torch.set_num_threads(1)
-    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.BatchNorm1d(64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+    model = torch.nn.Sequential(
+        torch.nn.Linear(64, 64), torch.nn.BatchNorm1d(64), torch.nn.ReLU(), torch.nn.Linear(64, 10)
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)  # a rate left scaled would go on growing under it
+    schedule = torch.optim.lr_scheduler.ExponentialLR(
+        optimizer, 0.9
+    )  # a rate left scaled would go on growing under it
 
     rank, loop = 0, getattr(readme_loop, sys.argv[1])()
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -41,7 +45,9 @@ def main():
         def average(optimizer, args, kwargs):
             """What Horovod does for such a script."""
             for parameter in model.parameters():
-                parameter.grad = torch.from_numpy(MPI.COMM_WORLD.allreduce(parameter.grad.numpy()) / MPI.COMM_WORLD.size)
+                parameter.grad = torch.from_numpy(
+                    MPI.COMM_WORLD.allreduce(parameter.grad.numpy()) / MPI.COMM_WORLD.size
+                )
 
         optimizer.register_step_pre_hook(average)
 
@@ -50,7 +56,9 @@ def main():
         from kakurenbo_hpc import Hiding
 
         begin_hidden = Hiding.begin_hidden
-        Hiding.begin_hidden = lambda self: kept.append(self.metrics) or begin_hidden(self)  # to see what the loop itself does not print
+        Hiding.begin_hidden = lambda self: (
+            kept.append(self.metrics) or begin_hidden(self)
+        )  # to see what the loop itself does not print
 
     exec(loop, globals() | locals())
 
@@ -59,11 +67,15 @@ def main():
         right = (model(images[held_out]).argmax(1) == labels[held_out]).float().mean()
     if rank == 0:
         rate = optimizer.param_groups[0]["lr"]
-        Path(sys.argv[2]).write_text(json.dumps({"accuracy": float(right), "rate": rate, "epochs": kept}), encoding="utf-8")
+        Path(sys.argv[2]).write_text(
+            json.dumps({"accuracy": float(right), "rate": rate, "epochs": kept}), encoding="utf-8"
+        )
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    multiprocessing.set_start_method("forkserver")  # a fork of a process in which Gloo or MPI has threads may hang
+    multiprocessing.set_start_method(
+        "forkserver"
+    )  # a fork of a process in which Gloo or MPI has threads may hang
     main()

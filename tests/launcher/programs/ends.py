@@ -6,7 +6,11 @@ import sys
 import time
 from pathlib import Path
 
-rank = next(os.environ[name] for name in ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "RANK", "SLURM_PROCID") if name in os.environ)
+rank = next(
+    os.environ[name]
+    for name in ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "RANK", "SLURM_PROCID")
+    if name in os.environ
+)
 how = sys.argv[1]
 
 if how.isdigit():

@@ -140,10 +140,26 @@ def run(job_id: str) -> None:
     number = job_id.partition(".")[0]
     (HERE / f"{number}.nodes").write_text("".join(f"{host}\n" for host in nodes(job["select"])))
     (HERE / f"{number}.SC").write_text(job["script"])
-    facts = {"JOBID": job_id, "JOBNAME": job["name"], "QUEUE": SITE["queues"][0], "O_WORKDIR": job["workdir"], "O_HOST": "login"}
-    facts |= {"JOBDIR": os.environ["HOME"], "ENVIRONMENT": "PBS_BATCH", "NODEFILE": str(HERE / f"{number}.nodes")}
+    facts = {
+        "JOBID": job_id,
+        "JOBNAME": job["name"],
+        "QUEUE": SITE["queues"][0],
+        "O_WORKDIR": job["workdir"],
+        "O_HOST": "login",
+    }
+    facts |= {
+        "JOBDIR": os.environ["HOME"],
+        "ENVIRONMENT": "PBS_BATCH",
+        "NODEFILE": str(HERE / f"{number}.nodes"),
+    }
     facts |= {"NODENUM": "0", "TASKNUM": "1"}
-    plain = {"HOME": os.environ["HOME"], "PATH": SITE["path"], "PBS_HERE": str(HERE), "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"}
+    plain = {
+        "HOME": os.environ["HOME"],
+        "PATH": SITE["path"],
+        "PBS_HERE": str(HERE),
+        "LANG": "C.UTF-8",
+        "OMP_NUM_THREADS": "1",
+    }
     spool = HERE / f"{number}.OU"
     with open(spool, "wb") as output:
         shell = subprocess.Popen(
@@ -162,7 +178,9 @@ def run(job_id: str) -> None:
         used = int(time.monotonic() - begun)
         if killed is None and job["walltime"] is not None and used > job["walltime"]:
             with open(spool, "ab") as output:
-                output.write(f"=>> PBS: job killed: walltime {used} exceeded limit {job['walltime']}\n".encode())
+                output.write(
+                    f"=>> PBS: job killed: walltime {used} exceeded limit {job['walltime']}\n".encode()
+                )
             signal_all(shell.pid, signal.SIGTERM)
             killed = time.monotonic()
             write(read(job_id) | {"status": -29})
@@ -206,7 +224,9 @@ def qstat(words: list[str]) -> None:
         if words[-1] not in SITE["queues"]:
             refuse("qstat", f"Unknown queue {words[-1]}", 170)
         limit = f"    resources_max.walltime = {SITE['limit']}\n" if "limit" in SITE else ""
-        print(f"Queue: {words[-1]}\n    queue_type = Execution\n{limit}    enabled = True\n    started = True\n")
+        print(
+            f"Queue: {words[-1]}\n    queue_type = Execution\n{limit}    enabled = True\n    started = True\n"
+        )
     else:
         show(words)
 
@@ -218,7 +238,9 @@ def show(words: list[str]) -> None:
     job = read(job_id)
     if job["state"] == "F" and not history:
         refuse("qstat", f"{job_id} Job has finished, use -x or -H to obtain historical job information", 35)
-    print(f"Job Id: {job_id}\n    Job_Name = {job['name']}\n    job_state = {job['state']}\n    queue = {SITE['queues'][0]}")
+    print(
+        f"Job Id: {job_id}\n    Job_Name = {job['name']}\n    job_state = {job['state']}\n    queue = {SITE['queues'][0]}"
+    )
     if "status" in job and job["state"] == "F":
         print(f"    Exit_status = {job['status']}")
     print("    Variable_List = PBS_O_HOME=/root,PBS_O_LANG=C.UTF-8,\n\tPBS_O_PATH=/usr/bin\n")

@@ -18,7 +18,9 @@ comm = open_comm()
 world = settle(comm)
 data = open_data(DATA["digits"](name="digits"), seed=3, comm=Serial())
 training = Training(epochs=1, global_batch=60, lr=0.1)
-learner = Learner(training, Model(name="small_cnn", options={"norm": "batch"}), world, 10, data.shape, seed=5, extra=())
+learner = Learner(
+    training, Model(name="small_cnn", options={"norm": "batch"}), world, 10, data.shape, seed=5, extra=()
+)
 learner.join(Ddp(world), data.shape)
 
 

@@ -17,7 +17,9 @@ for dtype in (np.int64, np.float64, np.int32, np.float32):
     before = comm.exscan(drawn[rank])
     assert (before == np.sum(drawn[:rank], axis=0, dtype=dtype)).all() and before.shape == (3, 2)
 
-assert comm.sum(np.array([2**62, -1]))[0] == (2**62 * size + 2**63) % 2**64 - 2**63, "integers wrap as numpy's do"
+assert comm.sum(np.array([2**62, -1]))[0] == (2**62 * size + 2**63) % 2**64 - 2**63, (
+    "integers wrap as numpy's do"
+)
 assert comm.gather((rank, "x" * rank)) == [(r, "x" * r) for r in range(size)]
 assert comm.broadcast(("from", rank), root=size - 1) == ("from", size - 1)
 
@@ -40,9 +42,18 @@ posted = comm.post_max(10 * rank)
 comm.sum(np.ones(1))  # other calls may pass while it is under way
 assert posted.wait() == 10 * (size - 1)
 
-letters = {(source, n): np.arange(2**20 * (n == 2) + n, dtype=np.uint8) + source for source in range(size) for n in range(3)}
+letters = {
+    (source, n): np.arange(2**20 * (n == 2) + n, dtype=np.uint8) + source
+    for source in range(size)
+    for n in range(3)
+}
 under_way = [comm.post_send(letters[rank, n], to) for n in range(3) for to in range(size) if to != rank]
-arrived = {(source, n): np.zeros_like(letters[source, n]) for source in range(size) if source != rank for n in range(3)}
+arrived = {
+    (source, n): np.zeros_like(letters[source, n])
+    for source in range(size)
+    if source != rank
+    for n in range(3)
+}
 under_way += [comm.post_receive(arrived[source, n], source) for source, n in arrived]
 assert all(transfer.done() in (True, False) for transfer in under_way)
 comm.sum(np.ones(1))

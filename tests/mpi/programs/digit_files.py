@@ -45,11 +45,18 @@ class ArrayFiles(Source):
 
     def __getitems__(self, request: Request):
         rows = np.stack([np.load(self._read_from / self._names[id]) for id in request.id])
-        return torch.from_numpy(rows[:, :64].reshape(-1, 1, 8, 8)), torch.from_numpy(rows[:, 64].astype(np.int64))
+        return torch.from_numpy(rows[:, :64].reshape(-1, 1, 8, 8)), torch.from_numpy(
+            rows[:, 64].astype(np.int64)
+        )
 
     def files(self) -> Files:
         facts = [(self._root / name).stat() for name in self._names]
-        return Files(self._root, self._names, np.array([fact.st_size for fact in facts]), np.array([fact.st_mtime_ns for fact in facts]))
+        return Files(
+            self._root,
+            self._names,
+            np.array([fact.st_size for fact in facts]),
+            np.array([fact.st_mtime_ns for fact in facts]),
+        )
 
     def lying_in(self, root: Path) -> Source:
         return ArrayFiles(self._root, self._part, root)
@@ -60,7 +67,9 @@ def write_digits(root: Path, n_train: int = 400, n_validation: int = 100) -> Non
     for part, source, n in (("train", data.train, n_train), ("validation", data.validation, n_validation)):
         (root / part).mkdir(parents=True)
         images, labels = source.__getitems__(Request(np.arange(n), np.zeros(n, np.int32), 0, False))
-        for id, row in enumerate(np.column_stack([images.numpy().reshape(-1, 64), labels.numpy()]).astype(np.float32)):
+        for id, row in enumerate(
+            np.column_stack([images.numpy().reshape(-1, 64), labels.numpy()]).astype(np.float32)
+        ):
             np.save(root / part / f"{id:05d}.npy", row)
 
 

@@ -45,7 +45,11 @@ VARIANTS = {
 EPOCHS = 4
 folder = Path(sys.argv[1])
 comm = open_comm()
-asked = {"steps": 0, "of_last": 0, "at": 0}  # of this epoch and the one before, so far; the step of an epoch after which to leave
+asked = {
+    "steps": 0,
+    "of_last": 0,
+    "at": 0,
+}  # of this epoch and the one before, so far; the step of an epoch after which to leave
 
 
 def agreed(self):
@@ -63,7 +67,12 @@ Stop.agreed, Stop.agreed_at_once = agreed, agreed_at_once
 
 
 def job(method: str, options: str):
-    sets = [f"training.epochs={EPOCHS}", "record.checkpoint_every=1", f"selection={{method: {method}}}", "record.ledger=true"]
+    sets = [
+        f"training.epochs={EPOCHS}",
+        "record.checkpoint_every=1",
+        f"selection={{method: {method}}}",
+        "record.ledger=true",
+    ]
     sets += [f"selection.{option}" for option in options.split()]
     if method == "static":
         sets.append(f"selection.scores={folder / 'el2n.h5'}")
@@ -101,9 +110,12 @@ for method in METHODS:
         assert run(job(method, options), again, comm, resume=True) == 0
         if comm.rank == 0:
             before, after = (
-                torch.load(d / "checkpoints" / f"epoch_{EPOCHS - 1:04d}" / "learner.pt", weights_only=True) for d in (directory, again)
+                torch.load(d / "checkpoints" / f"epoch_{EPOCHS - 1:04d}" / "learner.pt", weights_only=True)
+                for d in (directory, again)
             )
-            assert all(torch.equal(before["model"][name], after["model"][name]) for name in before["model"]), (method, options)
+            assert all(
+                torch.equal(before["model"][name], after["model"][name]) for name in before["model"]
+            ), (method, options)
             assert lines(directory) == lines(again), (method, options)
             print("ran", method, options, lines(directory)[-1]["val_accuracy"], flush=True)
 assert left == METHODS.keys()

@@ -58,7 +58,9 @@ epoch = Epoch(0, 1, 11)
 first, last = Homes(n, comm.size).rows(comm.rank)
 ids = np.arange(first, last)
 weight_of = (0.5 + np.arange(n) % 5).astype(np.float32)
-turns = deal(ids, np.ones(len(ids), bool), epoch, comm, global_batch=60, accumulate=accumulate, weight=weight_of[ids])
+turns = deal(
+    ids, np.ones(len(ids), bool), epoch, comm, global_batch=60, accumulate=accumulate, weight=weight_of[ids]
+)
 assert turns.steps == 1 and len(turns) == accumulate
 source = WithOneBroken()
 learner.begin_epoch(0, lr_scale=1.0)

@@ -30,7 +30,10 @@ class Images(Source):
 
     def __init__(self, n):
         draw = torch.Generator().manual_seed(n)
-        self.input, self.target = torch.randn(n, *SHAPE, generator=draw), torch.randint(0, 2, (n, *MASK), generator=draw)
+        self.input, self.target = (
+            torch.randn(n, *SHAPE, generator=draw),
+            torch.randint(0, 2, (n, *MASK), generator=draw),
+        )
 
     def __len__(self):
         return len(self.input)
@@ -77,13 +80,17 @@ assert abs(told["val_iou_corpus"] - iou(predicted, true)) < 1e-3, told
 assert all(value == comm.broadcast(value) for value in told.values()), "ranks differ"
 
 first, last = Homes(len(train), comm.size).rows(comm.rank)
-turns = deal(np.arange(first, last), np.ones(last - first, bool), Epoch(0, 1, 11), comm, global_batch=6, accumulate=1)
+turns = deal(
+    np.arange(first, last), np.ones(last - first, bool), Epoch(0, 1, 11), comm, global_batch=6, accumulate=1
+)
 learner.begin_epoch(0, lr_scale=1.0)
 for batch in Loader(train, 0, world.device)(turns, 0, augment=True):
     seen = learner.step(batch)
     assert all(column.shape == (len(batch.turn.id),) for column in seen.columns.values())
 
-pixels = F.cross_entropy(serial(train.input.double()), train.target, torch.tensor(WEIGHT).double(), reduction="none")
+pixels = F.cross_entropy(
+    serial(train.input.double()), train.target, torch.tensor(WEIGHT).double(), reduction="none"
+)
 pixels.mean().backward()
 pairs = list(zip(learner.model.parameters(), serial.parameters(), strict=True))
 error = torch.cat([(mine.double() - (theirs - LR * theirs.grad)).flatten() for mine, theirs in pairs]).norm()

@@ -21,7 +21,12 @@ from kakurenbo_hpc.world.world import open_comm
 CASES = {
     "accumulated": ("kakurenbo, confidence: 0.3", ["accumulate=2", "nesterov=true"], [], 1e-5),
     "weighted": ("infobatch", ["optimizer=adamw", "lr=0.001"], [], 1e-5),
-    "graphs kept": ("selective_backprop, reuse_forward: true, selection_batch: 120", ["accumulate=2"], [], 1e-5),
+    "graphs kept": (
+        "selective_backprop, reuse_forward: true, selection_batch: 120",
+        ["accumulate=2"],
+        [],
+        1e-5,
+    ),
     "norms of gradients": ("everything", ["optimizer=lars", "lr=1.0"], [], 1e-5),
     "scaled loss": ("everything", ["precision=fp16", "epochs=1", "warmup_epochs=0"], [], 1e-5),
     "predivided": ("everything", [], ["gradient_predivide_factor=2.0"], 1e-5),
@@ -32,7 +37,12 @@ folder, comm = Path(sys.argv[1]), open_comm()
 
 def ran(case, gradients):
     method, training, world, _ = CASES[case]
-    sets = ["training.epochs=2", "training.global_batch=120", "model.options={width: 4, norm: batch}", f"selection={{method: {method}}}"]
+    sets = [
+        "training.epochs=2",
+        "training.global_batch=120",
+        "model.options={width: 4, norm: batch}",
+        f"selection={{method: {method}}}",
+    ]
     sets += [f"training.{option}" for option in training] + [f"world.gradients={gradients}"]
     sets += [f"world.{option}" for option in world] if gradients == "horovod" else []
     directory = folder / f"{case} {gradients}".replace(" ", "_")
