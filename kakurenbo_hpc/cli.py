@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Optional, TextIO
 import typer
 
 from . import __version__
-from .asked import listen
+from .core.signals import listen
 from .errors import DONE, FAILED, USER_ERROR, SampleError, TrainingError, UserError
-from .record.progress import tell
+from .rundir.console import tell
 
 if TYPE_CHECKING:
-    from .world.comm import Comm
+    from .distributed.comm import Comm
 
 _UsageError = (
     typer.BadParameter.__base__
@@ -61,10 +61,10 @@ AllowChanges = Annotated[
 
 
 def _job(path: str, overrides: list[str]):
+    from .config.job import read_job
+    from .config.package_files import find_job
     from .data import DATA
-    from .job import read_job
     from .selection import METHODS
-    from .shipped import find_job
 
     return read_job(find_job(path), overrides, DATA, METHODS)
 
@@ -93,7 +93,7 @@ def train(
 
     def work(comm: Comm) -> int:
         checked = comm.on_first(lambda: _job(job, set))
-        from .run import run
+        from .engine.run import run
 
         return run(checked, run_dir or Path("runs") / checked.name, comm, resume, scratch, allow_changes)
 
@@ -121,7 +121,7 @@ def score(
 
     def work(comm: Comm) -> int:
         checked = comm.on_first(lambda: _job(job, set))
-        from .score import score as ask
+        from .engine.score import score as ask
 
         about = ask(method, checked, out, comm, epochs, repeats, last_layer)
         if comm.rank == 0:
@@ -154,8 +154,8 @@ def launch(
     ] = False,
 ) -> int:
     """Start ranks, on this machine or on the nodes of the batch job that this is, and train a job on them."""
-    from .launcher.launch import launch as start
-    from .shipped import find_job
+    from .cluster.launch import launch as start
+    from .config.package_files import find_job
 
     checked = _job(job, set)
     return start(
@@ -174,7 +174,7 @@ def launch(
 @app.command()
 def machines() -> None:
     """List the machines that come with the package."""
-    from .launcher.machine import list_machines
+    from .cluster.machine import list_machines
 
     with _output_is_all():
         print(list_machines())
@@ -208,7 +208,8 @@ def submit(
     ] = False,
 ) -> int:
     """Submit a job to Slurm or PBS. A run that its walltime interrupts is put into the queue again until it is done."""
-    from .launcher.submit import Request, numbers, submit as start
+    from .cluster.submit import Request, numbers
+    from .cluster.submit import submit as start
 
     request = Request(
         machine=machine,
@@ -235,7 +236,7 @@ def status(
     all: Annotated[bool, typer.Option("--all", help="All runs below runs/.")] = False,
 ) -> int:
     """Tell how runs that were submitted are."""
-    from .launcher.follow import status as how
+    from .cluster.status import status as how
 
     if (run is None) != all:
         raise UserError("status: name a run directory, or say --all for all below runs/; one of them")
@@ -246,7 +247,7 @@ def status(
 @app.command()
 def cancel(run: RunArgument) -> int:
     """Cancel the job of a run that was submitted, and do not put it into the queue again."""
-    from .launcher.follow import cancel as end
+    from .cluster.status import cancel as end
 
     return end(run)
 
@@ -257,7 +258,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the job has ended.")] = False,
 ) -> int:
     """Print what a run that was submitted has said."""
-    from .launcher.follow import logs as show
+    from .cluster.status import logs as show
 
     with _output_is_all():
         return show(run, follow)
@@ -283,7 +284,7 @@ def doctor(
     set: Set = [],
 ) -> int:
     """Look at this machine before the queue does: OK, WARN or FAIL for each check, and what to do."""
-    from .launcher.doctor import doctor as look
+    from .cluster.doctor.run import doctor as look
 
     if set and not job:
         raise UserError("doctor: --set changes a job, but none is named; name it")
@@ -309,9 +310,9 @@ def compare(
     listen()
 
     def work(comm: Comm) -> int:
-        from .compare import compare as run_all
-        from .comparison import of_methods, read_comparison
-        from .shipped import find_job
+        from .compare.run import compare as run_all
+        from .compare.spec import of_methods, read_comparison
+        from .config.package_files import find_job
 
         def read():
             if methods is None:
@@ -341,11 +342,11 @@ def stage(
     """Copy each rank's share of a job's data to its node's disk, as train does where it lacks. Runs on ranks as train does."""
 
     def work(comm: Comm) -> int:
-        from .launcher.machine import read_machine
+        from .cluster.machine import read_machine
 
         checked, there = comm.on_first(lambda: (_job(job, set), scratch or read_machine(machine).scratch))
-        from .data.staging import in_words
-        from .shards import stage
+        from .local_data.shards import stage
+        from .rundir.path_checks import in_words
 
         folder, n_bytes = stage(checked, there, comm, checksum)
         if comm.rank == 0:
@@ -365,7 +366,7 @@ def make_deepcam(
     seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 1,
 ) -> int:
     """Make weather with cyclones and filaments in it, in HDF5 files laid out like the public DeepCAM set. On all cores of this node."""
-    from .data.made_deepcam import Asked, make
+    from .data.tools.synthetic_deepcam import Asked, make
 
     asked = Asked(samples, validation, height, width, seed)
     n_made = make(folder, asked)
@@ -381,8 +382,8 @@ def stats(
     replace: Annotated[bool, typer.Option("--replace", help="Compute it even if it is there.")] = False,
 ) -> int:
     """Compute stats.h5, the smallest and largest value of each channel, from DeepCAM's training files."""
-    from .data.manifest import stats_path
-    from .data.stats import write_stats
+    from .data.hdf5.manifest import stats_path
+    from .data.tools.stats import write_stats
 
     n = write_stats(folder, replace)
     print(f"{stats_path(folder)}: computed from {n} files")
@@ -404,7 +405,7 @@ def pack(
     ] = None,
 ) -> int:
     """Pack an image folder into HDF5 files of about a gigabyte each, which data.name hdf5 reads. Goes on where it was interrupted."""
-    from .data.packing import pack as pack_all
+    from .data.tools.pack import pack as pack_all
 
     done = pack_all(source, folder, size)
     print(
@@ -416,7 +417,7 @@ def pack(
 
 def _together(work: Callable[[Comm], int]) -> int:
     """Do the work on all ranks and return the exit code; whatever ends one rank ends all."""
-    from .world.world import await_the_cause, open_comm
+    from .distributed.world import await_the_cause, open_comm
 
     comm = open_comm()
     try:

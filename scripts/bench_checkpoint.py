@@ -20,11 +20,11 @@ import torch
 from bench_common import LEAST_TRIALS, header, median, say, spread, verdict
 from torch import nn
 
-from kakurenbo_hpc.ledger import Ledger
-from kakurenbo_hpc.record.parts import Part
-from kakurenbo_hpc.record.saving import Saver
-from kakurenbo_hpc.record.snapshot import Snapshot
-from kakurenbo_hpc.world.comm import Serial
+from kakurenbo_hpc.core.ledger import Ledger
+from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.rundir.checkpoint.async_writer import Saver
+from kakurenbo_hpc.rundir.checkpoint.shards import Part
+from kakurenbo_hpc.rundir.checkpoint.snapshot import Snapshot
 
 WIDTH = 2048  # of a layer, a square of parameters
 WANTED = 0.1

@@ -28,14 +28,14 @@ import numpy as np
 import torch
 from bench_common import LEAST_TRIALS, header, median, spread, verdict
 
+from kakurenbo_hpc.config.job import Augmentation
 from kakurenbo_hpc.data import DATA, open_data
-from kakurenbo_hpc.data.deepcam import DATASETS, N_CLASSES
-from kakurenbo_hpc.data.digits import Images
-from kakurenbo_hpc.data.hdf5_samples import Hdf5Samples
-from kakurenbo_hpc.data.manifest import find
-from kakurenbo_hpc.data.source import Request, Source
-from kakurenbo_hpc.job import Augmentation
-from kakurenbo_hpc.world.comm import Serial
+from kakurenbo_hpc.data.dataset import Request, Source
+from kakurenbo_hpc.data.datasets.deepcam import DATASETS, N_CLASSES
+from kakurenbo_hpc.data.datasets.digits import Images
+from kakurenbo_hpc.data.hdf5.manifest import find
+from kakurenbo_hpc.data.hdf5.samples import Hdf5Samples
+from kakurenbo_hpc.distributed.comm import Serial
 
 BATCH = 256
 SIZES = (16, 32, 64)

@@ -23,23 +23,23 @@ import torch.nn.functional as F
 from bench_common import LEAST_TRIALS, header, median, say, spread, verdict
 from torch.utils.data import DataLoader, TensorDataset
 
-from kakurenbo_hpc.batch import Candidates
+from kakurenbo_hpc.config.job import Job, read_job
+from kakurenbo_hpc.core.batch import Candidates
+from kakurenbo_hpc.core.plan import Epoch
 from kakurenbo_hpc.data import DATA, open_data
-from kakurenbo_hpc.data.source import Request, Source
-from kakurenbo_hpc.epoch import run_epoch
-from kakurenbo_hpc.job import Job, read_job
-from kakurenbo_hpc.plan import Epoch
-from kakurenbo_hpc.record.clock import Clock
-from kakurenbo_hpc.run import set_up
+from kakurenbo_hpc.data.dataset import Request, Source
+from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.ddp import Ddp
+from kakurenbo_hpc.distributed.world import World, settle
+from kakurenbo_hpc.engine.epoch import run_epoch
+from kakurenbo_hpc.engine.run import set_up
+from kakurenbo_hpc.rundir.timers import Clock
 from kakurenbo_hpc.selection import METHODS
 from kakurenbo_hpc.selection.batch_level import BatchMethod
-from kakurenbo_hpc.selection.everyone import Everyone
+from kakurenbo_hpc.selection.global_stats import Everyone
 from kakurenbo_hpc.selection.method import first_ledger
-from kakurenbo_hpc.training.models import build_model
-from kakurenbo_hpc.training.optim import build_optimizer
-from kakurenbo_hpc.world.comm import Serial
-from kakurenbo_hpc.world.ddp import Ddp
-from kakurenbo_hpc.world.world import World, settle
+from kakurenbo_hpc.training.model import build_model
+from kakurenbo_hpc.training.optimizer import build_optimizer
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
 WIDTHS = [16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]

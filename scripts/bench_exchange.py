@@ -23,17 +23,17 @@ from time import perf_counter
 import numpy as np
 from bench_common import LEAST_TRIALS, header, median, on_ranks, say, spread
 
-from kakurenbo_hpc.data.delivery import Delivery, Parcel
-from kakurenbo_hpc.data.store import Store
-from kakurenbo_hpc.ledger import Homes, Ledger
-from kakurenbo_hpc.order.exchange import exchanged, first_places
-from kakurenbo_hpc.plan import Epoch
+from kakurenbo_hpc.core.ledger import Homes, Ledger
+from kakurenbo_hpc.core.plan import Epoch
+from kakurenbo_hpc.distributed.comm import Comm, Serial
+from kakurenbo_hpc.distributed.comm_threads import run_in_threads
+from kakurenbo_hpc.distributed.launch_env import started_by
+from kakurenbo_hpc.distributed.world import open_comm
+from kakurenbo_hpc.local_data.exchange import exchanged, first_places
+from kakurenbo_hpc.local_data.node_cache import Store
+from kakurenbo_hpc.local_data.transfer import Delivery, Parcel
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.selection.everyone import Everyone
-from kakurenbo_hpc.world.comm import Comm, Serial
-from kakurenbo_hpc.world.started import started_by
-from kakurenbo_hpc.world.threads import run_in_threads
-from kakurenbo_hpc.world.world import open_comm
+from kakurenbo_hpc.selection.global_stats import Everyone
 
 PER_RANK = 119
 SAMPLE_MB = 56.6  # 768 x 1152 x 16 float32; with its labels a file has 60 MB

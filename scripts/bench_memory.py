@@ -16,12 +16,12 @@ from collections.abc import Sequence
 import numpy as np
 from bench_common import header, say, verdict
 
-from kakurenbo_hpc.ledger import Ledger
+from kakurenbo_hpc.core.ledger import Ledger
+from kakurenbo_hpc.core.plan import Epoch, Plan
+from kakurenbo_hpc.distributed.comm import Serial
 from kakurenbo_hpc.order.deal import Turns, deal
-from kakurenbo_hpc.plan import Epoch, Plan
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.selection.everyone import Everyone
-from kakurenbo_hpc.world.comm import Serial
+from kakurenbo_hpc.selection.global_stats import Everyone
 
 EPOCH = Epoch(1, 10, 0)
 WANTED = 2.5  # GB for 100M samples, of the whole process

@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from bench_common import LEAST_TRIALS, header, median, on_ranks, say, verdict
 
-from kakurenbo_hpc.ledger import Homes, Ledger
-from kakurenbo_hpc.plan import Epoch, Plan
+from kakurenbo_hpc.core.ledger import Homes, Ledger
+from kakurenbo_hpc.core.plan import Epoch, Plan
+from kakurenbo_hpc.distributed.comm import Comm
+from kakurenbo_hpc.distributed.launch_env import started_by
+from kakurenbo_hpc.distributed.world import open_comm, settle
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.selection.everyone import Everyone
+from kakurenbo_hpc.selection.global_stats import Everyone
 from kakurenbo_hpc.selection.method import Method
-from kakurenbo_hpc.world.comm import Comm
-from kakurenbo_hpc.world.started import started_by
-from kakurenbo_hpc.world.world import open_comm, settle
 
 IMAGENET = 1_281_167
 EPOCH = Epoch(

@@ -25,7 +25,7 @@ import sysconfig, platform
 import mpi4py, torch
 mpi4py.rc.initialize = False
 from mpi4py import MPI
-from kakurenbo_hpc.world.libmpi import loaded_mpi
+from kakurenbo_hpc.distributed.libmpi import loaded_mpi
 $1"
 }
 

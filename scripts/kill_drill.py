@@ -3,7 +3,7 @@
     python scripts/kill_drill.py                 200 kills on 2, 3 and 4 ranks in turn; about 25 minutes on two cores
     python scripts/kill_drill.py --kills 20      fewer
 
-The drill itself is that of the tests, tests/drills/kills.py, which says what must hold; it starts its own ranks with mpirun.
+The drill itself is that of the tests, tests/support/kills.py, which says what must hold; it starts its own ranks with mpirun.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from bench_common import header, median, say
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from drills.kills import EPOCHS, STAGES, killed_and_resumed, undisturbed  # noqa: E402
+from support.kills import EPOCHS, STAGES, killed_and_resumed, undisturbed  # noqa: E402
 
 
 def main(words: Sequence[str]) -> None:

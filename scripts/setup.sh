@@ -72,8 +72,8 @@ install_package() {
 two_ranks() {
     python -c '
 import sys
-from kakurenbo_hpc.launcher.machine import read_machine
-from kakurenbo_hpc.launcher.starter import Layout, starter_line
+from kakurenbo_hpc.cluster.machine import read_machine
+from kakurenbo_hpc.cluster.launchers.launcher import Layout, starter_line
 print(starter_line(read_machine("local"), Layout(2), [sys.executable, "-c", "from mpi4py import MPI; print(MPI.COMM_WORLD.size)"]))
 ' 2>/dev/null
 }

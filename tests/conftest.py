@@ -23,6 +23,6 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 @pytest.fixture(scope="session")
 def mpich(tmp_path_factory):
     """A virtual environment whose MPI is MPICH."""
-    from environments import mpich_or_skip
+    from support.environments import mpich_or_skip
 
     return mpich_or_skip(tmp_path_factory.mktemp("mpich") / "environment")

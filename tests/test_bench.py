@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ranks import environment, start
+from support.start_ranks import environment, start
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 TINY = ["--n", "3000,6000", "--trials", "2", "--project", "1000000,1024"]
@@ -115,7 +115,7 @@ def counted(monkeypatch):
     monkeypatch.syspath_prepend(SCRIPTS)
     from bench_selection import Counted
 
-    from kakurenbo_hpc.world.comm import Serial
+    from kakurenbo_hpc.distributed.comm import Serial
 
     return Counted(Serial())
 

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from environments import CHECKOUT, copy_of_checkout, environment_like_this, in_environment, pip
+from support.environments import CHECKOUT, copy_of_checkout, environment_like_this, in_environment, pip
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_a_wheel_carries_jobs_and_machine_files(wheel):
 @pytest.mark.parametrize("way", ["installed", "editable"])
 def test_both_ways_of_installing_find_jobs_and_machines(way, request, tmp_path):
     folder, place = request.getfixturevalue(way)
-    show = "from kakurenbo_hpc.shipped import find_job, launch_dir; print(find_job('jobs/digits_kakurenbo.yaml'), launch_dir(), sep='\\n')"
+    show = "from kakurenbo_hpc.config.package_files import find_job, launch_dir; print(find_job('jobs/digits_kakurenbo.yaml'), launch_dir(), sep='\\n')"
     told = subprocess.run(
         [folder / "bin" / "python", "-c", show],
         cwd=tmp_path,

@@ -13,20 +13,17 @@ import kakurenbo_hpc
 PACKAGE = Path(kakurenbo_hpc.__file__).parent
 
 LEVELS = [
-    {"errors", "draws", "vision", "asked"},
-    {"options", "yaml_files"},
-    {"ledger", "plan", "job", "batch", "protocol", "shipped"},
-    {"world"},
-    {"record"},
+    {"errors"},
+    {"core"},
+    {"config"},
+    {"distributed"},
+    {"rundir"},
     {"selection", "order", "data", "training"},
-    {"shards", "trail", "checkup"},
-    {"stages"},
-    {"sieve"},
-    {"passes"},
-    {"epoch"},
-    {"run", "hiding", "launcher", "report", "comparison"},
-    {"score"},
+    {"local_data"},
+    {"engine"},
+    {"hiding", "cluster"},
     {"compare"},
+    {"explain", "testing", "report"},
     {"cli", "__init__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
@@ -93,36 +90,36 @@ def test_imports_go_down(path):
 @pytest.mark.parametrize(
     "code",
     [
-        "from ..run import run",
-        "from ..run.inner import thing",
-        "from .. import run",
-        "from .. import __version__, run",
-        "import kakurenbo_hpc.run",
-        "import kakurenbo_hpc.run as r",
-        "from kakurenbo_hpc import run",
-        "from kakurenbo_hpc.run import run",
-        "import kakurenbo_hpc\nkakurenbo_hpc.run.run()",
-        "import kakurenbo_hpc as k\nk.run.run()",
-        "def later():\n    from ..run import run",
-        "if TYPE_CHECKING:\n    from ..run import run",
-        "import importlib\nimportlib.import_module('kakurenbo_hpc.run')",
-        "__import__('kakurenbo_hpc.run')",
+        "from ..engine import run",
+        "from ..engine.inner import thing",
+        "from .. import engine",
+        "from .. import __version__, engine",
+        "import kakurenbo_hpc.engine.run",
+        "import kakurenbo_hpc.engine.run as r",
+        "from kakurenbo_hpc import engine",
+        "from kakurenbo_hpc.engine.run import run",
+        "import kakurenbo_hpc\nkakurenbo_hpc.engine.run()",
+        "import kakurenbo_hpc as k\nk.engine.run()",
+        "def later():\n    from ..engine import run",
+        "if TYPE_CHECKING:\n    from ..engine import run",
+        "import importlib\nimportlib.import_module('kakurenbo_hpc.engine.run')",
+        "__import__('kakurenbo_hpc.engine.run')",
     ],
 )
 def test_an_import_is_seen_on_whatever_road_it_comes(code):
-    assert imports(code, "order.deal") == {"run"}
+    assert imports(code, "order.deal") == {"engine"}
 
 
 def test_a_relative_import_is_counted_from_where_it_stands():
-    assert imports("from .everyone import Everyone", "selection.method") == {"selection"}
-    assert imports("from ..everyone import Everyone", "selection.methods.random") == {"selection"}
-    assert imports("from ...job import Options", "selection.methods.random") == {"job"}
+    assert imports("from .global_stats import GlobalStats", "selection.method") == {"selection"}
+    assert imports("from ..global_stats import GlobalStats", "selection.methods.random") == {"selection"}
+    assert imports("from ...config import Options", "selection.methods.random") == {"config"}
     assert imports("from .method import Method", "selection", is_package=True) == {"selection"}
-    assert imports("from .errors import JobError", "job") == {"errors"}
-    assert imports("from . import __version__\nimport numpy.random\nfrom record import x", "cli") == set()
+    assert imports("from .errors import JobError", "cli") == {"errors"}
+    assert imports("from . import __version__\nimport numpy.random\nfrom rundir import x", "cli") == set()
 
 
-@pytest.mark.parametrize("module", ["selection", "job", "launcher", "cli"])
+@pytest.mark.parametrize("module", ["selection", "config.job", "cluster", "cli"])
 def test_the_login_node_needs_neither_torch_nor_mpi(module):
     code = f"import sys, kakurenbo_hpc.{module}; print(*({{'torch', 'mpi4py'}} & sys.modules.keys()))"
     fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from environments import BIN, environment_like_this, in_environment
+from support.environments import BIN, environment_like_this, in_environment
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 SHELL = [

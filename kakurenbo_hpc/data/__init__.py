@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from ..job import DataOptions
-from ..world.comm import Comm
+from ..config.job import DataOptions
+from ..distributed.comm import Comm
 from .augmentation import augmented
-from .deepcam import DeepCam
-from .digits import Digits
-from .hdf5 import Hdf5
-from .source import Data
+from .dataset import Data
+from .datasets.deepcam import DeepCam
+from .datasets.digits import Digits
+from .datasets.hdf5 import Hdf5
+from .datasets.visual_atoms import VisualAtoms
 from .variations import varied
-from .visual_atoms import VisualAtoms
 
 DATA: dict[str, type[DataOptions]] = {
     "deepcam": DeepCam,

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..draws import bits, key
+from ..config.job import DataOptions
+from ..core.rng import bits, key
 from ..errors import DataError
-from ..job import DataOptions
-from .source import Data, Files, Request, Source
+from .dataset import Data, Files, Request, Source
 
 if TYPE_CHECKING:
     import torch
@@ -179,6 +179,6 @@ def _library(images: torch.Tensor, draw: np.ndarray, name: str) -> torch.Tensor:
 
 @cache
 def _transform(name: str):
-    from ..vision import transforms
+    from ..core.torchvision_compat import transforms
 
     return getattr(transforms(), _LIBRARY[name][0])()

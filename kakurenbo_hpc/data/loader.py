@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from ..batch import Batch, Turn
+from ..core.batch import Batch, Turn
 from ..errors import DataError
-from .loader_processes import can_be, end_with_the_rank, forkserver_context
-from .source import Request, Source
+from .dataset import Request, Source
+from .workers import can_be, end_with_the_rank, forkserver_context
 
 
 class Loader:

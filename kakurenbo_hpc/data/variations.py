@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..draws import bits, key, uniform
+from ..config.job import DataOptions
+from ..core.rng import bits, key, uniform
 from ..errors import DataError
-from ..job import DataOptions
-from .source import Data, Files, Request, Source
+from .dataset import Data, Files, Request, Source
 
 if TYPE_CHECKING:
     import torch

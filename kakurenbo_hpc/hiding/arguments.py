@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
+from ..config.yaml import load_yaml
 from ..selection import METHODS
 from ..selection.batch_level import BatchMethod
-from ..yaml_files import load_yaml
 
 EPOCH_LEVEL = {name: model for name, model in METHODS.items() if not issubclass(model, BatchMethod)}
 

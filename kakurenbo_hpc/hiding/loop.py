@@ -11,24 +11,24 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from ..config.options import pick
+from ..core.ledger import Homes, Ledger
+from ..core.plan import Epoch, Plan
+from ..distributed.comm import Comm, Serial
+from ..distributed.launch_env import started_by
+from ..distributed.world import open_comm
 from ..errors import DataError, JobError, LoopError
-from ..ledger import Homes, Ledger
-from ..options import pick
 from ..order.deal import Turns, deal
 from ..order.home import send_home
-from ..plan import Epoch, Plan
 from ..selection import METHODS
 from ..selection.batch_level import BatchMethod
-from ..selection.everyone import Everyone
+from ..selection.global_stats import Everyone
 from ..selection.method import OBSERVED, Method, first_ledger
+from ..training.batch_stats import NoteBook, look_closely
 from ..training.criterion import weighted_sum
-from ..training.observe import NoteBook, look_closely
-from ..world.comm import Comm, Serial
-from ..world.started import started_by
-from ..world.world import open_comm
 from . import arguments as words
-from .mistakes import by_sample, check_ids, check_sizes, n_samples
-from .reading import BatchSampler, Pass, Sampler
+from .samplers import BatchSampler, Pass, Sampler
+from .usage_checks import by_sample, check_ids, check_sizes, n_samples
 
 
 class Hiding:
@@ -369,7 +369,7 @@ def _own_loop_method(method: str | Method, options: dict, epochs: int) -> Method
 def _comm_of_this_process() -> Comm:
     """Return the ranks of the loop's own process group, else MPI's, else this process alone. Raises LoopError."""
     if dist.is_available() and dist.is_initialized():
-        from ..world.torchrun import Group
+        from ..distributed.comm_torch import Group
 
         return Group(dist.new_group(backend="gloo"))
     started = started_by(os.environ)

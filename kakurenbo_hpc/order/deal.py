@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..batch import Turn
-from ..draws import key
-from ..plan import Epoch
-from ..world.comm import Comm
+from ..core.batch import Turn
+from ..core.plan import Epoch
+from ..core.rng import key
+from ..distributed.comm import Comm
 from .entries import entries_of, ids_in, in_order, order_hash, sent
 
 

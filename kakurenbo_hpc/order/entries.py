@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..draws import bits
-from ..ledger import ids_at
-from ..world.comm import Comm
+from ..core.ledger import ids_at
+from ..core.rng import bits
+from ..distributed.comm import Comm
 
 MAX_ID = (1 << 32) - 1
 _PIECE = 1 << 16  # rows handled at a time: temporaries stay in the cache, and take no memory to speak of

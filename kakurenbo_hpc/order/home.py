@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from ..ledger import Homes, Notes
-from ..world.comm import Comm
+from ..core.ledger import Homes
+from ..core.sample_stats import Notes
+from ..distributed.comm import Comm
 
 
 def send_home(notes: Notes, homes: Homes, comm: Comm) -> Notes:

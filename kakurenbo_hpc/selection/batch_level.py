@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..batch import Candidates, Memory
-from ..plan import Epoch
-from .everyone import Everyone
+from ..core.batch import Candidates, Memory
+from ..core.plan import Epoch
+from .global_stats import Everyone
 from .method import Method
 
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ..ledger import Homes, Ledger
-from ..options import Options
-from ..plan import Epoch, Plan
-from ..world.comm import Comm
+from ..config.options import Options
+from ..core.ledger import Homes, Ledger
+from ..core.plan import Epoch, Plan
+from ..distributed.comm import Comm
 
 if TYPE_CHECKING:
-    from .everyone import Everyone
+    from .global_stats import Everyone
 
 
 # What a forward pass can note of a sample beside loss, correctness and confidence; a column of this name is filled with it.

@@ -9,10 +9,10 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from ..ledger import Ledger
-from ..options import Count, Fraction
-from ..plan import Epoch, Plan
-from .everyone import Everyone
+from ..config.options import Count, Fraction
+from ..core.ledger import Ledger
+from ..core.plan import Epoch, Plan
+from .global_stats import Everyone
 from .method import Method
 
 _LARGEST = float(np.finfo(np.float32).max)

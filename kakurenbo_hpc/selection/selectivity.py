@@ -5,9 +5,9 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, model_validator
 
-from ..ledger import Ledger
-from ..plan import Epoch, Plan
-from .everyone import Everyone
+from ..core.ledger import Ledger
+from ..core.plan import Epoch, Plan
+from .global_stats import Everyone
 from .method import Method
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..world.comm import Comm
+from ..distributed.comm import Comm
 
 
 class Places(NamedTuple):

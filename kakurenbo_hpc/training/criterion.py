@@ -8,8 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..config.job import Training
 from ..errors import JobError
-from ..job import Training
 
 Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

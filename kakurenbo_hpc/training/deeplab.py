@@ -7,7 +7,7 @@ import importlib
 import torch
 from torch import nn
 
-from ..vision import timm, torchvision_models
+from ..core.torchvision_compat import timm, torchvision_models
 from .norms import replace_batchnorm
 
 

@@ -13,19 +13,19 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..batch import Batch, Turn
-from ..draws import key, one
+from ..config.job import Model, Training
+from ..core.batch import Batch, Turn
+from ..core.rng import key, one
+from ..core.torchvision_compat import transforms
+from ..distributed.gradient_sync import Gradients
+from ..distributed.world import World
 from ..errors import JobError, TrainingError
-from ..job import Model, Training
-from ..record.clock import Parts
-from ..vision import transforms
-from ..world.gradients import Gradients
-from ..world.world import World
+from ..rundir.timers import Parts
+from .batch_stats import Seen, look_closely
 from .criterion import build_criterion, by_sample, weighted_sum
 from .gradient_norm import LastInput
-from .models import build_model
-from .observe import Seen, look_closely
-from .optim import Schedule, build_optimizer
+from .model import build_model
+from .optimizer import Schedule, build_optimizer
 
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from desk import lay, listing
+from support.bad_input_cases import lay, listing
 
 from kakurenbo_hpc import cli
-from kakurenbo_hpc.asked import SIGNALS
-from kakurenbo_hpc.world.comm import Serial
+from kakurenbo_hpc.core.signals import SIGNALS
+from kakurenbo_hpc.distributed.comm import Serial
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Every other command: whatever is wrong on its line or in the files that it names, one line, exit code 2, nothing on disk."""
 
 import pytest
-from desk import GOOD, LONG
+from support.bad_input_cases import GOOD, LONG
 
 ON_SLURM = [GOOD, "--machine", "slurm.yaml", "--walltime", "2h"]
 

@@ -4,15 +4,15 @@ import subprocess
 import sys
 
 import pytest
-from desk import GOOD, listing
-from ranks import environment, start, train
+from support.bad_input_cases import GOOD, listing
+from support.start_ranks import environment, start, train
 
+from kakurenbo_hpc.config.job import read_job
+from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.engine.run import fitting_batch
 from kakurenbo_hpc.errors import DataError
-from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.run import fitting_batch
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.shipped import find_job
 
 CLI = ["-m", "kakurenbo_hpc.cli"]
 

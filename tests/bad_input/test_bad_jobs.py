@@ -1,7 +1,7 @@
 """Whatever is wrong in a job, in an override or with the run directory: one line, exit code 2, nothing on disk."""
 
 import pytest
-from desk import GOOD, LONG
+from support.bad_input_cases import GOOD, LONG
 
 FILES = {
     "nope.yaml": "nope.yaml: no such job file",

@@ -2,15 +2,16 @@
 
 import pytest
 import yaml
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from kakurenbo_hpc.comparison import read_comparison
+from kakurenbo_hpc.cluster.machine import read_machine
+from kakurenbo_hpc.compare.spec import read_comparison
+from kakurenbo_hpc.config.job import read_job
+from kakurenbo_hpc.config.package_files import jobs_dir, launch_dir
 from kakurenbo_hpc.data import DATA
 from kakurenbo_hpc.errors import UserError
-from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.launcher.machine import read_machine
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.shipped import jobs_dir, launch_dir
 
 READERS = {
     "job": (lambda path: read_job(path, [], DATA, METHODS), jobs_dir() / "digits_kakurenbo.yaml"),

@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from desk import GOOD, JOB, SUBMISSION, listing
-from ranks import environment
+from support.bad_input_cases import GOOD, JOB, SUBMISSION, listing
+from support.start_ranks import environment
 
 from kakurenbo_hpc.errors import RunDirectoryError
-from kakurenbo_hpc.record.place import check_place
+from kakurenbo_hpc.rundir.path_checks import check_place
 
 NASTY = """a $(touch ran) `touch ran`; touch ran & 'b" * \\ é"""  # any shell would make something of it
 

@@ -6,16 +6,16 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from ranks import start
-from read import atoms, images, of_process, random_states
+from support.data_read import atoms, images, of_process, random_states
+from support.start_ranks import start
 
-from kakurenbo_hpc.batch import Turn
+from kakurenbo_hpc.config.job import Augmentation, DataOptions
+from kakurenbo_hpc.core.batch import Turn
 from kakurenbo_hpc.data.augmentation import Augmented, augmented
-from kakurenbo_hpc.data.digits import Images
+from kakurenbo_hpc.data.dataset import Data
+from kakurenbo_hpc.data.datasets.digits import Images
 from kakurenbo_hpc.data.loader import Loader, plain_turns
-from kakurenbo_hpc.data.source import Data
 from kakurenbo_hpc.errors import DataError
-from kakurenbo_hpc.job import Augmentation, DataOptions
 
 NAMES = get_args(Augmentation)
 IDS = np.arange(48)
@@ -113,8 +113,8 @@ def test_cutout_is_a_square_of_half_the_side_whose_centre_is_anywhere():
 
 
 def test_torchvisions_own_transform_under_the_same_state_is_the_oracle():
-    from kakurenbo_hpc.draws import bits, key
-    from kakurenbo_hpc.vision import transforms
+    from kakurenbo_hpc.core.rng import bits, key
+    from kakurenbo_hpc.core.torchvision_compat import transforms
 
     plain = (images(under().train, IDS) * 255).round().byte()
     for name, transform in {
@@ -152,9 +152,9 @@ def test_ranks_draw_the_same():
 PROGRAM = """
 import numpy as np
 from kakurenbo_hpc.data import DATA, open_data
-from kakurenbo_hpc.data.source import Request
-from kakurenbo_hpc.world.comm import Serial
-from kakurenbo_hpc.world.world import open_comm
+from kakurenbo_hpc.data.dataset import Request
+from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.world import open_comm
 comm = open_comm()
 options = dict(classes=4, instances=10, pixels=16, label_noise=0.3, repeats=2, augmentation=["flip", "trivial_augment_wide"])
 data = open_data(DATA["visual_atoms"](name="visual_atoms", **options), 3, Serial())

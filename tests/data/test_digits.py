@@ -5,8 +5,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from kakurenbo_hpc.data import DATA, open_data
-from kakurenbo_hpc.data.source import Request
-from kakurenbo_hpc.world.comm import Serial
+from kakurenbo_hpc.data.dataset import Request
+from kakurenbo_hpc.distributed.comm import Serial
 
 DIGITS = open_data(DATA["digits"](name="digits"), seed=4, comm=Serial())
 PARTS = [(DIGITS.train, 1437), (DIGITS.validation, 360)]

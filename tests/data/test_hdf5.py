@@ -9,16 +9,18 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from data.files import FORMS, fields, write_deepcam, write_rows
+from support.data_files import FORMS, fields, write_deepcam, write_rows
 
-from kakurenbo_hpc.data import DATA, manifest, open_data, patience
-from kakurenbo_hpc.data.buffers import Buffers
+from kakurenbo_hpc.data import DATA, open_data
+from kakurenbo_hpc.data import retry as patience
+from kakurenbo_hpc.data.dataset import Request
+from kakurenbo_hpc.data.hdf5 import manifest
 from kakurenbo_hpc.data.loader import Loader, plain_turns
-from kakurenbo_hpc.data.source import Request
-from kakurenbo_hpc.data.stats import write_stats
+from kakurenbo_hpc.data.pinned_pool import Buffers
+from kakurenbo_hpc.data.tools.stats import write_stats
+from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.errors import DataError
-from kakurenbo_hpc.world.comm import Serial
-from kakurenbo_hpc.world.threads import run_in_threads
 
 CPU = torch.device("cpu")
 N = 7

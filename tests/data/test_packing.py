@@ -6,10 +6,10 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
-from said import refused, told
+from support.data_messages import refused, told
 
-from kakurenbo_hpc.data import packing
-from kakurenbo_hpc.data.packing import pack
+from kakurenbo_hpc.data.tools import pack as packing
+from kakurenbo_hpc.data.tools.pack import pack
 
 
 def picture(path, height=6, width=8, mode="RGB"):

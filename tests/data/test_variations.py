@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from read import atoms, images, random_states, read
+from support.data_read import atoms, images, random_states, read
 
+from kakurenbo_hpc.config.job import DataOptions
+from kakurenbo_hpc.config.options import checked
 from kakurenbo_hpc.data import DATA, augmentation, variations
-from kakurenbo_hpc.data.source import Data, Source
+from kakurenbo_hpc.data.dataset import Data, Source
 from kakurenbo_hpc.errors import DataError, JobError
-from kakurenbo_hpc.job import DataOptions
-from kakurenbo_hpc.options import checked
 
 PLAIN = atoms()
 TRUE = PLAIN.train.labels()

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from read import atoms, images, random_states, read
+from support.data_read import atoms, images, random_states, read
 
-from kakurenbo_hpc.data import visual_atoms
-from kakurenbo_hpc.training.models import SmallCnn
+from kakurenbo_hpc.data.datasets import visual_atoms
+from kakurenbo_hpc.training.model import SmallCnn
 
 TRAIN = atoms().train
 

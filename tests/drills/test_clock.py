@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ranks import start
+from support.start_ranks import start
 
 JUMPING_CLOCK = Path(__file__).parent / "programs" / "jumping_clock.py"
 

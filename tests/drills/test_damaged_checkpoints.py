@@ -3,10 +3,10 @@
 import shutil
 
 import pytest
-from drills.kills import left
-from ranks import train
+from support.kills import left
+from support.start_ranks import train
 
-from kakurenbo_hpc.record.checkpoint import newest_valid
+from kakurenbo_hpc.rundir.checkpoint.manifest import newest_valid
 
 JOB = [
     "digits_kakurenbo",

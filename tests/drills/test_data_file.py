@@ -4,9 +4,9 @@ import subprocess
 
 import pytest
 import yaml
-from mpi.programs.digit_files import write_digits
-from ranks import PROGRAMS, command, environment, start
-from runs import metrics, until
+from ranks.programs.digit_files import write_digits
+from support.batch_runs import metrics, until
+from support.start_ranks import PROGRAMS, command, environment, start
 
 EPOCHS = 25
 JOB = {

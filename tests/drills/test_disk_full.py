@@ -10,15 +10,15 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from ranks import command, environment, start
+from support.start_ranks import command, environment, start
 
+from kakurenbo_hpc.config.job import read_job
+from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.data import DATA
-from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.record.hdf5 import Hdf5
-from kakurenbo_hpc.run import run
+from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.engine.run import run
+from kakurenbo_hpc.rundir.atomic_io import Hdf5
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.shipped import find_job
-from kakurenbo_hpc.world.comm import Serial
 
 DISK_FULL = Path(__file__).parent / "programs" / "disk_full.py"
 

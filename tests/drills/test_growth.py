@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ranks import start
+from support.start_ranks import start
 
 MANY_EPOCHS = Path(__file__).parent / "programs" / "many_epochs.py"
 

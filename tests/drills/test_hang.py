@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from ranks import start
+from support.start_ranks import start
 
-from kakurenbo_hpc.record.hang import Watch
-from kakurenbo_hpc.record.heartbeat import PLACES, Heartbeat, Whereabouts, read_beats
+from kakurenbo_hpc.rundir.watchdog.heartbeat import PLACES, Heartbeat, Whereabouts, read_beats
+from kakurenbo_hpc.rundir.watchdog.watchdog import Watch
 
 STRUCK_TRAIN = Path(__file__).parent / "programs" / "struck_train.py"
 HOST = os.uname().nodename

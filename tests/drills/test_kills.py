@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from drills.kills import STAGES, killed_and_resumed, undisturbed
+from support.kills import STAGES, killed_and_resumed, undisturbed
 
 
 @pytest.mark.parametrize("n", [2, 3, 4])

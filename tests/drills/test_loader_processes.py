@@ -8,8 +8,8 @@ import time
 import psutil
 import pytest
 import torch
-from ranks import command, environment, train
-from runs import metrics, until
+from support.batch_runs import metrics, until
+from support.start_ranks import command, environment, train
 
 EPOCHS = 30
 JOB = [

@@ -6,12 +6,12 @@ import subprocess
 import sys
 
 import pytest
-from ranks import command, environment, train
-from runs import until
+from support.batch_runs import until
+from support.start_ranks import command, environment, train
 
 from kakurenbo_hpc.errors import RunDirectoryError
-from kakurenbo_hpc.record.heartbeat import Heartbeat
-from kakurenbo_hpc.record.lock import Lock
+from kakurenbo_hpc.rundir.lock import Lock
+from kakurenbo_hpc.rundir.watchdog.heartbeat import Heartbeat
 
 JOB = [
     "digits_everything",
@@ -54,7 +54,7 @@ def test_a_second_run_is_refused_until_the_first_has_ended(tmp_path):
 
 
 def test_the_lock_goes_with_its_holder(tmp_path):
-    other = f"from kakurenbo_hpc.record import lock; from pathlib import Path; lock._LEASE_S = 0; lock.Lock(Path({str(tmp_path)!r})).take()"
+    other = f"from kakurenbo_hpc.rundir import lock; from pathlib import Path; lock._LEASE_S = 0; lock.Lock(Path({str(tmp_path)!r})).take()"
     with Lock(tmp_path) as held:
         held.take()
         held.sign()
@@ -69,7 +69,7 @@ def test_the_lock_goes_with_its_holder(tmp_path):
 @pytest.fixture
 def held(tmp_path):
     """A process that has the lock, and gives no other sign of life."""
-    other = f"from kakurenbo_hpc.record.lock import Lock; from pathlib import Path; Lock(Path({str(tmp_path)!r})).take(); print('held')"
+    other = f"from kakurenbo_hpc.rundir.lock import Lock; from pathlib import Path; Lock(Path({str(tmp_path)!r})).take(); print('held')"
     holder = subprocess.Popen(
         [sys.executable, "-u", "-c", f"{other}; input()"],
         stdin=subprocess.PIPE,
@@ -123,6 +123,6 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, capsys)
     waiting(monkeypatch, lambda: heartbeat.write(tmp_path, 0))
     with pytest.raises(RunDirectoryError, match="a run is under way here, held by another process"):
         Lock(tmp_path).take()
-    waiting(monkeypatch, lambda: None, lambda: monkeypatch.setattr("kakurenbo_hpc.record.lock._BEATS_S", 0))
+    waiting(monkeypatch, lambda: None, lambda: monkeypatch.setattr("kakurenbo_hpc.rundir.lock._BEATS_S", 0))
     Lock(tmp_path).take()
     assert "knows no locks" in capsys.readouterr().out, "the run of that heartbeat has ended"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks import start
-from runs import metrics
+from support.batch_runs import metrics
+from support.start_ranks import start
 
-from kakurenbo_hpc.record.checkpoint import newest_valid
+from kakurenbo_hpc.rundir.checkpoint.manifest import newest_valid
 
 PROGRAM = Path(__file__).parent / "programs" / "not_finite.py"
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks import start
-from runs import metrics
+from support.batch_runs import metrics
+from support.start_ranks import start
 
-from kakurenbo_hpc.ledger import Ledger
-from kakurenbo_hpc.record.parts import Inside, Part, load_inside, write_part
+from kakurenbo_hpc.core.ledger import Ledger
+from kakurenbo_hpc.rundir.checkpoint.shards import Inside, Part, load_inside, write_part
 
 ON_OTHER_RANKS = Path(__file__).parent / "programs" / "on_other_ranks.py"
 

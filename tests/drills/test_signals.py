@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from drills.kills import left
-from ranks import start
+from support.kills import left
+from support.start_ranks import start
 
 ASKED = Path(__file__).parent / "programs" / "asked_in_every_stage.py"
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from ranks import command, environment, start, train
-from runs import metrics, until
+from support.batch_runs import metrics, until
+from support.start_ranks import command, environment, start, train
 
-from kakurenbo_hpc.world.comm import Serial
-from kakurenbo_hpc.world.stop import Stop
+from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.preemption import Stop
 
 LEFT_AND_TAKEN_UP = Path(__file__).parent / "programs" / "left_and_taken_up.py"
 HELD_TRAIN = Path(__file__).parent / "programs" / "held_train.py"
@@ -148,7 +148,7 @@ def test_a_stop_file_that_comes_before_a_run_has_begun_is_heeded(tmp_path):
 
 
 def test_a_signal_that_comes_too_late_for_a_run_is_heard_by_the_next(tmp_path, monkeypatch):
-    monkeypatch.setattr("kakurenbo_hpc.world.stop.heard", [])
+    monkeypatch.setattr("kakurenbo_hpc.distributed.preemption.heard", [])
     with Stop(Serial(), tmp_path, {}):
         os.kill(os.getpid(), signal.SIGUSR1)
     with Stop(Serial(), tmp_path, {}) as stop:

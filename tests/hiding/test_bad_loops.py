@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from loops import POINTS, Loop, N, from_words, hiding
+from support.own_loops import POINTS, Loop, N, from_words, hiding
 from torch.utils.data import DataLoader
 
 from kakurenbo_hpc import Hiding
+from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.errors import UserError
-from kakurenbo_hpc.world.threads import run_in_threads
 
 
 def begun(epoch=0, **changed):

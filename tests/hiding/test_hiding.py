@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from loops import Loop, N, from_words, hiding
+from support.own_loops import Loop, N, from_words, hiding
 from torch.utils.data import DataLoader
 
 from kakurenbo_hpc import Hiding
+from kakurenbo_hpc.config.job import check_job
 from kakurenbo_hpc.data import DATA, open_data
-from kakurenbo_hpc.data.source import Request
-from kakurenbo_hpc.job import check_job
-from kakurenbo_hpc.run import run
+from kakurenbo_hpc.data.dataset import Request
+from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm_threads import run_in_threads
+from kakurenbo_hpc.engine.run import run
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.selection.scores import About, write_scores
-from kakurenbo_hpc.training.models import build_model
-from kakurenbo_hpc.world.comm import Serial
-from kakurenbo_hpc.world.threads import run_in_threads
+from kakurenbo_hpc.selection.score_file import About, write_scores
+from kakurenbo_hpc.training.model import build_model
 
 JOB = {
     "name": "digits",

@@ -3,12 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from loops import POINTS
+from support.own_loops import POINTS
 from torch.utils.data import DataLoader
 
 from kakurenbo_hpc import Hiding
+from kakurenbo_hpc.core.torchvision_compat import transforms
 from kakurenbo_hpc.errors import UserError
-from kakurenbo_hpc.vision import transforms
 
 transforms()  # lightning imports torchvision, which does not load beside a torch without CUDA unless told so
 lightning = pytest.importorskip("lightning.pytorch")

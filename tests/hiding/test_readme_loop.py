@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from ranks import start
+from support.start_ranks import start
 
 PROGRAM = Path(__file__).parent / "programs" / "own_loop.py"
 

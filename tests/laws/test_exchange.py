@@ -4,13 +4,14 @@ from fractions import Fraction
 from math import floor
 
 import numpy as np
-from hypothesis import given, strategies as st
-from laws.ledgers import picked
+from hypothesis import given
+from hypothesis import strategies as st
+from support.ledgers import picked
 
-from kakurenbo_hpc.draws import bits, key
-from kakurenbo_hpc.order.exchange import even, exchanged, first_places, most_held
-from kakurenbo_hpc.plan import Epoch
-from kakurenbo_hpc.world.threads import run_in_threads
+from kakurenbo_hpc.core.plan import Epoch
+from kakurenbo_hpc.core.rng import bits, key
+from kakurenbo_hpc.distributed.comm_threads import run_in_threads
+from kakurenbo_hpc.local_data.exchange import even, exchanged, first_places, most_held
 
 SHARES = [[True], [False], [True, False], [True, True, False]]  # of visible samples
 

@@ -1,14 +1,15 @@
 """KAKURENBO's plan is that of METHODS.md, for all its options, on any ledger."""
 
 import numpy as np
-import oracle
-from hypothesis import given, settings, strategies as st
-from laws.ledgers import epochs, ledgers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import oracle
+from support.ledgers import epochs, ledgers
 
-from kakurenbo_hpc.selection.everyone import Everyone
+from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.selection.global_stats import Everyone
 from kakurenbo_hpc.selection.methods.kakurenbo import Kakurenbo
 from kakurenbo_hpc.selection.methods.random import Random
-from kakurenbo_hpc.world.comm import Serial
 
 OPTIONS = {
     "max_fraction": st.sampled_from([0.0, 0.1, 0.29, 0.3, 0.6, 0.9]),

@@ -6,14 +6,15 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings, strategies as st
-from laws.ledgers import epochs, ledgers, on_ranks, part, splits
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from support.ledgers import epochs, ledgers, on_ranks, part, splits
 
-from kakurenbo_hpc.ledger import Ledger
-from kakurenbo_hpc.plan import Epoch
+from kakurenbo_hpc.core.ledger import Ledger
+from kakurenbo_hpc.core.plan import Epoch
+from kakurenbo_hpc.distributed.comm import Serial
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.selection.everyone import Everyone
-from kakurenbo_hpc.world.comm import Serial
+from kakurenbo_hpc.selection.global_stats import Everyone
 
 # Options under which a method does something that it does not do by default. A method that is not here runs by default.
 VARIANTS: dict[str, list[dict]] = {

@@ -5,12 +5,14 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
-from laws.ledgers import on_ranks, splits
-from oracle_methods import Pass, Sample, decide
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.ledgers import on_ranks, splits
+from support.oracle_methods import Pass, Sample, decide
 
-from kakurenbo_hpc.ledger import Ledger, Notes
-from kakurenbo_hpc.plan import Epoch
+from kakurenbo_hpc.core.ledger import Ledger
+from kakurenbo_hpc.core.plan import Epoch
+from kakurenbo_hpc.core.sample_stats import Notes
 from kakurenbo_hpc.selection import METHODS
 from kakurenbo_hpc.selection.method import OBSERVED
 

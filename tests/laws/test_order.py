@@ -3,9 +3,10 @@
 import math
 
 import numpy as np
-from hypothesis import assume, given, strategies as st
-from laws.ledgers import epochs, picked, splits
-from laws.orders import batches, dealt, entries, everything, order
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from support.ledgers import epochs, picked, splits
+from support.orders import batches, dealt, entries, everything, order
 
 
 @st.composite

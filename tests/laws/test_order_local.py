@@ -3,13 +3,14 @@
 from fractions import Fraction
 
 import numpy as np
-from hypothesis import given, strategies as st
-from laws.ledgers import epochs, picked
-from laws.orders import EPOCH, batches, dealt, entries, everything
+from hypothesis import given
+from hypothesis import strategies as st
+from support.ledgers import epochs, picked
+from support.orders import EPOCH, batches, dealt, entries, everything
 
-from kakurenbo_hpc.order.deal_local import deal_local, positions
-from kakurenbo_hpc.order.exchange import exchanged, first_places
-from kakurenbo_hpc.world.threads import run_in_threads
+from kakurenbo_hpc.distributed.comm_threads import run_in_threads
+from kakurenbo_hpc.local_data.deal_local import deal_local, positions
+from kakurenbo_hpc.local_data.exchange import exchanged, first_places
 
 
 @st.composite

@@ -8,11 +8,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kakurenbo_hpc.ledger import Ledger
-from kakurenbo_hpc.plan import Epoch
+from kakurenbo_hpc.core.ledger import Ledger
+from kakurenbo_hpc.core.plan import Epoch
+from kakurenbo_hpc.distributed.comm import Serial
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.selection.everyone import Everyone
-from kakurenbo_hpc.world.comm import Serial
+from kakurenbo_hpc.selection.global_stats import Everyone
 
 N, EPOCHS = 80, 400
 FAR = 5  # standard errors: by chance in one of a million checks

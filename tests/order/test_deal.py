@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from laws.orders import EPOCH, batches, dealt, everything, order
+from support.orders import EPOCH, batches, dealt, everything, order
 
+from kakurenbo_hpc.core.plan import Epoch
+from kakurenbo_hpc.distributed.comm import Serial
 from kakurenbo_hpc.order.deal import deal
-from kakurenbo_hpc.plan import Epoch
-from kakurenbo_hpc.world.comm import Serial
 
 
 def lengths(turns):

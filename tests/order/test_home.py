@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kakurenbo_hpc.ledger import Homes, Notes
+from kakurenbo_hpc.core.ledger import Homes
+from kakurenbo_hpc.core.sample_stats import Notes
+from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.order.home import send_home
-from kakurenbo_hpc.world.threads import run_in_threads
 
 
 def notes(ids, position=None):

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from selection.examples import hidden, ledger, method, plan, refusal
+from support.method_examples import hidden, ledger, method, plan, refusal
 
-from kakurenbo_hpc.plan import Epoch
+from kakurenbo_hpc.core.plan import Epoch
 
 
 def iswr(loss, unseen=(), epoch=1, **options):

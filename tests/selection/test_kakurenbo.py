@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from kakurenbo_hpc.ledger import Ledger
-from kakurenbo_hpc.plan import Epoch
-from kakurenbo_hpc.selection.everyone import Everyone
+from kakurenbo_hpc.core.ledger import Ledger
+from kakurenbo_hpc.core.plan import Epoch
+from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.selection.global_stats import Everyone
 from kakurenbo_hpc.selection.methods.kakurenbo import Kakurenbo
-from kakurenbo_hpc.world.comm import Serial
 
 N = 10
 

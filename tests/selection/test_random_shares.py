@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from selection.examples import hidden, ledger, method, plan, refusal
+from support.method_examples import hidden, ledger, method, plan, refusal
 
 
 def decided(name, epoch, seed=0, **options):

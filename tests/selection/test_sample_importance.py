@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from selection.examples import after, ledger, method, noted, plan, refusal
+from support.method_examples import after, ledger, method, noted, plan, refusal
 
-from kakurenbo_hpc.plan import Epoch
-from kakurenbo_hpc.selection import weights
-from kakurenbo_hpc.selection.everyone import Everyone
-from kakurenbo_hpc.world.comm import Serial
+from kakurenbo_hpc.core.plan import Epoch
+from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.selection import sampling as weights
+from kakurenbo_hpc.selection.global_stats import Everyone
 
 EVERYONE = Everyone(Serial())
 P = [0.0, 0.75, 0.96, 1.0]

@@ -4,12 +4,12 @@ import h5py
 import numpy as np
 import pytest
 
+from kakurenbo_hpc.core.ledger import Homes
+from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.errors import DataError
-from kakurenbo_hpc.ledger import Homes
-from kakurenbo_hpc.selection import scores
-from kakurenbo_hpc.selection.scores import About, about_scores, read_scores, read_weights, write_scores
-from kakurenbo_hpc.world.comm import Serial
-from kakurenbo_hpc.world.threads import run_in_threads
+from kakurenbo_hpc.selection import score_file as scores
+from kakurenbo_hpc.selection.score_file import About, about_scores, read_scores, read_weights, write_scores
 
 N = 23
 ABOUT = About(

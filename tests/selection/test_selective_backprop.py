@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from kakurenbo_hpc.batch import Candidates
-from kakurenbo_hpc.plan import Epoch
+from kakurenbo_hpc.core.batch import Candidates
+from kakurenbo_hpc.core.plan import Epoch
+from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.selection.everyone import Everyone
-from kakurenbo_hpc.world.comm import Serial
-from kakurenbo_hpc.world.threads import run_in_threads
+from kakurenbo_hpc.selection.global_stats import Everyone
 
 EPOCH = Epoch(3, 10, seed=5)
 

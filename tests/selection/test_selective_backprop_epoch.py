@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from selection.examples import hidden, ledger, method, plan, refusal
+from support.method_examples import hidden, ledger, method, plan, refusal
 
 
 def trained(loss, n_epochs=400, unseen=(), **options):

@@ -5,7 +5,7 @@ import statistics
 
 import numpy as np
 import pytest
-from selection.examples import after, ledger, method, plan, refusal
+from support.method_examples import after, ledger, method, plan, refusal
 
 
 def test_the_weight_is_eq_6_of_the_history():

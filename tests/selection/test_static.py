@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from selection.examples import hidden, ledger, method, plan, refusal
+from support.method_examples import hidden, ledger, method, plan, refusal
 
+from kakurenbo_hpc.distributed.comm import Serial
 from kakurenbo_hpc.errors import DataError
-from kakurenbo_hpc.selection.scores import About, write_scores
-from kakurenbo_hpc.world.comm import Serial
+from kakurenbo_hpc.selection.score_file import About, write_scores
 
 SCORE = np.arange(10.0)
 LABEL = [0, 0, 0, 0, 1, 1, 1, 1, 1, 1]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from selection.examples import after, hidden, ledger, method, plan, refusal
+from support.method_examples import after, hidden, ledger, method, plan, refusal
 
 LOSSES = np.arange(10.0)
 

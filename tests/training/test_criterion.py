@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from kakurenbo_hpc.config.job import Training
 from kakurenbo_hpc.errors import JobError
-from kakurenbo_hpc.job import Training
 from kakurenbo_hpc.training.criterion import build_criterion
 
 LOGITS = torch.randn(20, 4, generator=torch.Generator().manual_seed(0)) * 3

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from kakurenbo_hpc.job import Model
+from kakurenbo_hpc.config.job import Model
 from kakurenbo_hpc.training.deeplab import DeepLab
-from kakurenbo_hpc.training.models import build_model
+from kakurenbo_hpc.training.model import build_model
 
 
 def build(shape=(16, 32, 48), **options):

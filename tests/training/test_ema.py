@@ -5,13 +5,13 @@ import copy
 import pytest
 import torch
 
-from kakurenbo_hpc.batch import Batch
+from kakurenbo_hpc.config.job import Model, Training
+from kakurenbo_hpc.core.batch import Batch
 from kakurenbo_hpc.data.loader import plain_turns
-from kakurenbo_hpc.job import Model, Training
+from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.ddp import Ddp
+from kakurenbo_hpc.distributed.world import World
 from kakurenbo_hpc.training.learner import Learner
-from kakurenbo_hpc.world.comm import Serial
-from kakurenbo_hpc.world.ddp import Ddp
-from kakurenbo_hpc.world.world import World
 
 DECAY = 0.8
 (TURN,) = plain_turns(0, 6, 6)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from kakurenbo_hpc.training.gradient_norm import LastInput, gradient_norms
-from kakurenbo_hpc.training.models import SmallCnn
+from kakurenbo_hpc.training.model import SmallCnn
 
 
 def cross_entropy(logits, target):

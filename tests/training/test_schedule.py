@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from kakurenbo_hpc.config.job import Training
 from kakurenbo_hpc.errors import JobError
-from kakurenbo_hpc.job import Training
-from kakurenbo_hpc.training.optim import Schedule, build_optimizer, onecycle
+from kakurenbo_hpc.training.optimizer import Schedule, build_optimizer, onecycle
 
 
 def schedule(n=1000, **options):

@@ -5,16 +5,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from kakurenbo_hpc.config.job import Model, Training
+from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.gradient_sync import Gradients
+from kakurenbo_hpc.distributed.world import settle
 from kakurenbo_hpc.errors import JobError
-from kakurenbo_hpc.job import Model, Training
+from kakurenbo_hpc.training.batch_stats import columns
 from kakurenbo_hpc.training.criterion import build_criterion
 from kakurenbo_hpc.training.learner import Learner
-from kakurenbo_hpc.training.models import build_model
-from kakurenbo_hpc.training.observe import columns
+from kakurenbo_hpc.training.model import build_model
 from kakurenbo_hpc.training.segmentation import mean_iou, overlap
-from kakurenbo_hpc.world.comm import Serial
-from kakurenbo_hpc.world.gradients import Gradients
-from kakurenbo_hpc.world.world import settle
 
 EMPTY = {0: (), 1: (1,), 2: (1, 2), 3: (2,)}  # classes that image i does not have
 

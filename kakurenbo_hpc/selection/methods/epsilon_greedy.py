@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from ...ledger import Ledger
-from ...options import Probability
-from ...plan import Epoch
-from ..everyone import Everyone
+from ...config.options import Probability
+from ...core.ledger import Ledger
+from ...core.plan import Epoch
+from ..global_stats import Everyone
 from ..periodic import Periodic
-from ..weights import known
+from ..sampling import known
 
 
 class EpsilonGreedy(Periodic):

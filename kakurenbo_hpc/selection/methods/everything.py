@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ...ledger import Ledger
-from ...plan import Epoch, Plan
-from ..everyone import Everyone
+from ...core.ledger import Ledger
+from ...core.plan import Epoch, Plan
+from ..global_stats import Everyone
 from ..method import Method
 
 

@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from ...ledger import Ledger
-from ...options import Fraction
-from ...plan import Epoch, Plan
-from ..everyone import Everyone
-from ..floats import PIECE, ceiling
+from ...config.options import Fraction
+from ...core.ledger import Ledger
+from ...core.plan import Epoch, Plan
+from ..float_keys import PIECE, ceiling
+from ..global_stats import Everyone
 from ..method import Method
-from ..weights import all_once
+from ..sampling import all_once
 
 _QUANTILE = re.compile(r"quantile\((\d*\.?\d+)\)")
 

@@ -4,11 +4,11 @@ from typing import Literal
 
 import numpy as np
 
-from ...ledger import Ledger
-from ...plan import Epoch, Plan
-from ..everyone import Everyone
+from ...core.ledger import Ledger
+from ...core.plan import Epoch, Plan
+from ..global_stats import Everyone
 from ..method import Method
-from ..weights import all_once, drawn
+from ..sampling import all_once, drawn
 
 
 class Iswr(Method):

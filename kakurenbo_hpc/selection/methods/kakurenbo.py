@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from ...ledger import Ledger
-from ...options import Count, Fraction, Probability
-from ...plan import Epoch, Plan
-from ..everyone import Everyone
+from ...config.options import Count, Fraction, Probability
+from ...core.ledger import Ledger
+from ...core.plan import Epoch, Plan
+from ..global_stats import Everyone
 from ..method import Method
 
 

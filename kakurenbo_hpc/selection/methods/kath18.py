@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from ...batch import Candidates, Memory
-from ...draws import bits, key
-from ...ledger import Ledger
-from ...plan import Epoch, Plan
+from ...core.batch import Candidates, Memory
+from ...core.ledger import Ledger
+from ...core.plan import Epoch, Plan
+from ...core.rng import bits, key
 from ..batch_level import BatchMethod, Choice
-from ..everyone import Everyone
+from ..global_stats import Everyone
 from ..method import OBSERVED
-from ..weights import all_once
+from ..sampling import all_once
 
 
 class Kath18(BatchMethod):

@@ -5,12 +5,12 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from ...ledger import Ledger
-from ...options import Positive
-from ...plan import Epoch, Plan
-from ..everyone import Everyone
+from ...config.options import Positive
+from ...core.ledger import Ledger
+from ...core.plan import Epoch, Plan
+from ..global_stats import Everyone
 from ..method import Method
-from ..weights import all_once, drawn
+from ..sampling import all_once, drawn
 
 
 class Prop(Method):

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from ...ledger import Ledger
-from ...options import Fraction
-from ...plan import Epoch, Plan
-from ..everyone import Everyone
+from ...config.options import Fraction
+from ...core.ledger import Ledger
+from ...core.plan import Epoch, Plan
+from ..global_stats import Everyone
 from ..method import Method
 
 

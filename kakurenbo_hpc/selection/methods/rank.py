@@ -5,11 +5,11 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from ...ledger import Ledger
-from ...plan import Epoch, Plan
-from ..everyone import Everyone
+from ...core.ledger import Ledger
+from ...core.plan import Epoch, Plan
+from ..global_stats import Everyone
 from ..method import Method
-from ..weights import all_once, drawn, known
+from ..sampling import all_once, drawn, known
 
 
 class Rank(Method):

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from ...ledger import Ledger
-from ...options import Fraction
-from ...plan import Epoch, Plan
-from ..everyone import Everyone
+from ...config.options import Fraction
+from ...core.ledger import Ledger
+from ...core.plan import Epoch, Plan
+from ..cyclic_permutation import walked
+from ..global_stats import Everyone
 from ..method import Method
-from ..walk import walked
 
 
 class Rs2(Method):

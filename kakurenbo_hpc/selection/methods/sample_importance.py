@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from ...ledger import Ledger
-from ...plan import Epoch, Plan
-from ..everyone import Everyone
+from ...core.ledger import Ledger
+from ...core.plan import Epoch, Plan
+from ..global_stats import Everyone
 from ..method import OBSERVED, Method
-from ..scores import Paths, read_weights
-from ..weights import all_once, drawn, known, of_class, scaled
+from ..sampling import all_once, drawn, known, of_class, scaled
+from ..score_file import Paths, read_weights
 
 _TINY = 1e-6  # what a difficulty is at least, where a negative gamma would divide by it
 

@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from ...batch import Candidates, Memory
-from ...ledger import Ledger
-from ...options import Count
-from ...plan import Epoch, Plan
+from ...config.options import Count
+from ...core.batch import Candidates, Memory
+from ...core.ledger import Ledger
+from ...core.plan import Epoch, Plan
 from ..batch_level import BatchMethod, Choice
-from ..everyone import Everyone
+from ..global_stats import Everyone
+from ..sampling import all_once
 from ..selectivity import Selectivity
-from ..weights import all_once
 
 
 class SelectiveBackprop(Selectivity, BatchMethod):

@@ -1,10 +1,10 @@
 """Accelerating Deep Learning by Focusing on the Biggest Losers (Angela Jiang et al. 2019): a variant, epoch by epoch."""
 
-from ...ledger import Ledger
-from ...plan import Epoch, Plan
-from ..everyone import Everyone
+from ...core.ledger import Ledger
+from ...core.plan import Epoch, Plan
+from ..global_stats import Everyone
+from ..sampling import known
 from ..selectivity import Selectivity
-from ..weights import known
 
 
 class SelectiveBackpropEpoch(Selectivity):

@@ -6,13 +6,13 @@ from typing import Literal
 import numpy as np
 from pydantic import field_validator
 
-from ...ledger import Ledger
-from ...options import Fraction
-from ...plan import Epoch, Plan
-from ..everyone import Everyone
+from ...config.options import Fraction
+from ...core.ledger import Ledger
+from ...core.plan import Epoch, Plan
+from ..cyclic_permutation import walked
+from ..global_stats import Everyone
 from ..method import OBSERVED, Method
-from ..scores import Paths, read_scores
-from ..walk import walked
+from ..score_file import Paths, read_scores
 
 
 class Static(Method):

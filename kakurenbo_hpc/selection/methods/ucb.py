@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from ...ledger import Ledger
-from ...plan import Epoch
-from ..everyone import Everyone
+from ...core.ledger import Ledger
+from ...core.plan import Epoch
+from ..global_stats import Everyone
 from ..periodic import Periodic
-from ..weights import known
+from ..sampling import known
 
 
 class Ucb(Periodic):

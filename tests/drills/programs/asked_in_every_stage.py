@@ -9,16 +9,16 @@ import sys
 import traceback
 from pathlib import Path
 
-from kakurenbo_hpc.asked import SIGNALS
+from kakurenbo_hpc.config.job import read_job
+from kakurenbo_hpc.config.package_files import find_job
+from kakurenbo_hpc.core.signals import SIGNALS
 from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.distributed.world import open_comm
+from kakurenbo_hpc.engine.run import run
 from kakurenbo_hpc.errors import DONE, REQUEUE
-from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.record.clock import STAGES
-from kakurenbo_hpc.record.heartbeat import Heartbeat
-from kakurenbo_hpc.run import run
+from kakurenbo_hpc.rundir.timers import STAGES
+from kakurenbo_hpc.rundir.watchdog.heartbeat import Heartbeat
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.shipped import find_job
-from kakurenbo_hpc.world.world import open_comm
 
 SETS = [
     "training.epochs=6",

@@ -8,12 +8,13 @@ import resource
 import sys
 from pathlib import Path
 
-from kakurenbo_hpc import cli, run
+from kakurenbo_hpc import cli
+from kakurenbo_hpc.config.job import read_job
+from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.data import DATA
-from kakurenbo_hpc.job import read_job
+from kakurenbo_hpc.distributed.preemption import Stop
+from kakurenbo_hpc.engine import run
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.shipped import find_job
-from kakurenbo_hpc.world.stop import Stop
 
 EPOCHS = 5
 folder, how = Path(sys.argv[1]), sys.argv[2]

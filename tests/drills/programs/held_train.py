@@ -7,8 +7,8 @@ import sys
 import time
 
 from kakurenbo_hpc import cli
-from kakurenbo_hpc.record.heartbeat import Heartbeat
-from kakurenbo_hpc.world.stop import Stop
+from kakurenbo_hpc.distributed.preemption import Stop
+from kakurenbo_hpc.rundir.watchdog.heartbeat import Heartbeat
 
 enter, agreed, at = Heartbeat.enter, Stop.agreed, {}
 

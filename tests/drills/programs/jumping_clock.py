@@ -6,7 +6,7 @@ import sys
 import time
 
 from kakurenbo_hpc import cli
-from kakurenbo_hpc.record.heartbeat import Heartbeat
+from kakurenbo_hpc.rundir.watchdog.heartbeat import Heartbeat
 
 enter, right = Heartbeat.enter, time.time
 

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import torch
 
+from kakurenbo_hpc.config.job import read_job
+from kakurenbo_hpc.config.package_files import find_job
+from kakurenbo_hpc.core.rng import key, one
 from kakurenbo_hpc.data import DATA
-from kakurenbo_hpc.draws import key, one
-from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.record import saving
-from kakurenbo_hpc.record.clock import Clock
-from kakurenbo_hpc.run import run
+from kakurenbo_hpc.distributed.preemption import Stop
+from kakurenbo_hpc.distributed.world import open_comm
+from kakurenbo_hpc.engine.run import run
+from kakurenbo_hpc.rundir.checkpoint import async_writer as saving
+from kakurenbo_hpc.rundir.timers import Clock
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.shipped import find_job
-from kakurenbo_hpc.world.stop import Stop
-from kakurenbo_hpc.world.world import open_comm
 
 VARIANTS = {
     "everything": "",

@@ -7,13 +7,13 @@ import os
 import sys
 from pathlib import Path
 
+from kakurenbo_hpc.config.job import read_job
+from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.data import DATA
-from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.record.progress import Progress
-from kakurenbo_hpc.run import run
+from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.engine.run import run
+from kakurenbo_hpc.rundir.console import Progress
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.shipped import find_job
-from kakurenbo_hpc.world.comm import Serial
 
 folder, epochs, every = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 SETS = [

@@ -10,9 +10,9 @@ import threading
 import torch
 
 from kakurenbo_hpc import cli
-from kakurenbo_hpc.data.digits import Digits
+from kakurenbo_hpc.data.datasets.digits import Digits
 from kakurenbo_hpc.errors import TrainingError
-from kakurenbo_hpc.record import saving
+from kakurenbo_hpc.rundir.checkpoint import async_writer as saving
 from kakurenbo_hpc.training.learner import Learner
 
 harm = sys.argv[1]

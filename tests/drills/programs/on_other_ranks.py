@@ -7,14 +7,14 @@ import json
 import sys
 from pathlib import Path
 
+from kakurenbo_hpc.config.job import read_job
+from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.data import DATA
-from kakurenbo_hpc.job import read_job
-from kakurenbo_hpc.run import run
+from kakurenbo_hpc.distributed.preemption import Stop
+from kakurenbo_hpc.distributed.world import open_comm
+from kakurenbo_hpc.engine.run import run
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.shipped import find_job
 from kakurenbo_hpc.training.learner import Learner
-from kakurenbo_hpc.world.stop import Stop
-from kakurenbo_hpc.world.world import open_comm
 
 directory, part, leaves_after = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 SETS = [

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from kakurenbo_hpc import cli
-from kakurenbo_hpc.record.heartbeat import Heartbeat
-from kakurenbo_hpc.world.started import started_by
+from kakurenbo_hpc.distributed.launch_env import started_by
+from kakurenbo_hpc.rundir.watchdog.heartbeat import Heartbeat
 
 number, victim, epoch, stage, after_s, told = sys.argv[1:7]
 enter = Heartbeat.enter

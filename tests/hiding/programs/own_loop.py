@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset  # noqa: F401
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import readme_loop
+from support import readme_loop
 
 images, labels = load_digits(return_X_y=True)
 images, labels = torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels)

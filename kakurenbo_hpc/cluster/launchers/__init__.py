@@ -1,0 +1,1 @@
+"""Launchers: the command line that starts ranks (mpirun, mpiexec, srun, torchrun)."""

@@ -1,0 +1,1 @@
+"""Schedulers: batch systems, one file and one script template each."""

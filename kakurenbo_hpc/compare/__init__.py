@@ -1,0 +1,1 @@
+"""Comparisons: specification, runs, metrics over seeds."""

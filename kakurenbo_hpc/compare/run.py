@@ -1,0 +1,338 @@
+"""Several runs by one protocol: contenders, seeds and controls one after another, and one table at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..distributed.comm import Comm
+from ..engine.run import run
+from ..engine.score import score
+from ..errors import DONE, FAILED, RunDirectoryError, UserError
+from ..rundir.atomic_io import write_whole
+from ..rundir.console import say
+from ..rundir.metrics import finite
+from ..rundir.path_checks import check_place
+from ..rundir.provenance import provenance
+from ..selection import METHODS
+from ..selection.score_file import about_scores
+from .metrics import (  # fmt: skip
+    ERROR_FACTORS,
+    TOLERANCES,
+    Curve,
+    accuracy_at,
+    best,
+    cost_to_error,
+    differs,
+    final,
+    mean_curve,
+    pareto_shares,
+    speed_up,
+)
+from .spec import Comparison, Entry, controls, digest
+
+Lines = list[dict]  # a run's metrics, one line an epoch
+
+
+def compare(comparison: Comparison, entries: Mapping[str, Entry], out: Path, comm: Comm) -> int:
+    """Run what has not been run yet, on these ranks, and write and print the table; return the exit code.
+
+    out: holds ``runs/`` and ``scores/``, shared by all comparisons there, ``NAME/comparison.json`` and ``NAME/table.md``.
+    Runs are of so many ranks; on other hardware another ``out`` keeps their seconds apart. A run that fails is named, and the
+    others go on; a table of which nothing failed is not replaced then.
+    """
+    comm.on_first(lambda: _check_out(out))
+    results = _Results(comparison, entries, out, comm)
+    for name, entry in entries.items():
+        if code := results.add(name, entry):
+            return code
+    for name, entry in results.expect(controls(comparison, entries, results.spent())):
+        if code := results.add(name, entry):
+            return code
+    if comm.rank == 0:
+        results.write()
+    return FAILED if results.failed else DONE
+
+
+class _Results:
+    """Runs entries, seed by seed, and keeps what came of them."""
+
+    def __init__(self, comparison: Comparison, entries: Mapping[str, Entry], out: Path, comm: Comm):
+        self.failed: dict[str, str] = {}
+        self._comparison, self._out, self._comm = comparison, out, comm
+        self._lines: dict[str, list[Lines]] = {}
+        self._curves: dict[str, list[Curve]] = {}  # with the cost of scores
+        self._against: dict[str, str] = {}
+        self._n_done, self._n_runs = 0, len(entries) * len(comparison.seeds)
+
+    def expect(self, more: Iterator[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
+        """Return the entries that are still to come, and count their runs."""
+        entries = list(more)
+        self._n_runs += len(entries) * len(self._comparison.seeds)
+        return entries
+
+    def spent(self) -> dict[str, list[Curve]]:
+        """Return the curves of what ran, without the cost of scores."""
+        return {name: [curve(lines) for lines in runs] for name, runs in self._lines.items()}
+
+    def add(self, name: str, entry: Entry) -> int:
+        """Run an entry with all seeds. Returns the exit code of a run that the ranks were asked to leave, else 0."""
+        self._against[name] = entry.against
+        for seed in self._comparison.seeds:
+            self._n_done += 1
+            which = f"run {self._n_done} of {self._n_runs}: {name}, seed {seed}"
+            try:
+                with _written_to(self._out / "log.txt", self._comm):
+                    scores, cost = self._scored(entry, seed)
+                    job = entry.named(seed, self._comm.size, scores)
+                    directory = self._out / "runs" / job.name
+                    begun = self._comm.on_first(lambda: (directory / "job.yaml").exists())
+                    # By its name it is this job; only what it keeps on disk may have been another.
+                    if code := run(job, directory, self._comm, resume=begun, allow_changes=True):
+                        return code
+                    # On a shared file system other nodes may not see it yet.
+                    lines = self._comm.on_first(lambda: _lines(directory, job.training.epochs))  # noqa: B023, called at once
+            except Exception as problem:
+                if self._comm.size > 1 and not (isinstance(problem, UserError) and problem.agreed):
+                    raise  # some ranks may not know of it
+                self.failed.setdefault(name, f"{problem}")
+                self._say(f"{which}: {problem}")
+                continue
+            reached = curve(lines).after(*cost)
+            self._lines.setdefault(name, []).append(lines)
+            self._curves.setdefault(name, []).append(reached)
+            self._say(f"{which}: {reached.accuracy[-1]:.4f} in {reached.seconds[-1]:.1f} s")
+        return DONE
+
+    def _scored(self, entry: Entry, seed: int) -> tuple[Path | None, tuple[int, int, int, float]]:
+        """Make the scores that an entry selects by, if it does; return the file and steps, passes and seconds spent on it."""
+        if entry.scores is None:
+            return None, (0, 0, 0, 0.0)
+        made_by = entry.job.model_copy(
+            update={"seed": seed, "selection": METHODS["everything"](method="everything")}
+        )
+        wanted = entry.scores
+        path = (
+            self._out
+            / "scores"
+            / f"{wanted.method}-{digest(made_by, self._comm.size, wanted.model_dump())}.h5"
+        )
+        if not self._comm.on_first(path.exists):
+            score(wanted.method, made_by, path, self._comm, wanted.epochs, wanted.repeats)
+        about = self._comm.on_first(lambda: about_scores(str(path)))
+        steps = -(-about.n_backward // entry.job.training.batch(self._comm.size))
+        return path, (steps, about.n_forward, about.n_backward, about.seconds)
+
+    def _say(self, text: str) -> None:
+        if self._comm.rank == 0:
+            say(text)
+
+    def write(self) -> None:
+        """Write and print the table. On rank 0 alone."""
+        comparison = self._comparison
+        folder = self._out / comparison.name
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = table(self._curves, self._lines, self._against) if self._curves else {}
+        whole = {
+            "name": comparison.name,
+            "shows": comparison.shows,
+            "seeds": comparison.seeds,
+            "pictures": comparison.pictures,
+            "failed": self.failed,
+            "contenders": rows,
+            "curves": {
+                name: [{k: v.tolist() for k, v in asdict(c).items()} for c in runs]
+                for name, runs in self._curves.items()
+            },
+            "ranks": self._comm.size,
+            **provenance(),
+        }
+        text = markdown(rows)
+        say(f"\n{comparison.name}: {comparison.shows or comparison.job}; seeds {comparison.seeds}\n\n{text}")
+        for name, problem in self.failed.items():
+            say(f"failed: {name}: {problem}")
+        kept = folder / "comparison.json"
+        if self.failed and kept.exists() and not json.loads(kept.read_text(encoding="utf-8"))["failed"]:
+            say(f"{kept}: kept as it is, since nothing had failed in it")
+            return
+        write_whole(kept, json.dumps(finite(whole), indent=1) + "\n")
+        write_whole(folder / "table.md", text)
+
+
+def _check_out(out: Path) -> None:
+    """Raise RunDirectoryError unless results can be kept there."""
+    check_place(out, "--out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        open(out / "log.txt", "a").close()
+    except OSError as problem:
+        raise RunDirectoryError(
+            f"{out}: cannot be written to ({problem.strerror}); give another --out"
+        ) from None
+
+
+def _lines(run: Path, epochs: int) -> Lines:
+    """Return a run's metrics. Raises RunDirectoryError unless they are of so many epochs."""
+    path = run / "metrics.jsonl"
+    try:
+        lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        lines = []
+    if len(lines) != epochs:
+        raise RunDirectoryError(
+            f"{path}: has no line of each of the run's {epochs} epochs; remove {run}, and it is run again"
+        )
+    return lines
+
+
+def curve(lines: Lines) -> Curve:
+    """Return what a run's metrics say, cumulated over epochs. Accuracy is the validation accuracy, or the mean IoU of images."""
+    measure = "val_accuracy" if "val_accuracy" in lines[0] else "val_iou"
+
+    def summed(values: list) -> np.ndarray:
+        return np.cumsum(np.array(values, np.float64))
+
+    return Curve(
+        accuracy=np.array([line[measure] if line[measure] is not None else 0.0 for line in lines]),
+        steps=summed([line["steps"] for line in lines]),
+        forward=summed([line["n_forward"] for line in lines]),
+        backward=summed([line["n_backward"] for line in lines]),
+        seconds=summed([line["seconds"]["total"] for line in lines]),
+    )
+
+
+def table(
+    curves: Mapping[str, Sequence[Curve]], lines: Mapping[str, Sequence[Lines]], against: Mapping[str, str]
+) -> dict[str, dict]:
+    """Return every figure of every line, by name. against: the line that each is measured against."""
+    means = {name: mean_curve(runs) for name, runs in curves.items()}
+    shares = pareto_shares(curves)
+    budget = min(mean.forward[-1] for mean in means.values())
+    rows = {}
+    for name, runs in curves.items():
+        mean = means[name]
+        row: dict[str, Any] = {
+            "final": asdict(final(runs)),
+            "best": asdict(best(runs)),
+            "n_forward": mean.forward[-1],
+            "n_backward": mean.backward[-1],
+            "steps": mean.steps[-1],
+            "seconds": mean.seconds[-1],
+            "seconds_by_part": _seconds_by_part(lines[name]),
+            "hidden_fraction": float(
+                np.mean([[line["hidden_fraction"] for line in run] for run in lines[name]])
+            ),
+            "accuracy_at_equal_forward": accuracy_at(mean, budget),
+            "pareto_share": shares[name],
+        }
+        if against[name] in means:
+            baseline = means[against[name]]
+            gap, error, beyond = differs(runs, curves[against[name]])
+            row |= {"against": against[name], "gap": gap, "standard_error": error, "beyond_noise": beyond}
+            row["speed_up"] = {
+                str(tolerance): speed_up(mean, baseline, tolerance) for tolerance in TOLERANCES
+            }
+            for cost in ("steps", "seconds"):
+                errors = {str(factor): factor * (1 - baseline.accuracy[-1]) for factor in ERROR_FACTORS}
+                row[f"{cost}_to_error"] = {
+                    factor: cost_to_error(mean, error, cost) for factor, error in errors.items()
+                }
+        rows[name] = row
+    return rows
+
+
+def _seconds_by_part(runs: Sequence[Lines]) -> dict[str, float]:
+    return {
+        part: float(np.mean([sum(line["seconds"][part] for line in run) for run in runs]))
+        for part in runs[0][0]["seconds"]
+    }
+
+
+def markdown(rows: Mapping[str, dict]) -> str:
+    """Return the table that is printed.
+
+    gap: to the line that this one is measured against, with its standard error; a ``*`` marks what is beyond noise.
+    """
+
+    def of(row: dict, name: str, key: float, form: str) -> str:
+        value = row.get(name, {}).get(str(key))
+        return "-" if value is None else format(value, form)
+
+    heads = [
+        "",
+        "final",
+        "std",
+        "p16 to p84",
+        "best",
+        "gap",
+        "hidden",
+        "forward",
+        "backward",
+        "s",
+        "plan",
+        "train",
+        "refresh",
+    ]
+    heads += [f"t_b/t_n {tolerance:g}" for tolerance in TOLERANCES] + [
+        f"steps to {factor:g} e" for factor in ERROR_FACTORS
+    ]
+    heads += [f"s to {factor:g} e" for factor in ERROR_FACTORS] + ["at equal forward", "front"]
+    cells = [heads]
+    for name, row in rows.items():
+        last, equal = row["final"], row["accuracy_at_equal_forward"]
+        cells.append([
+            name, f"{last['mean']:.4f}", f"{last['std']:.4f}", f"{last['p16']:.4f} to {last['p84']:.4f}", f"{row['best']['mean']:.4f}",
+            gap_in_words(name, row), f"{row['hidden_fraction']:.3f}", f"{row['n_forward']:.0f}", f"{row['n_backward']:.0f}",
+            f"{row['seconds']:.1f}", *(f"{row['seconds_by_part'][part]:.2f}" for part in ("plan", "train", "refresh")),
+            *(of(row, "speed_up", tolerance, ".2f") for tolerance in TOLERANCES),
+            *(of(row, "steps_to_error", factor, ".0f") for factor in ERROR_FACTORS),
+            *(of(row, "seconds_to_error", factor, ".1f") for factor in ERROR_FACTORS),
+            "-" if equal is None else f"{equal:.4f}", f"{row['pareto_share']:.2f}",
+        ])  # fmt: skip
+    return aligned(cells)
+
+
+def gap_in_words(name: str, row: dict) -> str:
+    """Return how far a line is from the one it is measured against: ``+0.0039 ± 0.0034``, with a ``*`` beyond noise."""
+    if row.get("against", name) == name:
+        return "-"
+    error = f" ± {row['standard_error']:.4f}" if np.isfinite(row["standard_error"]) else ""
+    return f"{row['gap']:+.4f}{error}" + " *" * row["beyond_noise"]
+
+
+def aligned(cells: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells, the first of them the heads, as a table in Markdown that reads well as it is."""
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
+        for line in cells
+    ]
+    return (
+        "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]) + "\n"
+    )
+
+
+@contextlib.contextmanager
+def _written_to(path: Path, comm: Comm) -> Iterator[None]:
+    """Let what runs print on rank 0 go to a file, and what stops one as well."""
+    if comm.rank:
+        yield
+        return
+    log = open(path, "a", encoding="utf-8")
+    try:
+        with contextlib.redirect_stdout(log):
+            yield
+    except Exception:
+        with contextlib.suppress(OSError):
+            traceback.print_exc(file=log)
+        raise
+    finally:
+        with contextlib.suppress(OSError):  # on a full disk it is the log that is lost, not the run
+            log.close()

@@ -1,0 +1,285 @@
+"""What is compared: a comparison file, its contenders and controls, every one of them a checked job."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from ..config.job import Job, check_job
+from ..config.options import Count, FileName, Options, Seed, checked
+from ..config.package_files import find_job
+from ..config.yaml import read_yaml, set_value
+from ..data import DATA
+from ..errors import JobError, nearest
+from ..selection import METHODS
+from .metrics import Curve, mean_curve
+
+BASELINE = "everything"
+Picture = Literal[
+    "convergence", "hidden_and_accuracy", "speedup_over_tolerance", "error_over_steps", "error_over_seconds", "time_parts", "pareto",
+    "loss_histogram", "class_weights", "accuracy_over_steps",
+]  # fmt: skip
+Seeds = Annotated[list[Seed], Field(min_length=1)]
+
+
+class Scores(Options):
+    """Scores that are made before a contender's run; it then selects by them. Their cost is added to its own."""
+
+    method: Literal["el2n", "grand", "forgetting", "random"]
+    epochs: Annotated[int, Field(ge=0)] | None = None
+    repeats: Count | None = None
+
+
+class Change(Options):
+    """What differs from a job: keys of its sections; data that have a name, or a selection with a method, replace the job's."""
+
+    data: dict[str, Any] = {}
+    model: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    selection: dict[str, Any] = {}
+    record: dict[str, Any] = {}
+
+
+class Contender(Change):
+    """What differs from the comparison's job. against: the line of the table that this one is measured against."""
+
+    scores: Scores | None = None
+    against: str = BASELINE
+
+
+class Quick(Options):
+    """A smaller size of the same comparison. contenders: their names, all if not given."""
+
+    set: Change = Change()
+    seeds: Seeds = [1]
+    contenders: list[str] | None = None
+
+
+class Comparison(Options):
+    """A comparison file. job: beside this file, or by name. set: what differs from it for everybody.
+
+    controls: beside those that are always in, which are everything, random at each contender's share, and fewer epochs at its
+    compute. unscaled: each contender that scales its learning rate or its losses, without doing so.
+    pictures: wanted of the report.
+    """
+
+    name: FileName
+    shows: str = ""
+    job: str
+    set: Change = Change()
+    contenders: Annotated[dict[str, Contender], Field(min_length=1)]
+    seeds: Seeds = [1, 2, 3, 4]
+    controls: list[Literal["rs2", "unscaled"]] = []
+    pictures: list[Picture] = []
+    quick: Quick = Quick()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the table: a job for any seed, what its scores are made by, and the line it is measured against."""
+
+    job: Job
+    scores: Scores | None = None
+    against: str = BASELINE
+
+    def named(self, seed: int, ranks: int, scores: Path | None = None) -> Job:
+        """Return the job of this seed, named by what it is on so many ranks: the same has the same name in every comparison."""
+        update = {"seed": seed}
+        if scores is not None:
+            update["selection"] = self.job.selection.model_copy(update={"scores": [str(scores)]})
+        job = self.job.model_copy(update=update)
+        return job.model_copy(update={"name": f"{job.selection.method}-{digest(job, ranks)}"})
+
+
+def digest(job: Job, *more: Any) -> str:
+    """Return a short name of what a job does; what it is called and what it keeps on disk do not count."""
+    text = json.dumps([job.as_dict() | {"name": "", "record": {}}, *more], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
+
+
+def read_comparison(
+    path: Path, quick: bool = False, seeds: int | None = None, overrides: Sequence[str] = ()
+) -> tuple[Comparison, dict[str, Entry]]:
+    """Return a comparison file and the lines of its table that are known before anything runs. Raises JobError.
+
+    seeds: 1 to this instead of the file's. overrides: ``section.key=value``, laid over the job of everybody.
+    """
+    comparison = checked(Comparison, read_yaml(path), str(path))
+    for given in (comparison.seeds, comparison.quick.seeds):
+        if len(set(given)) < len(given):
+            raise JobError(f"{path}: seeds are {given}, but each may stand once; remove the second")
+    beside = path.parent / comparison.job
+    base = _changed(read_yaml(beside if beside.is_file() else find_job(comparison.job)), comparison.set)
+    if quick:
+        base, comparison = _changed(base, comparison.quick.set), _smaller(comparison, path)
+    if seeds is not None:
+        comparison = comparison.model_copy(update={"seeds": list(range(1, seeds + 1))})
+    for override in overrides:
+        set_value(base, override)
+    return comparison, _entries(comparison, base, str(path))
+
+
+def of_methods(
+    job: str, methods: Sequence[str], seeds: int, overrides: Sequence[str] = ()
+) -> tuple[Comparison, dict[str, Entry]]:
+    """Return the comparison of some methods on one job: the job's own as it is set there, others by default. Raises JobError."""
+    path = find_job(job)
+    base = read_yaml(path)
+    for override in overrides:
+        set_value(base, override)
+    selection = base.get("selection")
+    own = selection.get("method") if isinstance(selection, dict) else None
+    names = [name for name in dict.fromkeys(methods) if name != BASELINE]
+    if not names:
+        raise JobError(
+            f"compare {job}: --methods names nothing but {BASELINE}, which is always in; name another"
+        )
+    contenders = {
+        name: Contender(selection=dict(selection) if name == own else {"method": name}) for name in names
+    }
+    values = {
+        "name": f"{path.stem}_{'_'.join(names)}"[:100],
+        "job": job,
+        "contenders": contenders,
+        "seeds": list(range(1, seeds + 1)),
+    }
+    comparison = checked(Comparison, values, f"compare {job}")
+    return comparison, _entries(comparison, base, str(path))
+
+
+def controls(
+    comparison: Comparison, entries: Mapping[str, Entry], curves: Mapping[str, Sequence[Curve]]
+) -> Iterator[tuple[str, Entry]]:
+    """Yield random at each share that contenders left out, to 0.05, and everything for fewer epochs at their compute.
+
+    A control that is a line of the table already is not made again. Compute counts a sample's forward pass as 1 and its
+    backward pass as 2; scores made before do not count.
+    """
+    there = {digest(entry.job) for entry in entries.values()}
+    for name, control in _controls(comparison, entries, curves):
+        if digest(control.job) not in there:
+            there.add(digest(control.job))
+            yield name, control
+
+
+def _controls(
+    comparison: Comparison, entries: Mapping[str, Entry], curves: Mapping[str, Sequence[Curve]]
+) -> Iterator[tuple[str, Entry]]:
+    shares, lengths = set(), set()
+    for name in comparison.contenders:
+        against = entries[name].against
+        if name not in curves or against not in curves:
+            continue
+        spent, whole = mean_curve(curves[name]), mean_curve(curves[against])
+        shares.add((against, round(20 * (1 - spent.backward[-1] / whole.backward[-1])) / 20))
+        compute = (spent.forward[-1] + 2 * spent.backward[-1]) / (whole.forward[-1] + 2 * whole.backward[-1])
+        lengths.add((against, max(1, round(entries[against].job.training.epochs * compute))))
+    for against, share in sorted(shares):
+        if 0 < share < 1:
+            yield (
+                _of(against, f"random {share:.2f}"),
+                _control(entries, against, selection={"method": "random", "fraction": share}),
+            )
+    for against, length in sorted(lengths):
+        if length < entries[against].job.training.epochs:
+            yield (
+                _of(against, f"{length} epochs"),
+                _control(entries, against, training=_shortened(entries[against].job, length)),
+            )
+
+
+def _of(against: str, control: str) -> str:
+    return control if against == BASELINE else f"{against}: {control}"
+
+
+def _control(entries: Mapping[str, Entry], against: str, **sections: dict[str, Any]) -> Entry:
+    job = _checked(_changed(entries[against].job.as_dict(), Change(**sections)), f"control of {against}")
+    return Entry(job, against=against)
+
+
+def _shortened(job: Job, epochs: int) -> dict[str, Any]:
+    """Return the training section of a run of fewer epochs, its schedule shortened with it."""
+    training = job.training.model_dump()
+    factor = epochs / training["epochs"]
+    for name in ("warmup_epochs", "decay_epochs"):
+        training[name] = training[name] and training[name] * factor
+    training["warmup_steps"] = round(training["warmup_steps"] * factor)
+    training["milestones"] = [epoch * factor for epoch in training["milestones"]]
+    training["milestone_steps"] = [max(1, round(step * factor)) for step in training["milestone_steps"]]
+    return training | {"epochs": epochs}
+
+
+def _smaller(comparison: Comparison, path: Path) -> Comparison:
+    chosen = comparison.quick.contenders or list(comparison.contenders)
+    for name in chosen:
+        if name not in comparison.contenders:
+            raise JobError(
+                f"{path}: quick.contenders names {name}, which is no contender; {nearest(name, comparison.contenders)}"
+            )
+    contenders = {name: comparison.contenders[name] for name in chosen}
+    return comparison.model_copy(update={"contenders": contenders, "seeds": comparison.quick.seeds})
+
+
+def _entries(comparison: Comparison, base: dict, where: str) -> dict[str, Entry]:
+    """Return the baseline, the contenders and the controls that need no figures of theirs. Raises JobError."""
+    entries = {BASELINE: _entry(base, Contender(selection={"method": "everything"}), f"{where}: {BASELINE}")}
+    for name, contender in comparison.contenders.items():
+        if name in entries:
+            raise JobError(f"{where}: a contender is called {name}, as the baseline is; give it another name")
+        entries[name] = _entry(base, contender, f"{where}: contender {name}")
+    for name, contender in comparison.contenders.items():
+        if contender.against not in entries or contender.against == name:
+            found = f"{where}: contender {name}: against names {contender.against}, which is no other line of this table"
+            raise JobError(f"{found}; {nearest(contender.against, entries)}")
+    if "unscaled" in comparison.controls:
+        entries |= {
+            f"{name}, unscaled": unscaled
+            for name, entry in entries.items()
+            if (unscaled := _unscaled(entry, entries))
+        }
+    if "rs2" in comparison.controls:
+        entries["rs2"] = _entry(base, Contender(selection={"method": "rs2"}), f"{where}: control rs2")
+    return entries
+
+
+def _unscaled(entry: Entry, entries: Mapping[str, Entry]) -> Entry | None:
+    """Return the entry with neither learning rate nor losses scaled; None if it scales nothing, or that is in already."""
+    selection = entry.job.selection
+    off = {name: False for name in ("scale_lr", "rescale") if getattr(selection, name, False)}
+    unscaled = replace(
+        entry, job=entry.job.model_copy(update={"selection": selection.model_copy(update=off)})
+    )
+    return unscaled if off and unscaled not in entries.values() else None
+
+
+def _entry(base: dict, contender: Contender, where: str) -> Entry:
+    if contender.scores is not None:
+        # What the scores' file is called is known once it is made.
+        contender = contender.model_copy(
+            update={"selection": {"method": "static", "scores": ["made before"], **contender.selection}}
+        )
+    return Entry(_checked(_changed(base, contender), where), contender.scores, contender.against)
+
+
+def _checked(values: dict, where: str) -> Job:
+    return check_job(values, where, DATA, METHODS)
+
+
+def _changed(values: dict, change: Change) -> dict:
+    """Return the job's values with the sections of a change laid over them."""
+    changed = {
+        name: dict(section) if isinstance(section, dict) else section for name, section in values.items()
+    }
+    for name in Change.model_fields:
+        over = getattr(change, name)
+        replaced = "method" in over if name == "selection" else name == "data" and "name" in over
+        if over:
+            section = changed.get(name) if isinstance(changed.get(name), dict) and not replaced else {}
+            changed[name] = {**section, **over}
+    return changed

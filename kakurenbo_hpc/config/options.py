@@ -1,0 +1,128 @@
+"""Sections of files that people write: typed, checked whole, and one line for the first thing that is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import JobError, nearest, shown
+
+
+class Options(BaseModel):
+    """A section of a job file: unknown keys, wrong types and numbers that are not finite are errors; values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _below_one(value: float) -> float:
+    if not 0 <= value < 1:
+        raise ValueError(
+            "must be in [0, 1)"
+            + (f"; write {value / 100:g} for {value:g} percent" if 1 < value < 100 else "")
+        )
+    return value
+
+
+def _file_name(value: str) -> str:
+    if not re.fullmatch(r"[^/\x00-\x1f\x7f]{1,100}", value) or value.startswith(".") or not value.strip():
+        raise ValueError("must be usable as a folder name: 1 to 100 characters, no '/', no leading dot")
+    return value
+
+
+def _plain(value: Any, inside: tuple = ()) -> Any:
+    """Check that job.yaml can say it: mappings with names, lists, words, finite numbers."""
+    if isinstance(value, dict | list) and len(inside) < 20 and not any(value is outer for outer in inside):
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
+            _plain(part, (*inside, value))
+        good = isinstance(value, list) or all(isinstance(name, str) for name in value)
+    else:
+        good = (
+            value is None
+            or isinstance(value, bool | str)
+            or (isinstance(value, int | float) and abs(value) < 1e308)
+        )
+    if not good:
+        raise ValueError(
+            f"{shown(value)} stands there, but only mappings with names, lists, words and finite numbers may"
+        )
+    return value
+
+
+Plain = Annotated[dict[str, Any], AfterValidator(_plain)]
+FileName = Annotated[str, AfterValidator(_file_name)]
+Fraction = Annotated[float, AfterValidator(_below_one)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Table = Mapping[str, type[Options]]
+
+
+def checked(model: type[Options], values: dict, where: str, prefix: str = "") -> Any:
+    """Return the option model of these values. Raises JobError for the first error that pydantic finds."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as problems:
+        raise JobError(f"{where}: {_sentence(problems.errors()[0], model, prefix)}") from None
+
+
+def pick(values: dict, where: str, section: str, tag: str, table: Table) -> Options:
+    """Return the option model of a section, which one of its own keys, ``tag``, chooses from the table. Raises JobError."""
+    options = values.get(section)
+    if not isinstance(options, dict):
+        raise JobError(
+            f"{where}: section {section} is missing or no mapping; write {section}: {{{tag}: ...}}"
+        )
+    name = options.get(tag)
+    if name is None:
+        raise JobError(f"{where}: {section}.{tag} is missing; {nearest('', table)}")
+    if not isinstance(name, str) or name not in table:
+        raise JobError(
+            f"{where}: {section}.{tag} is {shown(name)}, which nobody knows; {nearest(shown(name), table)}"
+        )
+    model = table[name]
+    for key in options:
+        if key not in model.model_fields:
+            owners = [other for other, m in table.items() if key in m.model_fields]
+            if owners:
+                raise JobError(
+                    f"{where}: {section}.{key} is an option of {', '.join(owners)}, not of {name}; remove it"
+                )
+    return checked(model, options, where, section + ".")
+
+
+def _sentence(error: dict, model: type[Options], prefix: str) -> str:
+    unknown = error["type"] in ("extra_forbidden", "invalid_key")
+    # Pydantic names the member of a union that failed; but an unknown key may be called float as well.
+    loc = [str(part) for part in error["loc"] if unknown or part not in ("float", "int", "str", "none")]
+    name = (prefix + ".".join(loc)).rstrip(".")
+    if unknown:
+        for part in loc[:-1]:
+            model = _within(model, part)
+        return f"{name} is no key that is known; {nearest(loc[-1], model.model_fields)}"
+    if error["type"] == "missing":
+        return f"{name} is missing; add it"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error" and isinstance(error["input"], dict):
+        return f"{name}: {message}" if name else message
+    if error["type"] != "value_error":
+        message = (
+            message.replace("Input should be", "must be")
+            .replace("valid ", "")
+            .replace("a integer", "an integer")
+        )
+        message = "it " + message if not message.startswith("must") else message
+    return f"{name} is {shown(error['input'])}, but {message}"
+
+
+def _within(model: Any, part: str) -> Any:
+    """Return what a key of this model, or of a mapping of models, is declared as."""
+    inner = model.model_fields[part].annotation if hasattr(model, "model_fields") else get_args(model)[-1]
+    return (
+        next((one for one in get_args(inner) if hasattr(one, "model_fields")), inner)
+        if get_origin(inner) is not dict
+        else inner
+    )

@@ -1,0 +1,41 @@
+"""Where the files that travel with the package are: in it when installed, beside it in a checkout."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import JobError, nearest
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def jobs_dir() -> Path:
+    """Return the folder of the jobs that come with the package."""
+    return _place("jobs")
+
+
+def launch_dir() -> Path:
+    """Return the folder of machine files and constraints."""
+    return _place("launch")
+
+
+def find_job(name: str) -> Path:
+    """Return a job file as it is named, or one that comes with the package: ``digits_kakurenbo``, ``jobs/digits_kakurenbo.yaml``.
+
+    Raises JobError, one line naming the nearest, if there is neither.
+    """
+    # os.path: a name too long for the file system is no file; Path.is_file would raise.
+    if os.path.isfile(name):
+        return Path(name)
+    shipped = {str(path.relative_to(jobs_dir()).with_suffix("")): path for path in jobs_dir().rglob("*.yaml")}
+    plain = name.removeprefix("jobs/").removesuffix(".yaml")
+    if plain in shipped:
+        return shipped[plain]
+    known = nearest(Path(plain).name, shipped)
+    raise JobError(f"{name}: no such job file, and no job of that name comes with the package; {known}")
+
+
+def _place(name: str) -> Path:
+    inside = _PACKAGE / name
+    return inside if inside.is_dir() else _PACKAGE.parent / name

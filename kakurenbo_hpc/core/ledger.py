@@ -1,0 +1,134 @@
+"""The ledger: what each rank remembers of the samples whose home it is; and the notes that bring it up to date."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from .sample_stats import Notes
+
+_COLUMNS = ("loss", "correct", "confidence", "seen_epoch")
+BLOCKS = 16384  # fixed, so that a block never straddles two homes however many ranks there are
+
+
+@dataclass(frozen=True)
+class Homes:
+    """Who is home of which ids: n ids cut into min(n, 16384) fixed blocks, the blocks dealt to ranks in order."""
+
+    n: int
+    n_ranks: int
+
+    @property
+    def n_blocks(self) -> int:
+        return max(1, min(self.n, BLOCKS))
+
+    def rows(self, rank: int) -> tuple[int, int]:
+        """Return the half-open range of ids whose home is this rank."""
+        first, last = (r * self.n_blocks // self.n_ranks for r in (rank, rank + 1))
+        return first * self.n // self.n_blocks, last * self.n // self.n_blocks
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """(n_ranks + 1,) int64: where each rank's ids begin, and n at the end."""
+        return np.array([self.rows(rank)[0] for rank in range(self.n_ranks)] + [self.n], np.int64)
+
+    def of(self, ids: np.ndarray) -> np.ndarray:
+        """Return the home rank of each id, (k,) int64."""
+        return np.searchsorted(self.starts, ids, side="right") - 1
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """One rank's rows: ids ``start`` to ``start + S``, S rows, no id stored.
+
+    loss: (S,) float32, the training criterion at the sample's last forward pass, before weights; +inf if unseen.
+    correct: (S,) bool. confidence: (S,) float32, the largest class probability.
+    seen_epoch: (S,) int32, the epoch of that pass; -1 if the sample was never seen.
+    extra: further (S,) columns, which the method declares and owns.
+    """
+
+    n_total: int
+    start: int
+    loss: np.ndarray
+    correct: np.ndarray
+    confidence: np.ndarray
+    seen_epoch: np.ndarray
+    extra: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def unseen(cls, n_total: int, start: int, stop: int, columns: Mapping[str, tuple] = {}) -> Ledger:
+        """Return rows that nobody has looked at. columns: name -> (dtype, first value)."""
+        n = stop - start
+        return cls(
+            n_total=n_total,
+            start=start,
+            loss=np.full(n, np.inf, np.float32),
+            correct=np.zeros(n, bool),
+            confidence=np.zeros(n, np.float32),
+            seen_epoch=np.full(n, -1, np.int32),
+            extra={name: np.full(n, first, dtype) for name, (dtype, first) in columns.items()},
+        )
+
+    @classmethod
+    def of(cls, n_total: int, start: int, columns: Mapping[str, np.ndarray]) -> Ledger:
+        """Return the ledger whose columns these are, named as ``columns`` names them."""
+        own = {name: columns[name] for name in _COLUMNS}
+        extra = {name.removeprefix("extra_"): column for name, column in columns.items() if name not in own}
+        return cls(n_total, start, **own, extra=extra)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return all columns, (S,) each, by the names that they have where a ledger is kept: a method's own begin with ``extra_``."""
+        own = {name: getattr(self, name) for name in _COLUMNS}
+        return own | {f"extra_{name}": column for name, column in self.extra.items()}
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    @property
+    def id(self) -> np.ndarray:
+        """(S,) int64."""
+        return np.arange(self.start, self.start + len(self), dtype=np.int64)
+
+    @property
+    def rows(self) -> range:
+        """The same ids, where they need no memory."""
+        return range(self.start, self.start + len(self))
+
+    @property
+    def seen(self) -> np.ndarray:
+        """(S,) bool."""
+        return self.seen_epoch >= 0
+
+    def observed(self, notes: Notes, epoch: int) -> Ledger:
+        """Return the ledger after these notes, all of ids at home here; of several notes of one id the latest wins."""
+        rows, notes_kept = _latest(notes.id - self.start, notes.position)
+        columns = {name: getattr(self, name).copy() for name in _COLUMNS}
+        for name in ("loss", "correct", "confidence"):
+            columns[name][rows] = getattr(notes, name)[notes_kept]
+        columns["seen_epoch"][rows] = epoch
+        extra = dict(self.extra)
+        for name in notes.extra.keys() & extra.keys():
+            extra[name] = extra[name].copy()
+            extra[name][rows] = notes.extra[name][notes_kept]
+        return dataclasses.replace(self, **columns, extra=extra)
+
+    def with_columns(self, changed: Mapping[str, np.ndarray]) -> Ledger:
+        """Return the ledger with some of the method's own columns replaced."""
+        return dataclasses.replace(self, extra={**self.extra, **changed}) if changed else self
+
+
+def ids_at(ids: np.ndarray | range, rows: np.ndarray) -> np.ndarray:
+    """Return the ids of some rows, (k,) int64. ids: of all rows, (S,) int64 or a range."""
+    return ids.start + rows if isinstance(ids, range) else ids[rows]
+
+
+def _latest(rows: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct rows, and for each the index of its entry with the largest position."""
+    order = np.lexsort((position, rows))
+    last_of_row = np.append(np.diff(rows[order]) != 0, True)[: len(rows)]
+    kept = order[last_of_row]
+    return rows[kept], kept

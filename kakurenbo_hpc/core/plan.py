@@ -1,0 +1,46 @@
+"""The plan: what one epoch does with every sample; and the epoch itself, which the draws are keyed by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .rng import key, uniform
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Epoch ``number`` (from 0) of ``total``, in a run with this seed."""
+
+    number: int
+    total: int
+    seed: int
+
+    def uniform(self, ids: np.ndarray, purpose: str, copy: np.ndarray | int = 0) -> np.ndarray:
+        """Return (n,) float64 in [0, 1): a draw for each id, keyed by (seed, purpose, epoch, id, copy)."""
+        return uniform(key(self.seed, purpose, self.number), ids, copy)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What this epoch does with the S samples of this rank's ledger.
+
+    train: (S,) bool or small integers, how often each sample is trained; 0 means hidden.
+    refresh: (S,) bool, hidden samples that get a forward pass after training; None for none.
+    refresh_mode, refresh_augment: whether that pass runs the network in "eval" or "train" mode, on augmented samples or not.
+    weight: (S,) float32, multiplies the sample's loss; None for 1 everywhere.
+    lr_scale: multiplies the schedule's learning rate for this epoch.
+    max_fraction: the largest share that this epoch's rule allowed to hide.
+    n_candidates, n_moved_back: global counts, of samples that could be hidden and of those put back into training.
+    """
+
+    train: np.ndarray
+    refresh: np.ndarray | None = None
+    refresh_mode: str = "eval"
+    refresh_augment: bool = True
+    weight: np.ndarray | None = None
+    lr_scale: float = 1.0
+    max_fraction: float = 0.0
+    n_candidates: int = 0
+    n_moved_back: int = 0

@@ -1,0 +1,1 @@
+"""HDF5 files: the manifest of what lies where, and reading samples at their offsets."""

@@ -1,0 +1,1 @@
+"""Tools that make and convert data sets: synthetic DeepCAM, channel statistics, packing."""

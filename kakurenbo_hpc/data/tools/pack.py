@@ -1,0 +1,211 @@
+"""A folder of images into few large HDF5 files: ``train/part_0000.h5``, ``validation/part_0000.h5``, and so on.
+
+A part holds ``inputs`` (n, 3, H, W) uint8 and ``labels`` (n,) int64, contiguous and unfiltered, with the names of the classes as
+the attribute ``classes`` of ``labels``. It is there when it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+from PIL import Image, ImageOps
+
+from ...errors import DataError
+from ...rundir.console import bar
+from .output_folder import claim, need_room
+
+PART_BYTES = 1 << 30
+_AT_ONCE_BYTES = 1 << 26  # decoded images that wait to be written
+_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What was packed: images to train on and to validate, their side lengths, classes; parts in all, and those written now."""
+
+    train: int
+    validation: int
+    height: int
+    width: int
+    classes: int
+    parts: int
+    written: int
+
+
+class _Images(NamedTuple):
+    """Images, with the class of each."""
+
+    paths: Sequence[Path]
+    labels: Sequence[int]
+
+
+class _Part(NamedTuple):
+    path: Path
+    images: _Images
+
+
+def pack(source: Path, folder: Path, size: int | None = None, part_bytes: int = PART_BYTES) -> Packed:
+    """Pack ``source/train/CLASS/*`` and ``source/validation/CLASS/*`` (or ``val``) into the folder; keep the parts that it has.
+
+    size: the shorter side is resized to it, and the centre cropped; without it all images must be of one size.
+    Raises DataError, which names the image or the folder, if an image cannot be read or does not fit, or the folder cannot be used.
+    """
+    classes = sorted(entry.name for entry in _folders(source / "train"))
+    if not classes:
+        raise DataError(
+            f"{source / 'train'}: found no folders there; images are expected in {source / 'train'}/CLASS/"
+        )
+    validation = source / (
+        "val" if (source / "val").is_dir() and not (source / "validation").is_dir() else "validation"
+    )
+    splits = {"train": _listed(source / "train", classes), "validation": _listed(validation, classes)}
+    fingerprint = _fingerprint(source, chain.from_iterable(images.paths for images in splits.values()))
+    _, height, width = shape = _decoded(splits["train"].paths[0], size).shape
+    parts = list(
+        chain.from_iterable(
+            _cut(folder / split, images, part_bytes // (3 * height * width))
+            for split, images in splits.items()
+        )
+    )
+    lacking = [part for part in parts if not _is_whole(part, shape)]
+    n_lacking = sum(len(part.images.labels) for part in lacking)
+    need_room(folder, n_lacking * 3 * height * width)
+    claim(folder, "packed.json", {"images": fingerprint, "height": height, "width": width, "size": size})
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        written = chain.from_iterable(_written(part, classes, shape, size, pool) for part in lacking)
+        for _ in bar(written, n_lacking, "pack"):
+            pass
+    return Packed(
+        *(len(images.labels) for images in splits.values()),
+        height,
+        width,
+        len(classes),
+        len(parts),
+        len(lacking),
+    )
+
+
+def _folders(folder: Path) -> list[os.DirEntry]:
+    try:
+        return [entry for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError as problem:
+        raise DataError(
+            f"{folder}: cannot be read ({problem.strerror}); give one that holds train/CLASS/ and validation/CLASS/"
+        ) from None
+
+
+def _listed(folder: Path, classes: list[str]) -> _Images:
+    """Return the images of a split, by class and name."""
+    number, paths, labels = {name: i for i, name in enumerate(classes)}, [], []
+    for name in sorted(entry.name for entry in _folders(folder)):
+        if name not in number:
+            raise DataError(
+                f"{folder / name}: there is no such class to train on; remove it, or add {folder.parent / 'train' / name}"
+            )
+        found = sorted(
+            p
+            for p in (folder / name).rglob("*")
+            if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".")
+        )
+        if not found:
+            raise DataError(f"{folder / name}: found no images there; add some, or remove it")
+        paths += found
+        labels += [number[name]] * len(found)
+    if not paths:
+        raise DataError(f"{folder}: found no folders there; images are expected in {folder}/CLASS/")
+    return _Images(paths, labels)
+
+
+def _fingerprint(source: Path, images: Iterable[Path]) -> str:
+    """Return a word that is another one when the names or the sizes of the images are."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in images:
+        try:
+            digest.update(
+                f"{path.relative_to(source)} {path.stat().st_size}\n".encode("utf-8", "surrogateescape")
+            )
+        except OSError as problem:
+            raise DataError(
+                f"{path}: cannot be read ({problem.strerror}); remove it, or put it right"
+            ) from None
+    return digest.hexdigest()
+
+
+def _cut(folder: Path, images: _Images, rows: int) -> Iterator[_Part]:
+    """Yield the parts of a split, of at most so many images, but of one at least."""
+    rows = max(rows, 1)
+    for number, start in enumerate(range(0, len(images.labels), rows)):
+        yield _Part(
+            folder / f"part_{number:04d}.h5", _Images(*(column[start : start + rows] for column in images))
+        )
+
+
+def _is_whole(part: _Part, shape: tuple[int, ...]) -> bool:
+    try:
+        with h5py.File(part.path) as file:
+            return file["inputs"].shape == (len(part.images.labels), *shape) and np.array_equal(
+                file["labels"], part.images.labels
+            )
+    except (OSError, KeyError):
+        return False
+
+
+def _written(
+    part: _Part, classes: list[str], shape: tuple[int, ...], size: int | None, pool: ThreadPoolExecutor
+) -> Iterator[Path]:
+    """Write a part, yielding each image that is in it."""
+    beside = part.path.with_name(f".{part.path.name}.part")
+    at_once = max(_AT_ONCE_BYTES // int(np.prod(shape)), 1)
+    n = len(part.images.labels)
+    try:
+        part.path.parent.mkdir(exist_ok=True)
+        with h5py.File(
+            beside, "w", libver="v110"
+        ) as file:  # the oldest in which the names of many thousand classes fit into an attribute
+            inputs = file.create_dataset("inputs", (n, *shape), np.uint8)
+            labels = file.create_dataset("labels", data=np.array(part.images.labels, np.int64))
+            labels.attrs["classes"] = classes
+            for start in range(0, n, at_once):
+                paths = part.images.paths[start : start + at_once]
+                inputs[start : start + len(paths)] = list(
+                    pool.map(partial(_decoded, size=size, shape=shape), paths)
+                )
+                yield from paths
+        os.replace(beside, part.path)
+    except OSError as problem:
+        raise DataError(f"{part.path}: cannot be written ({problem})") from None
+
+
+def _decoded(path: Path, size: int | None, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """Return an image, (3, H, W) uint8. Raises DataError if it cannot be read, or is not of the shape."""
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise DataError(
+                    f"{path}: has more than 8 bits a channel, of which the rest would be lost; convert it before"
+                )
+            image = image.convert("RGB")
+    except DataError:
+        raise
+    except Exception as problem:  # decoders raise all sorts
+        raise DataError(
+            f"{path}: cannot be read as an image ({' '.join(str(problem).split())}); remove it, or put it right"
+        ) from None
+    if size is not None:
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+    found = np.asarray(image).transpose(2, 0, 1)
+    if shape is not None and found.shape != shape:
+        raise DataError(
+            f"{path}: has {found.shape[1]} x {found.shape[2]} pixels, but the first image {shape[1]} x {shape[2]}; add --size"
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Ranks: collective communication, this rank's place, gradient averaging, preemption."""

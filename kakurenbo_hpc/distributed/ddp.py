@@ -1,0 +1,113 @@
+"""Gradients averaged by PyTorch's DistributedDataParallel; on one rank, not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import inspect
+import os
+import socket
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .gradient_sync import Gradients
+from .world import World
+
+# PyTorch 2.13 gave it a new name, and warns of the old one.
+_SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
+
+
+class Ddp(Gradients):
+    """Averages gradients in buckets. One rank is not wrapped."""
+
+    def __init__(self, world: World):
+        self._world = world
+        self._store: dist.Store | None = None
+        self._group: dist.ProcessGroup | None = None
+
+    def _meet(self) -> None:
+        """Form the process group; rank 0 lets the system pick a port, and tells it over the ranks' own channel."""
+        backend = "nccl" if self._world.device.type == "cuda" else "gloo"
+        if (
+            dist.is_initialized()
+        ):  # under torchrun: a group for the host is there, gradients get one of their own
+            self._group = dist.new_group(backend=backend)
+            return
+        comm = self._world.comm
+        if comm.rank == 0:
+            host = "127.0.0.1" if self._world.one_node else socket.gethostname()
+            self._store = dist.TCPStore(host, 0, comm.size, is_master=True, wait_for_workers=False)
+        host, port = comm.broadcast((host, self._store.port) if comm.rank == 0 else None)
+        if comm.rank > 0:
+            self._store = dist.TCPStore(host, port, comm.size, is_master=False)
+        if self._world.one_node and backend == "gloo":
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a laptop's own name often resolves to nothing
+        dist.init_process_group(backend, store=self._store, rank=comm.rank, world_size=comm.size)
+        self._group = dist.group.WORLD
+
+    def wrap(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, sync_batchnorm: bool = False
+    ) -> nn.Module:
+        if self._world.size == 1:
+            return model
+        self._meet()
+        device = self._world.device
+        if sync_batchnorm:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model, self._group)
+        return DistributedDataParallel(
+            model,
+            device_ids=[device.index] if device.type == "cuda" else None,
+            process_group=self._group,
+            **{_SYNC_BUFFERS: False},  # would overwrite every rank's BatchNorm statistics with rank 0's
+        )
+
+    def settle(self, parallel: nn.Module, forward: Callable[[], torch.Tensor]) -> None:
+        """Let DDP arrange its buckets, in two backward passes of zero gradients that leave no other trace.
+
+        DDP re-arranges them after its first backward pass, and Gloo's order of summation follows: without this, a
+        resumed run would differ from the uninterrupted one in the last bits.
+        """
+        if not isinstance(parallel, DistributedDataParallel):
+            return
+        buffers = [b.clone() for b in parallel.module.buffers()]
+        mode, random = parallel.training, torch.get_rng_state()
+        parallel.train()
+        for _ in range(2):
+            (torch.nan_to_num(forward().float()).sum() * 0).backward()
+        parallel.zero_grad(set_to_none=True)
+        parallel.train(mode)
+        torch.set_rng_state(random)
+        for buffer, before in zip(parallel.module.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+
+    def hold(self, parallel: nn.Module) -> contextlib.AbstractContextManager:
+        return (
+            parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else contextlib.nullcontext()
+        )
+
+    def average(self, model: nn.Module) -> None:
+        """Average them at once; one allreduce."""
+        if self._world.size == 1:
+            return
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        for p in parameters:  # a rank whose batch did not touch a parameter still takes part in its mean
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        flat = torch.cat([p.grad.flatten() for p in parameters])
+        dist.all_reduce(flat, group=self._group)
+        flat /= self._world.size
+        for p, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            p.grad.copy_(grad.view_as(p))
+
+    def close(self) -> None:
+        self._group = None
+        gc.collect()  # a group that is still referred to when Python exits would abort it: its threads were not joined
+        if self._store is not None:
+            dist.destroy_process_group()

@@ -1,0 +1,77 @@
+"""Gradients averaged over ranks while the backward pass still runs. One interface, a leaf for each way: DDP, Horovod."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from ..config.job import WorldOptions
+from ..errors import WorldError
+from .comm import Serial
+from .world import World
+
+
+class Gradients(ABC):
+    """Averages the gradients of one model over all ranks. All calls but ``hold`` are collective."""
+
+    @abstractmethod
+    def wrap(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, sync_batchnorm: bool = False
+    ) -> nn.Module:
+        """Return the module to call in training; parameters become rank 0's. The optimizer has not stepped yet.
+
+        sync_batchnorm: let BatchNorm see the whole global batch; its layers are replaced inside the model.
+        """
+
+    def settle(self, parallel: nn.Module, forward: Callable[[], torch.Tensor]) -> None:
+        """Do before the first step what would otherwise differ between a resumed run and the uninterrupted one.
+
+        forward: passes an example through ``parallel``, as steps do. Nothing but the exchange itself changes.
+        """
+
+    def hold(self, parallel: nn.Module) -> contextlib.AbstractContextManager:
+        """Return a context in which gradients only add up on this rank, for all but the last accumulated batch."""
+        return contextlib.nullcontext()
+
+    @abstractmethod
+    def average(self, model: nn.Module) -> None:
+        """Begin to average the gradients that a backward pass outside the wrapper left."""
+
+    def finish(self) -> None:
+        """Return when gradients are averaged: before anybody reads them, the loss scaler too."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Part from the other ranks, all together, when nothing that was wrapped is in use any more."""
+
+
+def open_gradients(options: WorldOptions, accumulate: int, world: World) -> Gradients:
+    """Return the job's way to average gradients, after each ``accumulate`` backward passes.
+
+    Raises WorldError, on all ranks alike, if these ranks have no such way.
+    """
+    if options.gradients == "horovod":
+        return world.comm.agreed(lambda: _horovod(options, accumulate, world))
+    from .ddp import Ddp
+
+    return Ddp(world)
+
+
+def _horovod(options: WorldOptions, accumulate: int, world: World) -> Gradients:
+    if world.comm.mpi is None:
+        found = "this is one process alone" if isinstance(world.comm, Serial) else "torchrun started these"
+        raise WorldError(
+            f"world.gradients is horovod, which works among MPI's ranks, but {found}; start with mpirun or srun, or set it to ddp"
+        )
+    try:
+        from .horovod import Horovod
+    except ImportError as problem:
+        raise WorldError(
+            f"world.gradients is horovod, which does not load here ({' '.join(str(problem).split())}); "
+            "build it with scripts/install_horovod.sh, or set it to ddp"
+        ) from None
+    return Horovod(options, accumulate, world)

@@ -1,0 +1,95 @@
+"""One epoch, told in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..core.batch import Memory
+from ..core.ledger import Ledger
+from ..core.plan import Epoch, Plan
+from ..order.deal import Turns
+from ..rundir.timers import Clock
+from ..selection.batch_level import BatchMethod
+from .context import Stages
+from .loops import Trained, deal_turns, evaluate, look, sift, train, train_by_steps
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an epoch leaves: ledger and memory after it, its plan and the ledger that it was decided on, its metrics."""
+
+    ledger: Ledger
+    memory: Memory
+    plan: Plan
+    planned_on: Ledger
+    line: dict
+
+
+def run_epoch(epoch: Epoch, ledger: Ledger, memory: Memory, stages: Stages, clock: Clock) -> Outcome:
+    """Run one epoch on this rank."""
+    s = stages
+    s.trail.begin_epoch()
+    with clock("plan"):
+        if s.method.looks_first(epoch):
+            ledger = look(np.ones(len(ledger), bool), "eval", True, epoch, ledger, s)
+            ledger = ledger.with_columns(s.method.looked(epoch, ledger))
+        plan = s.method.plan(epoch, ledger, s.everyone)
+        if s.shards is not None:
+            ledger = s.shards.exchange(epoch, plan.train != 0, ledger)
+        thins = isinstance(s.method, BatchMethod) and s.method.thins(epoch)
+        turns = deal_turns(plan.train, epoch, ledger, s, plan.weight, thins)
+
+    with clock("train"):
+        way = sift if thins else train_by_steps if s.method.draws_each_step(epoch) else train
+        after, memory, trained = way(epoch, plan, turns, ledger, memory, s)
+        s.learner.average_statistics()
+
+    with clock("refresh"):
+        if plan.refresh is not None:
+            after = look(plan.refresh, plan.refresh_mode, plan.refresh_augment, epoch, after, s)
+        after = after.with_columns(s.method.remember(epoch, after))
+
+    with clock("evaluate"):
+        measured = evaluate(s)
+
+    return Outcome(after, memory, plan, ledger, _line(epoch, plan, turns, trained, after, measured, s))
+
+
+def _line(
+    epoch: Epoch,
+    plan: Plan,
+    turns: Turns,
+    trained: Trained,
+    after: Ledger,
+    measured: dict[str, float],
+    s: Stages,
+) -> dict:
+    """Return what the run's metrics say of this epoch."""
+    refreshed = np.zeros(len(after), bool) if plan.refresh is None else plan.refresh
+    noted = after.seen_epoch == epoch.number
+    n_refreshed, n_nan = s.everyone.count(refreshed, noted & np.isnan(after.loss))
+    n_first = after.n_total if s.method.looks_first(epoch) else 0
+    histogram = s.everyone.histogram(after.loss)
+    return {
+        "epoch": epoch.number,
+        "train_loss": s.everyone.mean(trained.losses).value,
+        **measured,
+        "n_samples": after.n_total,
+        "n_candidates": plan.n_candidates,
+        "n_moved_back": plan.n_moved_back,
+        "n_hidden": trained.n_hidden,
+        "hidden_fraction": trained.n_hidden / after.n_total,
+        "max_fraction": plan.max_fraction,
+        "n_forward": n_first + trained.n_forward + n_refreshed,
+        "n_backward": trained.n_backward,
+        "n_nan": n_nan,
+        "n_skipped_steps": s.learner.n_skipped,
+        "lr": s.learner.lr,
+        "lr_scale": plan.lr_scale,
+        "steps": trained.steps,
+        "order_hash": f"{turns.order_hash:016x}",
+        "loss_histogram": {"edges": histogram.edges.tolist(), "counts": histogram.counts.tolist()},
+        **({} if s.shards is None else {"exchange": s.shards.told()}),
+    }

@@ -1,0 +1,1 @@
+"""Samples on the nodes' own disks: shards, staging, and exchange between ranks."""

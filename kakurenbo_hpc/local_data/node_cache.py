@@ -1,0 +1,144 @@
+"""A rank's shard on its node's own disk: copies of files of the shared file system, each whole or not there.
+
+A store is a folder, ``SCRATCH/kakurenbo/NAME-MARK/rank_0003``, with a note of whose files it holds. A copy is of the size and of the
+time of last change of its original, and is known by them. What lies in a store may vanish at any time: every file can be fetched
+again. Nothing is removed but files of the data set that this store holds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import filecmp
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ..data.dataset import Files
+from ..data.retry import patiently
+from ..errors import DataError
+
+_NOTE = "kakurenbo.json"
+_SECOND = 10**9  # ns; not every file system of a node keeps less than whole seconds
+_THREADS = 4  # a shared file system answers several readers faster than one
+
+
+class Store:
+    """One rank's folder, of files with the names that they have on the shared file system."""
+
+    def __init__(self, folder: Path, fingerprint: str):
+        """Open or make it, for this process alone. fingerprint: of the data set.
+
+        Raises DataError if it cannot be written to, holds files of another data set or of nobody, or is in use.
+        """
+        self.folder = folder
+        note = folder / _NOTE
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not note.exists() and any(folder.iterdir()):
+                raise DataError(
+                    f"{folder}: not empty, and not staged by us; give another scratch folder, or remove this one"
+                )
+            self._lock = open(note, "a+")  # noqa: SIM115, locked until the process ends
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(
+                f"{folder}: in use by another run; wait for its end, or give another scratch folder"
+            ) from None
+        except OSError as problem:
+            raise DataError(
+                f"{folder}: cannot be written to ({problem.strerror}); give a scratch folder that can"
+            ) from None
+        self._lock.seek(0)
+        text = self._lock.read()
+        if not text:
+            json.dump({"data": fingerprint}, self._lock)
+            self._lock.flush()
+        elif text != json.dumps({"data": fingerprint}):
+            raise DataError(
+                f"{folder}: holds files of another data set; remove it, or give another scratch folder"
+            )
+
+    def keep(self, names: Iterable[str], known: Iterable[str]) -> None:
+        """Remove all known files but these, and what was left half-written. Names that nobody knows are not ours."""
+        kept = {str(self.folder / name) for name in names}
+        known = {str(self.folder / name) for name in known}
+        for folder, _, found in os.walk(self.folder):
+            for name in found:
+                path = os.path.join(folder, name)
+                if path not in kept and path.removesuffix(".part") in known:
+                    os.unlink(path)
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Remove these files."""
+        for name in names:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def beside(self, name: str) -> Path:
+        """Return where a file is written before it is whole; its folder is there."""
+        path = self.folder / f"{name}.part"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def whole(self, name: str, changed: int) -> None:
+        """Give the file that was written beside its name, and the time of last change of its original, in ns."""
+        beside = self.beside(name)
+        os.utime(beside, ns=(changed, changed))
+        os.replace(beside, self.folder / name)
+
+    def lacks(self, files: Files, rows: Iterable[int], compare: bool = False) -> list[int]:
+        """Return the rows whose files are not here; compare: or are not, byte for byte, what the shared file system has."""
+
+        def is_here(row: int) -> bool:
+            name = files.names[row]
+            return self._holds(name, int(files.sizes[row]), int(files.changed[row])) and not (
+                compare and not filecmp.cmp(files.root / name, self.folder / name, shallow=False)
+            )
+
+        rows = list(rows)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return [row for row, here in zip(rows, pool.map(is_here, rows)) if not here]
+
+    def fetch(self, files: Files, rows: Iterable[int]) -> Iterator[int]:
+        """Copy these rows' files from the shared file system, several at a time; yield each one's size once it is here.
+
+        Raises DataError if one is not there, or is not of its size, or the disk is full.
+        """
+
+        def copy(row: int) -> int:
+            name, size = files.names[row], int(files.sizes[row])
+            self._copy(files.root / name, name, size)
+            return size
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            yield from pool.map(copy, rows)
+
+    def _holds(self, name: str, size: int, changed: int) -> bool:
+        try:
+            found = (self.folder / name).stat()
+        except OSError:
+            return False
+        return found.st_size == size and found.st_mtime_ns // _SECOND == changed // _SECOND
+
+    def _copy(self, source: Path, name: str, size: int) -> None:
+        beside = self.beside(name)
+        try:
+            changed = patiently(lambda: _copied(source, beside))
+            found = beside.stat().st_size
+            if found != size:
+                beside.unlink()
+                raise DataError(
+                    f"{source}: {found} bytes were copied, but {size} were expected; was the data set changed?"
+                )
+            self.whole(name, changed)
+        except OSError as problem:
+            raise DataError(f"{source}: cannot be copied to {self.folder} ({problem.strerror})") from None
+
+
+def _copied(source: Path, target: Path) -> int:
+    """Copy a file; return when the source was last changed, in ns, as it was before."""
+    changed = source.stat().st_mtime_ns
+    shutil.copyfile(source, target)
+    return changed

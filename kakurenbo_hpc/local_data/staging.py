@@ -1,0 +1,81 @@
+"""A rank's share of a data set, copied to its node's disk; what is needed is compared with what is free before anything is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..data.dataset import Data, Files
+from ..errors import DataError, JobError
+from ..rundir.path_checks import free_bytes, in_words
+from .node_cache import Store
+
+if TYPE_CHECKING:
+    from ..distributed.world import World
+
+
+class Part(NamedTuple):
+    """Some of a data set's files. rows: of those that are to lie here."""
+
+    files: Files
+    rows: Sequence[int]
+
+
+def open_store(name: str, data: Data, scratch: str | None, world: World) -> Store:
+    """Return this rank's store, in the scratch folder of its node.
+
+    name: of the data set. scratch: a path, in which variables of the node's environment may stand ($TMPDIR).
+    Raises JobError or DataError, perhaps on one rank only: call it under ``comm.agreed``.
+    """
+    if data.train.files() is None or data.validation.files() is None:
+        raise JobError(
+            f"samples of {name} are not files of their own, which data.placement: local needs; set it to shared"
+        )
+    if scratch is None:
+        raise JobError(
+            "data.placement is local, but no scratch folder is named; give --scratch DIR, or scratch in the machine file"
+        )
+    folder = os.path.expanduser(os.path.expandvars(scratch))
+    if "$" in folder:
+        raise JobError(f"scratch is {scratch}, but {world.node} does not set that variable; give a folder")
+    mark = hashlib.blake2b(
+        data.fingerprint.encode(), digest_size=4
+    ).hexdigest()  # data sets of one name lie beside each other
+    return Store(Path(folder) / "kakurenbo" / f"{name}-{mark}" / f"rank_{world.rank:04d}", data.fingerprint)
+
+
+def fetch_all(
+    parts: Sequence[Part], store: Store, world: World, bar: Callable, spare: int = 0, compare: bool = False
+) -> int:
+    """Fetch what the store lacks of these parts; return how many bytes all ranks fetched. Collective.
+
+    bar: ``Progress.bar``. spare: bytes that must be free beyond these. compare: files that are here must equal the shared ones.
+    Raises DataError, on all ranks alike, if a file cannot be copied, or, before copying, if a disk is too small.
+    """
+    lacking = [Part(files, store.lacks(files, rows, compare)) for files, rows in parts]
+    needed = sum(int(files.sizes[row]) for files, rows in lacking for row in rows)
+    asked = world.comm.gather(
+        (world.node, *free_bytes(store.folder), needed, spare, str(store.folder.parent))
+    )
+    world.comm.agreed(lambda: _check(asked))
+    for files, rows in lacking:
+        world.comm.agreed(lambda: sum(bar(store.fetch(files, rows), len(rows), "stage")))  # noqa: B023, called at once
+    return sum(ask[3] for ask in asked)
+
+
+def _check(asked: list[tuple]) -> None:
+    """Raise DataError if the ranks of a node ask for more than its disk has."""
+    disks = {}
+    for node, disk, free, needed, spare, folder in asked:
+        before = disks.get((node, disk), (free, 0, 0, folder))
+        disks[node, disk] = min(free, before[0]), needed + before[1], spare + before[2], folder
+    for (node, _), (free, needed, spare, folder) in disks.items():
+        if needed + spare > free:
+            moves = f", and {in_words(spare)} must be left for samples that move" if spare else ""
+            raise DataError(
+                f"{folder} on {node}: {in_words(needed)} are to be copied there{moves}, but {in_words(free)} are free; "
+                "give a larger scratch folder, use more nodes, or remove what other runs left there"
+            )

@@ -1,0 +1,1 @@
+"""Checkpoints: manifest, per-rank shards, background writer."""

@@ -1,0 +1,68 @@
+"""``provenance.json``: what one would need to know to get the same numbers again."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from .. import __version__
+from .atomic_io import write_whole
+
+_LIBRARIES = ("torch", "numpy", "mpi4py", "timm", "torchvision", "h5py", "scikit-learn", "horovod")
+
+
+def write_provenance(run: Path, facts: dict) -> dict:
+    """Write versions, machine, command and git commit beside the facts of this run, and return it all. On rank 0 alone."""
+    known = {**provenance(), **facts}
+    write_whole(run / "provenance.json", json.dumps(known, indent=2) + "\n")
+    return known
+
+
+def provenance() -> dict:
+    """Return versions, machine, command and git commit."""
+    return {
+        "kakurenbo_hpc": __version__,
+        "commit": _commit(),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "cuda": torch.version.cuda,
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads_per_rank": torch.get_num_threads(),
+        "batch_job": os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID"),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that this package runs from, with '+' if it was changed; None if installed."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return None
+    try:
+        told = [
+            subprocess.run(
+                ["git", "-C", str(here), *words], capture_output=True, text=True, check=True, timeout=10
+            ).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told[0] + ("+" if told[1] else "")

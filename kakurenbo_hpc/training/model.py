@@ -1,0 +1,101 @@
+"""A network by name: ours for the digits and for DeepCAM, or any of timm's or torchvision's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from ..config.job import Model
+from ..core.torchvision_compat import timm, torchvision_models
+from ..errors import JobError, nearest
+from .deeplab import DeepLab
+from .norms import NORMS
+
+
+class SmallCnn(nn.Module):
+    """Three convolutions for small images. width: channels of the first. norm: group, batch or none.
+
+    GroupNorm by default: unlike BatchNorm, it makes a sample's loss independent of how many ranks share its batch.
+    """
+
+    def __init__(self, n_classes: int, channels: int, width: int = 16, norm: str = "group"):
+        super().__init__()
+        self.features = nn.Sequential(
+            _block(channels, width, norm),
+            _block(width, 2 * width, norm),
+            nn.MaxPool2d(2),
+            _block(2 * width, 4 * width, norm),
+            nn.AdaptiveAvgPool2d(4),  # keeps some of where things are: digits are told apart by it
+            nn.Flatten(),
+        )
+        self.head = nn.Linear(4 * width * 16, n_classes)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(input))
+
+
+def _block(inputs: int, outputs: int, norm: str) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), NORMS[norm](outputs), nn.ReLU()
+    )
+
+
+OURS = {"small_cnn": SmallCnn, "deepcam_deeplabv3plus": DeepLab}
+
+
+def build_model(
+    model: Model,
+    n_classes: int,
+    shape: Sequence[int],
+    seed: int,
+    target_shape: Sequence[int] = (),
+    device: torch.device | str = "cpu",
+) -> nn.Module:
+    """Return the network on the device, initialised from the seed alike on every rank, and tried on one input.
+
+    shape: of one input, channels first. target_shape: (H, W) of masks, () of class labels.
+    Raises JobError for a name nobody knows, or options or input that do not fit.
+    """
+    torch.manual_seed(seed)
+    try:
+        network = _build(model, n_classes, shape[0]).to(device)
+        network.eval()
+        with torch.no_grad():
+            output = network(torch.zeros(1, *shape, device=device))
+    except JobError:
+        raise
+    except (
+        Exception
+    ) as problem:  # whatever a constructor of someone else's raises is about what the job asked of it
+        reason = " ".join(str(problem).split()) or type(problem).__name__
+        raise JobError(
+            f"model.name is {model.name} with options {model.options}, which cannot be built for inputs of shape "
+            f"{tuple(shape)} ({reason[:200]}); choose another model or change its options"
+        ) from None
+    needed, kind = (1, n_classes, *target_shape), "segmentation" if target_shape else "classification"
+    if not isinstance(output, torch.Tensor) or tuple(output.shape) != needed:
+        found = (
+            f"has shape {tuple(output.shape)}"
+            if isinstance(output, torch.Tensor)
+            else f"is of type {type(output).__name__}"
+        )
+        raise JobError(
+            f"model.name is {model.name}, whose output for one input {found}, but {needed} is needed, logits of one sample; "
+            f"choose a {kind} model"
+        )
+    return network.train()
+
+
+def _build(model: Model, n_classes: int, channels: int) -> nn.Module:
+    if model.name in OURS:
+        return OURS[model.name](n_classes, channels, **model.options)
+    library = timm()
+    if library.is_model(model.name):
+        return library.create_model(model.name, num_classes=n_classes, in_chans=channels, **model.options)
+    known = torchvision_models()
+    if model.name in known.list_models():
+        return known.get_model(model.name, num_classes=n_classes, **model.options)
+    names = [*OURS, *library.list_models(), *known.list_models()]
+    raise JobError(f"model.name is {model.name!r}, which nobody knows; {nearest(model.name, names)}")

@@ -1,1 +1,0 @@
-"""Who else is there: this rank's place among all ranks, how ranks talk, and how gradients are averaged."""

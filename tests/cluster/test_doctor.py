@@ -1,0 +1,696 @@
+"""The doctor: nothing is wrong with a good machine, and every harm that is done to one is found, with what to do."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+from support.start_ranks import environment
+
+from kakurenbo_hpc.cluster.doctor import checks
+from kakurenbo_hpc.cluster.doctor import probes as checkup
+from kakurenbo_hpc.cluster.doctor.findings import Case, Doubt
+from kakurenbo_hpc.cluster.doctor.gpus import runs_on
+from kakurenbo_hpc.cluster.doctor.subprocess_json import answer
+from kakurenbo_hpc.cluster.machine import Machine
+from kakurenbo_hpc.config.job import read_job
+from kakurenbo_hpc.config.package_files import find_job
+from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.errors import UserError
+from kakurenbo_hpc.selection import METHODS
+
+PBS = Path(__file__).parent / "programs" / "pbs.py"
+OPEN_MPI = [f"mpirun (Open MPI) {version}" for version in ("5.0.11", "4.1.8")]
+GOOD = {
+    "python": "3.11.7",
+    "version": "2.13.0+cu126",
+    "cuda": "12.6",
+    "built_for": ["sm_70", "sm_80", "compute_90"],
+    "nccl": "2.21.5",
+}
+GOOD |= {"gpus": [], "no_gpu": None}
+
+
+@pytest.fixture(autouse=True)
+def a_plain_shell(monkeypatch):
+    for name in os.environ.keys() - environment().keys():
+        monkeypatch.delenv(name)
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Write a program that stands in for one of the machine's, and return its folder."""
+
+    def write(name: str, text: str, interpreter: str = "/bin/sh") -> Path:
+        folder = tmp_path / "bin"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(f"#!{interpreter}\n{text}\n")
+        (folder / name).chmod(0o755)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def environment_that_says(program, tmp_path):
+    """A Python environment of the machine that answers what is given here: of what it is asked for, or always the same."""
+
+    def write(**facts) -> dict:
+        said = "".join(f"{what}) echo '{json.dumps(fact)}';;\n" for what, fact in facts.items())
+        program("python", f'case "$3" in\n{said}esac')
+        return {"python": str(tmp_path)}
+
+    return write
+
+
+def case(
+    job: str | None = None, overrides: list[str] = [], ranks=None, nodes=None, walltime=None, **facts
+) -> Case:
+    read = read_job(find_job(job), overrides, DATA, METHODS) if job else None
+    return Case(
+        Machine(**{"name": "own", "starter": "mpirun", **facts}),
+        Path("own.yaml"),
+        read,
+        nodes,
+        ranks,
+        walltime,
+    )
+
+
+def found(check, of: Case) -> tuple[str, str]:
+    try:
+        return "OK", check(of)
+    except Doubt as doubt:
+        return "WARN", str(doubt)
+    except UserError as problem:
+        return "FAIL", str(problem)
+
+
+def doctor(*words: object, **changed: str) -> tuple[int, dict[str, tuple[str, str]]]:
+    """Run the command and return its exit code, and the word and the reason of each check."""
+    command = [sys.executable, "-m", "kakurenbo_hpc.cli", "doctor", *map(str, words)]
+    done = subprocess.run(command, env=environment() | changed, capture_output=True, text=True, timeout=300)
+    lines = [
+        re.fullmatch(r"(OK|WARN|FAIL) +(\w+(?: \w+)?)  +(.+)", line) for line in done.stdout.splitlines()
+    ]
+    assert all(lines), done.stdout
+    assert done.stderr == ""
+    return done.returncode, {line[2]: (line[1], line[3]) for line in lines}
+
+
+def test_nothing_is_wrong_with_a_good_machine(tmp_path):
+    machine = tmp_path / "machine.yaml"
+    machine.write_text(yaml.safe_dump({"name": "here", "starter": "mpirun", "scratch": "$SCRATCH/of mine"}))
+    code, said = doctor(
+        "digits_kakurenbo", "--machine", machine, "--ranks", 2, "--walltime", "1h", SCRATCH=str(tmp_path)
+    )
+    # Two ranks on a single core are a reason to warn.
+    assert code == 0 and {word for word, _ in said.values()} <= {"OK", "WARN"}
+    assert [name for name, (word, _) in said.items() if word == "WARN"] in ([], ["binding"])
+    assert list(said) == [name for name, _ in checks.CHECKS]
+    assert said["ranks"][1].startswith("2 talk to each other, on ")
+    assert said["scratch"][1].startswith(f"{tmp_path}/of mine can be written to, ")
+    assert re.fullmatch(
+        r"16 KiB of a plan in \d+ us, 64 MiB of gradients at \d+\.\d\d GB/s", said["allreduce"][1]
+    )
+    assert said["data"][1].startswith("digits: 1437 samples, 360 for validation")
+    assert said["job"][1] == "2 ranks, global batch 60"
+    assert not list((tmp_path / "of mine").iterdir())
+
+
+def test_what_fails_is_a_line_the_rest_is_still_looked_at_and_the_code_is_1(program):
+    """An mpirun that knows nothing of the MPI that mpi4py loads: it starts processes, and each is alone."""
+    singletons = f'[ "$1" = --version ] && echo "{OPEN_MPI[0]}" && exit\nwhile [ "$1" != "{sys.executable}" ]; do shift; done\n"$@"; "$@"'
+    code, said = doctor("digits_kakurenbo", PATH=f"{program('mpirun', singletons)}:{os.environ['PATH']}")
+    assert code == 1
+    assert (
+        said["ranks"][0] == "FAIL"
+        and "started 2 ranks, but each sees 1; it is not of the MPI that mpi4py loads" in said["ranks"][1]
+    )
+    assert said["binding"] == ("WARN", "not known as long as ranks do not talk")
+    assert said["torch"][0] == said["data"][0] == said["job"][0] == "OK"
+
+
+def test_what_the_user_mistypes_is_one_line_and_code_2():
+    for words, message in [
+        (
+            ["--machine", "locl"],
+            "locl: no such machine file, and no machine of that name comes with the package; did you mean local?",
+        ),
+        (["digits"], "digits: no such job file"),
+        (["digits_everything", "--set", "seed=x"], "seed is 'x', but must be an integer"),
+    ]:
+        command = [sys.executable, "-m", "kakurenbo_hpc.cli", "doctor", *words]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert done.stderr.startswith("kakurenbo: ") and message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "kill -SEGV $$",
+            "a process that asks for torch: no answer, but killed by SIGSEGV (without a word); for all of it, run ",
+        ),
+        (
+            "echo 'ImportError: libcudart.so.12: no such file' >&2; echo bye >&2; exit 1",
+            "but exit code 1 (ImportError: libcudart.so.12: ",
+        ),
+        ('echo \'{"problem": "the disk is on fire; put it out"}\'', "the disk is on fire; put it out"),
+    ],
+)
+def test_a_process_that_breaks_is_a_line(text, message, program, tmp_path):
+    program("python", f"echo >> {tmp_path}/asked\n{text}")
+    broken = case(python=str(tmp_path))
+    word, said = found(checks.torch, broken)
+    assert word == "FAIL" and message in said and "\n" not in said
+    assert found(checks.cuda, broken) == ("WARN", "not known as long as torch does not load")
+    assert (tmp_path / "asked").read_text() == "\n", "it is asked once: the next answer may take minutes, too"
+
+
+def test_a_python_that_is_not_there_is_a_line(tmp_path):
+    assert found(checks.python, case(python=str(tmp_path))) == (
+        "FAIL",
+        f"{tmp_path}/bin/python: cannot be run (No such file or directory); correct python in the machine file",
+    )
+
+
+def test_a_process_that_hangs_is_ended_with_all_that_it_started(tmp_path):
+    hang = f"trap 'touch {tmp_path}/asked; exit' TERM; sleep 600 & echo $! > {tmp_path}/pid; wait"
+    with pytest.raises(UserError, match="^two ranks: no answer in 10 s; where it hangs, see: sh -c "):
+        answer(["sh", "-c", hang], {}, "two ranks", limit_s=10)
+    assert (tmp_path / "asked").exists()
+    sleeper = int((tmp_path / "pid").read_text())
+    give_up = time.monotonic() + 10
+    while Path(f"/proc/{sleeper}").exists() and "Z" not in Path(f"/proc/{sleeper}/stat").read_text():
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("torch", "machine", "word", "message"),
+    [
+        ({}, {}, "OK", "v100, sm_70, which torch is built for"),
+        (
+            {"built_for": ["sm_75", "sm_90"]},
+            {},
+            "FAIL",
+            "v100 is sm_70, but torch .* is built for sm_75 sm_90; .* 12.6, .*v100.txt",
+        ),
+        (
+            {"built_for": ["sm_75"]},
+            {"gpu_type": "a100"},
+            "FAIL",
+            "a100 is sm_80, but .*; install torch's build for CUDA from pytorch.org",
+        ),
+        (
+            {"cuda": None, "nccl": None},
+            {},
+            "FAIL",
+            "own has 4 GPUs on a node, but torch .* is built for CPUs; install .*v100.txt",
+        ),
+        (
+            {"gpus": [["Tesla V100", 7, 0]], "built_for": ["sm_80"]},
+            {"gpu_type": "a100"},
+            "FAIL",
+            "Tesla V100 is sm_70, but",
+        ),
+        (
+            {"no_gpu": "The NVIDIA driver is too old"},
+            {},
+            "FAIL",
+            "torch cannot use the GPUs here: The NVIDIA driver is too old",
+        ),
+        (
+            {"built_for": ["sm_75"]},
+            {"gpu_type": "tesla_v100-sxm2-32gb"},
+            "FAIL",
+            "tesla_v100-sxm2-32gb is sm_70, but",
+        ),
+        (
+            {},
+            {"gpu_type": "x9"},
+            "WARN",
+            "gpu_type is x9, which is not known here; run kakurenbo doctor where the GPUs are",
+        ),
+        ({}, {"gpu_type": None}, "WARN", "the machine file has no gpu_type; run"),
+        ({}, {"gpus_per_node": 0}, "OK", "no GPUs here, none in the machine file"),
+    ],
+)
+def test_a_torch_that_is_not_built_for_the_gpus_is_found(
+    torch, machine, word, message, environment_that_says
+):
+    facts = {"gpus_per_node": 4, "gpu_type": "v100", **environment_that_says(torch=GOOD | torch), **machine}
+    said = found(checks.cuda, case(**facts))
+    assert said[0] == word and re.match(message, said[1])
+
+
+@pytest.mark.parametrize(
+    ("capability", "built_for", "runs"),
+    [
+        *[
+            (70, ["sm_70"], True),
+            (75, ["sm_70"], True),
+            (70, ["sm_75"], False),
+            (90, ["sm_80"], False),
+            (89, ["sm_80"], True),
+        ],
+        *[(90, ["compute_80"], True), (70, ["compute_80"], False), (100, ["sm_90", "compute_90"], True)],
+        *[(90, ["sm_90a"], False), (70, [], False)],
+    ],
+)
+def test_code_runs_on_its_generation_and_is_translated_for_newer_ones(capability, built_for, runs):
+    assert runs_on(capability, built_for) == runs
+
+
+def test_gradients_between_gpus_need_nccl(environment_that_says):
+    facts = environment_that_says(torch=GOOD | {"nccl": None})
+    assert found(checks.nccl, case(gpus_per_node=4, **facts))[0] == "FAIL"
+    assert found(checks.nccl, case(**facts)) == ("OK", "not needed without GPUs")
+
+
+@pytest.mark.parametrize(
+    ("loaded", "mpirun", "word", "message"),
+    [
+        ("Open MPI v5.0.11", OPEN_MPI[0], "OK", "Open MPI v5.0.11, .*/bin/mpirun$"),
+        (
+            "Open MPI v5.0.11",
+            OPEN_MPI[1],
+            "WARN",
+            "mpi4py loads Open MPI v5.0.11, but .*/mpirun is of Open MPI 4.1; use one",
+        ),
+        (
+            "Open MPI v5.0.11",
+            "HYDRA build details:",
+            "FAIL",
+            "mpi4py loads Open MPI v5.0.11, but .* is of MPICH or its kin; ",
+        ),
+        ("Intel(R) MPI Library 2021.19 for Linux* OS", "HYDRA build details:", "OK", "Intel"),
+    ],
+)
+def test_the_mpirun_of_another_mpi_is_found(
+    loaded, mpirun, word, message, environment_that_says, program, monkeypatch
+):
+    facts = environment_that_says(mpi={"version": loaded, "libraries": ["/lib/libmpi.so"]})
+    monkeypatch.setenv("PATH", str(program("mpirun", f'echo "{mpirun}"')), prepend=":")
+    said = found(checks.mpi, case(**facts))
+    assert said[0] == word and re.match(message, said[1])
+
+
+def test_mpich_starts_its_own_ranks_and_nobody_elses(mpich, monkeypatch):
+    """For real: MPICH's mpirun, once with the mpi4py that loads MPICH, once with the one of here."""
+    monkeypatch.setenv("PATH", f"{mpich}/bin", prepend=":")
+    own = case(python=str(mpich))
+    word, said = found(checks.mpi, own)
+    assert word == "OK" and re.match(rf"MPICH Version: .*, {mpich}/bin/mpirun$", said)
+    assert found(checks.ranks, own)[1].startswith("2 talk to each other")
+    others = case()
+    word, said = found(checks.mpi, others)
+    assert word == "FAIL" and f", but {mpich}/bin/mpirun is of MPICH or its kin; " in said
+    word, said = found(checks.ranks, others)
+    assert word == "FAIL" and "the starter and mpi4py's MPI library are of different makes" in said
+
+
+@pytest.mark.parametrize(
+    ("loaded", "plugin", "word", "message"),
+    [
+        ("Open MPI v5.0.11", "pmix", "OK", "Open MPI v5.0.11, srun --mpi=pmix"),
+        (
+            "Open MPI v5.0.11",
+            "pmix_v9",
+            "FAIL",
+            "mpi is pmix_v9, which this srun does not know; .* one of none, pmi2, pmix, pmix_v5",
+        ),
+        (
+            "MPICH Version: 5.0.2",
+            "pmix",
+            "WARN",
+            "mpi is pmix, but ranks of MPICH or its kin mostly meet by pmi2",
+        ),
+    ],
+)
+def test_srun_is_asked_for_the_way_that_ranks_meet(
+    loaded, plugin, word, message, environment_that_says, program, monkeypatch
+):
+    facts = environment_that_says(mpi={"version": loaded, "libraries": ["/lib/libmpi.so"]})
+    plugins = program(
+        "srun",
+        "printf 'MPI plugin types are...\\n\\tnone\\n\\tpmi2\\n\\tpmix\\nspecific pmix plugin versions: pmix_v5\\n'",
+    )
+    monkeypatch.setenv("PATH", str(plugins), prepend=":")
+    said = found(checks.mpi, case(starter="srun", scheduler="slurm", ranks_per_node=4, mpi=plugin, **facts))
+    assert said[0] == word and re.match(message, said[1])
+
+
+def test_two_mpi_libraries_in_one_process_are_found(tmp_path):
+    """A second one is really loaded: a library under such a name, by what every Python there runs first."""
+    libz = next(
+        Path(line.split()[-1])
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if "/libc.so" in line
+    )
+    shutil.copy(libz, tmp_path / "libmpi.so.12")
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import ctypes\nctypes.CDLL({str(tmp_path / 'libmpi.so.12')!r})\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    word, said = found(checks.one_mpi, case(environment={"PYTHONPATH": path}))
+    assert (
+        word == "FAIL"
+        and "load 2 MPI libraries into one process: " in said
+        and f"{tmp_path}/libmpi.so.12" in said
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "wanted", "word", "message"),
+    [
+        ({"version": None}, False, "OK", "not installed, not needed: world.gradients is ddp"),
+        (
+            {"version": None},
+            True,
+            "FAIL",
+            "world.gradients is horovod, which is not installed; build it with scripts/install_horovod.sh",
+        ),
+        (
+            {"version": "0.28.1", "mpi": True, "libraries": ["/a/libmpi.so"]},
+            True,
+            "OK",
+            "0.28.1, built against /a/libmpi.so",
+        ),
+        (
+            {"version": "0.28.1", "mpi": True, "libraries": ["/b/libmpi.so"]},
+            True,
+            "FAIL",
+            "built against /b/libmpi.so, mpi4py against /a/",
+        ),
+        (
+            {"version": "0.28.1", "mpi": True, "libraries": ["/b/libmpi.so"]},
+            False,
+            "WARN",
+            "against /b/libmpi.so, mpi4py against /a/",
+        ),
+        (
+            {"version": "0.28.1", "mpi": False, "libraries": []},
+            True,
+            "FAIL",
+            "Horovod 0.28.1 is built without MPI, mpi4py against /a/",
+        ),
+    ],
+)
+def test_horovod_has_to_be_built_against_the_same_mpi(facts, wanted, word, message, environment_that_says):
+    here = environment_that_says(
+        horovod=facts, mpi={"version": "Open MPI v5.0.11", "libraries": ["/a/libmpi.so"]}
+    )
+    overrides = ["world.gradients=horovod"] if wanted else []
+    said = found(checks.horovod, case("digits_kakurenbo", overrides, **here))
+    assert said[0] == word and message in said[1]
+
+
+def rank(number: int, cpus: list[int], gpu: str | None = None, scratch: dict | None = None) -> dict:
+    return {
+        "rank": number,
+        "node": "n1",
+        "cpus": cpus,
+        "threads": len(cpus),
+        "device": "cpu",
+        "gpu": gpu,
+        "scratch": scratch,
+    }
+
+
+@pytest.mark.parametrize(
+    ("ranks", "machine", "word", "message"),
+    [
+        (
+            [rank(0, [0, 1]), rank(1, [2, 3])],
+            {"cores_per_node": 4},
+            "OK",
+            "a rank may use 2 hardware threads, computes with 2, has no GPU",
+        ),
+        ([rank(0, [0]), rank(1, [0])], {}, "WARN", "2 ranks on n1 share 1 of its hardware threads; "),
+        (
+            [rank(0, [0, 1]), rank(1, [2])],
+            {"cores_per_node": 4},
+            "WARN",
+            "rank 1 on n1 may use 1 hardware threads, but own has 2 cores",
+        ),
+        (
+            [rank(0, [0], "a"), rank(1, [1], "b")],
+            {"gpus_per_node": 2},
+            "OK",
+            "a rank may use 1 hardware threads, computes with 1, has a GPU",
+        ),
+        (
+            [rank(0, [0], "a"), rank(1, [1], "a")],
+            {"gpus_per_node": 2},
+            "FAIL",
+            "2 ranks on n1 share 1 GPUs; start at most one",
+        ),
+        (
+            [rank(0, [0], "a"), rank(1, [1])],
+            {"gpus_per_node": 2},
+            "FAIL",
+            "rank 1 on n1 finds no GPU; ask for 2 GPUs on each node",
+        ),
+    ],
+)
+def test_ranks_that_stand_in_each_others_way_are_found(
+    ranks, machine, word, message, environment_that_says, program, monkeypatch
+):
+    here = environment_that_says(world={"ranks": ranks})
+    folder = program(
+        "mpirun",
+        f'[ "$1" = --version ] && echo "{OPEN_MPI[0]}" && exit\n"$(dirname "$0")/python" -m checkup world',
+    )
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    said = found(checks.binding, case(ranks=2, ranks_per_node=2, **here, **machine))
+    assert said[0] == word and said[1].startswith(message)
+
+
+def test_a_folder_that_cannot_be_written_to_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("HERE", str(tmp_path))
+    (tmp_path / "file").touch()
+    assert checkup._scratch("$HERE/new/one").keys() == {"folder", "free"}
+    assert checkup._scratch("$HERE/file") == {"folder": f"{tmp_path}/file", "problem": "Not a directory"}
+    assert checkup._scratch("$NOT_HERE/a") == {"folder": "$NOT_HERE/a", "problem": "this variable is not set"}
+    assert checkup._scratch("") is None
+
+
+@pytest.mark.parametrize("scheduler", ["none", "slurm"])
+def test_scratch_that_only_the_nodes_have_is_no_failure_on_a_login_node(
+    scheduler, environment_that_says, program, monkeypatch
+):
+    bad = {"folder": "$TMPDIR", "problem": "this variable is not set"}
+    here = environment_that_says(world={"ranks": [rank(0, [0], scratch=bad), rank(1, [1], scratch=bad)]})
+    folder = program(
+        "mpirun",
+        f'[ "$1" = --version ] && echo "{OPEN_MPI[0]}" && exit\n"$(dirname "$0")/python" -m checkup world',
+    )
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    said = found(checks.scratch, case(scratch="$TMPDIR", scheduler=scheduler, ranks_per_node=2, **here))
+    assert said[0] == ("WARN" if scheduler == "slurm" else "FAIL")
+    assert said[1].startswith("scratch $TMPDIR on n1: this variable is not set; ")
+
+
+def test_srun_starts_no_ranks_on_a_login_node():
+    alone = case(starter="srun", scheduler="slurm", ranks_per_node=4)
+    assert found(checks.ranks, alone) == (
+        "WARN",
+        "srun starts ranks inside a job only; there, run kakurenbo doctor --ranks N",
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "facts", "word", "message"),
+    [
+        (["data.drop_classes=[12]"], {}, "FAIL", "names class 12, but digits has classes 0 to 9"),
+        (
+            [],
+            {"nodes": 500, "ranks_per_node": 4},
+            "FAIL",
+            "digits has 1437 samples for 2000 ranks; use at most one rank a sample",
+        ),
+        (
+            ["data.placement=local"],
+            {},
+            "FAIL",
+            "data.placement is local, but samples of digits are not files of their own",
+        ),
+    ],
+)
+def test_data_that_cannot_be_read_is_found(overrides, facts, word, message):
+    said = found(checks.data, case("digits_kakurenbo", overrides, **facts))
+    assert said[0] == word and message in said[1]
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda root: None, None),
+        (lambda root: shutil.rmtree(root / "validation"), "validation"),
+        (lambda root: os.truncate(root / "train" / "part_0000.h5", 3000), "part_0000.h5"),
+    ],
+    ids=["whole", "missing", "torn"],
+)
+def test_files_that_are_missing_or_torn_are_named(harm, message, tmp_path):
+    for split in ("train", "validation"):
+        (tmp_path / split).mkdir()
+        with h5py.File(tmp_path / split / "part_0000.h5", "w") as file:
+            file["inputs"] = np.zeros((8, 1, 16, 16), np.uint8)
+            file["labels"] = np.arange(8)
+    harm(tmp_path)
+    files = yaml.safe_dump({"name": "hdf5", "path": str(tmp_path)}, default_flow_style=True)
+    word, said = found(checks.data, case("digits_kakurenbo", [f"data={files}"]))
+    if message is None:
+        assert word == "OK" and said.startswith("hdf5: 8 samples, 8 for validation; some were read in ")
+    else:
+        assert word == "FAIL" and message in said and str(tmp_path) in said
+
+
+SLURM = {"scheduler": "slurm", "ranks_per_node": 4, "queue": "gpu"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "facts", "word", "message"),
+    [
+        ([], {"nodes": 5}, "OK", "20 ranks, global batch 60"),
+        (
+            [],
+            {"nodes": 2},
+            "FAIL",
+            "training.global_batch is 60, not divisible by 8 ranks x 1 accumulated batches; use a multiple of 8",
+        ),
+        ([], {"ranks": 7}, "FAIL", "not divisible by 7 ranks"),
+        (
+            ["data.placement=local"],
+            {},
+            "FAIL",
+            "data.placement is local, but own has no scratch folder; add scratch to its machine file",
+        ),
+        (
+            ["training.precision=bf16"],
+            {"gpus_per_node": 4, "gpu_type": "v100"},
+            "WARN",
+            "precision is bf16, which a v100 computes slowly",
+        ),
+        (
+            ["training.precision=bf16"],
+            {"gpus_per_node": 4, "gpu_type": "a100"},
+            "OK",
+            "4 ranks, global batch 60",
+        ),
+    ],
+)
+def test_a_job_that_does_not_fit_the_machine_is_found(overrides, facts, word, message):
+    said = found(checks.fits, case("digits_kakurenbo", overrides, **SLURM, **facts))
+    assert said[0] == word and message in said[1]
+
+
+@pytest.mark.parametrize(
+    ("walltime", "word", "message"),
+    [
+        ("2h", "OK", "02:00:00, at most 21 times"),
+        (
+            "4m",
+            "FAIL",
+            "to leave 180 s before its end (grace_s of own), by Slurm up to 60 s earlier; give more",
+        ),
+        (
+            "5m",
+            "WARN",
+            "--walltime 5m: a run is told to leave 180 s before its end, more than half of it; give more",
+        ),
+        ("2d", "FAIL", "--walltime 2d: the queue ends jobs after 24:00:00; give less"),
+        ("bananas", "FAIL", "--walltime bananas: not a time; write 2h, 90m, 1d, or HH:MM:SS"),
+    ],
+)
+def test_a_walltime_is_looked_at_with_a_job_or_without(walltime, word, message, program, monkeypatch):
+    monkeypatch.setenv(
+        "PATH", str(program("sinfo", "printf 'all*|up|infinite\\ngpu|up|1-00:00:00\\n'")), prepend=":"
+    )
+    said = found(checks.walltime, case(walltime=walltime, **SLURM))
+    assert said[0] == word and message in said[1]
+
+
+@pytest.mark.parametrize(
+    ("sinfo", "queue", "word", "message"),
+    [
+        ("printf 'all*|up|infinite\\ngpu|up|30:00\\n'", None, "OK", "slurm answers, queue all"),
+        (
+            "printf 'all*|up|infinite\\ngpu|up|30:00\\n'",
+            "gpu",
+            "OK",
+            "slurm answers, queue gpu, jobs of at most 00:30:00",
+        ),
+        (
+            "printf 'all*|up|infinite\\ngpu|up|30:00\\n'",
+            "gpus",
+            "FAIL",
+            "queue is gpus, but Slurm has no such partition; did you mean",
+        ),
+        (
+            "printf 'all|up|infinite\\n'",
+            None,
+            "FAIL",
+            "Slurm has no default partition; set queue in the machine file, known: all",
+        ),
+        ("printf 'all*|drain|infinite\\n'", None, "FAIL", "partition all is drain; wait"),
+        (
+            "echo 'Unable to contact slurm controller' >&2; exit 1",
+            None,
+            "FAIL",
+            "sinfo refuses: Unable to contact slurm controller; ",
+        ),
+    ],
+)
+def test_slurm_is_asked_for_the_partition(sinfo, queue, word, message, program, monkeypatch):
+    monkeypatch.setenv("PATH", str(program("sinfo", sinfo)), prepend=":")
+    said = found(checks.scheduler, case(**SLURM | {"queue": queue}))
+    assert said[0] == word and said[1].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("queue", "word", "message"),
+    [
+        (None, "OK", "pbs answers, queue workq, jobs of at most 24:00:00"),
+        ("night", "OK", "pbs answers, queue night"),
+        ("nights", "FAIL", "qstat refuses: qstat: Unknown queue nights; "),
+    ],
+)
+def test_pbs_is_asked_for_the_queue(queue, word, message, program, tmp_path, monkeypatch):
+    facts = {
+        "path": os.environ["PATH"],
+        "resources": [],
+        "queues": ["workq", "night"],
+        "limit": "24:00:00",
+        "kill_delay": 1,
+    }
+    (tmp_path / "site.json").write_text(json.dumps(facts))
+    monkeypatch.setenv("PBS_HERE", str(tmp_path))
+    monkeypatch.setenv(
+        "PATH", str(program("qstat", f'exec "{sys.executable}" "{PBS}" qstat "$@"')), prepend=":"
+    )
+    said = found(checks.scheduler, case(scheduler="pbs", ranks_per_node=4, queue=queue))
+    assert said[0] == word and said[1].startswith(message)
+
+
+@pytest.mark.parametrize(("scheduler", "missing"), [("slurm", "sinfo"), ("pbs", "qstat")])
+def test_a_batch_system_that_is_not_here_is_found(scheduler, missing, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = found(checks.scheduler, case(scheduler=scheduler, ranks_per_node=4))
+    assert said == (
+        "FAIL",
+        f"no {missing} on the PATH; run this where the batch system is, or choose another --machine",
+    )

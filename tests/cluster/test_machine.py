@@ -1,0 +1,161 @@
+"""Machine files: the ones that are shipped are right, and each mistake is one line."""
+
+import pytest
+
+from kakurenbo_hpc.cluster.machine import Machine, read_machine
+from kakurenbo_hpc.config.package_files import launch_dir
+from kakurenbo_hpc.errors import JobError
+
+SHIPPED = sorted((launch_dir() / "machines").glob("*.yaml"))
+
+
+def test_local_comes_with_the_package():
+    assert read_machine("local") == Machine(name="local", starter="mpirun")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_machine_is_right_and_explains_each_key(path):
+    assert read_machine(str(path)) == read_machine(path.stem)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for key, line in keys(lines).items():
+        assert lines[line - 1].startswith("# "), f"{key} has no comment"
+
+
+def test_each_key_stands_in_a_shipped_machine():
+    shown = set().union(*(keys(path.read_text(encoding="utf-8").splitlines()) for path in SHIPPED))
+    assert shown == set(Machine.model_fields)
+
+
+def keys(lines: list[str]) -> dict[str, int]:
+    """Return the line of each key that is given, or shown behind a '# '."""
+    return {
+        key: i
+        for i, line in enumerate(lines)
+        for key in Machine.model_fields
+        if line.removeprefix("# ").startswith(f"{key}:")
+    }
+
+
+def test_a_machine_of_ones_own_is_named_by_its_path(tmp_path):
+    own = tmp_path / "own machine.yaml"
+    own.write_text(
+        'name: own\nstarter: mpirun\nranks_per_node: 4\nenvironment: {NCCL_DEBUG: "INFO", EMPTY: ""}\n'
+    )
+    assert read_machine(str(own)) == Machine(
+        name="own", starter="mpirun", ranks_per_node=4, environment={"NCCL_DEBUG": "INFO", "EMPTY": ""}
+    )
+
+
+def test_the_home_folder_may_stand_for_itself_in_python(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.yaml").write_text("name: own\nstarter: mpirun\npython: ~/venv\n")
+    assert read_machine(str(tmp_path / "own.yaml")).python == f"{tmp_path}/venv"
+
+
+def test_a_folder_of_that_name_does_not_hide_a_shipped_machine(tmp_path, monkeypatch):
+    (tmp_path / "local").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert read_machine("local").name == "local"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "locl",
+            "locl: no such machine file, and no machine of that name comes with the package; did you mean local?",
+        ),
+        ("/none/local.yaml", "/none/local.yaml: no such machine file, .*; did you mean local"),
+        ("", ": no such machine file, .*; known: .*local"),
+        ("x" * 5000, "x: no such machine file, .*; known: .*local"),
+    ],
+)
+def test_an_unknown_machine_names_the_nearest(name, said):
+    with pytest.raises(JobError, match=said) as raised:
+        read_machine(name)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("starter: mpirun", "name is missing; add it"),
+        ("name: x", "starter is missing; add it"),
+        ("name: 3\nstarter: mpirun", "name is 3, but .*must be a string"),
+        (
+            "name: x\nstarter: srn",
+            "starter is 'srn', but .*must be 'mpirun', 'mpiexec', 'srun' or 'torchrun'",
+        ),
+        ("name: x\nstarter: srun", "starter is srun, but scheduler is none; set it to slurm"),
+        (
+            "name: x\nstarter: mpirun\nscheduler: lsf",
+            "scheduler is 'lsf', but .*must be 'slurm', 'pbs' or 'none'",
+        ),
+        (
+            "name: x\nstarter: mpirun\nscheduler: slurm",
+            "scheduler is slurm, but ranks_per_node is missing; add it",
+        ),
+        (
+            "name: x\nstarter: mpirun\nmpi: pmix",
+            "mpi is pmix, which only srun is told, but starter is mpirun; remove mpi",
+        ),
+        (
+            "name: x\nstarter: mpirun\nchunk: [ngpus=4]",
+            "chunk is an entry of PBS's select, but scheduler is none; remove chunk",
+        ),
+        ("name: x\nstarter: mpirun\nqueue: a b", "queue is 'a b', but must be one word"),
+        ("name: x\nstarter: mpirun\naccount: $(id)", "account is '\\$\\(id\\)', but must be one word"),
+        ("name: x\nstarter: mpirun\nmodules: [-l]", "modules.0 is '-l', but must be one word"),
+        ('name: x\nstarter: mpirun\nextra: ["a\\nb"]', "extra.0 is 'a.*b', but must be one line"),
+        (
+            "name: x\nstarter: mpirun\nranks_per_node: 5\ngpus_per_node: 4",
+            "ranks_per_node is 5, but gpus_per_node is 4; start at most",
+        ),
+        (
+            "name: x\nstarter: mpirun\ngpu_numa: [0]\ngpus_per_node: 2",
+            "gpu_numa names 1 GPUs, but gpus_per_node is 2; give one",
+        ),
+        ("name: x\nstarter: mpirun\nmemory_gib: 360GB", "memory_gib is '360GB', but .*must be an integer"),
+        (
+            "name: x\nstarter: mpirun\nranks_per_nod: 4",
+            "ranks_per_nod is no key that is known; did you mean ranks_per_node?",
+        ),
+        (
+            "name: x\nstarter: mpirun\nranks_per_node: 0",
+            "ranks_per_node is 0, but must be greater than or equal to 1",
+        ),
+        ("name: x\nstarter: mpirun\nranks_per_node: '4'", "ranks_per_node is '4', but .*must be an integer"),
+        ("name: x\nstarter: mpirun\nenvironment: {A: 1}", "environment.A is 1, but .*must be a string"),
+        (
+            "name: x\nstarter: mpirun\nenvironment: [A]",
+            "environment is \\['A'\\], but .*must be a dictionary",
+        ),
+        (
+            "name: x\nstarter: mpirun\nenvironment: {'A B': c}",
+            "environment: 'A B' is no name of a variable; use letters",
+        ),
+        (
+            "name: x\nstarter: mpirun\nenvironment: {'A=$(x)': c}",
+            "environment: 'A=\\$\\(x\\)' is no name of a variable",
+        ),
+        (
+            'name: x\nstarter: mpirun\nenvironment: {A: "b\\0c"}',
+            "environment: the value of A holds a null character",
+        ),
+        ("name: x\nname: y", "key name stands twice, line 2"),
+        ("- name", "found \\['name'\\], but a mapping"),
+        (
+            "name: x\nstarter: mpirun\npython: venv/here",
+            "python is 'venv/here', but must be the absolute path of a folder, or begin with",
+        ),
+        ("name: [", "not valid YAML"),
+        ("", "found None, but a mapping"),
+    ],
+)
+def test_a_bad_machine_file_is_one_line(text, said, tmp_path):
+    path = tmp_path / "machine.yaml"
+    path.write_text(text)
+    with pytest.raises(JobError, match=said) as raised:
+        read_machine(str(path))
+    assert str(raised.value).startswith(f"{path}: ")
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,221 @@
+"""The scripts that batch systems run: whole, as golden files, and with values that would like to run something.
+
+After a wanted change: GOLDEN=write pytest tests/cluster/test_script.py, and read the diff.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.batch_runs import until
+
+from kakurenbo_hpc.cluster.machine import Machine, read_machine
+from kakurenbo_hpc.cluster.script import Script, plain_name
+from kakurenbo_hpc.cluster.walltime import clock, seconds
+from kakurenbo_hpc.errors import UserError
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+HOSTILE = 'it\'s "a" $(touch stolen) `touch stolen`; touch stolen\ntouch stolen'
+
+
+def script(
+    machine: Machine,
+    run: str = "/home/me/runs/digits_kakurenbo",
+    name: str = "digits_kakurenbo",
+    nodes: int = 2,
+) -> Script:
+    return Script(name, nodes, 7200, machine, Path(run), Path("/home/me"), "/home/me/venv/bin/python")
+
+
+def own(system: str, **facts) -> Machine:
+    return Machine(name="own", scheduler=system, **{"starter": "mpirun", "ranks_per_node": 2, **facts})
+
+
+FULL = {
+    "account": "project-7",
+    "queue": "gpu",
+    "environment": {"UCX_TLS": "rc,sm", "NOTE": "it's $(date)"},
+    "max_requeues": 0,
+}
+SCRIPTS = {
+    "slurm_v100.sh": lambda: script(read_machine("slurm_v100")),
+    "pbs_v100.sh": lambda: script(read_machine("pbs_v100")),
+    "slurm_small.sh": lambda: script(own("slurm"), nodes=1),
+    "pbs_small.sh": lambda: script(own("pbs"), nodes=1),
+    "slurm_hostile.sh": lambda: script(own("slurm", **FULL), run=f"/tmp/{HOSTILE}", name=HOSTILE),
+    "pbs_hostile.sh": lambda: script(own("pbs", **FULL), run=f"/tmp/{HOSTILE}", name=HOSTILE),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_is_the_golden_one(name):
+    text = SCRIPTS[name]().text()
+    if os.environ.get("GOLDEN") == "write":
+        (GOLDEN / name).write_text(text)
+    assert text == (GOLDEN / name).read_text()
+    assert text.count("\n") <= 40
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_is_right_for_bash_and_shellcheck(name):
+    path = GOLDEN / name
+    assert subprocess.run(["bash", "-n", path], capture_output=True, text=True).stderr == ""
+    if shutil.which("shellcheck") is None and not os.environ.get("CI"):
+        pytest.skip("no shellcheck here")
+    # That $(...) stands there and does not expand, and that quotes are taken literally, is what a hostile name is for.
+    wanted = ["--exclude=SC2016,SC2089,SC2090"] if "hostile" in name else []
+    checked = subprocess.run(["shellcheck", *wanted, path], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("system", ["slurm", "pbs"])
+def test_nothing_in_a_name_or_path_runs(system, tmp_path):
+    """bash really runs the script of a hostile name, path, variable and program; the program sees all of them as they are."""
+    run = tmp_path / HOSTILE.replace("/", "_")
+    (run / "batch").mkdir(parents=True)
+    python = tmp_path / f"py {HOSTILE}"
+    python.write_text('#!/bin/bash\nprintf "%s\\0" "$PWD" "$NOTE" "$@" > "$SEEN"\n')
+    python.chmod(0o755)
+    machine = own(system, environment={"NOTE": HOSTILE, "SEEN": str(tmp_path / "seen")})
+    text = Script(HOSTILE, 1, 7200, machine, run, run, str(python)).text()
+    done = subprocess.run(["bash", "-c", text], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    here, note, *words = (tmp_path / "seen").read_text().split("\0")[:-1]
+    assert (here, note) == (str(run), HOSTILE)
+    assert words[2:] == [
+        *("launch", f"{run}/batch/job.yaml", "--machine", f"{run}/batch/machine.yaml"),
+        *("--nodes", "1", "--run-dir", str(run), "--resume"),
+    ]
+    assert not list(tmp_path.rglob("stolen"))
+    assert (run / "batch" / "exit_code").read_text() == "0\n"
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["left early", "cancelled"])
+@pytest.mark.parametrize("system", ["slurm", "pbs"])
+def test_a_run_that_leaves_with_75_is_requeued_unless_it_was_cancelled(system, cancelled, tmp_path):
+    """A run that heeds TERM leaves with 75, whoever sent it; Open MPI's mpirun never lets it come to that, others do."""
+    run, commands = tmp_path / "run", tmp_path / "bin"
+    (run / "batch").mkdir(parents=True)
+    commands.mkdir()
+    left = 'trap \'sleep 0.5; exit 75\' TERM; touch "$HERE/begun"; while [ -n "$WAITS" ]; do sleep 0.05; done; exit 75'
+    says = 'echo "$@" >> "$HERE/told"; printf "%s\\n" "12.5 node hours are left" 13.here "Thank you."'  # as some sites' qsub does
+    for name, text in [("python", left), ("scontrol", 'echo "$@" >> "$HERE/told"'), ("qsub", says)]:
+        (commands / name).write_text(f"#!/bin/bash\n{text}\n")
+        (commands / name).chmod(0o755)
+    given = {"PATH": f"{commands}:{os.environ['PATH']}", "HERE": str(tmp_path), "WAITS": "yes" * cancelled}
+    given |= {"SLURM_JOB_ID": "12", "PBS_JOBID": "12.here"}
+    text = Script("digits", 1, 7200, own(system), run, tmp_path, str(commands / "python")).text()
+    shell = subprocess.Popen(["bash", "-c", text], env=os.environ | given, start_new_session=True)
+    if cancelled:
+        until((tmp_path / "begun").exists, lambda: "never begun")
+        os.killpg(shell.pid, signal.SIGTERM)  # to all that the job has started, as both systems do
+    code = shell.wait(timeout=60)
+    assert (code, (run / "batch" / "exit_code").read_text()) == (75, "75\n")
+    requeued = {"slurm": "requeue 12\n", "pbs": "-v REQUEUES=1 -W depend=afterany:12.here script.sh\n"}[
+        system
+    ]
+    told = tmp_path / "told"
+    assert (told.read_text() if told.exists() else "") == ("" if cancelled else requeued)
+    if system == "pbs" and not cancelled:
+        assert (run / "batch" / "jobs.txt").read_text() == "13.here\n"
+
+
+@pytest.mark.parametrize(("system", "name"), [("slurm", "USR1"), ("slurm", "TERM"), ("pbs", "TERM")])
+def test_a_signal_to_the_shell_as_the_ranks_leave_costs_no_code(system, name, tmp_path):
+    """bash's wait alone loses one code in four of these."""
+    run, python = tmp_path / "run", tmp_path / "python"
+    (run / "batch").mkdir(parents=True)
+    python.write_text(f'#!/bin/bash\nread -rt 0.02 <> <(:)\nkill -{name} "$BATCH_SHELL"\nexit 7\n')
+    python.chmod(0o755)
+    text = (
+        "export BATCH_SHELL=$$\n" + Script("digits", 1, 7200, own(system), run, tmp_path, str(python)).text()
+    )
+    for _ in range(30):
+        assert subprocess.run(["bash", "-c", text], timeout=60).returncode == 7
+        assert (run / "batch" / "exit_code").read_text() == "7\n"
+
+
+@pytest.mark.parametrize("system", ["slurm", "pbs"])
+def test_a_signal_whose_trap_says_nothing_does_not_end_the_waiting(system, tmp_path):
+    """Of two signals at once bash runs one trap, and waits for neither."""
+    run, python = tmp_path / "run", tmp_path / "python"
+    (run / "batch").mkdir(parents=True)
+    python.write_text(
+        '#!/bin/bash\nread -rt 0.3 <> <(:)\nkill -HUP "$BATCH_SHELL"\nread -rt 0.3 <> <(:)\nexit 7\n'
+    )
+    python.chmod(0o755)
+    text = (
+        "export BATCH_SHELL=$$\ntrap : HUP\n"
+        + Script("digits", 1, 7200, own(system), run, tmp_path, str(python)).text()
+    )
+    assert subprocess.run(["bash", "-c", text], timeout=60).returncode == 7
+
+
+@pytest.mark.parametrize("system", ["slurm", "pbs"])
+def test_the_code_is_that_of_this_job_even_where_its_ranks_could_write_none(system, tmp_path):
+    """The process that would write it is killed; one of the job before is there."""
+    run, python = tmp_path / "run", tmp_path / "python"
+    (run / "batch").mkdir(parents=True)
+    (run / "batch" / "exit_code").write_text("75\n")
+    python.write_text("#!/bin/bash\nkill -KILL $PPID\n")
+    python.chmod(0o755)
+    text = Script("digits", 1, 7200, own(system), run, tmp_path, str(python)).text()
+    assert subprocess.run(["bash", "-c", text], stderr=subprocess.DEVNULL, timeout=60).returncode == 137
+    assert (run / "batch" / "exit_code").read_text() == "137\n"
+
+
+@pytest.mark.parametrize("system", ["slurm", "pbs"])
+def test_no_header_line_comes_from_a_name(system):
+    headers = [
+        line
+        for line in script(own(system), name="x\n#SBATCH --uid=0\n#PBS -P root").text().splitlines()
+        if line.startswith("#")
+    ]
+    assert not [line for line in headers if "uid" in line and "job-name" not in line and "-N" not in line]
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("digits", "digits"),
+        ("a b/c", "a_b_c"),
+        ("-rf", "k-rf"),
+        ("x" * 300, "x" * 100),
+        ("3d", "3d"),
+        ("ä", "k_"),
+        ("é.v1", "k_.v1"),
+    ],
+)
+def test_the_batch_system_gets_a_name_that_it_takes(name, plain):
+    assert plain_name(name) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "s"),
+    [
+        ("90m", 5400),
+        ("2h", 7200),
+        ("1d", 86400),
+        ("00:01:00", 60),
+        ("48:00:00", 172800),
+        ("2-03:00:01", 183601),
+    ],
+)
+def test_a_walltime_is_read(text, s):
+    assert seconds(text) == s
+
+
+def test_a_walltime_is_written_as_both_systems_read_it():
+    assert [clock(s) for s in (60, 3599, 360000)] == ["00:01:00", "00:59:59", "100:00:00"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "2", "90", "1:30", "2 h", "00:61:00", "0h", "00:00:00", "-1h", "2h30", "1e3h", "2h\n", "$(x)"],
+)
+def test_what_is_no_walltime_is_refused(text):
+    with pytest.raises(UserError, match="^--walltime .*; write 2h, 90m, 1d, or HH:MM:SS$"):
+        seconds(text)

@@ -1,0 +1,232 @@
+"""Runs go through a real Slurm of two nodes: to their end, cancelled, interrupted and requeued, and as a sweep."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from support.batch_runs import ended, log, metrics, paused, state, until
+from support.start_ranks import environment
+
+from kakurenbo_hpc.cluster.schedulers.slurm import Slurm
+
+HERE = {"name": "here", "scheduler": "slurm", "starter": "mpirun", "ranks_per_node": 1}
+LONG = ["--set", "training.epochs=60"]
+SHORT = ["--set", "training.epochs=2"]
+
+
+@pytest.fixture
+def kakurenbo(slurm, tmp_path):
+    """The command line, where this Slurm is the batch system."""
+
+    def call(*words: object) -> str:
+        command = [sys.executable, "-m", "kakurenbo_hpc.cli", *map(str, words)]
+        done = subprocess.run(
+            command,
+            env=environment() | {"SLURM_CONF": str(slurm.conf)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return call
+
+
+@pytest.fixture
+def machine(tmp_path):
+    def write(**facts) -> Path:
+        path = tmp_path / "my machine.yaml"
+        path.write_text(yaml.safe_dump(HERE | facts))
+        return path
+
+    return write
+
+
+def test_a_run_on_two_nodes_goes_to_its_end(kakurenbo, machine, tmp_path):
+    run = tmp_path / "a run"
+    said = kakurenbo(
+        "submit",
+        "digits_kakurenbo",
+        "--machine",
+        machine(),
+        "--nodes",
+        2,
+        "--walltime",
+        "10m",
+        "--run-dir",
+        run,
+        *SHORT,
+    )
+    first, second, third = said.splitlines()
+    job_id = (run / "batch" / "jobs.txt").read_text().strip()
+    assert first == f"job {job_id}: digits_kakurenbo on here, 2 x 1 ranks, 00:10:00"
+    assert second == f"log: {run}/batch/log.txt"
+    assert third == f"follow: kakurenbo logs --follow '{run}'"
+    heard = kakurenbo("logs", "--follow", run)
+    assert heard == log(run) and "2 ranks on cpu" in heard, heard
+    assert ended(kakurenbo, run) == "done"
+    assert "COMPLETED" in kakurenbo("status", run)
+    assert len(metrics(run)) == 2
+    assert (run / "batch" / "exit_code").read_text() == "0\n"
+
+
+def test_a_cancelled_run_stays_cancelled(kakurenbo, machine, tmp_path):
+    run = tmp_path / "run"
+    kakurenbo(
+        "submit",
+        "digits_kakurenbo",
+        "--machine",
+        machine(),
+        "--walltime",
+        "10m",
+        "--run-dir",
+        run,
+        "--set",
+        "training.epochs=2000",
+    )
+    until(lambda: metrics(run), lambda: log(run))
+    assert state(kakurenbo, run) == "running"
+    assert "is cancelled" in kakurenbo("cancel", run)
+    assert ended(kakurenbo, run) == "cancelled"
+    assert "has ended already (cancelled" in kakurenbo("cancel", run)
+
+
+@pytest.mark.parametrize("way", ["by a signal", "by its walltime"])
+def test_an_interrupted_run_is_requeued_and_ends_as_if_nothing_had_been(
+    way, slurm, kakurenbo, machine, tmp_path
+):
+    run, alone = tmp_path / "run", tmp_path / "uninterrupted"
+    here = machine(ranks_per_node=2, grace_s=240)
+    kakurenbo("submit", "digits_kakurenbo", "--machine", here, "--walltime", "10m", "--run-dir", run, *LONG)
+    job_id = (run / "batch" / "jobs.txt").read_text().strip()
+    until(lambda: len(metrics(run)) >= 2, lambda: log(run))
+    with paused(run):  # Slurm looks at walltimes every 30 seconds; a fast machine would be done by then
+        if way == "by a signal":
+            slurm.say("scancel", "--signal=USR1", "--batch", job_id)
+        else:  # between three and four minutes are left
+            ran = slurm.say("squeue", f"--jobs={job_id}", "--noheader", "--format=%M").split(":")
+            slurm.say("scontrol", "update", f"JobId={job_id}", f"TimeLimit={int(ran[-2]) + 4}")
+        until((run / "stop").exists, lambda: log(run))
+    until(lambda: "Restarts=1" in slurm.say("scontrol", "show", "job", job_id), lambda: log(run))
+    assert (run / "batch" / "exit_code").read_text() == "75\n"
+    assert len(metrics(run)) < 60
+    assert state(kakurenbo, run) == "queued"
+    # A requeued job waits for two minutes; a node refuses one that it ended in the same second. One hour: no third start.
+    slurm.say("scontrol", "update", f"JobId={job_id}", "StartTime=now+5", "TimeLimit=60")
+    assert ended(kakurenbo, run, seconds=600) == "done", log(run)
+    assert log(run).count("resuming after") == 1
+    kakurenbo("launch", "digits_kakurenbo", "--ranks", 2, "--run-dir", alone, *LONG)
+    assert metrics(run) == metrics(alone)
+
+
+def test_srun_starts_ranks_which_are_interrupted_and_requeued(slurm, kakurenbo, machine, tmp_path):
+    run = tmp_path / "run"
+    here = machine(starter="srun", mpi="pmix", ranks_per_node=2, cores_per_node=2)
+    kakurenbo(
+        "submit",
+        "digits_kakurenbo",
+        "--machine",
+        here,
+        "--walltime",
+        "10m",
+        "--run-dir",
+        run,
+        "--set",
+        "training.epochs=2000",
+    )
+    job_id = (run / "batch" / "jobs.txt").read_text().strip()
+    until(lambda: metrics(run), lambda: log(run))
+    assert "srun --nodes=1 --ntasks=2" in log(run) and "2 ranks on cpu" in log(run)
+    slurm.say("scancel", "--signal=USR1", "--batch", job_id)
+    until(lambda: "Restarts=1" in slurm.say("scontrol", "show", "job", job_id), lambda: log(run))
+    assert (run / "batch" / "exit_code").read_text() == "75\n"
+    kakurenbo("cancel", run)
+
+
+def test_a_sweep_is_one_run_for_each_size(kakurenbo, machine, tmp_path):
+    run = tmp_path / "sweep"
+    words = ["--nodes", "1,2", "--scaling", "weak", "--walltime", "10m", "--run-dir", run, *SHORT]
+    said = kakurenbo("submit", "digits_everything", "--machine", machine(), *words)
+    assert said.count("follow: ") == 2
+    runs = [run / "nodes_0001", run / "nodes_0002"]
+    assert [ended(kakurenbo, one) for one in runs] == ["done", "done"], log(runs[1])
+    assert [json.loads((one / "provenance.json").read_text())["global_batch"] for one in runs] == [60, 120]
+    assert kakurenbo("status", run).count(" done ") == 2
+
+
+def test_the_doctor_looks_at_the_ranks_of_an_allocation(slurm, machine):
+    words = [
+        sys.executable,
+        "-m",
+        "kakurenbo_hpc.cli",
+        "doctor",
+        "digits_kakurenbo",
+        "--machine",
+        machine(),
+        "--ranks",
+        2,
+        "--walltime",
+        "2h",
+    ]
+    done = subprocess.run(
+        ["salloc", "--quiet", "--nodes=2", "--ntasks-per-node=1", *map(str, words)],
+        env=environment() | {"SLURM_CONF": str(slurm.conf)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    lines = {line[6:].split("  ")[0].strip(): line for line in done.stdout.splitlines()}
+    assert lines["ranks"].startswith("OK    ranks      2 talk to each other, on "), done.stdout + done.stderr
+    assert " of gradients at " in lines["allreduce"]
+    assert lines["scheduler"] == "OK    scheduler  slurm answers, queue all, jobs of at most 01:00:00"
+    assert (
+        "--walltime 2h: the queue ends jobs after 01:00:00; give less" in lines["walltime"]
+        and done.returncode == 1
+    )
+
+
+def test_what_slurm_refuses_is_one_line(machine, slurm, tmp_path):
+    words = [
+        "submit",
+        "digits_kakurenbo",
+        "--machine",
+        machine(queue="none"),
+        "--walltime",
+        "10m",
+        "--run-dir",
+        tmp_path / "run",
+    ]
+    env = environment() | {"SLURM_CONF": str(slurm.conf)}
+    done = subprocess.run(
+        [sys.executable, "-m", "kakurenbo_hpc.cli", *map(str, words)], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert (
+        done.stderr.startswith("kakurenbo: sbatch refuses: ")
+        and "invalid partition" in done.stderr
+        and done.stderr.count("\n") == 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "word", "detail"),
+    [
+        ("COMPLETED|0:0|00:01:02", "done", "COMPLETED 0:0 00:01:02"),
+        ("CANCELLED by 1000|0:15|00:01:02", "cancelled", "CANCELLED 0:15 00:01:02"),
+        ("TIMEOUT|0:0|01:00:02", "failed", "TIMEOUT 0:0 01:00:02"),
+        ("REQUEUED|0:0|00:00:00", "queued", "REQUEUED 0:0 00:00:00"),
+        ("SUSPENDED|0:0|00:01:02", "running", "SUSPENDED 0:0 00:01:02"),
+        ("LAUNCH_FAILED|0:0|00:00:00", "failed", "LAUNCH_FAILED 0:0 00:00:00"),
+    ],
+)
+def test_where_slurm_keeps_accounts_sacct_is_asked(said, word, detail, tmp_path, monkeypatch):
+    sacct = tmp_path / "sacct"
+    sacct.write_text(f"#!/bin/sh\necho '{said}'\n")
+    sacct.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert Slurm().state("12") == (word, detail)

@@ -1,0 +1,23 @@
+"""Every comparison of jobs/evidence can be run: its jobs are checked whole, at both sizes."""
+
+import pytest
+
+from kakurenbo_hpc.compare.spec import BASELINE, read_comparison
+from kakurenbo_hpc.config.package_files import jobs_dir
+
+FILES = sorted((jobs_dir() / "evidence").glob("*.yaml"))
+NAMED = """kak_t3 kak_t5 kak_f5 info_t1 info_t3 info_t4 info_f3a info_f3b info_t6 sb_t1 sb_f11 sb_f12 sb_f13
+si_t1 si_f5 si_f8 si_f10 si_f20 si_f21 si_f22 si_controls si_t2"""
+
+
+def test_every_figure_that_can_be_compared_here_has_its_file():
+    assert {path.stem for path in FILES} >= set(NAMED.split())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_comparison_says_what_it_shows_and_its_jobs_are_right(path, quick):
+    comparison, entries = read_comparison(path, quick)
+    assert comparison.name == path.stem and comparison.shows
+    assert BASELINE in entries and set(comparison.contenders) < set(entries)
+    assert quick or len(comparison.seeds) >= 3

@@ -1,0 +1,108 @@
+"""The digits as a data set of small files, ``part/00007.npy``: 64 pixels and the label; and the program that trains on them.
+
+``python digit_files.py HARM RUN_DIR WORDS`` trains like ``kakurenbo train WORDS``; every rank writes the (epoch, id) that it trains into
+RUN_DIR/trained_RANK. HARM is what happens to rank 1 in the third epoch: ``nothing``, ``killed`` when it is about to wait for the
+samples that change their rank, or ``killed_later``, when they have come; with ``left`` all ranks are told in the second step of
+that epoch to leave. With ``staged`` it is ``kakurenbo data stage WORDS``.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from kakurenbo_hpc import cli
+from kakurenbo_hpc.config.job import DataOptions
+from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.data.dataset import Data, Files, Request, Source
+from kakurenbo_hpc.data.datasets.digits import Digits
+from kakurenbo_hpc.local_data.shards import Shards
+from kakurenbo_hpc.training.learner import Learner
+
+
+class DigitFiles(DataOptions):
+    """path: a folder that ``write_digits`` has filled."""
+
+    name: Literal["digit_files"]
+    path: str
+
+    def open(self, directory=None) -> Data:
+        train, validation = (ArrayFiles(Path(self.path), part) for part in ("train", "validation"))
+        return Data(train, validation, 10, (1, 8, 8), f"digits in {Path(self.path).name}")
+
+
+class ArrayFiles(Source):
+    def __init__(self, root: Path, part: str, read_from: Path | None = None):
+        self._root, self._part, self._read_from = root, part, read_from or root
+        self._names = sorted(f"{part}/{path.name}" for path in (root / part).glob("*.npy"))
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitems__(self, request: Request):
+        rows = np.stack([np.load(self._read_from / self._names[id]) for id in request.id])
+        return torch.from_numpy(rows[:, :64].reshape(-1, 1, 8, 8)), torch.from_numpy(
+            rows[:, 64].astype(np.int64)
+        )
+
+    def files(self) -> Files:
+        facts = [(self._root / name).stat() for name in self._names]
+        return Files(
+            self._root,
+            self._names,
+            np.array([fact.st_size for fact in facts]),
+            np.array([fact.st_mtime_ns for fact in facts]),
+        )
+
+    def lying_in(self, root: Path) -> Source:
+        return ArrayFiles(self._root, self._part, root)
+
+
+def write_digits(root: Path, n_train: int = 400, n_validation: int = 100) -> None:
+    data = Digits(name="digits").open()
+    for part, source, n in (("train", data.train, n_train), ("validation", data.validation, n_validation)):
+        (root / part).mkdir(parents=True)
+        images, labels = source.__getitems__(Request(np.arange(n), np.zeros(n, np.int32), 0, False))
+        for id, row in enumerate(
+            np.column_stack([images.numpy().reshape(-1, 64), labels.numpy()]).astype(np.float32)
+        ):
+            np.save(root / part / f"{id:05d}.npy", row)
+
+
+def main(harm: str, run_dir: str, *words: str) -> None:
+    step, begin_epoch, finish = Learner.step, Learner.begin_epoch, Shards.finish
+
+    def noted(self, batch):
+        if batch.turn.counts:
+            with open(f"{run_dir}/trained_{self._world.rank}", "a") as file:
+                file.writelines(f"{self.epoch} {id}\n" for id in batch.turn.id)
+        if harm == "left" and self.epoch == 2 and batch.turn.step == 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return step(self, batch)
+
+    def begun(self, number, *rest):
+        Learner.epoch = Shards.epoch = number
+        return begin_epoch(self, number, *rest)
+
+    def harmed(self):
+        struck = self._comm.rank == 1 and self.epoch == 2
+        if struck and harm == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        finish(self)
+        if struck and harm == "killed_later":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Shards.epoch = -1
+    Learner.step, Learner.begin_epoch, Shards.finish = noted, begun, harmed
+    DATA["digit_files"] = DigitFiles
+    command = ["data", "stage"] if harm == "staged" else ["train", "--run-dir", run_dir]
+    sys.argv = ["kakurenbo", *command, *words]
+    cli.main()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,88 @@
+"""One step of the learner on these ranks against the same step, computed serially in double precision.
+
+Arguments: entries, accumulated batches, precision, what averages gradients. Weights differ by sample; one sample's input is NaN.
+"""
+
+import sys
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from kakurenbo_hpc.config.job import Model, Training, WorldOptions
+from kakurenbo_hpc.core.ledger import Homes
+from kakurenbo_hpc.core.plan import Epoch
+from kakurenbo_hpc.data import DATA, open_data
+from kakurenbo_hpc.data.dataset import Request, Source
+from kakurenbo_hpc.data.loader import Loader
+from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.gradient_sync import open_gradients
+from kakurenbo_hpc.distributed.world import open_comm, settle
+from kakurenbo_hpc.order.deal import deal
+from kakurenbo_hpc.training.learner import Learner
+from kakurenbo_hpc.training.model import build_model
+
+n, accumulate, precision = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+LR = 0.5
+comm = open_comm()
+world = settle(comm)
+data = open_data(DATA["digits"](name="digits"), seed=3, comm=Serial())
+model = Model(name="small_cnn", options={"width": 8})
+training = Training(
+    epochs=1,
+    global_batch=60,
+    accumulate=accumulate,
+    lr=LR,
+    momentum=0.0,
+    precision=precision,
+    schedule="constant",
+    label_smoothing=0.1,
+)
+learner = Learner(training, model, world, 10, data.shape, seed=5, extra=())
+learner.join(open_gradients(WorldOptions(gradients=sys.argv[4]), accumulate, world), data.shape)
+
+
+class WithOneBroken(Source):
+    """The digits, of which id 7 is not a number."""
+
+    def __len__(self):
+        return len(data.train)
+
+    def __getitems__(self, request):
+        input, target = data.train.__getitems__(request)
+        input[torch.from_numpy(request.id == 7)] = torch.nan
+        return input, target
+
+
+epoch = Epoch(0, 1, 11)
+first, last = Homes(n, comm.size).rows(comm.rank)
+ids = np.arange(first, last)
+weight_of = (0.5 + np.arange(n) % 5).astype(np.float32)
+turns = deal(
+    ids, np.ones(len(ids), bool), epoch, comm, global_batch=60, accumulate=accumulate, weight=weight_of[ids]
+)
+assert turns.steps == 1 and len(turns) == accumulate
+source = WithOneBroken()
+learner.begin_epoch(0, lr_scale=1.0)
+counted = 0
+for batch in Loader(source, 0, world.device)(turns, 0, augment=True):
+    learner.step(batch)
+    counted += len(batch.turn.id) * batch.turn.counts
+assert int(comm.sum(np.array([counted]))[0]) == n, "an entry was lost or counted twice"
+
+serial = build_model(model, 10, data.shape, seed=5).double()
+input, target = data.train.__getitems__(Request(np.arange(n), np.zeros(n, np.int32), 0, True))
+losses = F.cross_entropy(serial(input.double()), target, reduction="none", label_smoothing=0.1)
+fair = torch.from_numpy(weight_of).double()
+if n > 7:
+    fair[7] = 0  # adds nothing; but the mean is still over all n that count
+(losses * fair).sum().div(n).backward()
+
+# Half precision rounds at 2**-11 or 2**-8 in every layer; an entry lost or counted twice would be off by far more.
+tolerance = {"fp32": 1e-5, "fp16": 0.05, "bf16": 0.2}[precision]
+pairs = list(zip(learner.model.parameters(), serial.parameters(), strict=True))
+error = torch.cat([(mine.double() - (theirs - LR * theirs.grad)).flatten() for mine, theirs in pairs]).norm()
+error /= torch.cat([LR * theirs.grad.flatten() for _, theirs in pairs]).norm()
+assert error < tolerance, f"relative error {error:.2e} on {comm.size} ranks"
+if comm.rank == 0:
+    print(f"the same step, relative error {error:.1e}")

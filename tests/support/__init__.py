@@ -1,0 +1,1 @@
+"""Helpers that tests share: starting ranks, batch systems, oracles, environments."""

@@ -1,0 +1,114 @@
+"""Kills of ranks at random moments of every stage, and runs that go on from them as if nothing had been.
+
+A run is killed once in each of its first epochs, every time in another stage, and taken up again, until it is done.
+"""
+
+import json
+import os
+import random
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from kakurenbo_hpc.cluster.failure_report import LastWords
+from support.start_ranks import command, environment, train
+
+STRUCK_TRAIN = Path(__file__).parents[1] / "drills" / "programs" / "struck_train.py"
+STAGES = ["plan", "train", "refresh", "evaluate", "checkpoint"]
+EPOCHS = len(STAGES) + 1
+JOB = ["digits_kakurenbo"]
+for setting in [
+    f"training.epochs={EPOCHS}", "model.options={width: 4, norm: batch}", "selection.confidence=0.3", "selection.fraction_epochs=[0]",
+    "record.ledger=false", f"record.keep={EPOCHS}",
+]:  # fmt: skip
+    JOB += ["--set", setting]
+MOST_S = 15  # until the other ranks have ended
+
+
+@dataclass(frozen=True)
+class Killed:
+    """One kill, and how long the other ranks lived on. after_s: since its rank had come to the stage."""
+
+    n: int
+    rank: int
+    epoch: int
+    stage: str
+    after_s: float
+    ended_s: float
+
+    def __str__(self):
+        where = f"rank {self.rank} of {self.n}, epoch {self.epoch}, {self.after_s * 1000:.0f} ms into {self.stage}"
+        return f"{where}: the others ended {self.ended_s:.2f} s later"
+
+
+def undisturbed(n: int, run: Path) -> dict:
+    """Return what a run on n ranks leaves that nobody disturbs."""
+    done = train(n, *JOB, "--run-dir", run, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return left(run)
+
+
+def killed_and_resumed(n: int, run: Path, whole: dict, n_kills: int, draws: random.Random) -> list[Killed]:
+    """Kill a run on n ranks n_kills times, at most once an epoch, and let it end; fails where it differs from the whole one."""
+    stages, kills = draws.sample(STAGES, len(STAGES)), []
+    for epoch, stage in enumerate(stages[:n_kills]):
+        kills.append(
+            _kill(n, run, draws.randrange(n), epoch, stage, draws.random() * whole["seconds"][epoch][stage])
+        )
+        so_far = left(run)
+        assert so_far["lines"] == whole["lines"][: len(so_far["lines"])], kills[-1]
+        assert so_far["files"].items() <= whole["files"].items(), kills[-1]
+    done = train(n, *JOB, "--run-dir", run, *["--resume"] * run.exists(), timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ended = left(run)
+    assert (ended["lines"], ended["files"]) == (whole["lines"], whole["files"]), kills
+    return kills
+
+
+def _kill(n: int, run: Path, victim: int, epoch: int, stage: str, after_s: float) -> Killed:
+    told, words = run.with_suffix(".told"), ["--run-dir", run, *["--resume"] * run.exists()]
+    line = [*command("mpirun", n), STRUCK_TRAIN, "SIGKILL", victim, epoch, stage, after_s, told, *JOB, *words]
+    done = subprocess.run(list(map(str, line)), env=environment(), capture_output=True, timeout=400)
+    killed = Killed(n, victim, epoch, stage, after_s, time.monotonic() - float(told.read_text()))
+    assert done.returncode not in (0, 2, 75), (killed, done.stderr)
+    assert killed.ended_s < MOST_S, (killed, done.stderr)
+    last = LastWords()  # as ``kakurenbo launch`` hears and repeats them
+    for text in done.stderr.splitlines():
+        last.hear(text)
+    assert f"rank {victim} on {os.uname().nodename}: killed by SIGKILL" in last.again(done.returncode), (
+        killed,
+        done.stderr,
+    )
+    return killed
+
+
+def left(run: Path) -> dict:
+    """Return what stands in a run directory: lines of metrics and their seconds, and what every file of whole checkpoints holds."""
+    path = run / "metrics.jsonl"
+    lines = [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
+    seconds = [line.pop("seconds") for line in lines]
+    whole = [path.parent for path in run.glob("checkpoints/epoch_*/manifest.json")]
+    files = {
+        str(path.relative_to(run)): _held(path)
+        for folder in whole
+        for path in folder.iterdir()
+        if path.suffix != ".json"
+    }
+    return {"lines": lines, "seconds": seconds, "files": files}
+
+
+def _held(path: Path) -> object:
+    # The same state comes in other bytes after a resume: pickles name equal strings once or twice.
+    return _plain(torch.load(path, weights_only=True)) if path.suffix == ".pt" else path.read_bytes()
+
+
+def _plain(value: object) -> object:
+    """Return something that can be compared bit by bit."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, torch.Tensor):
+        return value.dtype, value.shape, value.numpy().tobytes()
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value

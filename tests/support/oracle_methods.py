@@ -1,0 +1,357 @@
+"""The epoch-level methods, one sample at a time: what their pages are measured against.
+
+Written from METHODS.md and the papers, not from the code. There is no ledger here: every sample keeps the full list of its
+forward passes, and whatever a method wants to know is worked out from that list again, in each epoch. Only the
+draws' hash is the package's own.
+"""
+
+import heapq
+import math
+import re
+import statistics
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+
+from kakurenbo_hpc.core.rng import key, uniform
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass
+class Pass:
+    """One forward pass. kind: "train", or "look" before an epoch."""
+
+    epoch: int
+    kind: str
+    loss: float
+    probability: float
+    el2n: float
+    grad_norm: float
+    label: int
+
+
+@dataclass
+class Sample:
+    id: int
+    score: float = math.nan  # of a score or weights file
+    label: int = -1  # the same file's
+    passes: list[Pass] = field(default_factory=list)
+
+    @property
+    def last(self):
+        return self.passes[-1] if self.passes else None
+
+    @property
+    def loss(self):
+        return self.last.loss if self.passes else math.inf
+
+    @property
+    def sane(self):
+        """Seen, and its last loss is a number."""
+        return bool(self.passes) and math.isfinite(self.last.loss)
+
+
+def decide(name, options, samples, epoch, total, seed):
+    """Return (how often each sample is trained, its weight or None for 1 everywhere)."""
+    answer = globals()[name](options, samples, epoch, total, seed)
+    return answer if isinstance(answer, tuple) else (answer, None)
+
+
+def coin(seed, purpose, epoch, sample, tick=None):
+    """The draw in [0, 1) that belongs to a sample, or to one tick of its clock."""
+    copy = 0 if tick is None else np.array([tick])
+    return float(uniform(key(seed, purpose, epoch), np.array([sample.id]), copy)[0])
+
+
+def lowest(samples, n, value):
+    """The ids of the n samples of smallest value, ties by id."""
+    return {s.id for s in sorted(samples, key=lambda s: (value(s), s.id))[:n]}
+
+
+def all_but(hidden, samples):
+    return [0 if s.id in hidden else 1 for s in samples]
+
+
+# --- random shares
+
+
+def shuffled(samples, seed, purpose, number):
+    """A permutation: by draws in the ledger's precision, ties by id."""
+    return sorted(samples, key=lambda s: (np.float32(coin(seed, purpose, number, s)), s.id))
+
+
+def random_static(o, samples, epoch, total, seed):
+    order = shuffled(samples, seed, "random_static", 0)
+    return all_but({s.id for s in order[: math.floor(o["fraction"] * len(samples))]}, samples)
+
+
+def on_the_road(samples, seed, purpose, start, stop):
+    """How often each id stands between start and stop in one permutation of the samples after the other."""
+    times, n = {}, len(samples)
+    for number in range(start // n, (stop - 1) // n + 1):
+        order = shuffled(samples, seed, purpose, number)
+        for place, s in enumerate(order, number * n):
+            if start <= place < stop:
+                times[s.id] = times.get(s.id, 0) + 1
+    return times
+
+
+def rs2(o, samples, epoch, total, seed):
+    n = len(samples) - math.floor(o["fraction"] * len(samples))
+    times = on_the_road(samples, seed, "rs2", epoch * n, epoch * n + n)
+    return [times.get(s.id, 0) for s in samples]
+
+
+# --- InfoBatch
+
+
+def infobatch(o, samples, epoch, total, seed):
+    if epoch >= o["anneal"] * total:
+        return [1 for _ in samples]
+    finite = sorted(s.loss for s in samples if math.isfinite(s.loss))
+    if not finite:
+        return [1] * len(samples), ([1.0] * len(samples) if o["rescale"] else None)
+    if o["threshold"] == "mean":
+        threshold = float(sum(map(Fraction, finite)) / len(finite))
+    else:
+        q = float(re.search(r"[\d.]+", o["threshold"])[0])
+        threshold = finite[math.floor(q * len(finite))]
+
+    side = []
+    for s in samples:
+        loss = s.loss if math.isfinite(s.loss) else math.inf
+        if s.passes and (loss < threshold if o["prune"] == "below" else loss > threshold):
+            side.append(s)
+    r = o["prune_ratio"]
+    if o["exact_share"]:
+        hidden = lowest(
+            side, math.floor(r * len(side)), lambda s: np.float32(coin(seed, "infobatch", epoch, s))
+        )
+    else:
+        hidden = {s.id for s in side if coin(seed, "infobatch", epoch, s) < r}
+    of_side = {s.id for s in side}
+    weights = [1 / (1 - r) if s.id in of_side else 1.0 for s in samples]
+    return all_but(hidden, samples), weights if o["rescale"] else None
+
+
+# --- Selective-Backprop, epoch by epoch
+
+
+def selective_backprop_epoch(o, samples, epoch, total, seed):
+    if o.get("beta") is not None:
+        beta = o["beta"]
+    else:
+        beta = 1 / (o.get("selectivity") or 0.33) - 1
+    losses = [s.loss for s in samples if s.sane]
+    hidden = set()
+    for s in samples:
+        if s.sane:
+            cdf = sum(other <= s.loss for other in losses) / len(losses)
+            if not coin(seed, "selective_backprop", epoch, s) < cdf**beta:
+                hidden.add(s.id)
+    return all_but(hidden, samples)
+
+
+# --- draws with replacement
+
+
+def multinomial(weights, samples, seed, purpose, epoch):
+    """N draws: the N earliest ticks of clocks of rate w, ties by (id, tick)."""
+    clocks = []
+    for w, s in zip(weights, samples):
+        if w > 0:
+            clocks.append((*_tick(0.0, w, s, 0, seed, purpose, epoch), s, w))
+    heapq.heapify(clocks)
+    times = {}
+    for _ in samples:
+        _, _, tick, at, s, w = heapq.heappop(clocks)
+        times[s.id] = times.get(s.id, 0) + 1
+        heapq.heappush(clocks, (*_tick(at, w, s, tick + 1, seed, purpose, epoch), s, w))
+    return [times.get(s.id, 0) for s in samples]
+
+
+def _tick(before, w, s, tick, seed, purpose, epoch):
+    at = before - float(np.log(1 - coin(seed, purpose, epoch, s, tick))) / float(w)
+    return np.float32(min(at, LARGEST)), s.id, tick, at
+
+
+def weighted(weights, samples, seed, purpose, epoch, inverse=False):
+    """weights: float or None where nothing is known. inverse: also return 1 / (N P(i)), 0 where P is 0."""
+    weights = in_float32(weights)
+    most = max([w for w in weights if w is not None], default=1.0)
+    weights = [most if w is None else w for w in weights] if most > 0 else [1.0] * len(weights)
+    times = multinomial(weights, samples, seed, purpose, epoch)
+    if not inverse:
+        return times
+    total = sum(map(Fraction, weights))
+    return times, [float(total / Fraction(w) / len(weights)) if w > 0 else 0.0 for w in weights]
+
+
+def in_float32(weights):
+    """Rounded to 24 bits, at a scale (a power of two, which changes no proportion) where float32 has them."""
+    weights = [None if w is None or not math.isfinite(w) else w for w in weights]
+    most = max([w for w in weights if w is not None], default=0.0)
+    scale = math.frexp(most)[1] if most > 0 else 0
+    return [None if w is None else float(np.float32(math.ldexp(w, -scale))) for w in weights]
+
+
+def nothing_seen(samples):
+    return not any(s.passes for s in samples)
+
+
+def iswr(o, samples, epoch, total, seed):
+    if nothing_seen(samples):
+        return [1 for _ in samples]
+    return weighted(
+        [s.loss if s.sane else None for s in samples], samples, seed, "iswr", epoch, o["reweight"]
+    )
+
+
+def prop(o, samples, epoch, total, seed):
+    if nothing_seen(samples):
+        return [1 for _ in samples]
+    p = [(abs(s.loss) + o["epsilon"]) ** o["alpha"] if s.sane else None for s in samples]
+    return weighted(p, samples, seed, "prop", epoch)
+
+
+def rank(o, samples, epoch, total, seed):
+    if nothing_seen(samples):
+        return [1 for _ in samples]
+    p = {}
+    for place, s in enumerate(
+        sorted([s for s in samples if s.sane], key=lambda s: (-abs(s.loss), s.id)), start=1
+    ):
+        p[s.id] = (1 / place) ** o["alpha"]
+    return weighted([p.get(s.id, None if p else 1.0) for s in samples], samples, seed, "rank", epoch)
+
+
+def spv(o, samples, epoch, total, seed):
+    if epoch < o["burn_in"] or epoch < 2:
+        return [1 for _ in samples]
+    weights = []
+    for s in samples:
+        history = [p.probability for p in s.passes if p.kind == "train" and math.isfinite(p.probability)]
+        if len(history) < 2 or not s.sane:
+            weights.append(None)
+        else:
+            var = statistics.variance(history)
+            weights.append(math.sqrt(var + var**2 / (len(history) - 1)) + o["epsilon"])
+    return weighted(weights, samples, seed, "spv", epoch)
+
+
+# --- sample importance
+
+
+def sample_importance(o, samples, epoch, total, seed):
+    begin = o["pretrain_epochs"]
+    if epoch < begin:
+        return [1 for _ in samples]
+    if o["weights_from"]:
+        weights = [None if math.isnan(s.score) else s.score for s in samples]
+    elif o["focus"] == "random":
+        weights = [focused(coin(seed, "sample_importance_focus", 0, s), o["gamma"]) for s in samples]
+    else:
+        at = epoch if o["online"] == "epoch" else begin
+        weights = [importance(o, s, at) for s in samples]
+    weights = in_float32(weights)
+    if o["level"] == "class":
+        labels = [s.last.label if s.passes else -1 for s in samples]
+        members = {c: [w for w, y in zip(weights, labels) if y == c and w is not None] for c in set(labels)}
+        # P(c) = its sum, 1 / n_c within: the mean, in the precision of a float32 weight
+        of_class = {
+            c: float(np.float32(math.fsum(ws) / len(ws))) if ws else None for c, ws in members.items()
+        }
+        weights = [None if w is None else of_class[y] for w, y in zip(weights, labels)]
+    return weighted(weights, samples, seed, "sample_importance", epoch, o["unbiased"])
+
+
+def importance(o, s, at):
+    """What the pass says that the weights of epoch ``at`` on are taken from."""
+    if o["weights_pass"] == "fresh":
+        passes = [p for p in s.passes if p.kind == "look" and p.epoch <= at]
+    else:
+        passes = [p for p in s.passes if p.kind == "train" and p.epoch < at]
+    if not at and o["weights_pass"] == "lagging":
+        passes = []
+    if not passes or not math.isfinite(passes[-1].loss):
+        return 1.0 if o["gamma"] == 0 else None
+    value = getattr(passes[-1], o["metric"])
+    if not math.isfinite(value):
+        return 1.0 if o["gamma"] == 0 else None
+    return focused(1 - value if o["metric"] == "probability" else value, o["gamma"])
+
+
+def focused(difficulty, gamma):
+    return max(difficulty, 1e-6) ** gamma if gamma < 0 else max(difficulty, 0.0) ** gamma
+
+
+# --- moving averages
+
+
+def averages(o, s, until):
+    """Mean and variance over the finite losses of the epochs below ``until``, and whether the last one was finite."""
+    mean = variance = math.nan
+    m = o["momentum"]
+    known = False
+    for p in s.passes:
+        if p.epoch >= until:
+            break
+        known = math.isfinite(p.loss)
+        if not known:
+            continue
+        if math.isnan(mean):
+            mean, variance = p.loss, 0.0
+        else:
+            away = p.loss - mean
+            variance = float(np.float32(min(m * variance + (1 - m) * away * away, LARGEST)))
+            mean = float(np.float32(m * mean + (1 - m) * p.loss))
+    return mean, variance, known
+
+
+def periodic_score(o, samples, epoch, value):
+    """Each sample's score at the last choice: before epoch 1, 1 + every, ..."""
+    chosen = epoch - (epoch - 1) % o["every"] if epoch else 0
+    scores = {}
+    for s in samples:
+        mean, variance, known = averages(o, s, chosen)
+        scores[s.id] = np.float32(min(value(mean, variance), LARGEST)) if known else np.float32(math.inf)
+    return chosen, scores
+
+
+def ucb(o, samples, epoch, total, seed):
+    spread = (lambda v: v) if o["spread"] == "var" else math.sqrt
+    _, score = periodic_score(o, samples, epoch, lambda mean, variance: mean + o["c"] * spread(variance))
+    n = math.floor(o["fraction"] * len(samples))
+    return all_but(lowest([s for s in samples if s.sane], n, lambda s: score[s.id]), samples)
+
+
+def epsilon_greedy(o, samples, epoch, total, seed):
+    chosen, score = periodic_score(o, samples, epoch, lambda mean, variance: mean)
+    n = math.floor(o["fraction"] * len(samples))
+    n_random = math.floor(o["epsilon"] * (len(samples) - n))
+    low = lowest([s for s in samples if s.sane], n + n_random, lambda s: score[s.id])
+    members = [s for s in samples if s.id in low]
+    spared = lowest(members, n_random, lambda s: np.float32(coin(seed, "epsilon_greedy", chosen, s)))
+    return all_but(low - spared, samples)
+
+
+# --- static
+
+
+def static(o, samples, epoch, total, seed):
+    sign = 1 if o["keep"] == "highest" else -1
+    if o["class_balance"]:
+        groups = [[s for s in samples if s.label == c] for c in {s.label for s in samples}]
+    else:
+        groups = [samples]
+    hidden = set()
+    for group in groups:
+        scored = [s for s in group if not math.isnan(s.score)]
+        hidden |= lowest(scored, math.floor(o["fraction"] * len(group)), lambda s: sign * np.float32(s.score))
+    if o["budget"] == "epochs":
+        return all_but(hidden, samples)
+    n, kept = len(samples), [s for s in samples if s.id not in hidden]
+    times = on_the_road(kept, seed, "static", epoch * n, epoch * n + n)
+    return [times.get(s.id, 0) for s in samples]
