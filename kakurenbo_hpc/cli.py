@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Optional, TextIO
 import typer
 
 from . import __version__
-from .core.signals import listen
+from .core.signals import record_signals
 from .errors import DONE, FAILED, USER_ERROR, SampleError, TrainingError, UserError
-from .rundir.console import tell
+from .rundir.console import print_error
 
 if TYPE_CHECKING:
     from .distributed.comm import Comm
@@ -89,10 +89,10 @@ def train(
 ) -> int:
     """Train a job, as one of the ranks that mpirun, srun or torchrun started, or alone."""
 
-    listen()
+    record_signals()
 
     def work(comm: Comm) -> int:
-        checked = comm.on_first(lambda: _job(job, set))
+        checked = comm.on_rank_zero(lambda: _job(job, set))
         from .engine.run import run
 
         return run(checked, run_dir or Path("runs") / checked.name, comm, resume, scratch, allow_changes)
@@ -120,7 +120,7 @@ def score(
     """Score every training sample of a job, for static pruning with selection.method static. Runs on ranks as train does."""
 
     def work(comm: Comm) -> int:
-        checked = comm.on_first(lambda: _job(job, set))
+        checked = comm.on_rank_zero(lambda: _job(job, set))
         from .engine.score import score as ask
 
         about = ask(method, checked, out, comm, epochs, repeats, last_layer)
@@ -307,7 +307,7 @@ def compare(
 ) -> int:
     """Run contenders, seeds and controls by one protocol, and print one table. Runs on ranks as train does."""
 
-    listen()
+    record_signals()
 
     def work(comm: Comm) -> int:
         from .compare.run import compare as run_all
@@ -323,7 +323,7 @@ def compare(
                 )
             return of_methods(file, methods.split(","), seeds or 3, set)
 
-        return run_all(*comm.on_first(read), out, comm)
+        return run_all(*comm.on_rank_zero(read), out, comm)
 
     return _together(work)
 
@@ -344,7 +344,7 @@ def stage(
     def work(comm: Comm) -> int:
         from .cluster.machine import read_machine
 
-        checked, there = comm.on_first(lambda: (_job(job, set), scratch or read_machine(machine).scratch))
+        checked, there = comm.on_rank_zero(lambda: (_job(job, set), scratch or read_machine(machine).scratch))
         from .local_data.shards import stage
         from .rundir.path_checks import in_words
 
@@ -366,9 +366,9 @@ def make_deepcam(
     seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 1,
 ) -> int:
     """Make weather with cyclones and filaments in it, in HDF5 files laid out like the public DeepCAM set. On all cores of this node."""
-    from .data.tools.synthetic_deepcam import Asked, make
+    from .data.tools.synthetic_deepcam import SyntheticSpec, make
 
-    asked = Asked(samples, validation, height, width, seed)
+    asked = SyntheticSpec(samples, validation, height, width, seed)
     n_made = make(folder, asked)
     print(f"{folder}: {samples} + {validation} samples of {height} x {width}, {n_made} of them made now")
     return DONE
@@ -425,7 +425,7 @@ def _together(work: Callable[[Comm], int]) -> int:
         comm.close()
         return code
     except BaseException as problem:
-        if isinstance(problem, UserError) and problem.agreed:
+        if isinstance(problem, UserError) and problem.on_all_ranks:
             if comm.rank == 0:
                 _complain(problem)
             comm.barrier()
@@ -477,16 +477,16 @@ def _give_up(stream: TextIO, problem: OSError) -> None:
 
 
 def _complain(problem: UserError) -> None:
-    tell(f"kakurenbo: {problem}")
+    print_error(f"kakurenbo: {problem}")
 
 
 def _last_words(problem: BaseException, rank: int, size: int) -> None:
     """Print what ended this rank; the line that names it comes last."""
     if not isinstance(problem, SystemExit | KeyboardInterrupt | UserError):
-        tell("".join(traceback.format_exception(problem)).rstrip())
+        print_error("".join(traceback.format_exception(problem)).rstrip())
     reason = " ".join(str(problem).split()) or "no reason given"
     node = os.uname().nodename
-    tell(f"kakurenbo: rank {rank} of {size} on {node}: {type(problem).__name__}: {reason}")
+    print_error(f"kakurenbo: rank {rank} of {size} on {node}: {type(problem).__name__}: {reason}")
 
 
 if __name__ == "__main__":

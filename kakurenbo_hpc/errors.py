@@ -12,7 +12,7 @@ class UserError(Exception):
     agreed: all ranks raise it alike, so that they can leave together; otherwise it is one rank's own failure.
     """
 
-    agreed = False
+    on_all_ranks = False
 
     def __init__(self, message: str = ""):
         super().__init__(

@@ -21,8 +21,8 @@ from bench_common import LEAST_TRIALS, header, median, say, spread, verdict
 from torch import nn
 
 from kakurenbo_hpc.core.ledger import Ledger
-from kakurenbo_hpc.distributed.comm import Serial
-from kakurenbo_hpc.rundir.checkpoint.async_writer import Saver
+from kakurenbo_hpc.distributed.comm import SerialComm
+from kakurenbo_hpc.rundir.checkpoint.async_writer import CheckpointWriter
 from kakurenbo_hpc.rundir.checkpoint.shards import Part
 from kakurenbo_hpc.rundir.checkpoint.snapshot import Snapshot
 
@@ -42,7 +42,7 @@ class Training:
         self.input = torch.randn(64, WIDTH)
         self.folder, self.n_saved = folder, 0
         snapshot = Snapshot()
-        self.saver = Saver(folder, 1, Serial(), snapshot, say, lambda: None)
+        self.saver = CheckpointWriter(folder, 1, SerialComm(), snapshot, say, lambda: None)
         self.step()
         snapshot.of(self.state())
 

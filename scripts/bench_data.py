@@ -30,12 +30,12 @@ from bench_common import LEAST_TRIALS, header, median, spread, verdict
 
 from kakurenbo_hpc.config.job import Augmentation
 from kakurenbo_hpc.data import DATA, open_data
-from kakurenbo_hpc.data.dataset import Request, Source
+from kakurenbo_hpc.data.dataset import Dataset, ReadRequest
 from kakurenbo_hpc.data.datasets.deepcam import DATASETS, N_CLASSES
 from kakurenbo_hpc.data.datasets.digits import Images
 from kakurenbo_hpc.data.hdf5.manifest import find
 from kakurenbo_hpc.data.hdf5.samples import Hdf5Samples
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 
 BATCH = 256
 SIZES = (16, 32, 64)
@@ -173,7 +173,7 @@ def _all(source: Hdf5Samples) -> None:
 
 
 def _one_by_one(source: Hdf5Samples) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    requests = [Request(np.array([id]), np.zeros(1, np.int32), 0, False) for id in range(len(source))]
+    requests = [ReadRequest(np.array([id]), np.zeros(1, np.int32), 0, False) for id in range(len(source))]
     return source.stream(requests, torch.device("cpu"))
 
 
@@ -244,7 +244,7 @@ def in_turn(
     return {name: taken[1:] for name, taken in seconds.items()}
 
 
-def measure(sources: dict[str, Source], n_trials: int) -> dict[str, list[float]]:
+def measure(sources: dict[str, Dataset], n_trials: int) -> dict[str, list[float]]:
     """Return the seconds that each source takes for a batch, in turn."""
     rng = np.random.default_rng(0)
     seconds = {name: [] for name in sources}
@@ -252,18 +252,18 @@ def measure(sources: dict[str, Source], n_trials: int) -> dict[str, list[float]]
         for name, source in sources.items():
             id = rng.integers(0, len(source), BATCH)
             begun = time.perf_counter()
-            source.__getitems__(Request(id, np.zeros(BATCH, np.int32), epoch=number, augment=True))
+            source.__getitems__(ReadRequest(id, np.zeros(BATCH, np.int32), epoch=number, augment=True))
             seconds[name].append(time.perf_counter() - begun)
     return {name: taken[1:] for name, taken in seconds.items()}
 
 
-def _train(**options) -> Source:
-    return open_data(DATA["visual_atoms"](name="visual_atoms", **options), seed=0, comm=Serial()).train
+def _train(**options) -> Dataset:
+    return open_data(DATA["visual_atoms"](name="visual_atoms", **options), seed=0, comm=SerialComm()).train
 
 
-def _in_memory(source: Source) -> Source:
+def _in_memory(source: Dataset) -> Dataset:
     id = np.arange(len(source))
-    input, target = source.__getitems__(Request(id, np.zeros(len(id), np.int32), epoch=0, augment=False))
+    input, target = source.__getitems__(ReadRequest(id, np.zeros(len(id), np.int32), epoch=0, augment=False))
     return Images(input.numpy(), target.numpy())
 
 

@@ -27,17 +27,17 @@ from kakurenbo_hpc.config.job import Job, read_job
 from kakurenbo_hpc.core.batch import Candidates
 from kakurenbo_hpc.core.plan import Epoch
 from kakurenbo_hpc.data import DATA, open_data
-from kakurenbo_hpc.data.dataset import Request, Source
-from kakurenbo_hpc.distributed.comm import Serial
-from kakurenbo_hpc.distributed.ddp import Ddp
+from kakurenbo_hpc.data.dataset import ReadRequest, Source
+from kakurenbo_hpc.distributed.comm import SerialComm
+from kakurenbo_hpc.distributed.ddp import DdpSync
 from kakurenbo_hpc.distributed.world import World, settle
 from kakurenbo_hpc.engine.epoch import run_epoch
 from kakurenbo_hpc.engine.run import set_up
-from kakurenbo_hpc.rundir.timers import Clock
+from kakurenbo_hpc.rundir.timers import StageTimer
 from kakurenbo_hpc.selection import METHODS
 from kakurenbo_hpc.selection.batch_level import BatchMethod
-from kakurenbo_hpc.selection.global_stats import Everyone
-from kakurenbo_hpc.selection.method import first_ledger
+from kakurenbo_hpc.selection.global_stats import GlobalStats
+from kakurenbo_hpc.selection.method import init_ledger
 from kakurenbo_hpc.training.model import build_model
 from kakurenbo_hpc.training.optimizer import build_optimizer
 
@@ -52,7 +52,7 @@ class Took:
     """Seconds of one epoch of the driver, without evaluation; and by stage."""
 
     seconds: float
-    stages: dict[str, float]
+    context: dict[str, float]
     hidden_fraction: float
     steps: int
 
@@ -62,13 +62,13 @@ class Driver:
 
     def __init__(self, job: Job, world: World):
         self._stages, data = set_up(job, world, job.selection)
-        self._stages.learner.join(Ddp(world), data.shape)
-        self._ledger = first_ledger(job.selection, self._stages.homes, world.comm, data.fingerprint)
-        self._memory = job.selection.first_memory() if isinstance(job.selection, BatchMethod) else {}
+        self._stages.learner.join(DdpSync(world), data.shape)
+        self._ledger = init_ledger(job.selection, self._stages.homes, world.comm, data.fingerprint)
+        self._memory = job.selection.init_state() if isinstance(job.selection, BatchMethod) else {}
         self._job, self._epochs = job, 0
 
     def epoch(self) -> Took:
-        clock = Clock(self._stages.world.device)
+        clock = StageTimer(self._stages.world.device)
         epoch = Epoch(self._epochs, self._job.training.epochs, self._job.seed)
         outcome = run_epoch(epoch, self._ledger, self._memory, self._stages, clock)
         self._ledger, self._memory, line = outcome.ledger, outcome.memory, outcome.line
@@ -81,7 +81,7 @@ class Bare:
     """What one would write in PyTorch."""
 
     def __init__(self, job: Job, world: World):
-        data = open_data(job.data, job.seed, Serial())
+        data = open_data(job.data, job.seed, SerialComm())
         inputs, targets = _tensors(data.train)
         self._device = world.device
         self._model = build_model(job.model, data.n_classes, data.shape, job.seed).to(world.device)
@@ -143,7 +143,7 @@ class Bare:
 
 def _tensors(source: Source) -> tuple[torch.Tensor, torch.Tensor]:
     n = len(source)
-    return source.__getitems__(Request(np.arange(n), np.zeros(n, np.int32), epoch=0, augment=False))
+    return source.__getitems__(ReadRequest(np.arange(n), np.zeros(n, np.int32), epoch=0, augment=False))
 
 
 def job_of(name: str, width: int, epochs: int, *more: str) -> Job:
@@ -182,19 +182,19 @@ def bench_ideal(width: int, trials: int, world: World) -> tuple[list[float], lis
     bare.train(), bare.forward()
     for _ in range(SETTLING):
         driver.epoch()
-    turns = [(bare.train(), bare.forward(), driver.epoch()) for _ in range(trials)]
-    return tuple(list(column) for column in zip(*turns, strict=True))
+    micro_batches = [(bare.train(), bare.forward(), driver.epoch()) for _ in range(trials)]
+    return tuple(list(column) for column in zip(*micro_batches, strict=True))
 
 
 def bench_choosing(n: int, times: int) -> list[float]:
     """Return the seconds of Selective-Backprop's choice from a batch of n candidates, by the last 1024 losses."""
-    method, everyone = METHODS["selective_backprop"](method="selective_backprop"), Everyone(Serial())
+    method, everyone = METHODS["selective_backprop"](method="selective_backprop"), GlobalStats(SerialComm())
     losses = np.random.default_rng(0).exponential(size=(times + 50, n)).astype(np.float32)
-    memory, seconds = method.first_memory(), []
+    memory, seconds = method.init_state(), []
     for i, loss in enumerate(losses):
         candidates = Candidates(np.arange(n) + i * n, np.zeros(n, np.int32), loss, {})
         begun = time.perf_counter()
-        _, memory = method.thin(Epoch(1, 2, 0), candidates, memory, everyone)
+        _, memory = method.select(Epoch(1, 2, 0), candidates, memory, everyone)
         seconds.append(time.perf_counter() - begun)
     return seconds[50:]  # the history is full by then
 
@@ -270,8 +270,8 @@ def report(given: argparse.Namespace, world: World) -> str:
 
 def _stages(took: Sequence[Took]) -> str:
     """Say where the driver's time went; the rest is the line of metrics."""
-    medians = {name: median(t.stages[name] for t in took) for name in ("plan", "train", "refresh")}
-    rest = median(t.seconds - sum(t.stages[name] for name in medians) for t in took)
+    medians = {name: median(t.context[name] for t in took) for name in ("plan", "train", "refresh")}
+    rest = median(t.seconds - sum(t.context[name] for name in medians) for t in took)
     return ", ".join(f"{name} {seconds:.4f}" for name, seconds in (medians | {"rest": rest}).items())
 
 
@@ -294,7 +294,7 @@ def main(words: Sequence[str]) -> None:
         help="of torch (default: all cores, as in a run; fewer where others compute too)",
     )
     given = parser.parse_args(words)
-    world = settle(Serial())
+    world = settle(SerialComm())
     if given.threads:
         torch.set_num_threads(given.threads)
     print(report(given, world))

@@ -25,15 +25,15 @@ from bench_common import LEAST_TRIALS, header, median, on_ranks, say, spread
 
 from kakurenbo_hpc.core.ledger import Homes, Ledger
 from kakurenbo_hpc.core.plan import Epoch
-from kakurenbo_hpc.distributed.comm import Comm, Serial
+from kakurenbo_hpc.distributed.comm import Comm, SerialComm
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
-from kakurenbo_hpc.distributed.launch_env import started_by
+from kakurenbo_hpc.distributed.launch_env import read_launch_env
 from kakurenbo_hpc.distributed.world import open_comm
 from kakurenbo_hpc.local_data.exchange import exchanged, first_places
-from kakurenbo_hpc.local_data.node_cache import Store
-from kakurenbo_hpc.local_data.transfer import Delivery, Parcel
+from kakurenbo_hpc.local_data.node_cache import NodeCache
+from kakurenbo_hpc.local_data.transfer import FileExchange, FileMove
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.selection.global_stats import Everyone
+from kakurenbo_hpc.selection.global_stats import GlobalStats
 
 PER_RANK = 119
 SAMPLE_MB = 56.6  # 768 x 1152 x 16 float32; with its labels a file has 60 MB
@@ -51,14 +51,14 @@ def visible_samples(n: int, max_fraction: float) -> list[np.ndarray]:
     method = METHODS["kakurenbo"](method="kakurenbo", max_fraction=max_fraction)
     ledger, shown = Ledger.unseen(n, 0, n), []
     for number in range(EPOCHS):
-        shown.append(method.plan(Epoch(number, EPOCHS, 0), ledger, Everyone(Serial())).train)
+        shown.append(method.plan(Epoch(number, EPOCHS, 0), ledger, GlobalStats(SerialComm())).train)
         loss = (hardness * 0.8**number * np.exp(0.3 * rng.standard_normal(n))).astype(np.float32)
         confidence = np.exp(-loss)
         ledger = Ledger(n, 0, loss, confidence > 0.5, confidence, np.full(n, number, np.int32))
     return shown[1:]
 
 
-class Replayed(Serial):
+class Replayed(SerialComm):
     """One rank among many whose collectives answer at once, with what they answered before: what is left is its own work."""
 
     def __init__(self, comm: Comm):
@@ -129,7 +129,7 @@ def simulate(n_ranks: int, max_fraction: float, share: float, n_trials: int) -> 
 def deliver(folder: str, n_files: int, n_bytes: int, n_trials: int, answer: str) -> None:
     """Measure, on these ranks, files from store to store beside copies; rank 0 writes the seconds of the slowest rank."""
     comm = open_comm()
-    store = Store(Path(folder) / f"rank_{comm.rank}", "bench")
+    store = NodeCache(Path(folder) / f"rank_{comm.rank}", "bench")
     for i in range(n_files):
         store.beside(f"mine_{i}").write_bytes(np.random.default_rng(i).bytes(n_bytes))
         store.whole(f"mine_{i}", 0)
@@ -139,13 +139,14 @@ def deliver(folder: str, n_files: int, n_bytes: int, n_trials: int, answer: str)
         for i in range(n_files):
             (store.folder / f"mine_{i}").replace(store.folder / f"from_{comm.rank}_{i}")
         outgoing = [
-            Parcel(i * comm.size + comm.rank, f"from_{comm.rank}_{i}", n_bytes, 0, to) for i in range(n_files)
+            FileMove(i * comm.size + comm.rank, f"from_{comm.rank}_{i}", n_bytes, 0, to)
+            for i in range(n_files)
         ]
         incoming = [
-            Parcel(i * comm.size + source, f"from_{source}_{i}", n_bytes, 0, source) for i in range(n_files)
+            FileMove(i * comm.size + source, f"from_{source}_{i}", n_bytes, 0, source) for i in range(n_files)
         ]
         comm.barrier()
-        seconds.append(took(lambda: Delivery(outgoing, incoming, store, comm).finish()))
+        seconds.append(took(lambda: FileExchange(outgoing, incoming, store, comm).finish()))
         for i in range(n_files):
             (store.folder / f"from_{comm.rank}_{i}").replace(store.folder / f"mine_{i}")
             (store.folder / f"from_{source}_{i}").unlink()
@@ -250,7 +251,7 @@ def main(words: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    if started_by(os.environ):
+    if read_launch_env(os.environ):
         deliver(sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5])
     else:
         main(sys.argv[1:])

@@ -18,10 +18,10 @@ from bench_common import header, say, verdict
 
 from kakurenbo_hpc.core.ledger import Ledger
 from kakurenbo_hpc.core.plan import Epoch, Plan
-from kakurenbo_hpc.distributed.comm import Serial
-from kakurenbo_hpc.order.deal import Turns, deal
+from kakurenbo_hpc.distributed.comm import SerialComm
+from kakurenbo_hpc.order.deal import EpochSchedule, deal
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.selection.global_stats import Everyone
+from kakurenbo_hpc.selection.global_stats import GlobalStats
 
 EPOCH = Epoch(1, 10, 0)
 WANTED = 2.5  # GB for 100M samples, of the whole process
@@ -40,11 +40,11 @@ def filled(n: int) -> Ledger:
 
 
 def plan(ledger: Ledger) -> Plan:
-    return METHODS["kakurenbo"](method="kakurenbo").plan(EPOCH, ledger, Everyone(Serial()))
+    return METHODS["kakurenbo"](method="kakurenbo").plan(EPOCH, ledger, GlobalStats(SerialComm()))
 
 
-def order(ledger: Ledger, plan: Plan) -> Turns:
-    return deal(ledger.rows, plan.train, EPOCH, Serial(), 4096)
+def order(ledger: Ledger, plan: Plan) -> EpochSchedule:
+    return deal(ledger.rows, plan.train, EPOCH, SerialComm(), 4096)
 
 
 def peak() -> float:
@@ -58,7 +58,7 @@ def main(words: Sequence[str]) -> None:
     )
     parser.add_argument("--n", type=int, default=100_000_000, help="samples (default: %(default)s)")
     n = parser.parse_args(words).n
-    stages, before = [("Python, torch and our code", peak(), 0.0)], peak()
+    context, before = [("Python, torch and our code", peak(), 0.0)], peak()
     made = []
     for name, work in (
         ("the ledger", lambda: filled(n)),
@@ -68,14 +68,14 @@ def main(words: Sequence[str]) -> None:
         say(f"{name} of {n:,} samples ...")
         begun = time.perf_counter()
         made.append(work())
-        stages.append((name, peak(), time.perf_counter() - begun))
+        context.append((name, peak(), time.perf_counter() - begun))
     lines = [
         f"result:    {peak() / 1e9:.2f} GB peak resident memory for {n:,} samples, {(peak() - before) / n:.1f} bytes a sample",
         header(("numpy", "torch"), "1; memory hardly varies"),
         f"data:      made losses, {made[1].train.mean():.0%} of the samples trained",
         "",
         "peak so far, GB            seconds",
-        *(f"  {bytes / 1e9:>6.2f}  {name:<26} {seconds:.1f}" for name, bytes, seconds in stages),
+        *(f"  {bytes / 1e9:>6.2f}  {name:<26} {seconds:.1f}" for name, bytes, seconds in context),
         "",
         verdict(peak() <= WANTED * 1e9, f"at most {WANTED} GB in all for {n:,} samples: {peak() / 1e9:.2f}"),
     ]

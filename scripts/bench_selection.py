@@ -24,10 +24,10 @@ from bench_common import LEAST_TRIALS, header, median, on_ranks, say, verdict
 from kakurenbo_hpc.core.ledger import Homes, Ledger
 from kakurenbo_hpc.core.plan import Epoch, Plan
 from kakurenbo_hpc.distributed.comm import Comm
-from kakurenbo_hpc.distributed.launch_env import started_by
+from kakurenbo_hpc.distributed.launch_env import read_launch_env
 from kakurenbo_hpc.distributed.world import open_comm, settle
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.selection.global_stats import Everyone
+from kakurenbo_hpc.selection.global_stats import GlobalStats
 from kakurenbo_hpc.selection.method import Method
 
 IMAGENET = 1_281_167
@@ -135,7 +135,7 @@ def _plausible(name: str, dtype: np.dtype, loss: np.ndarray, start: int) -> np.n
 
 
 def planned(method: Method, ledger: Ledger, comm) -> Plan:
-    return method.plan(EPOCH, ledger, Everyone(comm))
+    return method.plan(EPOCH, ledger, GlobalStats(comm))
 
 
 def authors(n: int, mine: slice, columns, method: Method, comm) -> Trial:
@@ -276,10 +276,8 @@ def report(found: list[dict], given: argparse.Namespace) -> str:
         _report_methods(found, given) if given.methods != ["kakurenbo"] else _report_kakurenbo(found, given)
     )
     result, rest = body
-    turns = "contenders in turn, " if given.methods == ["kakurenbo"] else ""
-    trials = (
-        f"median of {given.trials}, {turns}after one to warm up; a trial is as long as on its slowest rank"
-    )
+    micro_batches = "contenders in turn, " if given.methods == ["kakurenbo"] else ""
+    trials = f"median of {given.trials}, {micro_batches}after one to warm up; a trial is as long as on its slowest rank"
     top = header(("numpy", "torch", "mpi4py"), trials, found[0]["mpi"])
     data = f"data:      exponential losses, {given.ties:.0%} of them tied as confident samples' are (0, 2^-23, 2^-22, ...)"
     return "\n".join([*result, top, data, "", *rest])
@@ -424,7 +422,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
 
 def main(words: Sequence[str]) -> None:
     given = arguments(words)
-    if started_by(os.environ):
+    if read_launch_env(os.environ):
         comm = open_comm()
         found = bench(given, comm)
         if comm.rank == 0 and given.child:

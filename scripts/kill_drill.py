@@ -41,7 +41,7 @@ def main(words: Sequence[str]) -> None:
             some = killed_and_resumed(n, Path(folder) / f"run_{n_runs}", whole[n], n_kills, draws)
             kills, n_runs = kills + some, n_runs + 1
             say("\n".join(map(str, some)))
-    waits, stages = [kill.ended_s for kill in kills], Counter(kill.stage for kill in kills)
+    waits, context = [kill.ended_s for kill in kills], Counter(kill.stage for kill in kills)
     print(
         f"result:    {len(kills)} kills, after each of which the run was, bit for bit, the one that nobody disturbed"
     )
@@ -50,7 +50,7 @@ def main(words: Sequence[str]) -> None:
             ("torch", "mpi4py"), f"{n_runs} runs of {EPOCHS} epochs on {given.ranks} ranks, seed {given.seed}"
         )
     )
-    print(f"stages:    {', '.join(f'{stage} {stages[stage]}' for stage in STAGES)}")
+    print(f"stages:    {', '.join(f'{stage} {context[stage]}' for stage in STAGES)}")
     print(
         f"ends:      the other ranks ended {median(waits):.2f} s after a kill (median), {max(waits):.2f} s at most"
     )

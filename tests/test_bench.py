@@ -115,9 +115,9 @@ def counted(monkeypatch):
     monkeypatch.syspath_prepend(SCRIPTS)
     from bench_selection import Counted
 
-    from kakurenbo_hpc.distributed.comm import Serial
+    from kakurenbo_hpc.distributed.comm import SerialComm
 
-    return Counted(Serial())
+    return Counted(SerialComm())
 
 
 def test_what_a_rank_hands_to_mpi_is_counted(counted):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..distributed.launch_env import local_rank, started_by
+from ..distributed.launch_env import local_rank, read_launch_env
 from ..errors import USER_ERROR, UserError, WorldError
 from .launchers.launcher import cores
 from .machine import Machine, read_machine
@@ -84,7 +84,7 @@ def main(words: list[str]) -> None:
         if "OMP_NUM_THREADS" not in machine.environment:
             set_here["OMP_NUM_THREADS"] = str(cores())
     os.environ.update(set_here)
-    first_node = started_by(os.environ).rank < (machine.ranks_per_node or machine.gpus_per_node)
+    first_node = read_launch_env(os.environ).rank < (machine.ranks_per_node or machine.gpus_per_node)
     told = [f"{name}={value}" for name, value in set_here.items()] + (
         [f"cores {_ranges(bound.cores)}"] if bound.cores else []
     )

@@ -25,7 +25,7 @@ _LOST_PEER = re.compile("[Gg]loo|NCCL")
 _MEMORY = "; often the system was out of memory (dmesg says so), or the batch system ended it"
 
 
-class LastWords:
+class FailureReport:
     """Hears the ranks' stderr, and knows the line that has to be the last one."""
 
     def __init__(self):

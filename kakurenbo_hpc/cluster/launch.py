@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import DONE, FAILED, REQUEUE, TERMINATED, USER_ERROR, UserError
-from ..rundir.console import say, tell
-from .failure_report import LastWords
+from ..rundir.console import print_error, print_line
+from .failure_report import FailureReport
 from .launchers.launcher import CommandLine, Layout, starter_line
 from .machine import Machine, find_machine, read_machine
 
@@ -43,7 +43,7 @@ def launch(
     if here.scratch:
         words += ["--scratch", here.scratch]
     line = starter_line(here, layout, bound_words(here, find_machine(machine), words))
-    say(str(line))
+    print_line(str(line))
     return DONE if dry_run else run(line, run_dir / "stop")
 
 
@@ -89,7 +89,7 @@ def run(line: CommandLine, stop: Path) -> int:
     to the starter; where it then ends with neither 0 nor 75, the code is 143. USR1 and USR2 ask the ranks to write a checkpoint
     and leave, through the file ``stop`` of their run directory.
     """
-    words = LastWords()
+    words = FailureReport()
     with _signals_passed_on(stop) as (received, targets):
         # In a process group of its own: Ctrl-C in a terminal would otherwise reach it twice, which Open MPI takes for a kill. Not
         # in a session of its own: PBS would not find it there when the job has to end.
@@ -111,20 +111,20 @@ def run(line: CommandLine, stop: Path) -> int:
     return _ended(code, received, words)
 
 
-def _ended(code: int, received: list[int], words: LastWords) -> int:
+def _ended(code: int, received: list[int], words: FailureReport) -> int:
     """Print the last line where one is due; return our exit code."""
     code = words.code_of_ranks(code)
     if code in (DONE, REQUEUE):
         return code
     if received:
         name = signal.Signals(received[0]).name
-        tell(
+        print_error(
             f"kakurenbo: ended by {name}, the starter with exit code {code}; add --resume to go on from the newest checkpoint"
         )
         return TERMINATED
     if code == TERMINATED and not words.blame_a_rank:
         return code
-    tell(words.again(code))
+    print_error(words.again(code))
     return USER_ERROR if code == USER_ERROR else FAILED
 
 
@@ -147,7 +147,7 @@ def _signals_passed_on(stop: Path) -> Iterator[tuple[list[int], list[subprocess.
             stop.parent.mkdir(parents=True, exist_ok=True)
             stop.touch()
         except OSError as problem:
-            tell(f"kakurenbo: {stop}: cannot be written ({problem.strerror}), so that the ranks go on")
+            print_error(f"kakurenbo: {stop}: cannot be written ({problem.strerror}), so that the ranks go on")
 
     handlers = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), pass_on)
     handlers |= dict.fromkeys((signal.SIGUSR1, signal.SIGUSR2), leave_stop)
@@ -167,7 +167,7 @@ def _send(starter: subprocess.Popen, number: int) -> None:
     starter.send_signal(signal.SIGTERM if number == signal.SIGINT and starter.args[0] == "srun" else number)
 
 
-def _pass_through(stream: IO[bytes], words: LastWords) -> None:
+def _pass_through(stream: IO[bytes], words: FailureReport) -> None:
     for line in stream:
         words.hear(line)
         # Whoever reads our stderr may be gone; the ranks must not wait for him in a full pipe.

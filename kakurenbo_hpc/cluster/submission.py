@@ -15,10 +15,10 @@ from pathlib import Path
 from ..errors import DONE, UserError
 from ..rundir.atomic_io import write_whole
 from .schedulers.pbs import Pbs
-from .schedulers.scheduler import BatchSystem, State
+from .schedulers.scheduler import Scheduler, State
 from .schedulers.slurm import Slurm
 
-SYSTEMS: dict[str, BatchSystem] = {system.name: system for system in (Slurm(), Pbs())}
+SCHEDULERS: dict[str, Scheduler] = {system.name: system for system in (Slurm(), Pbs())}
 ENDED = ("done", "cancelled", "failed")
 
 
@@ -70,7 +70,7 @@ class BatchFolder:
         path = self.folder / "submission.json"
         try:
             found = Submission(**json.loads(path.read_text()))
-            if found.system in SYSTEMS:
+            if found.system in SCHEDULERS:
                 return found
         except OSError:
             raise UserError(
@@ -81,8 +81,8 @@ class BatchFolder:
         raise self._spoilt(path, "not what submit wrote")
 
     @property
-    def system(self) -> BatchSystem:
-        return SYSTEMS[self.read().system]
+    def system(self) -> Scheduler:
+        return SCHEDULERS[self.read().system]
 
     @property
     def job_ids(self) -> list[str]:

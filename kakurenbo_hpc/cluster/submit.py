@@ -15,13 +15,13 @@ import yaml
 
 from ..config.job import Job
 from ..errors import DONE, JobError, RunDirectoryError, UserError
-from ..rundir.console import say
+from ..rundir.console import print_line
 from ..rundir.job_diff import check_same
 from ..rundir.path_checks import check_place
 from .machine import Machine, read_machine, word
 from .schedulers.scheduler import check_there
 from .script import Script, python_of
-from .submission import ENDED, SYSTEMS, BatchFolder, Submission
+from .submission import ENDED, SCHEDULERS, BatchFolder, Submission
 from .walltime import clock, fitting_walltime
 
 Part = tuple[
@@ -95,7 +95,7 @@ def submit(read: Callable[[list[str]], Job], request: Request, dry_run: bool) ->
 
 
 def _show(parts: list[Part], request: Request, machine: Machine) -> None:
-    command = SYSTEMS[machine.scheduler].submit_words(request.dependency)
+    command = SCHEDULERS[machine.scheduler].submit_words(request.dependency)
     for batch, _, _, files in parts:
         print(files["script.sh"], end="", flush=True)
         _remark(f"would run: cd {shlex.quote(str(batch.folder))} && {shlex.join(command)}")
@@ -106,7 +106,7 @@ def _hand_in(parts: list[Part], request: Request, machine: Machine) -> None:
     """Submit all of them, or none where one cannot be run. Raises UserError where the batch system refuses one: those before it stay."""
     for batch, job, _, _ in parts:
         _check_free(batch, job, request)
-    check_there(SYSTEMS[machine.scheduler].submit_words(None)[0])
+    check_there(SCHEDULERS[machine.scheduler].submit_words(None)[0])
     for n_submitted, (batch, _, submission, files) in enumerate(parts):
         try:
             batch.prepare(submission, files)
@@ -118,9 +118,9 @@ def _hand_in(parts: list[Part], request: Request, machine: Machine) -> None:
             those = f"{n_submitted} of {len(parts)} jobs were submitted before; kakurenbo status {shlex.quote(folder)} lists them"
             raise UserError(f"{batch.run}: {problem}; {those}") from None
         size = f"{submission.nodes} x {machine.ranks_per_node} ranks, {clock(submission.walltime_s)}"
-        say(f"job {job_id}: {submission.name} on {machine.name}, {size}")
-        say(f"log: {batch.log}")
-        say(f"follow: kakurenbo logs --follow {shlex.quote(str(batch.run))}")
+        print_line(f"job {job_id}: {submission.name} on {machine.name}, {size}")
+        print_line(f"log: {batch.log}")
+        print_line(f"follow: kakurenbo logs --follow {shlex.quote(str(batch.run))}")
 
 
 def _check_python(machine: Machine) -> None:

@@ -17,7 +17,7 @@ from ..engine.run import run
 from ..engine.score import score
 from ..errors import DONE, FAILED, RunDirectoryError, UserError
 from ..rundir.atomic_io import write_whole
-from ..rundir.console import say
+from ..rundir.console import print_line
 from ..rundir.metrics import finite
 from ..rundir.path_checks import check_place
 from ..rundir.provenance import provenance
@@ -48,7 +48,7 @@ def compare(comparison: Comparison, entries: Mapping[str, Entry], out: Path, com
     Runs are of so many ranks; on other hardware another ``out`` keeps their seconds apart. A run that fails is named, and the
     others go on; a table of which nothing failed is not replaced then.
     """
-    comm.on_first(lambda: _check_out(out))
+    comm.on_rank_zero(lambda: _check_out(out))
     results = _Results(comparison, entries, out, comm)
     for name, entry in entries.items():
         if code := results.add(name, entry):
@@ -93,14 +93,14 @@ class _Results:
                     scores, cost = self._scored(entry, seed)
                     job = entry.named(seed, self._comm.size, scores)
                     directory = self._out / "runs" / job.name
-                    begun = self._comm.on_first(lambda: (directory / "job.yaml").exists())
+                    begun = self._comm.on_rank_zero(lambda: (directory / "job.yaml").exists())
                     # By its name it is this job; only what it keeps on disk may have been another.
                     if code := run(job, directory, self._comm, resume=begun, allow_changes=True):
                         return code
                     # On a shared file system other nodes may not see it yet.
-                    lines = self._comm.on_first(lambda: _lines(directory, job.training.epochs))  # noqa: B023, called at once
+                    lines = self._comm.on_rank_zero(lambda: _lines(directory, job.training.epochs))  # noqa: B023, called at once
             except Exception as problem:
-                if self._comm.size > 1 and not (isinstance(problem, UserError) and problem.agreed):
+                if self._comm.size > 1 and not (isinstance(problem, UserError) and problem.on_all_ranks):
                     raise  # some ranks may not know of it
                 self.failed.setdefault(name, f"{problem}")
                 self._say(f"{which}: {problem}")
@@ -124,15 +124,15 @@ class _Results:
             / "scores"
             / f"{wanted.method}-{digest(made_by, self._comm.size, wanted.model_dump())}.h5"
         )
-        if not self._comm.on_first(path.exists):
+        if not self._comm.on_rank_zero(path.exists):
             score(wanted.method, made_by, path, self._comm, wanted.epochs, wanted.repeats)
-        about = self._comm.on_first(lambda: about_scores(str(path)))
+        about = self._comm.on_rank_zero(lambda: about_scores(str(path)))
         steps = -(-about.n_backward // entry.job.training.batch(self._comm.size))
         return path, (steps, about.n_forward, about.n_backward, about.seconds)
 
     def _say(self, text: str) -> None:
         if self._comm.rank == 0:
-            say(text)
+            print_line(text)
 
     def write(self) -> None:
         """Write and print the table. On rank 0 alone."""
@@ -155,12 +155,14 @@ class _Results:
             **provenance(),
         }
         text = markdown(rows)
-        say(f"\n{comparison.name}: {comparison.shows or comparison.job}; seeds {comparison.seeds}\n\n{text}")
+        print_line(
+            f"\n{comparison.name}: {comparison.shows or comparison.job}; seeds {comparison.seeds}\n\n{text}"
+        )
         for name, problem in self.failed.items():
-            say(f"failed: {name}: {problem}")
+            print_line(f"failed: {name}: {problem}")
         kept = folder / "comparison.json"
         if self.failed and kept.exists() and not json.loads(kept.read_text(encoding="utf-8"))["failed"]:
-            say(f"{kept}: kept as it is, since nothing had failed in it")
+            print_line(f"{kept}: kept as it is, since nothing had failed in it")
             return
         write_whole(kept, json.dumps(finite(whole), indent=1) + "\n")
         write_whole(folder / "table.md", text)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Turn:
+class MicroBatch:
     """One local batch, before it is read.
 
     id, position: (k,) int64. copy: (k,) int32. weight: (k,) float32. counts: False for a filler, an entry repeated only
@@ -39,12 +39,12 @@ class Turn:
 class Batch:
     """One local batch, read and on its device. input: (k, ...) float; target: (k,) or (k, H, W) int64."""
 
-    turn: Turn
+    micro_batch: MicroBatch
     input: torch.Tensor
     target: torch.Tensor
 
 
-Memory = Mapping[
+MethodState = Mapping[
     str, np.ndarray
 ]  # what a batch-level method keeps on one rank, beside the ledger; checkpointed with it
 

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .sample_stats import Notes
+from .sample_stats import SampleStats
 
 _COLUMNS = ("loss", "correct", "confidence", "seen_epoch")
 BLOCKS = 16384  # fixed, so that a block never straddles two homes however many ranks there are
@@ -103,17 +103,17 @@ class Ledger:
         """(S,) bool."""
         return self.seen_epoch >= 0
 
-    def observed(self, notes: Notes, epoch: int) -> Ledger:
+    def observed(self, stats: SampleStats, epoch: int) -> Ledger:
         """Return the ledger after these notes, all of ids at home here; of several notes of one id the latest wins."""
-        rows, notes_kept = _latest(notes.id - self.start, notes.position)
+        rows, notes_kept = _latest(stats.id - self.start, stats.position)
         columns = {name: getattr(self, name).copy() for name in _COLUMNS}
         for name in ("loss", "correct", "confidence"):
-            columns[name][rows] = getattr(notes, name)[notes_kept]
+            columns[name][rows] = getattr(stats, name)[notes_kept]
         columns["seen_epoch"][rows] = epoch
         extra = dict(self.extra)
-        for name in notes.extra.keys() & extra.keys():
+        for name in stats.extra.keys() & extra.keys():
             extra[name] = extra[name].copy()
-            extra[name][rows] = notes.extra[name][notes_kept]
+            extra[name][rows] = stats.extra[name][notes_kept]
         return dataclasses.replace(self, **columns, extra=extra)
 
     def with_columns(self, changed: Mapping[str, np.ndarray]) -> Ledger:

@@ -10,7 +10,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Notes:
+class SampleStats:
     """What forward passes found out, one entry a pass: arrays of equal length k, in any order, of any samples.
 
     ``position`` (k,) int64 is the pass's place in the epoch's global order, so later steps have larger ones; of several
@@ -27,6 +27,6 @@ class Notes:
     def __len__(self) -> int:
         return len(self.id)
 
-    def with_extra(self, **columns: np.ndarray) -> Notes:
+    def with_extra(self, **columns: np.ndarray) -> SampleStats:
         """Return the notes with further columns."""
         return dataclasses.replace(self, extra={**self.extra, **columns})

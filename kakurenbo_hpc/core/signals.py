@@ -3,10 +3,10 @@
 import signal
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-heard: list[int] = []
+received: list[int] = []
 
 
-def listen() -> None:
+def record_signals() -> None:
     """Remember these signals from now on; a run that begins later leaves by them."""
     for number in SIGNALS:
-        signal.signal(number, lambda number, frame: heard.append(number))
+        signal.signal(number, lambda number, frame: received.append(number))

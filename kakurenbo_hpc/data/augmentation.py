@@ -19,13 +19,13 @@ import numpy as np
 from ..config.job import DataOptions
 from ..core.rng import bits, key
 from ..errors import DataError
-from .dataset import Data, Files, Request, Source
+from .dataset import Dataset, DatasetSplits, ReadRequest, SampleFiles
 
 if TYPE_CHECKING:
     import torch
 
 
-def augmented(data: Data, options: DataOptions, seed: int) -> Data:
+def augmented(data: DatasetSplits, options: DataOptions, seed: int) -> DatasetSplits:
     """Return the data set whose training images go through ``options.augmentation``, drawn by this seed.
 
     Raises DataError if its samples are no images (C, H, W) with a class each.
@@ -46,10 +46,10 @@ def augmented(data: Data, options: DataOptions, seed: int) -> Data:
     return replace(data, train=Augmented(data.train, names, seed))
 
 
-class Augmented(Source):
+class Augmented(Dataset):
     """The images of a source, values in [0, 1], under these augmentations."""
 
-    def __init__(self, source: Source, names: Sequence[str], seed: int):
+    def __init__(self, source: Dataset, names: Sequence[str], seed: int):
         self._source, self._names, self._seed = source, names, seed
 
     def __len__(self) -> int:
@@ -58,20 +58,20 @@ class Augmented(Source):
     def labels(self) -> np.ndarray:
         return self._source.labels()
 
-    def files(self) -> Files | None:
+    def files(self) -> SampleFiles | None:
         return self._source.files()
 
-    def lying_in(self, root: Path) -> Augmented:
-        return Augmented(self._source.lying_in(root), self._names, self._seed)
+    def relocate(self, root: Path) -> Augmented:
+        return Augmented(self._source.relocate(root), self._names, self._seed)
 
-    def __getitems__(self, request: Request):
+    def __getitems__(self, request: ReadRequest):
         return self._under(request, self._source.__getitems__(request))
 
     @property
     def reads_ahead(self) -> bool:
         return self._source.reads_ahead
 
-    def stream(self, requests: Sequence[Request], device: torch.device):
+    def stream(self, requests: Sequence[ReadRequest], device: torch.device):
         import torch
 
         return map(
@@ -79,7 +79,7 @@ class Augmented(Source):
         )  # where images are augmented
 
     def _under(
-        self, request: Request, read: tuple[torch.Tensor, torch.Tensor]
+        self, request: ReadRequest, read: tuple[torch.Tensor, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         images, targets = read
         if request.augment:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Request:
+class ReadRequest:
     """Which samples to read. id: (k,) int64; copy: (k,) int32, told apart by their augmentation draws.
 
     augment: under the training augmentation, drawn from (seed, epoch, id, copy); else the plain sample.
@@ -28,7 +28,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Files:
+class SampleFiles:
     """Where samples lie, one file each: sample i is root / names[i], of sizes[i] bytes, last changed at changed[i], in ns.
 
     names: relative, with forward slashes.
@@ -43,25 +43,25 @@ class Files:
         return len(self.names)
 
 
-class Source(ABC):
+class Dataset(ABC):
     """Samples 0 to len - 1. It goes to loader processes by pickling, and is opened there."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def __getitems__(self, request: Request) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitems__(self, request: ReadRequest) -> tuple[torch.Tensor, torch.Tensor]:
         """Return inputs (k, ...) float32 and targets (k, ...) int64. Named as torch's fetcher wants it."""
 
     def labels(self) -> np.ndarray | None:
         """Return the class of every sample, (len,) int64, without reading any; None where targets are no classes."""
         return None
 
-    def files(self) -> Files | None:
+    def files(self) -> SampleFiles | None:
         """Return the file of every sample; None where samples are not files of their own."""
         return None
 
-    def lying_in(self, root: Path) -> Source:
+    def relocate(self, root: Path) -> Dataset:
         """Return the same samples, read from files of the same names below another folder."""
         raise TypeError(f"{type(self).__name__} reads no files")
 
@@ -71,21 +71,21 @@ class Source(ABC):
         return False
 
     def stream(
-        self, requests: Sequence[Request], device: torch.device
+        self, requests: Sequence[ReadRequest], device: torch.device
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield what ``__getitems__`` returns for each request, read ahead, on the device or not there yet."""
         raise TypeError(f"{type(self).__name__} does not read ahead")
 
 
 @dataclass(frozen=True)
-class Data:
+class DatasetSplits:
     """A data set in two parts. shape: of one input. fingerprint: changes when ids would mean other samples.
 
     target_shape: (H, W) of masks; () where targets are class labels.
     """
 
-    train: Source
-    validation: Source
+    train: Dataset
+    validation: Dataset
     n_classes: int
     shape: tuple[int, ...]
     fingerprint: str

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from ..core.batch import Batch, Turn
+from ..core.batch import Batch, MicroBatch
 from ..errors import DataError
-from .dataset import Request, Source
+from .dataset import Dataset, ReadRequest
 from .workers import can_be, end_with_the_rank, forkserver_context
 
 
@@ -23,11 +23,11 @@ class Loader:
     Without loader processes, a source that reads ahead does so: its memory is used again once nothing refers to a batch.
     """
 
-    def __init__(self, source: Source, workers: int, device: torch.device):
+    def __init__(self, source: Dataset, workers: int, device: torch.device):
         self.source, self.workers = source, workers if workers and can_be() else 0
         self._device = device
         self._reads_ahead = source.reads_ahead and self.workers == 0
-        self._asked = _Asked()
+        self._asked = _RequestSampler()
         self._processes: dict[
             int, int
         ] = {}  # number of each loader process, by what becomes ready when it ends
@@ -43,19 +43,21 @@ class Loader:
             generator=torch.Generator(),  # else every pass would take a number from torch's global stream
         )
 
-    def __call__(self, turns: Iterable[Turn], epoch: int, augment: bool) -> Iterator[Batch]:
+    def __call__(self, micro_batches: Iterable[MicroBatch], epoch: int, augment: bool) -> Iterator[Batch]:
         """Read these turns in order. One pass at a time. Raises DataError for a file that cannot be read."""
-        turns = list(turns)
-        self._asked.requests = requests = [Request(turn.id, turn.copy, epoch, augment) for turn in turns]
-        if not turns:
+        micro_batches = list(micro_batches)
+        self._asked.requests = requests = [
+            ReadRequest(micro_batch.id, micro_batch.copy, epoch, augment) for micro_batch in micro_batches
+        ]
+        if not micro_batches:
             return
         batches = self.source.stream(requests, self._device) if self._reads_ahead else self._batches()
-        for turn, read in zip(turns, batches, strict=True):
+        for micro_batch, read in zip(micro_batches, batches, strict=True):
             if isinstance(read, DataError):
                 raise read
             input, target = read
             yield Batch(
-                turn=turn,
+                micro_batch=micro_batch,
                 input=input.to(self._device, non_blocking=True),
                 target=target.to(self._device, non_blocking=True),
             )
@@ -82,14 +84,14 @@ class Loader:
             ) from problem
 
 
-def plain_turns(first: int, last: int, size: int) -> list[Turn]:
+def plain_micro_batches(first: int, last: int, size: int) -> list[MicroBatch]:
     """Return turns over ids first to last - 1 in their own order, ``size`` at a time: one rank's share of an evaluation."""
-    turns = []
+    micro_batches = []
     for start in range(first, last, size):
         ids = np.arange(start, min(start + size, last))
-        turns.append(
-            Turn(
-                step=len(turns),
+        micro_batches.append(
+            MicroBatch(
+                step=len(micro_batches),
                 id=ids,
                 copy=np.zeros(len(ids), np.int32),
                 weight=np.ones(len(ids), np.float32),
@@ -101,19 +103,19 @@ def plain_turns(first: int, last: int, size: int) -> list[Turn]:
                 progress=0.0,
             )
         )
-    return turns
+    return micro_batches
 
 
 class _Reads:
     """A source that returns what is wrong with its files, instead of raising it: loader processes would add their tracebacks."""
 
-    def __init__(self, source: Source):
+    def __init__(self, source: Dataset):
         self._source = source
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitems__(self, request: Request) -> tuple[torch.Tensor, torch.Tensor] | DataError:
+    def __getitems__(self, request: ReadRequest) -> tuple[torch.Tensor, torch.Tensor] | DataError:
         try:
             return self._source.__getitems__(request)
         except DataError as problem:
@@ -126,12 +128,12 @@ class _Reads:
             )
 
 
-class _Asked:
+class _RequestSampler:
     """The batch sampler of the pass that runs now."""
 
-    requests: list[Request] = []
+    requests: list[ReadRequest] = []
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[ReadRequest]:
         return iter(self.requests)
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 
-class Buffers:
+class PinnedPool:
     """Arrays of one dtype and of one shape but for their first length, which is that of the longest asked for."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, pinned: bool):

@@ -10,7 +10,7 @@ PAUSES = (0.1, 1.0)  # seconds
 T = TypeVar("T")
 
 
-def patiently(work: Callable[[], T]) -> T:
+def retry(work: Callable[[], T]) -> T:
     """Return what work returns, tried again after each pause. Raises the last OSError."""
     for pause in PAUSES:
         try:

@@ -17,7 +17,7 @@ import numpy as np
 from ..config.job import DataOptions
 from ..core.rng import bits, key, uniform
 from ..errors import DataError
-from .dataset import Data, Files, Request, Source
+from .dataset import Dataset, DatasetSplits, ReadRequest, SampleFiles
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 VARIATIONS = ("drop_classes", "imbalance", "label_noise", "repeats", "repeats_classes")
 
 
-def varied(data: Data, options: DataOptions) -> Data:
+def varied(data: DatasetSplits, options: DataOptions) -> DatasetSplits:
     """Return the data set as its options vary it; its fingerprint says how.
 
     Raises DataError if they need the class of each sample and the data set does not tell it, or has no such classes.
@@ -66,14 +66,14 @@ def varied(data: Data, options: DataOptions) -> Data:
     )
 
 
-class Varied(Source):
+class Varied(Dataset):
     """Rows of a source, under ids and labels of their own.
 
     row: (n,) int64, which sample an id is. again: (n,) int64, 0 for its first appearance, 1 for the second, ...
     label: (n,) int64, or None for the targets that the source gives.
     """
 
-    def __init__(self, source: Source, row: np.ndarray, again: np.ndarray, label: np.ndarray | None):
+    def __init__(self, source: Dataset, row: np.ndarray, again: np.ndarray, label: np.ndarray | None):
         self._source, self._row, self._again, self._label = source, row, again, label
         self._most = int(again.max(initial=0)) + 1
 
@@ -83,41 +83,41 @@ class Varied(Source):
     def labels(self) -> np.ndarray | None:
         return self._label
 
-    def files(self) -> Files | None:
+    def files(self) -> SampleFiles | None:
         files = self._source.files()
         if files is None or self._again.any():  # a file that several samples share belongs to none of them
             return None
-        return Files(
+        return SampleFiles(
             files.root,
             [files.names[row] for row in self._row],
             files.sizes[self._row],
             files.changed[self._row],
         )
 
-    def lying_in(self, root: Path) -> Varied:
-        return Varied(self._source.lying_in(root), self._row, self._again, self._label)
+    def relocate(self, root: Path) -> Varied:
+        return Varied(self._source.relocate(root), self._row, self._again, self._label)
 
-    def __getitems__(self, request: Request):
+    def __getitems__(self, request: ReadRequest):
         return self._labelled(request, self._source.__getitems__(self._of_source(request)))
 
     @property
     def reads_ahead(self) -> bool:
         return self._source.reads_ahead
 
-    def stream(self, requests: Sequence[Request], device: torch.device):
+    def stream(self, requests: Sequence[ReadRequest], device: torch.device):
         return map(
             self._labelled,
             requests,
             self._source.stream([self._of_source(request) for request in requests], device),
         )
 
-    def _of_source(self, request: Request) -> Request:
+    def _of_source(self, request: ReadRequest) -> ReadRequest:
         return replace(
             request, id=self._row[request.id], copy=request.copy * self._most + self._again[request.id]
         )
 
     def _labelled(
-        self, request: Request, read: tuple[torch.Tensor, torch.Tensor]
+        self, request: ReadRequest, read: tuple[torch.Tensor, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
 
@@ -125,7 +125,7 @@ class Varied(Source):
         return input, target if self._label is None else torch.from_numpy(self._label[request.id])
 
 
-def _classes_left(data: Data, options: DataOptions) -> np.ndarray:
+def _classes_left(data: DatasetSplits, options: DataOptions) -> np.ndarray:
     beyond = [number for number in options.drop_classes if number >= data.n_classes]
     if beyond:
         raise DataError(
@@ -139,7 +139,7 @@ def _classes_left(data: Data, options: DataOptions) -> np.ndarray:
     return left
 
 
-def _without_dropped(source: Source, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _without_dropped(source: Dataset, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows that stay, and their labels, renumbered: two of (n,) int64."""
     label = source.labels()
     row = np.flatnonzero(np.isin(label, left))
@@ -170,7 +170,7 @@ def _flipped(row: np.ndarray, label: np.ndarray, n_classes: int, options: DataOp
     return noisy
 
 
-def _repeated(source: Source, row: np.ndarray, label: np.ndarray | None, times: np.ndarray) -> Varied:
+def _repeated(source: Dataset, row: np.ndarray, label: np.ndarray | None, times: np.ndarray) -> Varied:
     """Return these rows, each so many times: first all of them in order, then those that come again, and so on."""
     place = np.concatenate([np.flatnonzero(times > again) for again in range(times.max())])
     again = np.repeat(

@@ -103,11 +103,11 @@ class Comm(ABC):
         array = np.asarray(array)
         return sum(self.gather(array)[: self.rank], np.zeros_like(array))
 
-    def on_first(self, work: Callable[[], T]) -> T:
+    def on_rank_zero(self, work: Callable[[], T]) -> T:
         """Run work on rank 0 alone and return its result on every rank; a UserError there is raised on all alike."""
-        return self.agreed(work, on=0)
+        return self.run_or_raise_together(work, on=0)
 
-    def agreed(self, work: Callable[[], T], on: int | None = None) -> T:
+    def run_or_raise_together(self, work: Callable[[], T], on: int | None = None) -> T:
         """Run work on every rank (or on one, for all) and return its result; if any rank finds a UserError, all raise it.
 
         Any other exception is the rank's own: it ends the run through ``abort``.
@@ -123,12 +123,12 @@ class Comm(ABC):
         else:
             problem = next((p for p in self.gather(problem) if p is not None), None)
         if problem is not None:
-            problem.agreed = True
+            problem.on_all_ranks = True
             raise problem
         return result
 
 
-class Serial(Comm):
+class SerialComm(Comm):
     """One rank, alone."""
 
     rank, size = 0, 1

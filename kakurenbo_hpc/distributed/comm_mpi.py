@@ -12,7 +12,7 @@ from ..errors import FAILED
 from .comm import Comm, Pending, Transfer, flush
 
 
-class Mpi(Comm):
+class MpiComm(Comm):
     """All ranks of MPI.COMM_WORLD, on a communicator of our own, so that nobody else's messages mix with ours."""
 
     def __init__(self):

@@ -15,7 +15,7 @@ from ..errors import FAILED
 from .comm import Arrived, Comm, Pending, Transfer
 
 
-class Threads(Comm):
+class ThreadComm(Comm):
     """One of several ranks that live in threads; made by ``run_in_threads``."""
 
     def __init__(
@@ -103,7 +103,7 @@ def run_in_threads(size: int, work: Callable[[Comm], Any]) -> list:
 
     def one(rank: int) -> None:
         try:
-            results[rank] = work(Threads(rank, size, barrier, slots, boxes))
+            results[rank] = work(ThreadComm(rank, size, barrier, slots, boxes))
         except BaseException as problem:
             problems[rank] = problem
             barrier.abort()

@@ -16,7 +16,7 @@ from ..errors import FAILED
 from .comm import Comm, Pending, Transfer, flush
 
 
-class Group(Comm):
+class GroupComm(Comm):
     """All ranks of a process group that works on the host."""
 
     def __init__(self, group: dist.ProcessGroup):
@@ -88,7 +88,7 @@ class Group(Comm):
         os._exit(code)
 
 
-class Torch(Group):
+class TorchComm(GroupComm):
     """All ranks that torchrun's environment describes, and the store where they met."""
 
     def __init__(self):

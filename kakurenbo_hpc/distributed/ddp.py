@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .gradient_sync import Gradients
+from .gradient_sync import GradientSync
 from .world import World
 
 # PyTorch 2.13 gave it a new name, and warns of the old one.
@@ -25,7 +25,7 @@ _SYNC_BUFFERS = next(
 )
 
 
-class Ddp(Gradients):
+class DdpSync(GradientSync):
     """Averages gradients in buckets. One rank is not wrapped."""
 
     def __init__(self, world: World):

@@ -11,11 +11,11 @@ from torch import nn
 
 from ..config.job import WorldOptions
 from ..errors import WorldError
-from .comm import Serial
+from .comm import SerialComm
 from .world import World
 
 
-class Gradients(ABC):
+class GradientSync(ABC):
     """Averages the gradients of one model over all ranks. All calls but ``hold`` are collective."""
 
     @abstractmethod
@@ -49,29 +49,31 @@ class Gradients(ABC):
         """Part from the other ranks, all together, when nothing that was wrapped is in use any more."""
 
 
-def open_gradients(options: WorldOptions, accumulate: int, world: World) -> Gradients:
+def open_gradient_sync(options: WorldOptions, accumulate: int, world: World) -> GradientSync:
     """Return the job's way to average gradients, after each ``accumulate`` backward passes.
 
     Raises WorldError, on all ranks alike, if these ranks have no such way.
     """
     if options.gradients == "horovod":
-        return world.comm.agreed(lambda: _horovod(options, accumulate, world))
-    from .ddp import Ddp
+        return world.comm.run_or_raise_together(lambda: _horovod(options, accumulate, world))
+    from .ddp import DdpSync
 
-    return Ddp(world)
+    return DdpSync(world)
 
 
-def _horovod(options: WorldOptions, accumulate: int, world: World) -> Gradients:
+def _horovod(options: WorldOptions, accumulate: int, world: World) -> GradientSync:
     if world.comm.mpi is None:
-        found = "this is one process alone" if isinstance(world.comm, Serial) else "torchrun started these"
+        found = (
+            "this is one process alone" if isinstance(world.comm, SerialComm) else "torchrun started these"
+        )
         raise WorldError(
             f"world.gradients is horovod, which works among MPI's ranks, but {found}; start with mpirun or srun, or set it to ddp"
         )
     try:
-        from .horovod import Horovod
+        from .horovod import HorovodSync
     except ImportError as problem:
         raise WorldError(
             f"world.gradients is horovod, which does not load here ({' '.join(str(problem).split())}); "
             "build it with scripts/install_horovod.sh, or set it to ddp"
         ) from None
-    return Horovod(options, accumulate, world)
+    return HorovodSync(options, accumulate, world)

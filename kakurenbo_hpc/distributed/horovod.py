@@ -11,12 +11,12 @@ from torch import nn
 
 from ..config.job import WorldOptions
 from ..errors import WorldError
-from .gradient_sync import Gradients
+from .gradient_sync import GradientSync
 from .libmpi import loaded_mpi
 from .world import World
 
 
-class Horovod(Gradients):
+class HorovodSync(GradientSync):
     """Averages every gradient as soon as the last accumulated backward pass has computed it."""
 
     def __init__(self, options: WorldOptions, accumulate: int, world: World):

@@ -9,7 +9,7 @@ from ..errors import WorldError, shown
 
 
 @dataclass(frozen=True)
-class Started:
+class LaunchEnv:
     """A starter's word on this process: its rank of how many; None where the starter does not say."""
 
     starter: str
@@ -46,7 +46,7 @@ _STARTERS = [
 ]
 
 
-def started_by(environ: Mapping[str, str]) -> Started | None:
+def read_launch_env(environ: Mapping[str, str]) -> LaunchEnv | None:
     """Return what the starter says of this process, or None if nothing started it as a rank.
 
     A plain ``python`` inside a batch shell is no rank: SLURM_PROCID stands there too, but no step of srun's. Raises WorldError if
@@ -59,13 +59,13 @@ def started_by(environ: Mapping[str, str]) -> Started | None:
                 "SLURM_SRUN_COMM_HOST" not in environ or environ.get("SLURM_STEP_ID") == "4294967290"
             ):
                 continue
-            return Started(starter, _number(environ, rank), _number(environ, size))
+            return LaunchEnv(starter, _number(environ, rank), _number(environ, size))
     return None
 
 
 def local_rank(environ: Mapping[str, str]) -> int | None:
     """Return this rank's place among those of its node, or None where the starter does not say."""
-    started = started_by(environ)
+    started = read_launch_env(environ)
     names = [local for starter, *_, local in _STARTERS if started and starter == started.starter]
     # A PMI that srun serves leaves the local rank to Slurm's own variable.
     return next(

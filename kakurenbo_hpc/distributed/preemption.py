@@ -10,14 +10,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..core.signals import SIGNALS, heard
+from ..core.signals import SIGNALS, received
 from ..errors import UserError, WorldError
 from .comm import Comm, Pending
 
 DEADLINE = "KAKURENBO_DEADLINE"
 
 
-class Stop:
+class Preemption:
     """Knows whether the run is asked to leave, and has all ranks learn of it at the same step.
 
     Asked by a signal to any rank, by the file ``stop`` in the run directory (whose text is the reason), or by the deadline
@@ -37,27 +37,27 @@ class Stop:
         self._signal: int | None = None
         self.why = ""
 
-    def __enter__(self) -> Stop:
+    def __enter__(self) -> Preemption:
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, self._raise) for number in SIGNALS}
-        if heard:
-            self._raise(heard[0], None)
+        if received:
+            self._raise(received[0], None)
         return self
 
     def __exit__(self, *problem: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        if problem[0] is None or (isinstance(problem[1], UserError) and problem[1].agreed):
+        if problem[0] is None or (isinstance(problem[1], UserError) and problem[1].on_all_ranks):
             self._arrived()
         if self._signal is not None and not self.why:
-            heard.append(
+            received.append(
                 self._signal
             )  # too late for this run, but whatever comes next in this process is asked as well
         if self.why and self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.unlink()
 
-    def agreed(self) -> bool:
+    def should_stop(self) -> bool:
         """Return whether all ranks leave now. Called between two steps, on all ranks.
 
         The answer is that of the call before, which had a whole step to travel: nobody waits for it. It is waited for, not
@@ -68,9 +68,9 @@ class Stop:
         self._pending: Pending | None = self._comm.post_max(bool(self._asked()))
         return False
 
-    def agreed_at_once(self) -> bool:
+    def should_stop_now(self) -> bool:
         """Return the same, of this moment; waits for all ranks."""
-        return self.agreed() or self._arrived()
+        return self.should_stop() or self._arrived()
 
     def _arrived(self) -> bool:
         """Return whether any rank was asked when the last question was posted, and remember why."""

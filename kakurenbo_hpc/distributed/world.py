@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import USER_ERROR, WorldError
-from .comm import Comm, Serial
-from .launch_env import Started, started_by
+from .comm import Comm, SerialComm
+from .launch_env import LaunchEnv, read_launch_env
 
 _LAST_WORD_S = 5  # in which another rank says why all end; srun ends all that outlive the first by ten
 
@@ -45,27 +45,27 @@ def open_comm(environ: Mapping[str, str] = os.environ) -> Comm:
 
     Raises WorldError if MPI does not see the ranks that the starter promised; where each sees itself alone, rank 0 does, for all.
     """
-    started = started_by(environ)
+    started = read_launch_env(environ)
     if started is None:
-        return Serial()
+        return SerialComm()
     if started.starter == "torchrun":
-        from .comm_torch import Torch
+        from .comm_torch import TorchComm
 
-        return Torch()
+        return TorchComm()
     try:
-        from .comm_mpi import Mpi
+        from .comm_mpi import MpiComm
     except (ImportError, RuntimeError) as problem:
         _let_rank_0_speak(started)
         raise WorldError(
             f"started by {started.starter} as rank {started.rank} of {started.size}, but mpi4py does not load "
             f"({' '.join(str(problem).split())}); install mpi4py for this Python, with the MPI that starts the ranks"
         ) from None
-    comm = Mpi()
+    comm = MpiComm()
     check_size(started, comm)
     return comm
 
 
-def check_size(started: Started, comm: Comm) -> None:
+def check_size(started: LaunchEnv, comm: Comm) -> None:
     """Raise WorldError if the starter's ranks and MPI's are not the same; if MPI sees one rank everywhere, only rank 0 does."""
     if (started.rank, started.size) == (comm.rank, comm.size):
         return
@@ -79,7 +79,7 @@ def check_size(started: Started, comm: Comm) -> None:
     )
 
 
-def _let_rank_0_speak(started: Started) -> None:
+def _let_rank_0_speak(started: LaunchEnv) -> None:
     """Give rank 0 the time to tell what all ranks find: many a starter ends all of them as soon as one has left."""
     if started.rank:
         time.sleep(_LAST_WORD_S)
@@ -106,7 +106,11 @@ def settle(comm: Comm) -> World:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     torch.set_num_threads(min(share, int(asked)) if asked.isdecimal() and int(asked) else share)
     return World(
-        comm, node, local_rank, local_size, comm.agreed(lambda: _device(node, local_rank, local_size))
+        comm,
+        node,
+        local_rank,
+        local_size,
+        comm.run_or_raise_together(lambda: _device(node, local_rank, local_size)),
     )
 
 

@@ -6,71 +6,75 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.batch import Memory
+from ..core.batch import MethodState
 from ..core.ledger import Ledger
 from ..core.plan import Epoch, Plan
-from ..order.deal import Turns
-from ..rundir.timers import Clock
+from ..order.deal import EpochSchedule
+from ..rundir.timers import StageTimer
 from ..selection.batch_level import BatchMethod
-from .context import Stages
-from .loops import Trained, deal_turns, evaluate, look, sift, train, train_by_steps
+from .context import Context
+from .loops import TrainResult, deal_passes, evaluate, forward_only, train, train_by_steps, train_selected
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EpochResult:
     """What an epoch leaves: ledger and memory after it, its plan and the ledger that it was decided on, its metrics."""
 
     ledger: Ledger
-    memory: Memory
+    method_state: MethodState
     plan: Plan
     planned_on: Ledger
     line: dict
 
 
-def run_epoch(epoch: Epoch, ledger: Ledger, memory: Memory, stages: Stages, clock: Clock) -> Outcome:
+def run_epoch(
+    epoch: Epoch, ledger: Ledger, method_state: MethodState, context: Context, clock: StageTimer
+) -> EpochResult:
     """Run one epoch on this rank."""
-    s = stages
-    s.trail.begin_epoch()
+    s = context
+    s.pass_progress.begin_epoch()
     with clock("plan"):
-        if s.method.looks_first(epoch):
-            ledger = look(np.ones(len(ledger), bool), "eval", True, epoch, ledger, s)
-            ledger = ledger.with_columns(s.method.looked(epoch, ledger))
+        if s.method.needs_scoring_pass(epoch):
+            ledger = forward_only(np.ones(len(ledger), bool), "eval", True, epoch, ledger, s)
+            ledger = ledger.with_columns(s.method.on_scored(epoch, ledger))
         plan = s.method.plan(epoch, ledger, s.everyone)
         if s.shards is not None:
             ledger = s.shards.exchange(epoch, plan.train != 0, ledger)
         thins = isinstance(s.method, BatchMethod) and s.method.thins(epoch)
-        turns = deal_turns(plan.train, epoch, ledger, s, plan.weight, thins)
+        micro_batches = deal_passes(plan.train, epoch, ledger, s, plan.weight, thins)
 
     with clock("train"):
-        way = sift if thins else train_by_steps if s.method.draws_each_step(epoch) else train
-        after, memory, trained = way(epoch, plan, turns, ledger, memory, s)
+        way = train_selected if thins else train_by_steps if s.method.draws_each_step(epoch) else train
+        after, method_state, trained = way(epoch, plan, micro_batches, ledger, method_state, s)
         s.learner.average_statistics()
 
     with clock("refresh"):
         if plan.refresh is not None:
-            after = look(plan.refresh, plan.refresh_mode, plan.refresh_augment, epoch, after, s)
-        after = after.with_columns(s.method.remember(epoch, after))
+            after = forward_only(plan.refresh, plan.refresh_mode, plan.refresh_augment, epoch, after, s)
+        after = after.with_columns(s.method.on_epoch_end(epoch, after))
 
     with clock("evaluate"):
         measured = evaluate(s)
 
-    return Outcome(after, memory, plan, ledger, _line(epoch, plan, turns, trained, after, measured, s))
+    return EpochResult(
+        after, method_state, plan, ledger, _line(epoch, plan, micro_batches, trained, after, measured, s)
+    )
 
 
 def _line(
     epoch: Epoch,
     plan: Plan,
-    turns: Turns,
-    trained: Trained,
+    micro_batches: EpochSchedule,
+    trained: TrainResult,
     after: Ledger,
     measured: dict[str, float],
-    s: Stages,
+    s: Context,
 ) -> dict:
     """Return what the run's metrics say of this epoch."""
     refreshed = np.zeros(len(after), bool) if plan.refresh is None else plan.refresh
     noted = after.seen_epoch == epoch.number
     n_refreshed, n_nan = s.everyone.count(refreshed, noted & np.isnan(after.loss))
-    n_first = after.n_total if s.method.looks_first(epoch) else 0
+    n_first = after.n_total if s.method.needs_scoring_pass(epoch) else 0
     histogram = s.everyone.histogram(after.loss)
     return {
         "epoch": epoch.number,
@@ -89,7 +93,7 @@ def _line(
         "lr": s.learner.lr,
         "lr_scale": plan.lr_scale,
         "steps": trained.steps,
-        "order_hash": f"{turns.order_hash:016x}",
+        "order_hash": f"{micro_batches.order_hash:016x}",
         "loss_histogram": {"edges": histogram.edges.tolist(), "counts": histogram.counts.tolist()},
-        **({} if s.shards is None else {"exchange": s.shards.told()}),
+        **({} if s.shards is None else {"exchange": s.shards.metrics()}),
     }

@@ -10,22 +10,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..core.batch import Batch, Memory
+from ..core.batch import Batch, MethodState
 from ..core.ledger import Homes, Ledger
 from ..core.plan import Epoch, Plan
-from ..data.loader import plain_turns
-from ..order.deal import Turns, deal
+from ..data.loader import plain_micro_batches
+from ..order.deal import EpochSchedule, deal
 from ..order.home import send_home
 from ..selection.batch_level import BatchMethod
-from ..training.batch_stats import NoteBook, Seen
+from ..training.batch_stats import BatchStats, SampleStatsBuffer
 from ..training.segmentation import mean_iou
-from .batch_selection import Sieve
-from .context import Stages
-from .pass_progress import Finds
+from .batch_selection import BatchSelection
+from .context import Context
+from .pass_progress import Resumable
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainResult:
     """What the training stage did. losses: (k,) of this rank's training passes; the counts are over all ranks.
 
     n_hidden: samples that were not trained.
@@ -39,113 +39,161 @@ class Trained:
 
 
 def train(
-    epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory, s: Stages
-) -> tuple[Ledger, Memory, Trained]:
+    epoch: Epoch,
+    plan: Plan,
+    micro_batches: EpochSchedule,
+    ledger: Ledger,
+    method_state: MethodState,
+    s: Context,
+) -> tuple[Ledger, MethodState, TrainResult]:
     """Train what the plan names."""
-    book = NoteBook(s.observed)
+    stats_buffer = SampleStatsBuffer(s.observed)
     if isinstance(s.method, BatchMethod) and s.method.clocked_by_trained:
         s.learner.begin_epoch(
-            epoch.number, plan.lr_scale, memory["trained"][0] / ledger.n_total, turns.n / ledger.n_total
+            epoch.number,
+            plan.lr_scale,
+            method_state["trained"][0] / ledger.n_total,
+            micro_batches.n / ledger.n_total,
         )
     else:
         s.learner.begin_epoch(epoch.number, plan.lr_scale)
-    for batch in _along("train", turns, epoch, True, book, s):
-        book.add(s.learner.step(batch))
-    notes = book.notes()
-    ledger = ledger.observed(send_home(notes, s.homes, s.world.comm), epoch.number)
+    for batch in _along("train", micro_batches, epoch, True, stats_buffer, s):
+        stats_buffer.add(s.learner.step(batch))
+    stats = stats_buffer.stats()
+    ledger = ledger.observed(send_home(stats, s.homes, s.world.comm), epoch.number)
     if isinstance(s.method, BatchMethod):
-        memory = {**s.method.trained(epoch, notes.loss, memory), "trained": memory["trained"] + turns.n}
+        method_state = {
+            **s.method.trained(epoch, stats.loss, method_state),
+            "trained": method_state["trained"] + micro_batches.n,
+        }
     (n_hidden,) = s.everyone.count(plan.train == 0)
-    return ledger, memory, Trained(notes.loss, n_hidden, turns.n, turns.n, turns.steps)
+    return (
+        ledger,
+        method_state,
+        TrainResult(stats.loss, n_hidden, micro_batches.n, micro_batches.n, micro_batches.steps),
+    )
 
 
 def train_by_steps(
-    epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory, s: Stages
-) -> tuple[Ledger, Memory, Trained]:
+    epoch: Epoch,
+    plan: Plan,
+    micro_batches: EpochSchedule,
+    ledger: Ledger,
+    method_state: MethodState,
+    s: Context,
+) -> tuple[Ledger, MethodState, TrainResult]:
     """Train as many entries as the plan names, drawn step by step, each by what the step before has told."""
     s.learner.begin_epoch(epoch.number, plan.lr_scale)
-    book = NoteBook(s.observed)
-    done = s.trail.begin_pass(book)
-    ledger = ledger.observed(send_home(book.notes(), s.homes, s.world.comm), epoch.number) if done else ledger
-    for step in s.progress.bar(range(done, turns.steps), turns.steps, "train"):
-        n = (step + 1) * turns.n // turns.steps - step * turns.n // turns.steps
+    stats_buffer = SampleStatsBuffer(s.observed)
+    done = s.pass_progress.begin_pass(stats_buffer)
+    ledger = (
+        ledger.observed(send_home(stats_buffer.stats(), s.homes, s.world.comm), epoch.number)
+        if done
+        else ledger
+    )
+    for step in s.progress.bar(range(done, micro_batches.steps), micro_batches.steps, "train"):
+        n = (
+            step + 1
+        ) * micro_batches.n // micro_batches.steps - step * micro_batches.n // micro_batches.steps
         one = s.method.plan_step(epoch, step, n, ledger, s.everyone)
-        dealt = deal_turns(one.train, epoch, ledger, s, one.weight)
+        dealt = deal_passes(one.train, epoch, ledger, s, one.weight)
         before = step * s.global_batch  # a sample drawn again is another copy, with draws of its own
         here = [
             replace(
-                turn,
+                micro_batch,
                 step=step,
-                progress=(step + 0.5) / turns.steps,
-                copy=turn.copy + before,
-                position=turn.position + before,
+                progress=(step + 0.5) / micro_batches.steps,
+                copy=micro_batch.copy + before,
+                position=micro_batch.position + before,
             )
-            for turn in dealt
+            for micro_batch in dealt
         ]
-        news = NoteBook(s.observed)
+        news = SampleStatsBuffer(s.observed)
         for batch in s.heartbeat.along(s.train(here, epoch.number, augment=True)):
             seen = s.learner.step(batch)
-            for noted in (book, news):
+            for noted in (stats_buffer, news):
                 noted.add(seen)
-        ledger = ledger.observed(send_home(news.notes(), s.homes, s.world.comm), epoch.number)
-        s.trail.step_done(step)
+        ledger = ledger.observed(send_home(news.stats(), s.homes, s.world.comm), epoch.number)
+        s.pass_progress.step_done(step)
     (n_hidden,) = s.everyone.count(ledger.seen_epoch != epoch.number)
-    return ledger, memory, Trained(book.notes().loss, n_hidden, turns.n, turns.n, turns.steps)
+    return (
+        ledger,
+        method_state,
+        TrainResult(
+            stats_buffer.stats().loss, n_hidden, micro_batches.n, micro_batches.n, micro_batches.steps
+        ),
+    )
 
 
-def sift(
-    epoch: Epoch, plan: Plan, turns: Turns, ledger: Ledger, memory: Memory, s: Stages
-) -> tuple[Ledger, Memory, Trained]:
+def train_selected(
+    epoch: Epoch,
+    plan: Plan,
+    micro_batches: EpochSchedule,
+    ledger: Ledger,
+    method_state: MethodState,
+    s: Context,
+) -> tuple[Ledger, MethodState, TrainResult]:
     """Train what a batch-level method chooses of the candidates that the plan names."""
-    start = memory["trained"][0] / ledger.n_total if s.method.clocked_by_trained else None
+    start = method_state["trained"][0] / ledger.n_total if s.method.clocked_by_trained else None
     s.learner.begin_epoch(epoch.number, plan.lr_scale, start)
-    sieve = Sieve(epoch, turns.n, memory, s)
+    batch_selection = BatchSelection(epoch, micro_batches.n, method_state, s)
     # A graph cannot be put down.
-    sieve.train(_along("train", turns, epoch, True, sieve, s, may_stop=not s.method.keeps_graph))
-    looked, trained = sieve.looked.notes(), sieve.trained.notes()
+    batch_selection.train(
+        _along("train", micro_batches, epoch, True, batch_selection, s, may_stop=not s.method.keeps_graph)
+    )
+    looked, trained = batch_selection.looked.stats(), batch_selection.trained.stats()
     if "selection_loss" in ledger.extra:
         looked = looked.with_extra(selection_loss=looked.loss)
-    for notes in (looked, trained):  # in this order: the training pass is the later one
-        ledger = ledger.observed(send_home(notes, s.homes, s.world.comm), epoch.number)
-    n_forward, n_distinct = s.world.comm.sum(np.array([sieve.n_forward, sieve.n_distinct])).tolist()
-    memory = {**sieve.memory, "trained": memory["trained"] + sieve.n_trained}
+    for stats in (looked, trained):  # in this order: the training pass is the later one
+        ledger = ledger.observed(send_home(stats, s.homes, s.world.comm), epoch.number)
+    n_forward, n_distinct = s.world.comm.sum(
+        np.array([batch_selection.n_forward, batch_selection.n_distinct])
+    ).tolist()
+    method_state = {
+        **batch_selection.method_state,
+        "trained": method_state["trained"] + batch_selection.n_trained,
+    }
     losses = trained.loss if len(trained) else looked.loss
     return (
         ledger,
-        memory,
-        Trained(losses, ledger.n_total - n_distinct, n_forward, sieve.n_trained, sieve.steps),
+        method_state,
+        TrainResult(
+            losses, ledger.n_total - n_distinct, n_forward, batch_selection.n_trained, batch_selection.steps
+        ),
     )
 
 
-def look(rows: np.ndarray, mode: str, augment: bool, epoch: Epoch, ledger: Ledger, s: Stages) -> Ledger:
+def forward_only(
+    rows: np.ndarray, mode: str, augment: bool, epoch: Epoch, ledger: Ledger, s: Context
+) -> Ledger:
     """Pass the marked rows of all ranks' ledgers forward, dealt evenly over ranks; return the ledger that knows."""
-    book = NoteBook(s.observed)
-    turns = deal_turns(rows, epoch, ledger, s)
-    for batch in _along("look", turns, epoch, augment, book, s):
-        book.add(s.learner.look(batch, mode)[0])
+    stats_buffer = SampleStatsBuffer(s.observed)
+    micro_batches = deal_passes(rows, epoch, ledger, s)
+    for batch in _along("look", micro_batches, epoch, augment, stats_buffer, s):
+        stats_buffer.add(s.learner.forward_only(batch, mode)[0])
     if mode == "train":
         s.learner.average_statistics()
-    return ledger.observed(send_home(book.notes(), s.homes, s.world.comm), epoch.number)
+    return ledger.observed(send_home(stats_buffer.stats(), s.homes, s.world.comm), epoch.number)
 
 
-def evaluate(s: Stages) -> dict[str, float]:
+def evaluate(s: Context) -> dict[str, float]:
     """Return mean loss and accuracy, or IoU, over the validation set: each rank its part, no sample twice."""
     homes, size = Homes(len(s.validation.source), s.world.size), max(1, s.global_batch // s.world.size)
-    turns = plain_turns(*homes.rows(s.world.rank), size)
+    micro_batches = plain_micro_batches(*homes.rows(s.world.rank), size)
     n_most = -(-int(np.diff(homes.starts).max()) // size)  # batches of the rank that has most
-    batches = s.trail.heeding(s.validation(turns, epoch=0, augment=False), n_most)
+    batches = s.pass_progress.heeding(s.validation(micro_batches, epoch=0, augment=False), n_most)
     looked = s.learner.evaluate(s.heartbeat.along(batches))
-    book = NoteBook()
+    stats_buffer = SampleStatsBuffer()
     for seen in looked:
-        book.add(seen)
-    notes = book.notes()
-    loss = {"val_loss": s.everyone.mean(notes.loss).value}
+        stats_buffer.add(seen)
+    stats = stats_buffer.stats()
+    loss = {"val_loss": s.everyone.mean(stats.loss).value}
     return loss | (
-        _iou(looked, s) if s.learner.has_masks else {"val_accuracy": s.everyone.mean(notes.correct).value}
+        _iou(looked, s) if s.learner.has_masks else {"val_accuracy": s.everyone.mean(stats.correct).value}
     )
 
 
-def _iou(looked: list[Seen], s: Stages) -> dict[str, float]:
+def _iou(looked: list[BatchStats], s: Context) -> dict[str, float]:
     """Return the mean over images of each one's mean IoU, and the mean IoU of all images as one."""
     none = np.zeros((0, s.learner.n_classes), np.int64)  # a rank may have no image
     counts = [
@@ -159,14 +207,14 @@ def _iou(looked: list[Seen], s: Stages) -> dict[str, float]:
     }
 
 
-def deal_turns(
+def deal_passes(
     times: np.ndarray,
     epoch: Epoch,
     ledger: Ledger,
-    s: Stages,
+    s: Context,
     weight: np.ndarray | None = None,
     thins: bool = False,
-) -> Turns:
+) -> EpochSchedule:
     """Deal this many passes of each row over ranks and batches; candidates in batches of the method's own size."""
     global_batch, accumulate = (
         (s.method.candidates(s.global_batch), 1) if thins else (s.global_batch, s.accumulate)
@@ -177,8 +225,16 @@ def deal_turns(
 
 
 def _along(
-    label: str, turns: Turns, epoch: Epoch, augment: bool, finds: Finds, s: Stages, may_stop: bool = True
+    label: str,
+    micro_batches: EpochSchedule,
+    epoch: Epoch,
+    augment: bool,
+    finds: Resumable,
+    s: Context,
+    may_stop: bool = True,
 ) -> Iterator[Batch]:
     """Yield the batches of a pass that are still to be done, under a bar."""
-    batches = s.trail.along(turns, lambda rest: s.train(rest, epoch.number, augment), finds, may_stop)
-    return s.progress.bar(s.heartbeat.along(batches), len(turns), label)
+    batches = s.pass_progress.along(
+        micro_batches, lambda rest: s.train(rest, epoch.number, augment), finds, may_stop
+    )
+    return s.progress.bar(s.heartbeat.along(batches), len(micro_batches), label)

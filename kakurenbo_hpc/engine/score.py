@@ -22,19 +22,19 @@ from ..core.batch import Batch
 from ..core.ledger import Ledger
 from ..core.plan import Epoch
 from ..distributed.comm import Comm
-from ..distributed.gradient_sync import open_gradients
+from ..distributed.gradient_sync import open_gradient_sync
 from ..distributed.world import settle
 from ..errors import JobError, nearest
 from ..rundir.path_checks import check_file
-from ..rundir.timers import Clock
-from ..selection.method import OBSERVED, first_ledger
+from ..rundir.timers import StageTimer
+from ..selection.method import FORWARD_COLUMNS, init_ledger
 from ..selection.methods.everything import Everything
-from ..selection.score_file import About, write_scores
-from ..training.batch_stats import Seen
+from ..selection.score_file import ScoreInfo, write_scores
+from ..training.batch_stats import BatchStats
 from ..training.gradient_norm import gradient_norms
-from .context import Stages
+from .context import Context
 from .epoch import run_epoch
-from .loops import look
+from .loops import forward_only
 from .run import set_up
 
 
@@ -62,29 +62,31 @@ def score(
     epochs: int | None = None,
     repeats: int | None = None,
     last_layer: bool = False,
-) -> About:
+) -> ScoreInfo:
     """Score every training sample of the job's data by this method, write the file, and return what it cost.
 
     epochs, repeats: of the recipe if not given. last_layer: grand by the last layer's gradient, for large networks.
     Raises UserError on all ranks alike.
     """
-    epochs, repeats = comm.on_first(lambda: _fitting(name, path, epochs, repeats))
+    epochs, repeats = comm.on_rank_zero(lambda: _fitting(name, path, epochs, repeats))
     begun, world = time.perf_counter(), settle(comm)
     everywhere = job.data.model_copy(update={"placement": "shared"})  # a few passes do not pay for staging
     total, label, n_forward, n_backward = 0.0, None, 0, 0
     for repeat in range(repeats):
         one = job.model_copy(update={"seed": job.seed + repeat, "data": everywhere})
         method = _METHODS[name](method=name)
-        stages, data = set_up(one, world, method)
-        gradients = open_gradients(one.world, one.training.accumulate, world)
-        stages.learner.join(gradients, data.shape)
-        ledger = first_ledger(method, stages.homes, comm, data.fingerprint)
+        context, data = set_up(one, world, method)
+        gradients = open_gradient_sync(one.world, one.training.accumulate, world)
+        context.learner.join(gradients, data.shape)
+        ledger = init_ledger(method, context.homes, comm, data.fingerprint)
         for number in range(epochs):
-            outcome = run_epoch(Epoch(number, epochs, one.seed), ledger, {}, stages, Clock(world.device))
+            outcome = run_epoch(
+                Epoch(number, epochs, one.seed), ledger, {}, context, StageTimer(world.device)
+            )
             ledger = outcome.ledger
             n_forward += outcome.line["n_forward"]
             n_backward += outcome.line["n_backward"]
-        ledger, n_looked = _ask(name, Epoch(epochs, epochs + 1, one.seed), ledger, stages, last_layer)
+        ledger, n_looked = _ask(name, Epoch(epochs, epochs + 1, one.seed), ledger, context, last_layer)
         n_forward += n_looked
         n_backward += n_looked if name == "grand" and not last_layer else 0
         total = total + _answer(name, ledger, one.seed)
@@ -94,7 +96,9 @@ def score(
         ", last layer" if last_layer else ""
     )
     seconds = comm.broadcast(time.perf_counter() - begun)
-    about = About(name, how, job.data.name, data.fingerprint, stages.homes.n, seconds, n_forward, n_backward)
+    about = ScoreInfo(
+        name, how, job.data.name, data.fingerprint, context.homes.n, seconds, n_forward, n_backward
+    )
     write_scores(path, about, total / repeats, comm, label)
     return about
 
@@ -119,7 +123,10 @@ class Asking(Everything):
 
     @property
     def columns(self) -> dict[str, tuple]:
-        return {name: OBSERVED[name] for name in ("label", "el2n" if self.method == "el2n" else "grad_norm")}
+        return {
+            name: FORWARD_COLUMNS[name]
+            for name in ("label", "el2n" if self.method == "el2n" else "grad_norm")
+        }
 
 
 class Forgetting(Everything):
@@ -130,13 +137,13 @@ class Forgetting(Everything):
     @property
     def columns(self) -> dict[str, tuple]:
         return {
-            "label": OBSERVED["label"],
+            "label": FORWARD_COLUMNS["label"],
             "was_correct": (bool, False),
             "learned": (bool, False),
             "forgotten": (np.int32, 0),
         }
 
-    def remember(self, epoch: Epoch, ledger: Ledger) -> Mapping[str, np.ndarray]:
+    def on_epoch_end(self, epoch: Epoch, ledger: Ledger) -> Mapping[str, np.ndarray]:
         return {
             "forgotten": ledger.extra["forgotten"] + (ledger.extra["was_correct"] & ~ledger.correct),
             "learned": ledger.extra["learned"] | ledger.correct,
@@ -153,21 +160,21 @@ class Drawing(Everything):
 _METHODS = {"el2n": Asking, "grand": Asking, "forgetting": Forgetting, "random": Drawing}
 
 
-def _ask(name: str, epoch: Epoch, ledger: Ledger, s: Stages, last_layer: bool) -> tuple[Ledger, int]:
+def _ask(name: str, epoch: Epoch, ledger: Ledger, s: Context, last_layer: bool) -> tuple[Ledger, int]:
     """Pass every sample forward, without augmentation, where the method scores by what it is like at the end."""
     if name not in ("el2n", "grand"):
         return ledger, 0
     if name == "grand" and not last_layer:
-        s.learner.look = _exactly(s.learner)
+        s.learner.forward_only = _exactly(s.learner)
     everyone = np.ones(len(ledger), bool)
-    return look(everyone, "eval", False, epoch, ledger, s), ledger.n_total
+    return forward_only(everyone, "eval", False, epoch, ledger, s), ledger.n_total
 
 
 def _exactly(learner):
     """Return a look that notes the norm of each sample's gradient in all parameters instead of the last layer's."""
-    plain = learner.look
+    plain = learner.forward_only
 
-    def look_exactly(batch: Batch, mode: str) -> tuple[Seen, torch.Tensor]:
+    def look_exactly(batch: Batch, mode: str) -> tuple[BatchStats, torch.Tensor]:
         seen, losses = plain(batch, mode)
         seen.columns["grad_norm"] = gradient_norms(
             learner.model, learner.criterion, batch.input, batch.target

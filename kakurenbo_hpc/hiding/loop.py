@@ -14,17 +14,17 @@ import torch.distributed as dist
 from ..config.options import pick
 from ..core.ledger import Homes, Ledger
 from ..core.plan import Epoch, Plan
-from ..distributed.comm import Comm, Serial
-from ..distributed.launch_env import started_by
+from ..distributed.comm import Comm, SerialComm
+from ..distributed.launch_env import read_launch_env
 from ..distributed.world import open_comm
 from ..errors import DataError, JobError, LoopError
-from ..order.deal import Turns, deal
+from ..order.deal import EpochSchedule, deal
 from ..order.home import send_home
 from ..selection import METHODS
 from ..selection.batch_level import BatchMethod
-from ..selection.global_stats import Everyone
-from ..selection.method import OBSERVED, Method, first_ledger
-from ..training.batch_stats import NoteBook, look_closely
+from ..selection.global_stats import GlobalStats
+from ..selection.method import FORWARD_COLUMNS, Method, init_ledger
+from ..training.batch_stats import SampleStatsBuffer, batch_stats
 from ..training.criterion import weighted_sum
 from . import arguments as words
 from .samplers import BatchSampler, Pass, Sampler
@@ -61,10 +61,10 @@ class Hiding:
         **options: Any,
     ):
         self._comm = comm or _comm_of_this_process()
-        self._everyone = Everyone(self._comm)
-        n = self._comm.agreed(lambda: n_samples(data))
+        self._everyone = GlobalStats(self._comm)
+        n = self._comm.run_or_raise_together(lambda: n_samples(data))
         self._everyone.agree(n, "the number of samples")
-        self.method = self._comm.agreed(lambda: _own_loop_method(method, options, epochs))
+        self.method = self._comm.run_or_raise_together(lambda: _own_loop_method(method, options, epochs))
         self._everyone.agree(
             (self.method.model_dump(), epochs, batch_size, accumulate, seed), "the options of hiding"
         )
@@ -77,8 +77,8 @@ class Hiding:
         self._global_batch = int(batch_size * self._comm.size * accumulate)
         self._accumulate, self._warmup, self._seed = accumulate, warmup_epochs, seed
         self._homes = Homes(n, self._comm.size)
-        self._observed = [name for name in self.method.columns if name in OBSERVED]
-        self._ledger = first_ledger(self.method, self._homes, self._comm, fingerprint)
+        self._observed = [name for name in self.method.columns if name in FORWARD_COLUMNS]
+        self._ledger = init_ledger(self.method, self._homes, self._comm, fingerprint)
         self._epoch: Epoch | None = None  # the one that goes on
         self._plan: Plan | None = None
         self._pass: Pass | None = None
@@ -116,7 +116,7 @@ class Hiding:
     def begin_whole(self, epoch: int) -> bool:
         """Begin an epoch with a pass over all samples, if the method wants to look before it plans."""
         self._begin_epoch(epoch)
-        if not self.method.looks_first(self._epoch):
+        if not self.method.needs_scoring_pass(self._epoch):
             return False
         self._begin_pass("whole", np.ones(len(self._ledger), bool))
         return True
@@ -126,16 +126,16 @@ class Hiding:
         looked = self._pass is not None and self._pass.name == "whole" and self._epoch.number == epoch
         if looked:
             self._end_pass()
-            self._ledger = self._ledger.with_columns(self.method.looked(self._epoch, self._ledger))
+            self._ledger = self._ledger.with_columns(self.method.on_scored(self._epoch, self._ledger))
         elif self._epoch is None or self._plan is not None or self._epoch.number != epoch:
             self._begin_epoch(epoch)
-        if self.method.looks_first(self._epoch) and not looked:
+        if self.method.needs_scoring_pass(self._epoch) and not looked:
             raise LoopError(
                 f"hiding: {self.method.method} plans epoch {epoch} by a forward pass over all samples, but there was none; "
                 "go through hiding.whole(epoch, loader) first"
             )
         self._plan = plan = self.method.plan(self._epoch, self._ledger, self._everyone)
-        turns = self._begin_pass("visible", plan.train, plan.weight)
+        micro_batches = self._begin_pass("visible", plan.train, plan.weight)
         n_hidden, self._n_refresh = self._everyone.count(
             plan.train == 0, plan.refresh if plan.refresh is not None else plan.train < 0
         )
@@ -147,11 +147,11 @@ class Hiding:
             "n_hidden": n_hidden,
             "hidden_fraction": n_hidden / self.n,
             "max_fraction": plan.max_fraction,
-            "n_forward": looked * self.n + turns.n + self._n_refresh,
-            "n_backward": turns.n,
+            "n_forward": looked * self.n + micro_batches.n + self._n_refresh,
+            "n_backward": micro_batches.n,
             "lr_scale": plan.lr_scale,
-            "steps": turns.steps,
-            "order_hash": f"{turns.order_hash:016x}",
+            "steps": micro_batches.steps,
+            "order_hash": f"{micro_batches.order_hash:016x}",
         }
 
     def begin_hidden(self) -> bool:
@@ -196,13 +196,13 @@ class Hiding:
         """
         here = self._unfinished()
         check_ids(ids, here, self.n)
-        losses, turn = by_sample(losses, here), here.turn
-        k = len(turn.id)  # what fills the batch up comes after them
-        here.book.add(look_closely(turn, logits[:k], target[:k], losses[:k], self._observed))
+        losses, micro_batch = by_sample(losses, here), here.micro_batch
+        k = len(micro_batch.id)  # what fills the batch up comes after them
+        here.stats_buffer.add(batch_stats(micro_batch, logits[:k], target[:k], losses[:k], self._observed))
         here.n_observed += 1
-        self._progress = turn.progress
-        return weighted_sum(losses[:k], turn.weight * np.float32(turn.counts)) * (
-            self._comm.size / turn.n_global
+        self._progress = micro_batch.progress
+        return weighted_sum(losses[:k], micro_batch.weight * np.float32(micro_batch.counts)) * (
+            self._comm.size / micro_batch.n_global
         )
 
     @property
@@ -304,15 +304,15 @@ class Hiding:
                 "hiding.hidden(loader) after training, or they stay hidden for good"
             )
         self._end_pass()
-        self._ledger = self._ledger.with_columns(self.method.remember(self._epoch, self._ledger))
+        self._ledger = self._ledger.with_columns(self.method.on_epoch_end(self._epoch, self._ledger))
         self._done, self._epoch, self._plan = self._epoch.number, None, None
 
-    def _begin_pass(self, name: str, times: np.ndarray, weight: np.ndarray | None = None) -> Turns:
-        turns = deal(
+    def _begin_pass(self, name: str, times: np.ndarray, weight: np.ndarray | None = None) -> EpochSchedule:
+        micro_batches = deal(
             self._ledger.rows, times, self._epoch, self._comm, self._global_batch, self._accumulate, weight
         )
-        self._pass = Pass(name, self._epoch.number, turns, NoteBook(self._observed))
-        return turns
+        self._pass = Pass(name, self._epoch.number, micro_batches, SampleStatsBuffer(self._observed))
+        return micro_batches
 
     def _unfinished(self) -> Pass:
         if self._pass is None or self._pass.n_observed == len(self._pass):
@@ -332,7 +332,7 @@ class Hiding:
                 "batch, and let the loader drop none"
             )
         self._ledger = self._ledger.observed(
-            send_home(self._pass.book.notes(), self._homes, self._comm), self._epoch.number
+            send_home(self._pass.stats_buffer.stats(), self._homes, self._comm), self._epoch.number
         )
         self._pass = None
 
@@ -369,14 +369,14 @@ def _own_loop_method(method: str | Method, options: dict, epochs: int) -> Method
 def _comm_of_this_process() -> Comm:
     """Return the ranks of the loop's own process group, else MPI's, else this process alone. Raises LoopError."""
     if dist.is_available() and dist.is_initialized():
-        from ..distributed.comm_torch import Group
+        from ..distributed.comm_torch import GroupComm
 
-        return Group(dist.new_group(backend="gloo"))
-    started = started_by(os.environ)
+        return GroupComm(dist.new_group(backend="gloo"))
+    started = read_launch_env(os.environ)
     if started is not None and started.starter == "torchrun":
         if started.size > 1:
             raise LoopError(
                 "hiding: torchrun started several ranks that have not met; call torch.distributed.init_process_group first"
             )
-        return Serial()
+        return SerialComm()
     return open_comm()

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ..core.batch import Turn
+from ..core.batch import MicroBatch
 from ..errors import LoopError
-from ..order.deal import Turns
-from ..training.batch_stats import NoteBook
+from ..order.deal import EpochSchedule
+from ..training.batch_stats import SampleStatsBuffer
 
 
 class Pass:
@@ -18,10 +18,10 @@ class Pass:
     name: whole, visible or hidden. fills: samples up to which each batch is filled, where a loader wants all of one size.
     """
 
-    def __init__(self, name: str, epoch: int, turns: Turns, book: NoteBook):
-        self.name, self.book = name, book
+    def __init__(self, name: str, epoch: int, micro_batches: EpochSchedule, stats_buffer: SampleStatsBuffer):
+        self.name, self.stats_buffer = name, stats_buffer
         self.n_observed, self.fills = 0, 0
-        self._epoch, self._turns = epoch, list(turns)
+        self._epoch, self._turns = epoch, list(micro_batches)
         self._last = (-1, -1), np.zeros(0, np.int64)
 
     def __len__(self) -> int:
@@ -31,7 +31,7 @@ class Pass:
         return f"batch {self.n_observed} of epoch {self._epoch}"
 
     @property
-    def turn(self) -> Turn:
+    def micro_batch(self) -> MicroBatch:
         """The next batch to be observed."""
         return self._turns[self.n_observed]
 

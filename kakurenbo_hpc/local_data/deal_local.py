@@ -13,7 +13,7 @@ import numpy as np
 from ..core.plan import Epoch
 from ..core.rng import key
 from ..distributed.comm import Comm
-from ..order.deal import Turns
+from ..order.deal import EpochSchedule
 from ..order.entries import entries_of, ids_in, in_order, order_hash, sent
 
 
@@ -28,7 +28,7 @@ def deal_local(
     weight: np.ndarray | None = None,
     late: np.ndarray | None = None,
     filler: int = 0,
-) -> Turns:
+) -> EpochSchedule:
     """Return this rank's turns over all entries of all ranks that lie here, as ``deal`` does.
 
     place: (S,) int32, where this rank's rows lie. late: (S,) bool, rows that come last on their rank, since they are still on
@@ -47,7 +47,7 @@ def deal_local(
 
     n_each = np.array(comm.gather(len(entries["packed"])))
     n, position = int(n_each.sum()), positions(n_each, comm.rank)
-    return Turns(
+    return EpochSchedule(
         n=n,
         steps=-(-n // global_batch),
         accumulate=accumulate,

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ..data.dataset import Files
-from ..data.retry import patiently
+from ..data.dataset import SampleFiles
+from ..data.retry import retry
 from ..errors import DataError
 
 _NOTE = "kakurenbo.json"
@@ -25,7 +25,7 @@ _SECOND = 10**9  # ns; not every file system of a node keeps less than whole sec
 _THREADS = 4  # a shared file system answers several readers faster than one
 
 
-class Store:
+class NodeCache:
     """One rank's folder, of files with the names that they have on the shared file system."""
 
     def __init__(self, folder: Path, fingerprint: str):
@@ -88,7 +88,7 @@ class Store:
         os.utime(beside, ns=(changed, changed))
         os.replace(beside, self.folder / name)
 
-    def lacks(self, files: Files, rows: Iterable[int], compare: bool = False) -> list[int]:
+    def lacks(self, files: SampleFiles, rows: Iterable[int], compare: bool = False) -> list[int]:
         """Return the rows whose files are not here; compare: or are not, byte for byte, what the shared file system has."""
 
         def is_here(row: int) -> bool:
@@ -101,7 +101,7 @@ class Store:
         with ThreadPoolExecutor(_THREADS) as pool:
             return [row for row, here in zip(rows, pool.map(is_here, rows)) if not here]
 
-    def fetch(self, files: Files, rows: Iterable[int]) -> Iterator[int]:
+    def fetch(self, files: SampleFiles, rows: Iterable[int]) -> Iterator[int]:
         """Copy these rows' files from the shared file system, several at a time; yield each one's size once it is here.
 
         Raises DataError if one is not there, or is not of its size, or the disk is full.
@@ -125,7 +125,7 @@ class Store:
     def _copy(self, source: Path, name: str, size: int) -> None:
         beside = self.beside(name)
         try:
-            changed = patiently(lambda: _copied(source, beside))
+            changed = retry(lambda: _copied(source, beside))
             found = beside.stat().st_size
             if found != size:
                 beside.unlink()

@@ -16,20 +16,20 @@ from typing import NamedTuple
 import numpy as np
 
 from ..config.job import DataOptions, Job
-from ..core.batch import Batch, Turn
+from ..core.batch import Batch, MicroBatch
 from ..core.ledger import Homes, Ledger
 from ..core.plan import Epoch
 from ..data import open_data
-from ..data.dataset import Data
+from ..data.dataset import DatasetSplits
 from ..data.loader import Loader
 from ..distributed.comm import Comm
 from ..distributed.world import World, settle
-from ..order.deal import Turns
-from ..rundir.console import Progress
+from ..order.deal import EpochSchedule
+from ..rundir.console import Console
 from .deal_local import deal_local
 from .exchange import exchanged, first_places
 from .staging import Part, fetch_all, open_store
-from .transfer import Delivery, Parcel
+from .transfer import FileExchange, FileMove
 
 _WORD = np.dtype(
     [("id", np.int64), ("rank", np.int32), ("visible", bool)]
@@ -39,7 +39,7 @@ _WORD = np.dtype(
 class Shards:
     """This rank's shard of the training samples, beside its part of the validation samples, which stays."""
 
-    def __init__(self, options: DataOptions, data: Data, scratch: str | None, world: World):
+    def __init__(self, options: DataOptions, data: DatasetSplits, scratch: str | None, world: World):
         """Open this rank's store. scratch: a folder of the node. Raises UserError, perhaps on one rank only."""
         self._store = open_store(options.name, data, scratch, world)
         self._files, self._validation = data.train.files(), data.validation.files()
@@ -54,10 +54,10 @@ class Shards:
         """Where this rank's files lie, under the names that they have on the shared file system."""
         return self._store.folder
 
-    def lying_here(self, data: Data) -> Data:
+    def with_local_files(self, data: DatasetSplits) -> DatasetSplits:
         """Return the data set that reads from this rank's store."""
         return replace(
-            data, train=data.train.lying_in(self.folder), validation=data.validation.lying_in(self.folder)
+            data, train=data.train.relocate(self.folder), validation=data.validation.relocate(self.folder)
         )
 
     def placed(self, ledger: Ledger) -> Ledger:
@@ -100,7 +100,7 @@ class Shards:
         self._came = coming["id"]
         self._store.drop(self._names(going["id"][~going["visible"]]))
         sent, received = going[going["visible"]], coming[coming["visible"]]
-        delivery = Delivery(self._parcels(sent), self._parcels(received), self._store, self._comm)
+        delivery = FileExchange(self._parcels(sent), self._parcels(received), self._store, self._comm)
         self._under_way = _UnderWay(
             delivery, gone=self._names(sent["id"]), to_fetch=coming["id"][~coming["visible"]]
         )
@@ -132,10 +132,12 @@ class Shards:
         self._under_way = None
         self._told["waited"] = perf_counter() - begun
 
-    def n_ready(self, turns: list[Turn]) -> int:
+    def n_ready(self, micro_batches: list[MicroBatch]) -> int:
         """Return how many turns all ranks can take before what is under way has come. Collective."""
-        waits = (i for i, turn in enumerate(turns) if np.isin(turn.id, self._came).any())
-        return int(self._comm.min(np.array([next(waits, len(turns))]))[0])
+        waits = (
+            i for i, micro_batch in enumerate(micro_batches) if np.isin(micro_batch.id, self._came).any()
+        )
+        return int(self._comm.min(np.array([next(waits, len(micro_batches))]))[0])
 
     def deal(
         self,
@@ -145,7 +147,7 @@ class Shards:
         global_batch: int,
         accumulate: int,
         weight: np.ndarray | None,
-    ) -> Turns:
+    ) -> EpochSchedule:
         """Deal this many passes of each row to where it lies; what moved in this epoch comes last."""
         place, late = ledger.extra["place"], ledger.extra["moved"] == epoch.number
         idle = np.append(np.setdiff1d(self._here, self._came), self._here)[0]
@@ -153,7 +155,7 @@ class Shards:
             ledger.id, times, place, epoch, self._comm, global_batch, accumulate, weight, late, int(idle)
         )
 
-    def told(self) -> dict:
+    def metrics(self) -> dict:
         """Return what the metrics say: n_moved and bytes_moved of all ranks; waited, the longest wait for them, in seconds."""
         return self._told | {"waited": float(self._comm.max(np.array([self._told["waited"]]))[0])}
 
@@ -166,10 +168,10 @@ class Shards:
     def _names(self, ids: np.ndarray) -> list[str]:
         return [self._files.names[row] for row in ids]
 
-    def _parcels(self, words: np.ndarray) -> list[Parcel]:
+    def _parcels(self, words: np.ndarray) -> list[FileMove]:
         files = self._files
         return [
-            Parcel(id, files.names[id], int(files.sizes[id]), int(files.changed[id]), rank)
+            FileMove(id, files.names[id], int(files.sizes[id]), int(files.changed[id]), rank)
             for id, rank, _ in words.tolist()
         ]
 
@@ -177,7 +179,7 @@ class Shards:
 class _UnderWay(NamedTuple):
     """An exchange that is not over. gone: files to remove, to_fetch: rows to fetch, once all ranks have what comes."""
 
-    delivery: Delivery
+    delivery: FileExchange
     gone: list[str]
     to_fetch: np.ndarray
 
@@ -188,16 +190,16 @@ class ShardLoader:
     def __init__(self, loader: Loader, shards: Shards):
         self.source, self._loader, self._shards = loader.source, loader, shards
 
-    def __call__(self, turns: Iterable[Turn], epoch: int, augment: bool) -> Iterator[Batch]:
+    def __call__(self, micro_batches: Iterable[MicroBatch], epoch: int, augment: bool) -> Iterator[Batch]:
         """Read these turns in order. One pass at a time."""
-        turns, n_ready = list(turns), 0
+        micro_batches, n_ready = list(micro_batches), 0
         if self._shards.under_way:
-            n_ready = self._shards.n_ready(turns)
-            for batch in self._loader(turns[:n_ready], epoch, augment):
+            n_ready = self._shards.n_ready(micro_batches)
+            for batch in self._loader(micro_batches[:n_ready], epoch, augment):
                 yield batch
                 self._shards.go_on()
             self._shards.finish()
-        yield from self._loader(turns[n_ready:], epoch, augment)
+        yield from self._loader(micro_batches[n_ready:], epoch, augment)
 
 
 def stage(job: Job, scratch: str | None, comm: Comm, compare: bool) -> tuple[Path, int]:
@@ -207,9 +209,9 @@ def stage(job: Job, scratch: str | None, comm: Comm, compare: bool) -> tuple[Pat
     """
     world = settle(comm)
     data = open_data(job.data, job.seed, comm)
-    shards = comm.agreed(lambda: Shards(job.data, data, scratch, world))
+    shards = comm.run_or_raise_together(lambda: Shards(job.data, data, scratch, world))
     homes = Homes(len(data.train), world.size)
     ledger = shards.placed(Ledger.unseen(homes.n, *homes.rows(world.rank)))
     return shards.folder.parent, shards.fill(
-        ledger, Progress(world.rank, 0).bar, job.selection.most_hidden, compare
+        ledger, Console(world.rank, 0).bar, job.selection.max_hidden_fraction, compare
     )

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..data.dataset import Data, Files
+from ..data.dataset import DatasetSplits, SampleFiles
 from ..errors import DataError, JobError
 from ..rundir.path_checks import free_bytes, in_words
-from .node_cache import Store
+from .node_cache import NodeCache
 
 if TYPE_CHECKING:
     from ..distributed.world import World
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 class Part(NamedTuple):
     """Some of a data set's files. rows: of those that are to lie here."""
 
-    files: Files
+    files: SampleFiles
     rows: Sequence[int]
 
 
-def open_store(name: str, data: Data, scratch: str | None, world: World) -> Store:
+def open_store(name: str, data: DatasetSplits, scratch: str | None, world: World) -> NodeCache:
     """Return this rank's store, in the scratch folder of its node.
 
     name: of the data set. scratch: a path, in which variables of the node's environment may stand ($TMPDIR).
@@ -44,11 +44,18 @@ def open_store(name: str, data: Data, scratch: str | None, world: World) -> Stor
     mark = hashlib.blake2b(
         data.fingerprint.encode(), digest_size=4
     ).hexdigest()  # data sets of one name lie beside each other
-    return Store(Path(folder) / "kakurenbo" / f"{name}-{mark}" / f"rank_{world.rank:04d}", data.fingerprint)
+    return NodeCache(
+        Path(folder) / "kakurenbo" / f"{name}-{mark}" / f"rank_{world.rank:04d}", data.fingerprint
+    )
 
 
 def fetch_all(
-    parts: Sequence[Part], store: Store, world: World, bar: Callable, spare: int = 0, compare: bool = False
+    parts: Sequence[Part],
+    store: NodeCache,
+    world: World,
+    bar: Callable,
+    spare: int = 0,
+    compare: bool = False,
 ) -> int:
     """Fetch what the store lacks of these parts; return how many bytes all ranks fetched. Collective.
 
@@ -60,9 +67,9 @@ def fetch_all(
     asked = world.comm.gather(
         (world.node, *free_bytes(store.folder), needed, spare, str(store.folder.parent))
     )
-    world.comm.agreed(lambda: _check(asked))
+    world.comm.run_or_raise_together(lambda: _check(asked))
     for files, rows in lacking:
-        world.comm.agreed(lambda: sum(bar(store.fetch(files, rows), len(rows), "stage")))  # noqa: B023, called at once
+        world.comm.run_or_raise_together(lambda: sum(bar(store.fetch(files, rows), len(rows), "stage")))  # noqa: B023, called at once
     return sum(ask[3] for ask in asked)
 
 

@@ -17,14 +17,14 @@ import numpy as np
 
 from ..distributed.comm import Comm, Transfer
 from ..errors import DataError
-from .node_cache import Store
+from .node_cache import NodeCache
 
 PIECE = 8 << 20  # bytes
 AT_A_TIME = 4  # pieces that a rank holds in memory each way, some at the disk, some on the network
 
 
 @dataclass(frozen=True)
-class Parcel:
+class FileMove:
     """One file that goes to, or comes from, another rank.
 
     number: the same on both, unique over all ranks. size: in bytes. changed: when its original last was, in ns.
@@ -37,10 +37,12 @@ class Parcel:
     rank: int
 
 
-class Delivery:
+class FileExchange:
     """This rank's part of an exchange of files. Its sender keeps a file: remove it once all ranks have finished."""
 
-    def __init__(self, outgoing: Iterable[Parcel], incoming: Iterable[Parcel], store: Store, comm: Comm):
+    def __init__(
+        self, outgoing: Iterable[FileMove], incoming: Iterable[FileMove], store: NodeCache, comm: Comm
+    ):
         """Begin. outgoing, incoming: in the order of their numbers."""
         self._store, self._comm = store, comm
         self._to_send, self._to_receive = self._pieces(outgoing), self._pieces(incoming)
@@ -103,7 +105,7 @@ class Delivery:
         self._arriving.popleft()
         return True
 
-    def _pieces(self, parcels: Iterable[Parcel]) -> Iterator[_Piece]:
+    def _pieces(self, parcels: Iterable[FileMove]) -> Iterator[_Piece]:
         for parcel in parcels:
             for offset in range(0, max(1, parcel.size), PIECE):
                 buffer = self._free.pop() if self._free else np.empty(PIECE, np.uint8)
@@ -138,7 +140,7 @@ class Delivery:
 class _Piece:
     """Bytes of a file from offset on. An outgoing piece is read, then sent; an incoming one received, then written."""
 
-    parcel: Parcel
+    parcel: FileMove
     offset: int
     buffer: np.ndarray
     data: np.ndarray

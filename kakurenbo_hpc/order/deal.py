@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.batch import Turn
+from ..core.batch import MicroBatch
 from ..core.plan import Epoch
 from ..core.rng import key
 from ..distributed.comm import Comm
@@ -20,7 +20,7 @@ from .entries import entries_of, ids_in, in_order, order_hash, sent
 
 
 @dataclass(frozen=True)
-class Turns:
+class EpochSchedule:
     """This rank's local batches of one pass, in order; every rank has equally many.
 
     n: entries of all ranks together. steps: optimizer steps; batch b holds the positions from floor(b n / steps) to
@@ -43,7 +43,7 @@ class Turns:
     def __len__(self) -> int:
         return self.steps * self.accumulate
 
-    def __iter__(self) -> Iterator[Turn]:
+    def __iter__(self) -> Iterator[MicroBatch]:
         last = 0
         for step in range(self.steps):
             start, stop = _cut(self.n, self.steps, step), _cut(self.n, self.steps, step + 1)
@@ -52,7 +52,7 @@ class Turns:
                 a, b = (first + _cut(last - first, self.accumulate, p) for p in (part, part + 1))
                 rows = slice(a, b)
                 counts = b > a
-                yield Turn(
+                yield MicroBatch(
                     step=step,
                     id=self.id[rows] if counts else np.array([self.filler]),
                     copy=np.zeros(max(1, b - a), np.int32)
@@ -82,7 +82,7 @@ def deal(
     global_batch: int,
     accumulate: int = 1,
     weight: np.ndarray | None = None,
-) -> Turns:
+) -> EpochSchedule:
     """Return this rank's turns over all entries of all ranks, in the epoch's order.
 
     ids: (S,) int64 or a range, this rank's rows, below 2**32. times: (S,) bool or int, how often each is to be passed.
@@ -108,7 +108,7 @@ def deal(
         # What comes from a lower rank is earlier in the order, so the parts only need to be put end to end.
         entries = sent({name: column[by_owner] for name, column in entries.items()}, ends, comm)
         position = _owned(comm.rank, n, steps, comm.size)
-    return Turns(
+    return EpochSchedule(
         n=n,
         steps=steps,
         accumulate=accumulate,

@@ -22,13 +22,13 @@ def bar(items: Iterable[T], n: int, label: str) -> Iterator[T]:
     yield from tqdm(items, total=n, desc=label, leave=False)
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Print a line at once. A log on a disk that is full loses it, and ends no run."""
     with contextlib.suppress(OSError):
         print(text, flush=True)
 
 
-def tell(text: str) -> None:
+def print_error(text: str) -> None:
     """Print a line on standard error, after all that was printed before. No disk that is full keeps a rank from leaving."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
@@ -36,7 +36,7 @@ def tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-class Progress:
+class Console:
     """Speaks on rank 0 and is silent elsewhere."""
 
     def __init__(self, rank: int, epochs: int):
@@ -46,9 +46,9 @@ class Progress:
         """Pass items through, under a bar."""
         return bar(items, n, label) if self._speaks else iter(items)
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         if self._speaks:
-            say(text)
+            print_line(text)
 
     def epoch(self, line: dict) -> None:
         """Tell one epoch's metrics in one line."""
@@ -58,7 +58,7 @@ class Progress:
             if name in line
         )
         loss = f"{line['train_loss']:.4f}" if line["train_loss"] is not None else "not finite"
-        self.say(
+        self.print_line(
             f"epoch {line['epoch'] + 1}/{self._epochs}  loss {loss}  {score}  hidden {line['n_hidden']} of "
             f"{line['n_samples']} ({line['hidden_fraction']:.1%})  {line['steps']} steps  lr {line['lr']:.4g}  "
             f"{line['seconds']['total']:.2f} s"

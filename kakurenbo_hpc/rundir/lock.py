@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ..errors import RunDirectoryError
-from .console import say
+from .console import print_line
 from .watchdog.heartbeat import Beat, read_beats
 
 _KNOWS_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -62,7 +62,7 @@ class Lock:
             holder = os.pread(handle, 1000, 0).decode(errors="replace").strip() or "another process"
             if knows_locks and not told:
                 told = True
-                say(
+                print_line(
                     f"{self._path}: held by {holder}; waiting up to {_LEASE_S:.0f} s for a sign that it lives, or is gone"
                 )
             over = time.monotonic() - begun >= (_LEASE_S if knows_locks else _BEATS_S)
@@ -71,7 +71,7 @@ class Lock:
                     f"{self._path.parent}: a run is under way here, held by {holder}; wait for its end, or give another --run-dir"
                 )
             if not knows_locks and (over or before is None):
-                say(
+                print_line(
                     f"warning: {self._path}: this file system knows no locks; take care that no other run is started here"
                 )
                 return False

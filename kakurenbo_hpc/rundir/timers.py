@@ -11,7 +11,7 @@ import torch
 STAGES = ("plan", "train", "refresh", "evaluate", "checkpoint")
 
 
-class Clock:
+class StageTimer:
     """Adds up wall seconds by stage, as this rank sees them; a stage that waits for others counts the waiting."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Clock:
 PARTS = ("selection_forward", "training_forward", "backward")
 
 
-class Parts:
+class PartTimer:
     """Adds up the seconds of many short parts without making the device wait: events on a GPU, read once an epoch."""
 
     def __init__(self, device: torch.device):

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..core.batch import Candidates, Memory
+from ..core.batch import Candidates, MethodState
 from ..core.plan import Epoch
-from .global_stats import Everyone
+from .global_stats import GlobalStats
 from .method import Method
 
 
@@ -30,7 +30,7 @@ class BatchMethod(Method):
 
     batch_level: ClassVar[bool] = True
 
-    def first_memory(self) -> Memory:
+    def init_state(self) -> MethodState:
         """Return what a rank keeps in mind at the start of a run. trained: samples trained so far, by all ranks."""
         return {"trained": np.zeros(1, np.int64)}
 
@@ -38,27 +38,27 @@ class BatchMethod(Method):
         """Whether this epoch's plan names candidates; otherwise it names what is trained, as at epoch level."""
         return True
 
-    def looks(self, memory: Memory) -> bool:
+    def looks(self, state: MethodState) -> bool:
         """Whether the next candidate batch gets a forward pass and a choice; otherwise all of it is trained. The same on all ranks."""
         return True
 
     @abstractmethod
-    def thin(
-        self, epoch: Epoch, candidates: Candidates, memory: Memory, everyone: Everyone
-    ) -> tuple[Choice, Memory]:
+    def select(
+        self, epoch: Epoch, candidates: Candidates, state: MethodState, everyone: GlobalStats
+    ) -> tuple[Choice, MethodState]:
         """Choose from one candidate batch."""
 
-    def learned(self, batch: Candidates, memory: Memory, everyone: Everyone) -> Memory:
+    def learned(self, batch: Candidates, state: MethodState, everyone: GlobalStats) -> MethodState:
         """Take note of a training step that followed no choice."""
-        return memory
+        return state
 
     def candidates(self, global_batch: int) -> int:
         """Return the size of a global candidate batch."""
         return global_batch
 
-    def trained(self, epoch: Epoch, losses: np.ndarray, memory: Memory) -> Memory:
+    def trained(self, epoch: Epoch, losses: np.ndarray, state: MethodState) -> MethodState:
         """Take note of an epoch without candidates: (k,) float32 losses of this rank's training passes, in order."""
-        return memory
+        return state
 
     @property
     def clocked_by_trained(self) -> bool:

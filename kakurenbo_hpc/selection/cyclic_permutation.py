@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..core.plan import Epoch
-from .global_stats import Everyone
+from .global_stats import GlobalStats
 
 
 def walked(
@@ -15,7 +15,7 @@ def walked(
     epoch: Epoch,
     ids: np.ndarray,
     purpose: str,
-    everyone: Everyone,
+    everyone: GlobalStats,
     among: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return (S,) int64: how often each row stands at the positions from start to stop.

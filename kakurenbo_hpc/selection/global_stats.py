@@ -46,7 +46,7 @@ class Histogram(NamedTuple):
     counts: np.ndarray
 
 
-class Everyone:
+class GlobalStats:
     """All samples of all ranks together, of which this rank holds some rows."""
 
     def __init__(self, comm: Comm):
@@ -191,7 +191,7 @@ class Everyone:
             problem = WorldError(
                 f"ranks differ in {what}: rank 0 has {values[0]}, rank {other} has {values[other]}; give all the same"
             )
-            problem.agreed = True
+            problem.on_all_ranks = True
             raise problem
 
     def _mark(

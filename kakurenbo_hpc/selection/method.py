@@ -14,11 +14,11 @@ from ..core.plan import Epoch, Plan
 from ..distributed.comm import Comm
 
 if TYPE_CHECKING:
-    from .global_stats import Everyone
+    from .global_stats import GlobalStats
 
 
 # What a forward pass can note of a sample beside loss, correctness and confidence; a column of this name is filled with it.
-OBSERVED: dict[str, tuple] = {
+FORWARD_COLUMNS: dict[str, tuple] = {
     "probability": (np.float32, np.nan),  # p_i[y_i], the softmax probability of the target
     "label": (np.int32, -1),  # y_i
     "el2n": (
@@ -52,11 +52,11 @@ class Method(Options):
         return {}
 
     @property
-    def most_hidden(self) -> float:
+    def max_hidden_fraction(self) -> float:
         """The share of the samples that a plan leaves out at most, in expectation where it draws; 1 where nothing is known of it."""
         return 1.0
 
-    def initial(self, rows: range, n_total: int, fingerprint: str) -> Mapping[str, np.ndarray]:
+    def init_columns(self, rows: range, n_total: int, fingerprint: str) -> Mapping[str, np.ndarray]:
         """Return columns that do not begin with their first value: name -> (S,), S the length of rows.
 
         Called once on every rank when the ledger of a new run is made, not on resume. rows: the ids at home here, of
@@ -72,27 +72,27 @@ class Method(Options):
         """Whether ``weights_column`` holds new weights for the rest of the run at the end of this epoch."""
         return False
 
-    def looks_first(self, epoch: Epoch) -> bool:
+    def needs_scoring_pass(self, epoch: Epoch) -> bool:
         """Whether all samples get a forward pass before this epoch is planned."""
         return False
 
-    def looked(self, epoch: Epoch, ledger: Ledger) -> Mapping[str, np.ndarray]:
+    def on_scored(self, epoch: Epoch, ledger: Ledger) -> Mapping[str, np.ndarray]:
         """Return the columns that change once the notes of that pass stand in the ledger, before the plan: name -> (S,)."""
         return {}
 
     @abstractmethod
-    def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
+    def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
         """Decide what this epoch does with the rows of this rank's ledger; the same for any split of the rows."""
 
     def draws_each_step(self, epoch: Epoch) -> bool:
         """Whether this epoch's samples are drawn step by step, each by what the step before has told."""
         return False
 
-    def plan_step(self, epoch: Epoch, step: int, n: int, ledger: Ledger, everyone: Everyone) -> Plan:
+    def plan_step(self, epoch: Epoch, step: int, n: int, ledger: Ledger, everyone: GlobalStats) -> Plan:
         """Decide which n entries, of all ranks together, one step of such an epoch trains."""
         raise TypeError(f"{self.method} draws whole epochs")
 
-    def remember(self, epoch: Epoch, ledger: Ledger) -> Mapping[str, np.ndarray]:
+    def on_epoch_end(self, epoch: Epoch, ledger: Ledger) -> Mapping[str, np.ndarray]:
         """Return the columns that change once this epoch's notes stand in the ledger: name -> (S,).
 
         ``ledger.seen_epoch == epoch.number`` are the rows that were noted.
@@ -100,11 +100,13 @@ class Method(Options):
         return {}
 
 
-def first_ledger(method: Method, homes: Homes, comm: Comm, fingerprint: str) -> Ledger:
+def init_ledger(method: Method, homes: Homes, comm: Comm, fingerprint: str) -> Ledger:
     """Return this rank's ledger before the first epoch: nothing seen, and what the method brings along.
 
     fingerprint: of the data set. Raises DataError on all ranks alike.
     """
     rows = homes.rows(comm.rank)
     ledger = Ledger.unseen(homes.n, *rows, method.columns)
-    return ledger.with_columns(comm.agreed(lambda: method.initial(range(*rows), homes.n, fingerprint)))
+    return ledger.with_columns(
+        comm.run_or_raise_together(lambda: method.init_columns(range(*rows), homes.n, fingerprint))
+    )

@@ -12,7 +12,7 @@ from pydantic import Field
 from ..config.options import Count, Fraction
 from ..core.ledger import Ledger
 from ..core.plan import Epoch, Plan
-from .global_stats import Everyone
+from .global_stats import GlobalStats
 from .method import Method
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -42,7 +42,7 @@ class Periodic(Method):
         return {name: (np.float32, np.nan) for name in ("mean", "variance", "score")}
 
     @property
-    def most_hidden(self) -> float:
+    def max_hidden_fraction(self) -> float:
         return self.fraction
 
     @abstractmethod
@@ -50,14 +50,14 @@ class Periodic(Method):
         """Return (S,) float64 from the moving averages, (S,) float64; the low ones are to be hidden."""
 
     @abstractmethod
-    def hidden(self, since: Epoch, ledger: Ledger, everyone: Everyone) -> np.ndarray:
+    def hidden(self, since: Epoch, ledger: Ledger, everyone: GlobalStats) -> np.ndarray:
         """Return (S,) bool, whom the scores in force since that epoch hide; nobody who was not seen or has no finite loss."""
 
-    def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
+    def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
         since = Epoch(epoch.number - (epoch.number - 1) % self.every, epoch.total, epoch.seed)
         return Plan(train=~self.hidden(since, ledger, everyone), max_fraction=self.fraction)
 
-    def remember(self, epoch: Epoch, ledger: Ledger) -> Mapping[str, np.ndarray]:
+    def on_epoch_end(self, epoch: Epoch, ledger: Ledger) -> Mapping[str, np.ndarray]:
         mean, variance = self.averages(epoch, ledger)
         if epoch.number % self.every != 0:
             return {"mean": mean, "variance": variance}

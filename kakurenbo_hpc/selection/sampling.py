@@ -6,7 +6,7 @@ import numpy as np
 
 from ..core.ledger import Ledger
 from ..core.plan import Epoch, Plan
-from .global_stats import Everyone
+from .global_stats import GlobalStats
 
 
 def known(ledger: Ledger) -> np.ndarray:
@@ -23,7 +23,7 @@ def drawn(
     weight: np.ndarray,
     epoch: Epoch,
     ledger: Ledger,
-    everyone: Everyone,
+    everyone: GlobalStats,
     purpose: str,
     unbiased: bool = False,
     n: int | None = None,
@@ -41,7 +41,7 @@ def drawn(
     )
 
 
-def scaled(weight: np.ndarray, everyone: Everyone) -> np.ndarray:
+def scaled(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
     """Return (S,) float32 in the proportions of weight, the largest of all ranks in [1/2, 1); NaN where it is not finite.
 
     The scale is a power of two, so nothing is rounded that float32 can hold.
@@ -51,7 +51,7 @@ def scaled(weight: np.ndarray, everyone: Everyone) -> np.ndarray:
     return np.where(np.isfinite(weight), np.ldexp(weight, -exponent), np.nan).astype(np.float32)
 
 
-def complete(weight: np.ndarray, everyone: Everyone) -> np.ndarray:
+def complete(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
     """Return weights that can be drawn by: NaN becomes the largest weight of all ranks, 1 if there is none.
 
     Where all weights are 0 there is nothing to prefer, and all become 1 (our choice).
@@ -63,7 +63,7 @@ def complete(weight: np.ndarray, everyone: Everyone) -> np.ndarray:
     return np.where(np.isnan(weight), np.float32(largest), weight)
 
 
-def inverse(weight: np.ndarray, everyone: Everyone) -> np.ndarray:
+def inverse(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
     """Return (S,) float32, 1 / (N P(i)) for draws in proportion to weight: in expectation over the draws, its mean is 1.
 
     0 where the weight is 0; where it is so small that float32 cannot hold the inverse, the largest float32.
@@ -73,7 +73,7 @@ def inverse(weight: np.ndarray, everyone: Everyone) -> np.ndarray:
     return np.minimum(exact, np.finfo(np.float32).max).astype(np.float32)
 
 
-def of_class(weight: np.ndarray, label: np.ndarray, everyone: Everyone) -> np.ndarray:
+def of_class(weight: np.ndarray, label: np.ndarray, everyone: GlobalStats) -> np.ndarray:
     """Return (S,) float32: for each sample the mean weight of its class, over those whose weight is known.
 
     So a class is drawn in proportion to the sum of its weights, and its samples uniformly. weight: (S,) float32, NaN

@@ -34,7 +34,7 @@ Paths = Annotated[list[str], BeforeValidator(_as_list)]  # one file may be writt
 
 
 @dataclass(frozen=True)
-class About:
+class ScoreInfo:
     """Where scores come from, and what they cost.
 
     method: such as el2n. how: one line that says it exactly enough to do it again. data, fingerprint: the data set.
@@ -52,7 +52,7 @@ class About:
 
 
 def write_scores(
-    path: str | Path, about: About, score: np.ndarray, comm: Comm, label: np.ndarray | None = None
+    path: str | Path, about: ScoreInfo, score: np.ndarray, comm: Comm, label: np.ndarray | None = None
 ) -> None:
     """Write the scores of all ranks' rows, which lie in order of rank; rank 0 writes, beside, and renames.
 
@@ -70,7 +70,7 @@ def write_scores(
         parts = {name: _to_first(column[mine], comm) for name, column in columns.items()}
         if written is not None:
             _append(written, parts)
-    comm.on_first(lambda: _close(path, written))
+    comm.on_rank_zero(lambda: _close(path, written))
 
 
 def read_scores(
@@ -107,13 +107,13 @@ def read_weights(paths: Sequence[str], rows: range, n_total: int, fingerprint: s
     return weight
 
 
-def about_scores(path: str) -> About:
+def about_scores(path: str) -> ScoreInfo:
     """Return where a file's scores come from. Raises DataError if it is no score file."""
     with _opened(path) as file:
         return _about(path, file)
 
 
-def _begun(path: str | Path, about: About, columns: Mapping[str, Any]) -> Hdf5:
+def _begun(path: str | Path, about: ScoreInfo, columns: Mapping[str, Any]) -> Hdf5:
     written = Hdf5(Path(path))
     for name, column in columns.items():
         written.file.create_dataset(name, (0,), column.dtype, maxshape=(None,), chunks=(1 << 16,))
@@ -153,15 +153,15 @@ def _opened(path: str) -> h5py.File:
         raise DataError(f"{path}: not an HDF5 file; write one with kakurenbo score") from None
 
 
-def _about(path: str, file: h5py.File) -> About:
-    names = [field.name for field in dataclasses.fields(About)]
+def _about(path: str, file: h5py.File) -> ScoreInfo:
+    names = [field.name for field in dataclasses.fields(ScoreInfo)]
     columns = [name for name in ("id", "score", "label") if name in file or name != "label"]
     missing = [name for name in columns if not _is_column(file.get(name))] + [
         name for name in names if np.ndim(file.attrs.get(name, ())) != 0
     ]
     if missing:
         raise DataError(f"{path}: no score file, {missing[0]} is missing; write one with kakurenbo score")
-    return About(
+    return ScoreInfo(
         **{name: getattr(file.attrs[name], "item", lambda v=file.attrs[name]: v)() for name in names}
     )
 

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from ..core.ledger import Ledger
 from ..core.plan import Epoch, Plan
-from .global_stats import Everyone
+from .global_stats import GlobalStats
 from .method import Method
 
 
@@ -26,11 +26,11 @@ class Selectivity(Method):
         return self.beta if self.beta is not None else 1 / (self.selectivity or 0.33) - 1
 
     @property
-    def most_hidden(self) -> float:
+    def max_hidden_fraction(self) -> float:
         return 1 - 1 / (1 + self.exponent)
 
     def chosen_by(
-        self, loss: np.ndarray, is_known: np.ndarray, epoch: Epoch, ledger: Ledger, everyone: Everyone
+        self, loss: np.ndarray, is_known: np.ndarray, epoch: Epoch, ledger: Ledger, everyone: GlobalStats
     ) -> Plan:
         """Return the plan that trains each sample with probability CDF(l_i)^beta, CDF(l) the share of all losses <= l.
 

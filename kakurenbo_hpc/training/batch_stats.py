@@ -9,32 +9,32 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..core.batch import Turn
-from ..core.sample_stats import Notes
+from ..core.batch import MicroBatch
+from ..core.sample_stats import SampleStats
 from .criterion import by_sample
 from .gradient_norm import LastInput
 from .segmentation import CORRECT_IOU, mean_iou, overlap
 
 
 @dataclass(frozen=True)
-class Seen:
+class BatchStats:
     """One batch's results on its device, nothing waited for. Columns are (k, ...): loss float32, correct bool, and so on."""
 
-    turn: Turn
+    micro_batch: MicroBatch
     columns: dict[str, torch.Tensor]
 
 
-def look_closely(
-    turn: Turn,
+def batch_stats(
+    micro_batch: MicroBatch,
     logits: torch.Tensor,
     target: torch.Tensor,
     losses: torch.Tensor,
     extra: Sequence[str] = (),
     last_input: LastInput | None = None,
     correct_iou: float = CORRECT_IOU,
-) -> Seen:
+) -> BatchStats:
     """Return what a batch's forward pass says of each sample; arguments as for ``columns``."""
-    return Seen(turn, columns(logits, target, losses, extra, last_input, correct_iou))
+    return BatchStats(micro_batch, columns(logits, target, losses, extra, last_input, correct_iou))
 
 
 @torch.no_grad()
@@ -77,12 +77,12 @@ def columns(
     return known
 
 
-class NoteBook:
+class SampleStatsBuffer:
     """Collects what is seen in one pass, and brings it to the host in one go. Fillers are not noted."""
 
     def __init__(self, extra: Sequence[str] = ()):
         self._extra = extra
-        self._seen: list[Seen] = []
+        self._seen: list[BatchStats] = []
         columns = {"loss": np.float32, "correct": bool, "confidence": np.float32}
         columns |= {name: np.int32 if name == "label" else np.float32 for name in extra}
         self._before = {
@@ -90,20 +90,22 @@ class NoteBook:
             for name, dtype in {"id": np.int64, "position": np.int64, **columns}.items()
         }
 
-    def add(self, seen: Seen) -> None:
-        if seen.turn.counts:
+    def add(self, seen: BatchStats) -> None:
+        if seen.micro_batch.counts:
             self._seen.append(seen)
 
-    def notes(self) -> Notes:
+    def stats(self) -> SampleStats:
         """Return everything noted, (k,) columns on the host."""
-        columns = dict(self.found())
-        return Notes(**{name: columns.pop(name) for name in columns.keys() - set(self._extra)}, extra=columns)
+        columns = dict(self.state_dict())
+        return SampleStats(
+            **{name: columns.pop(name) for name in columns.keys() - set(self._extra)}, extra=columns
+        )
 
-    def found(self) -> dict[str, np.ndarray]:
+    def state_dict(self) -> dict[str, np.ndarray]:
         """Return everything noted as named columns, (k, ...) each."""
         columns = {
-            "id": [seen.turn.id for seen in self._seen],
-            "position": [seen.turn.position for seen in self._seen],
+            "id": [seen.micro_batch.id for seen in self._seen],
+            "position": [seen.micro_batch.position for seen in self._seen],
         }
         for name in self._before.keys() - columns.keys():
             columns[name] = (
@@ -115,6 +117,6 @@ class NoteBook:
         }
         return {name: np.concatenate(some) if some else self._before[name] for name, some in parts.items()}
 
-    def recall(self, found: Mapping[str, np.ndarray]) -> None:
+    def load_state_dict(self, found: Mapping[str, np.ndarray]) -> None:
         """Begin with what an earlier book had found."""
         self._before = {name: found[name] for name in self._before}

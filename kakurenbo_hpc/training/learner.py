@@ -14,14 +14,14 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config.job import Model, Training
-from ..core.batch import Batch, Turn
+from ..core.batch import Batch, MicroBatch
 from ..core.rng import key, one
 from ..core.torchvision_compat import transforms
-from ..distributed.gradient_sync import Gradients
+from ..distributed.gradient_sync import GradientSync
 from ..distributed.world import World
 from ..errors import JobError, TrainingError
-from ..rundir.timers import Parts
-from .batch_stats import Seen, look_closely
+from ..rundir.timers import PartTimer
+from .batch_stats import BatchStats, batch_stats
 from .criterion import build_criterion, by_sample, weighted_sum
 from .gradient_norm import LastInput
 from .model import build_model
@@ -67,11 +67,11 @@ class Learner:
         self._last_input = _last_input(self.model, target_shape) if "grad_norm" in self._extra else None
         self.n_classes = n_classes
         self.has_masks = bool(target_shape)
-        self.parts = Parts(world.device)
+        self.parts = PartTimer(world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=training.precision == "fp16")
         self._epoch, self.n_skipped, self._skipped_in_a_row = -1, 0, 0
 
-    def join(self, gradients: Gradients, shape: Sequence[int], batch: int = 2) -> None:
+    def join(self, gradients: GradientSync, shape: Sequence[int], batch: int = 2) -> None:
         """Begin to average gradients with the other ranks; call before any state is restored.
 
         shape: of one input. batch: how many inputs a rank trains on at once; no more are in memory here.
@@ -93,65 +93,67 @@ class Learner:
         self._start, self._span = float(number if start is None else start), float(span)
         self.model.train()
 
-    def step(self, batch: Batch) -> Seen:
+    def step(self, batch: Batch) -> BatchStats:
         """Learn from one local batch; the optimizer steps when the batch ends its step.
 
         The gradient is the mean of weight x loss over the entries that count in the global batch, whatever ranks and
         accumulated batches it is spread over. A sample whose loss is not finite adds nothing; a step whose gradient is not
         is skipped, and counted in ``n_skipped`` of this epoch. Raises TrainingError, on all ranks alike, after too many of these.
         """
-        turn = batch.turn
-        if turn.begins:
-            self._set_off(turn)
-        with contextlib.nullcontext() if turn.ends else self._gradients.hold(self._parallel):
+        micro_batch = batch.micro_batch
+        if micro_batch.begins:
+            self._set_off(micro_batch)
+        with contextlib.nullcontext() if micro_batch.ends else self._gradients.hold(self._parallel):
             with self.parts("training_forward"):
                 logits, losses = self._forward(self._parallel, batch)
-            weight = turn.weight * np.float32(turn.counts)
+            weight = micro_batch.weight * np.float32(micro_batch.counts)
             with self.parts("backward"):
                 # What is averaged is divided by the number of ranks; the mean is over the global batch.
                 self.scaler.scale(
-                    weighted_sum(losses, weight) * (self._world.size / turn.n_global)
+                    weighted_sum(losses, weight) * (self._world.size / micro_batch.n_global)
                 ).backward()
-        if turn.ends:
+        if micro_batch.ends:
             self._update()
         return self._seen(batch, logits, losses)
 
     def step_kept(
-        self, kept: Sequence[tuple[torch.Tensor, np.ndarray]], turn: Turn, batch: Batch | None
-    ) -> Seen | None:
+        self, kept: Sequence[tuple[torch.Tensor, np.ndarray]], micro_batch: MicroBatch, batch: Batch | None
+    ) -> BatchStats | None:
         """Learn from losses whose graphs are kept, (k,) each with (k,) weights, and from one more batch if there is one.
 
         turn: of the whole step. The gradients are averaged after the backward pass: not every way of averaging knows of
         forward passes outside its own module.
         """
-        self._set_off(turn)
+        self._set_off(micro_batch)
         seen, terms = None, [weighted_sum(losses, weight) for losses, weight in kept]
         if batch is not None:
             with self.parts("training_forward"):
                 logits, losses = self._forward(self.model, batch)
-            terms.append(weighted_sum(losses, batch.turn.weight * np.float32(batch.turn.counts)))
+            terms.append(
+                weighted_sum(losses, batch.micro_batch.weight * np.float32(batch.micro_batch.counts))
+            )
             seen = self._seen(batch, logits, losses)
         with self.parts("backward"):
-            self.scaler.scale(sum(terms) * (self._world.size / turn.n_global)).backward()
+            self.scaler.scale(sum(terms) * (self._world.size / micro_batch.n_global)).backward()
             self._gradients.average(self.model)
         self._update()
         return seen
 
-    def look(
+    def forward_only(
         self, batch: Batch, mode: str = "eval", precision: str = "same", keep_graph: bool = False
-    ) -> tuple[Seen, torch.Tensor]:
+    ) -> tuple[BatchStats, torch.Tensor]:
         """Pass a batch forward without learning, on the model that is not wrapped: ranks need not look together.
 
         Returns what is seen, and the (k,) losses, with their graph where it is to be kept.
         """
         self.model.train(mode == "train")
-        if mode == "train" and batch.turn.begins:
-            self._seed_dropout("look", batch.turn.step)
+        if mode == "train" and batch.micro_batch.begins:
+            self._seed_dropout("look", batch.micro_batch.step)
         with torch.set_grad_enabled(keep_graph), self.parts("selection_forward"):
             logits, losses = self._forward(self.model, batch, None if precision == "same" else precision)
         return self._seen(batch, logits, losses), losses
 
-    def evaluate(self, batches: Iterable[Batch]) -> list[Seen]:
+    def evaluate(self, batches: Iterable[Batch]) -> list[BatchStats]:
         """Look at every batch of a validation set; losses are plain cross entropy, whatever the training criterion is.
 
         Of masks, columns also hold intersection and union, (k, C).
@@ -162,7 +164,9 @@ class Learner:
             for batch in batches:
                 logits, _ = self._forward(network, batch)
                 losses = by_sample(F.cross_entropy(logits.float(), batch.target, reduction="none"))
-                seen.append(look_closely(batch.turn, logits, batch.target, losses, ("intersection", "union")))
+                seen.append(
+                    batch_stats(batch.micro_batch, logits, batch.target, losses, ("intersection", "union"))
+                )
         return seen
 
     def average_statistics(self) -> None:
@@ -212,9 +216,9 @@ class Learner:
         for name, buffer in self.buffers().items():
             buffer.copy_(buffers[name])
 
-    def _seen(self, batch: Batch, logits: torch.Tensor, losses: torch.Tensor) -> Seen:
-        return look_closely(
-            batch.turn,
+    def _seen(self, batch: Batch, logits: torch.Tensor, losses: torch.Tensor) -> BatchStats:
+        return batch_stats(
+            batch.micro_batch,
             logits,
             batch.target,
             losses,
@@ -223,10 +227,10 @@ class Learner:
             self._training.correct_iou,
         )
 
-    def _set_off(self, turn: Turn) -> None:
+    def _set_off(self, micro_batch: MicroBatch) -> None:
         self.model.train()
-        self.lr = self._schedule.set(self._start + self._span * turn.progress, self._lr_scale)
-        self._seed_dropout("train", turn.step)
+        self.lr = self._schedule.set(self._start + self._span * micro_batch.progress, self._lr_scale)
+        self._seed_dropout("train", micro_batch.step)
 
     def _update(self) -> None:
         with self.parts("backward"):

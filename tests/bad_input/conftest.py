@@ -10,7 +10,7 @@ from support.bad_input_cases import lay, listing
 
 from kakurenbo_hpc import cli
 from kakurenbo_hpc.core.signals import SIGNALS
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def refuses(desk, monkeypatch, capsys):
     monkeypatch.chdir(desk)
     monkeypatch.setenv("PATH", str(desk / "empty"))  # no batch system is here, or would be given jobs
     # What ends a process ends one rank here.
-    monkeypatch.setattr(Serial, "abort", lambda self, code=1: sys.exit(f"abort({code})"))
+    monkeypatch.setattr(SerialComm, "abort", lambda self, code=1: sys.exit(f"abort({code})"))
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
 
     def refuse(*words: object) -> str:

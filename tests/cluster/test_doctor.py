@@ -17,7 +17,7 @@ from support.start_ranks import environment
 
 from kakurenbo_hpc.cluster.doctor import checks
 from kakurenbo_hpc.cluster.doctor import probes as checkup
-from kakurenbo_hpc.cluster.doctor.findings import Case, Doubt
+from kakurenbo_hpc.cluster.doctor.findings import CheckWarning, Findings
 from kakurenbo_hpc.cluster.doctor.gpus import runs_on
 from kakurenbo_hpc.cluster.doctor.subprocess_json import answer
 from kakurenbo_hpc.cluster.machine import Machine
@@ -75,9 +75,9 @@ def environment_that_says(program, tmp_path):
 
 def case(
     job: str | None = None, overrides: list[str] = [], ranks=None, nodes=None, walltime=None, **facts
-) -> Case:
+) -> Findings:
     read = read_job(find_job(job), overrides, DATA, METHODS) if job else None
-    return Case(
+    return Findings(
         Machine(**{"name": "own", "starter": "mpirun", **facts}),
         Path("own.yaml"),
         read,
@@ -87,10 +87,10 @@ def case(
     )
 
 
-def found(check, of: Case) -> tuple[str, str]:
+def found(check, of: Findings) -> tuple[str, str]:
     try:
         return "OK", check(of)
-    except Doubt as doubt:
+    except CheckWarning as doubt:
         return "WARN", str(doubt)
     except UserError as problem:
         return "FAIL", str(problem)

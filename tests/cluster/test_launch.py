@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.start_ranks import environment
 
-from kakurenbo_hpc.cluster.failure_report import LastWords
+from kakurenbo_hpc.cluster.failure_report import FailureReport
 from kakurenbo_hpc.cluster.launch import launch, run, train_words
 from kakurenbo_hpc.cluster.launchers.launcher import _SRUN_FLAGS, CommandLine, Layout, starter_line
 from kakurenbo_hpc.cluster.machine import Machine
@@ -356,7 +356,7 @@ def test_the_digits_train_on_two_ranks(tmp_path):
     ],
 )
 def test_the_last_words_are_found_among_the_starters_banners(heard, code, said):
-    words = LastWords()
+    words = FailureReport()
     for line in heard.encode().splitlines(keepends=True):
         words.hear(line)
     assert words.again(code).startswith(said)
@@ -381,7 +381,7 @@ def test_the_last_words_are_found_among_the_starters_banners(heard, code, said):
     ],
 )
 def test_the_ranks_code_is_found_where_the_starter_hides_it(heard, code, of_ranks):
-    words = LastWords()
+    words = FailureReport()
     for line in heard.encode().splitlines(keepends=True):
         words.hear(line)
     assert words.code_of_ranks(code) == of_ranks

@@ -14,7 +14,7 @@ from kakurenbo_hpc.compare.metrics import Curve
 from kakurenbo_hpc.compare.run import _lines, _written_to
 from kakurenbo_hpc.compare.run import compare as run_all
 from kakurenbo_hpc.compare.spec import controls, of_methods, read_comparison
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.errors import REQUEUE, TERMINATED, JobError, RunDirectoryError
 
 TINY = {
@@ -142,12 +142,12 @@ def test_one_run_that_fails_does_not_stop_the_others(tmp_path):
 @pytest.mark.parametrize("code", [REQUEUE, TERMINATED])
 def test_a_run_that_was_asked_to_leave_ends_the_comparison(code, tmp_path, monkeypatch):
     monkeypatch.setattr("kakurenbo_hpc.compare.run.run", lambda *given, **more: code)
-    assert run_all(*read_comparison(written(tmp_path)), tmp_path / "out", Serial()) == code
+    assert run_all(*read_comparison(written(tmp_path)), tmp_path / "out", SerialComm()) == code
     assert not (tmp_path / "out" / "tiny").exists()
 
 
 def test_a_log_that_the_disk_refuses_fails_no_run():
-    with _written_to(Path("/dev/full"), Serial()):
+    with _written_to(Path("/dev/full"), SerialComm()):
         print("epoch 1 of 3")
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kakurenbo_hpc.core.ledger import BLOCKS, Homes, Ledger
-from kakurenbo_hpc.core.sample_stats import Notes
+from kakurenbo_hpc.core.sample_stats import SampleStats
 
 some_samples = st.one_of(st.integers(0, 50), st.integers(BLOCKS - 3, BLOCKS + 3), st.integers(0, 5_000_000))
 
@@ -69,15 +69,15 @@ def test_an_unseen_ledger_knows_nothing_and_says_so():
     assert ledger.extra["score"].tolist() == [2.5] * 3 and ledger.extra["score"].dtype == np.float64
 
 
-def notes(ids, losses, positions, **extra):
+def stats(ids, losses, positions, **extra):
     ids, loss = np.array(ids, np.int64), np.array(losses, np.float32)
     columns = {name: np.array(column) for name, column in extra.items()}
-    return Notes(ids, loss, loss < 2, loss / 10, np.array(positions, np.int64), columns)
+    return SampleStats(ids, loss, loss < 2, loss / 10, np.array(positions, np.int64), columns)
 
 
 def test_notes_change_the_rows_that_they_speak_of_and_no_others():
     before = Ledger.unseen(10, 4, 8)
-    after = before.observed(notes([7, 5], [3, 1], [0, 1]), epoch=6)
+    after = before.observed(stats([7, 5], [3, 1], [0, 1]), epoch=6)
     assert after.loss.tolist() == [np.inf, 1, np.inf, 3] and after.correct.tolist() == [
         False,
         True,
@@ -90,7 +90,7 @@ def test_notes_change_the_rows_that_they_speak_of_and_no_others():
 
 
 def test_of_several_notes_of_one_sample_the_latest_in_the_epochs_order_wins():
-    after = Ledger.unseen(3, 0, 3).observed(notes([1, 2, 1, 1], [9, 8, 7, 6], [5, 0, 11, 7]), epoch=0)
+    after = Ledger.unseen(3, 0, 3).observed(stats([1, 2, 1, 1], [9, 8, 7, 6], [5, 0, 11, 7]), epoch=0)
     assert after.loss.tolist() == [np.inf, 7, 8]
 
 
@@ -100,9 +100,9 @@ def test_the_order_in_which_notes_arrive_does_not_matter(data):
     ids = data.draw(st.lists(st.integers(0, n - 1), max_size=30))
     positions = data.draw(st.permutations(range(len(ids))))
     shuffled = data.draw(st.permutations(range(len(ids))))
-    after = Ledger.unseen(n, 0, n).observed(notes(ids, positions, positions), 0)
+    after = Ledger.unseen(n, 0, n).observed(stats(ids, positions, positions), 0)
     again = Ledger.unseen(n, 0, n).observed(
-        notes([ids[i] for i in shuffled], [positions[i] for i in shuffled], [positions[i] for i in shuffled]),
+        stats([ids[i] for i in shuffled], [positions[i] for i in shuffled], [positions[i] for i in shuffled]),
         0,
     )
     latest = [max((p for i, p in zip(ids, positions) if i == row), default=np.inf) for row in range(n)]
@@ -111,13 +111,13 @@ def test_the_order_in_which_notes_arrive_does_not_matter(data):
 
 def test_no_notes_change_nothing():
     before = Ledger.unseen(3, 0, 3, {"score": (np.float32, 0)})
-    after = before.observed(notes([], [], []), 4)
+    after = before.observed(stats([], [], []), 4)
     assert after.loss.tolist() == before.loss.tolist() and not after.seen.any()
 
 
 def test_columns_are_filled_where_the_ledger_has_them():
     before = Ledger.unseen(4, 2, 4, {"label": (np.int32, -1), "own": (np.float64, 0.5)})
-    after = before.observed(notes([3], [1], [0], label=[9], el2n=[0.1]), 0)
+    after = before.observed(stats([3], [1], [0], label=[9], el2n=[0.1]), 0)
     assert after.extra["label"].tolist() == [-1, 9] and after.extra["own"].tolist() == [0.5, 0.5]
     assert after.extra.keys() == {"label", "own"} and before.extra["label"].tolist() == [-1, -1]
     assert after.with_columns({"own": np.array([1.0, 2.0])}).extra["own"].tolist() == [1, 2]

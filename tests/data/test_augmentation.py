@@ -10,11 +10,11 @@ from support.data_read import atoms, images, of_process, random_states
 from support.start_ranks import start
 
 from kakurenbo_hpc.config.job import Augmentation, DataOptions
-from kakurenbo_hpc.core.batch import Turn
+from kakurenbo_hpc.core.batch import MicroBatch
 from kakurenbo_hpc.data.augmentation import Augmented, augmented
-from kakurenbo_hpc.data.dataset import Data
+from kakurenbo_hpc.data.dataset import DatasetSplits
 from kakurenbo_hpc.data.datasets.digits import Images
-from kakurenbo_hpc.data.loader import Loader, plain_turns
+from kakurenbo_hpc.data.loader import Loader, plain_micro_batches
 from kakurenbo_hpc.errors import DataError
 
 NAMES = get_args(Augmentation)
@@ -137,7 +137,7 @@ def test_other_processes_draw_the_same():
 
 def test_loader_processes_draw_the_same():
     source = under("crop", "rand_augment").train
-    turns: list[Turn] = plain_turns(0, 48, 12)
+    turns: list[MicroBatch] = plain_micro_batches(0, 48, 12)
     read = lambda workers: torch.cat(
         [b.input for b in Loader(source, workers, torch.device("cpu"))(turns, 1, True)]
     )  # noqa: E731
@@ -168,7 +168,7 @@ comm.close()
 
 
 def test_a_library_transform_is_refused_for_channels_that_it_does_not_know():
-    bands = Data(
+    bands = DatasetSplits(
         train=Images(np.zeros((2, 4, 8, 8), np.float32), np.arange(2)),
         validation=None,
         n_classes=2,

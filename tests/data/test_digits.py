@@ -5,24 +5,27 @@ import torch
 from sklearn.datasets import load_digits
 
 from kakurenbo_hpc.data import DATA, open_data
-from kakurenbo_hpc.data.dataset import Request
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.data.dataset import ReadRequest
+from kakurenbo_hpc.distributed.comm import SerialComm
 
-DIGITS = open_data(DATA["digits"](name="digits"), seed=4, comm=Serial())
+DIGITS = open_data(DATA["digits"](name="digits"), seed=4, comm=SerialComm())
 PARTS = [(DIGITS.train, 1437), (DIGITS.validation, 360)]
 
 
 def fetch(ids, epoch=0, augment=True, copy=None, source=DIGITS.train):
     ids = np.asarray(ids)
     copy = np.zeros(len(ids), np.int32) if copy is None else np.asarray(copy, np.int32)
-    return source.__getitems__(Request(ids, copy, epoch, augment))[0]
+    return source.__getitems__(ReadRequest(ids, copy, epoch, augment))[0]
 
 
 def test_the_two_parts_hold_every_image_of_the_file_once():
     assert (len(DIGITS.train), len(DIGITS.validation)) == (1437, 360)
     theirs, parts = (
         load_digits(),
-        [source.__getitems__(Request(np.arange(n), np.zeros(n, np.int32), 0, False)) for source, n in PARTS],
+        [
+            source.__getitems__(ReadRequest(np.arange(n), np.zeros(n, np.int32), 0, False))
+            for source, n in PARTS
+        ],
     )
     held_out = np.arange(1797) % 5 == 0
     for (images, labels), rows in zip(parts, (~held_out, held_out), strict=True):
@@ -40,7 +43,7 @@ def test_a_samples_augmentation_does_not_depend_on_its_company():
 def test_another_epoch_copy_or_seed_is_another_draw():
     ids = np.arange(200)
     first = fetch(ids)
-    other_seed = open_data(DATA["digits"](name="digits"), seed=5, comm=Serial()).train
+    other_seed = open_data(DATA["digits"](name="digits"), seed=5, comm=SerialComm()).train
     for other in (fetch(ids, epoch=1), fetch(ids, copy=np.ones(200)), fetch(ids, source=other_seed)):
         assert 0.7 < (first != other).flatten(1).any(1).float().mean() < 1, (
             "one shift of nine is the same by chance"

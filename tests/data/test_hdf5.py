@@ -13,12 +13,12 @@ from support.data_files import FORMS, fields, write_deepcam, write_rows
 
 from kakurenbo_hpc.data import DATA, open_data
 from kakurenbo_hpc.data import retry as patience
-from kakurenbo_hpc.data.dataset import Request
+from kakurenbo_hpc.data.dataset import ReadRequest
 from kakurenbo_hpc.data.hdf5 import manifest
-from kakurenbo_hpc.data.loader import Loader, plain_turns
-from kakurenbo_hpc.data.pinned_pool import Buffers
+from kakurenbo_hpc.data.loader import Loader, plain_micro_batches
+from kakurenbo_hpc.data.pinned_pool import PinnedPool
 from kakurenbo_hpc.data.tools.stats import write_stats
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.errors import DataError
 
@@ -27,15 +27,15 @@ N = 7
 
 
 def deepcam(root, **options):
-    return open_data(DATA["deepcam"](name="deepcam", path=str(root), **options), 0, Serial())
+    return open_data(DATA["deepcam"](name="deepcam", path=str(root), **options), 0, SerialComm())
 
 
 def hdf5(root, **options):
-    return open_data(DATA["hdf5"](name="hdf5", path=str(root), **options), 0, Serial())
+    return open_data(DATA["hdf5"](name="hdf5", path=str(root), **options), 0, SerialComm())
 
 
-def asked(*ids) -> Request:
-    return Request(np.array(ids, np.int64), np.zeros(len(ids), np.int32), epoch=0, augment=False)
+def asked(*ids) -> ReadRequest:
+    return ReadRequest(np.array(ids, np.int64), np.zeros(len(ids), np.int32), epoch=0, augment=False)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_memory_is_used_again_but_never_while_somebody_has_it(root, pinned, monk
     monkeypatch.setattr(
         torch, "empty", lambda *size, pin_memory=False, **how: empty(*size, **how)
     )  # pinning itself needs a GPU
-    source._buffers = [Buffers(shape, dtype, pinned) for shape, dtype in source._forms()]
+    source._buffers = [PinnedPool(shape, dtype, pinned) for shape, dtype in source._forms()]
     places = {input.data_ptr() for input, _ in source.stream(requests, CPU)}
     assert len(places) <= 6  # one in use, one just left, the threads' two and those begun beside them
     kept = [input[:, :2] for input, _ in source.stream(requests, CPU)]  # views keep it as a graph would
@@ -120,12 +120,15 @@ def test_varied_and_augmented_samples_are_read_ahead_too(tmp_path):
         )
     source = hdf5(tmp_path, augmentation=["crop"], label_noise=0.5, repeats=2).train
     requests = [
-        Request(np.array([2, 2 * N - 1, id]), np.zeros(3, np.int32), epoch=1, augment=True) for id in range(N)
+        ReadRequest(np.array([2, 2 * N - 1, id]), np.zeros(3, np.int32), epoch=1, augment=True)
+        for id in range(N)
     ]
     want = [source.__getitems__(request) for request in requests]
     assert source.reads_ahead
     loader = Loader(source, 0, CPU)
-    turns = [replace(plain_turns(0, 1, 1)[0], id=request.id, copy=request.copy) for request in requests]
+    turns = [
+        replace(plain_micro_batches(0, 1, 1)[0], id=request.id, copy=request.copy) for request in requests
+    ]
     for batch, (input, target) in zip(loader(turns, 1, augment=True), want, strict=True):
         assert torch.equal(batch.input, input) and torch.equal(batch.target, target)
 
@@ -164,10 +167,10 @@ def test_the_manifest_lies_in_the_run_directory_where_the_data_cannot_be_written
     run = tmp_path_factory.mktemp("run")
     (root / "manifest").write_text("in the way, even of root")
     options = DATA["deepcam"](name="deepcam", path=str(root))
-    open_data(options, 0, Serial(), run)
+    open_data(options, 0, SerialComm(), run)
     assert (run / "manifest" / "train.npz").exists()
     monkeypatch.setattr(manifest, "_examine", None)
-    open_data(options, 0, Serial(), run)
+    open_data(options, 0, SerialComm(), run)
 
 
 def test_many_files_are_looked_into_by_several_processes(root, monkeypatch):
@@ -250,7 +253,7 @@ def test_what_cannot_be_read_is_named(root, monkeypatch):
             ):
                 read()
     with pytest.raises(DataError, match="resume the run, which fetches it again"):
-        source.lying_in(root).__getitems__(asked(2))
+        source.relocate(root).__getitems__(asked(2))
 
 
 def test_what_h5py_cannot_read_is_named(root, monkeypatch):

@@ -14,9 +14,9 @@ from support.data_messages import refused, told
 
 from kakurenbo_hpc.data.tools import output_folder as folders
 from kakurenbo_hpc.data.tools.synthetic_climate import draw
-from kakurenbo_hpc.data.tools.synthetic_deepcam import Asked, make, path_of
+from kakurenbo_hpc.data.tools.synthetic_deepcam import SyntheticSpec, make, path_of
 
-SMALL = Asked(samples=9, validation=4, height=32, width=48, seed=3)
+SMALL = SyntheticSpec(samples=9, validation=4, height=32, width=48, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ if __name__ == "__main__":  # processes that make samples take in what is above
 
 
 def test_a_making_that_is_killed_leaves_whole_files_and_no_process_and_goes_on(tmp_path):
-    many = Asked(samples=20, validation=1, height=32, width=48, seed=3)
+    many = SyntheticSpec(samples=20, validation=1, height=32, width=48, seed=3)
     (tmp_path / "stands_still.py").write_text(STANDS_STILL)
     started = subprocess.Popen(
         [sys.executable, tmp_path / "stands_still.py", *command(tmp_path / "killed", many)]
@@ -134,7 +134,7 @@ def test_a_making_that_is_killed_leaves_whole_files_and_no_process_and_goes_on(t
 )
 def test_what_cannot_be_made_is_one_line_and_changes_nothing(made, harm, said, monkeypatch, capsys):
     before = content(made)
-    asked = Asked(**{**SMALL.__dict__, **harm})
+    asked = SyntheticSpec(**{**SMALL.__dict__, **harm})
     line = refused(command(made, asked), monkeypatch, capsys)
     assert said.format(folder=made) in line
     assert content(made) == before

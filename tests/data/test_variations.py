@@ -8,7 +8,7 @@ from support.data_read import atoms, images, random_states, read
 from kakurenbo_hpc.config.job import DataOptions
 from kakurenbo_hpc.config.options import checked
 from kakurenbo_hpc.data import DATA, augmentation, variations
-from kakurenbo_hpc.data.dataset import Data, Source
+from kakurenbo_hpc.data.dataset import Dataset, DatasetSplits
 from kakurenbo_hpc.errors import DataError, JobError
 
 PLAIN = atoms()
@@ -110,7 +110,7 @@ def test_variations_hang_on_the_data_sets_seed_alone_and_are_in_the_fingerprint(
     assert len({PLAIN.fingerprint, one.fingerprint, other.fingerprint, *different}) == 6
 
 
-class Told(Source):
+class Told(Dataset):
     """Tells nothing but which sample was read, how often told apart; as a segmentation set, it has no class for a sample."""
 
     def __len__(self):
@@ -122,7 +122,7 @@ class Told(Source):
         )
 
 
-MASKS = Data(train=Told(), validation=Told(), n_classes=3, shape=(2, 2, 2), fingerprint="masks")
+MASKS = DatasetSplits(train=Told(), validation=Told(), n_classes=3, shape=(2, 2, 2), fingerprint="masks")
 
 
 def test_samples_without_a_class_can_be_repeated_too_each_time_another_copy():

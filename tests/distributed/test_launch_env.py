@@ -2,7 +2,7 @@
 
 import pytest
 
-from kakurenbo_hpc.distributed.launch_env import Started, started_by
+from kakurenbo_hpc.distributed.launch_env import LaunchEnv, read_launch_env
 
 JOB = {
     "SLURM_JOB_ID": "42",
@@ -42,18 +42,18 @@ TORCHRUN = {
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
-        (OPEN_MPI, Started("Open MPI's mpirun", 3, 4)),
-        (MVAPICH, Started("MVAPICH's mpiexec", 3, 4)),
-        (HYDRA, Started("a starter that speaks PMI (mpiexec of MPICH or Intel, srun --mpi=pmi2)", 3, 4)),
-        (PALS, Started("PALS mpiexec", 3, 4)),
-        (SRUN, Started("srun", 5, 8)),
-        (TORCHRUN, Started("torchrun", 3, 4)),
+        (OPEN_MPI, LaunchEnv("Open MPI's mpirun", 3, 4)),
+        (MVAPICH, LaunchEnv("MVAPICH's mpiexec", 3, 4)),
+        (HYDRA, LaunchEnv("a starter that speaks PMI (mpiexec of MPICH or Intel, srun --mpi=pmi2)", 3, 4)),
+        (PALS, LaunchEnv("PALS mpiexec", 3, 4)),
+        (SRUN, LaunchEnv("srun", 5, 8)),
+        (TORCHRUN, LaunchEnv("torchrun", 3, 4)),
     ],
-    ids=lambda value: value.starter if isinstance(value, Started) else "",
+    ids=lambda value: value.starter if isinstance(value, LaunchEnv) else "",
 )
 def test_each_starter_is_known_by_what_it_leaves(environ, expected):
-    assert started_by(environ) == expected
-    assert started_by(environ | {"PATH": "/bin", "HOME": "/root", "OMP_NUM_THREADS": "1"}) == expected
+    assert read_launch_env(environ) == expected
+    assert read_launch_env(environ | {"PATH": "/bin", "HOME": "/root", "OMP_NUM_THREADS": "1"}) == expected
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_each_starter_is_known_by_what_it_leaves(environ, expected):
     ],
 )
 def test_a_plain_python_is_no_rank(environ):
-    assert started_by(environ) is None
+    assert read_launch_env(environ) is None
 
 
 @pytest.mark.parametrize(
@@ -86,14 +86,14 @@ def test_a_plain_python_is_no_rank(environ):
     "starter", [OPEN_MPI, MVAPICH, HYDRA, TORCHRUN], ids=["Open MPI", "MVAPICH", "MPICH", "torchrun"]
 )
 def test_who_starts_ranks_inside_a_slurm_job_knows_better_than_slurm(starter, around):
-    assert started_by(around | starter) == started_by(starter)
+    assert read_launch_env(around | starter) == read_launch_env(starter)
 
 
 def test_srun_that_speaks_pmi_says_the_same_twice():
-    twice = started_by(SRUN | {"PMI_RANK": "5", "PMI_SIZE": "8", "PMI_FD": "3"})
+    twice = read_launch_env(SRUN | {"PMI_RANK": "5", "PMI_SIZE": "8", "PMI_FD": "3"})
     assert (twice.rank, twice.size) == (5, 8)
 
 
 @pytest.mark.parametrize("around", [SRUN, OPEN_MPI, HYDRA], ids=["srun", "Open MPI", "MPICH"])
 def test_torchrun_started_by_a_starter_is_torchrun(around):
-    assert started_by(around | TORCHRUN).starter == "torchrun"
+    assert read_launch_env(around | TORCHRUN).starter == "torchrun"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.errors import JobError
 
@@ -56,7 +56,7 @@ def test_what_comes_back_is_a_new_array():
             answer[:] = 99
         return mine
 
-    for mine in [*run_in_threads(3, work), *run_in_threads(1, work), work(Serial())]:
+    for mine in [*run_in_threads(3, work), *run_in_threads(1, work), work(SerialComm())]:
         assert mine.tolist() == [1, 1, 1]
 
 
@@ -129,7 +129,7 @@ def test_one_rank_alone_answers_as_one_of_one():
                 comm.gather("a"),
                 comm.broadcast("b"),
                 comm.post_max(7).wait(),
-                comm.on_first(lambda: 5),
+                comm.on_rank_zero(lambda: 5),
             ),
             [
                 comm.sum(array).tolist(),
@@ -140,7 +140,7 @@ def test_one_rank_alone_answers_as_one_of_one():
             [part.tolist() for part in comm.alltoallv([array])],
         )
 
-    assert all_of_it(Serial()) == run_in_threads(1, all_of_it)[0]
+    assert all_of_it(SerialComm()) == run_in_threads(1, all_of_it)[0]
 
 
 @pytest.mark.parametrize("failing", [0, 1, 3])
@@ -168,10 +168,10 @@ def test_abort_ends_all_ranks_with_its_code():
 def test_what_one_rank_finds_wrong_with_the_input_all_ranks_raise():
     def work(comm):
         with pytest.raises(JobError, match="rank 2 found it"):
-            comm.agreed(lambda: wrong() if comm.rank == 2 else comm.rank)
+            comm.run_or_raise_together(lambda: wrong() if comm.rank == 2 else comm.rank)
         with pytest.raises(JobError, match="rank 2 found it"):
-            comm.on_first(wrong)
-        return comm.agreed(lambda: comm.rank), comm.on_first(lambda: comm.rank)
+            comm.on_rank_zero(wrong)
+        return comm.run_or_raise_together(lambda: comm.rank), comm.on_rank_zero(lambda: comm.rank)
 
     def wrong():
         raise JobError("rank 2 found it")
@@ -181,5 +181,5 @@ def test_what_one_rank_finds_wrong_with_the_input_all_ranks_raise():
 
 def test_the_first_ranks_work_is_done_once():
     calls = []
-    run_in_threads(4, lambda comm: comm.on_first(lambda: calls.append(comm.rank)))
+    run_in_threads(4, lambda comm: comm.on_rank_zero(lambda: calls.append(comm.rank)))
     assert calls == [0]

@@ -15,7 +15,7 @@ from support.start_ranks import command, environment, start
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.data import DATA
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.engine.run import run
 from kakurenbo_hpc.rundir.atomic_io import Hdf5
 from kakurenbo_hpc.selection import METHODS
@@ -144,7 +144,7 @@ def test_weights_and_ledger_that_cannot_be_written_are_warned_of_and_the_run_goe
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job.as_dict()))
     for name in ("weights", "ledger"):
         (tmp_path / name).write_text("a file, where the folder should be")
-    assert run(job, tmp_path, Serial()) == 0
+    assert run(job, tmp_path, SerialComm()) == 0
     told = capsys.readouterr().out
     assert (
         "warning: the ledger file of epoch 0 could not be written (File exists); the run goes on without\n"

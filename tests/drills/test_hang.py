@@ -10,7 +10,7 @@ import pytest
 from support.start_ranks import start
 
 from kakurenbo_hpc.rundir.watchdog.heartbeat import PLACES, Heartbeat, Whereabouts, read_beats
-from kakurenbo_hpc.rundir.watchdog.watchdog import Watch
+from kakurenbo_hpc.rundir.watchdog.watchdog import Watchdog
 
 STRUCK_TRAIN = Path(__file__).parent / "programs" / "struck_train.py"
 HOST = os.uname().nodename
@@ -42,7 +42,9 @@ def test_a_rank_that_is_stopped_is_named_by_all_others_who_leave(tmp_path):
         assert f"rank 1 on {HOST}: epoch " in told and "no sign of life (process " in told
         assert f"rank {rank} of 3 on {HOST}, what its threads were at:" in done.stderr
         assert done.stderr.count(f"  rank {rank} on {HOST}: epoch ") == 2, "told by both"
-    assert done.stderr.count('kakurenbo_hpc/epoch.py"') == 2, "the stacks say where in the code they wait"
+    assert done.stderr.count('kakurenbo_hpc/engine/epoch.py"') == 2, (
+        "the stacks say where in the code they wait"
+    )
 
 
 def test_a_rank_that_stops_before_the_first_epoch_is_missed(tmp_path):
@@ -60,7 +62,7 @@ def watched(tmp_path):
     mine, other, left = Heartbeat(), Heartbeat(), threading.Event()
     for heartbeat in (mine, other):
         heartbeat.enter(3, "train")
-    with Watch(mine, tmp_path, 0, 2, 2.0, left.set):
+    with Watchdog(mine, tmp_path, 0, 2, 2.0, left.set):
         yield other, left, lambda: other.write(tmp_path, 1)
 
 
@@ -124,7 +126,7 @@ def test_neither_a_clock_that_jumps_nor_a_full_disk_disturbs_the_watch(tmp_path,
     heartbeat, left, days = Heartbeat(), threading.Event(), itertools.count()
     monkeypatch.setattr(time, "time", lambda: 86400.0 * next(days))
     (tmp_path / "heartbeat").write_text("a file, where the folder should be")
-    with Watch(heartbeat, tmp_path, 0, 1, 2.0, left.set):
+    with Watchdog(heartbeat, tmp_path, 0, 1, 2.0, left.set):
         for _ in range(14):
             heartbeat.enter(0, "train")
             assert not left.wait(0.5)

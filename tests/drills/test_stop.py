@@ -12,8 +12,8 @@ import torch
 from support.batch_runs import metrics, until
 from support.start_ranks import command, environment, start, train
 
-from kakurenbo_hpc.distributed.comm import Serial
-from kakurenbo_hpc.distributed.preemption import Stop
+from kakurenbo_hpc.distributed.comm import SerialComm
+from kakurenbo_hpc.distributed.preemption import Preemption
 
 LEFT_AND_TAKEN_UP = Path(__file__).parent / "programs" / "left_and_taken_up.py"
 HELD_TRAIN = Path(__file__).parent / "programs" / "held_train.py"
@@ -149,16 +149,16 @@ def test_a_stop_file_that_comes_before_a_run_has_begun_is_heeded(tmp_path):
 
 def test_a_signal_that_comes_too_late_for_a_run_is_heard_by_the_next(tmp_path, monkeypatch):
     monkeypatch.setattr("kakurenbo_hpc.distributed.preemption.heard", [])
-    with Stop(Serial(), tmp_path, {}):
+    with Preemption(SerialComm(), tmp_path, {}):
         os.kill(os.getpid(), signal.SIGUSR1)
-    with Stop(Serial(), tmp_path, {}) as stop:
-        assert stop.agreed_at_once() and stop.why == "SIGUSR1 came to rank 0"
+    with Preemption(SerialComm(), tmp_path, {}) as stop:
+        assert stop.should_stop_now() and stop.why == "SIGUSR1 came to rank 0"
 
 
 def test_a_stop_that_cannot_be_read_is_heeded(tmp_path):
     (tmp_path / "stop").mkdir()
-    with Stop(Serial(), tmp_path, {}) as stop:
-        assert stop.agreed_at_once()
+    with Preemption(SerialComm(), tmp_path, {}) as stop:
+        assert stop.should_stop_now()
     assert stop.why == f"{tmp_path}/stop is there"
 
 

@@ -16,8 +16,8 @@ from support.batch_runs import metrics
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.data import DATA
-from kakurenbo_hpc.distributed.comm import Serial
-from kakurenbo_hpc.distributed.preemption import Stop
+from kakurenbo_hpc.distributed.comm import SerialComm
+from kakurenbo_hpc.distributed.preemption import Preemption
 from kakurenbo_hpc.engine.run import run
 from kakurenbo_hpc.errors import RunDirectoryError
 from kakurenbo_hpc.rundir.checkpoint.manifest import load_facts, write_manifest
@@ -36,7 +36,7 @@ def job(*sets):
 
 
 def go(directory, *sets, resume=True, allow_changes=False):
-    return run(job(*sets), directory, Serial(), resume, allow_changes=allow_changes)
+    return run(job(*sets), directory, SerialComm(), resume, allow_changes=allow_changes)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_nothing_in_a_checkpoint_is_unpickled(name, begun, tmp_path, capsys):
     with_checksums(checkpoint)
     with pytest.raises(RunDirectoryError, match="epoch_0001: cannot be taken up by this job") as refused:
         go(begun)
-    assert refused.value.agreed and "\n" not in str(refused.value)
+    assert refused.value.on_all_ranks and "\n" not in str(refused.value)
     assert not target.exists()
 
 
@@ -260,8 +260,8 @@ def left_inside(directory, monkeypatch, *calls):
     """Leave a run where the answers to these questions whether to leave end; return its checkpoint."""
     asked = iter([*calls, *[True] * 9])
     with monkeypatch.context() as patched:
-        patched.setattr(Stop, "agreed", lambda self: next(asked))
-        patched.setattr(Stop, "why", "the test", raising=False)
+        patched.setattr(Preemption, "agreed", lambda self: next(asked))
+        patched.setattr(Preemption, "why", "the test", raising=False)
         assert go(directory, resume=directory.exists()) == 75
     [inside] = (directory / "checkpoints").glob("epoch_*_inside_*")
     return inside

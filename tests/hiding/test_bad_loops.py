@@ -17,7 +17,7 @@ def begun(epoch=0, **changed):
     return h
 
 
-def tell(h, ids=None, losses=None):
+def print_error(h, ids=None, losses=None):
     k = len(h.ids)
     losses = torch.ones(k) if losses is None else losses
     return h.observe(
@@ -27,7 +27,7 @@ def tell(h, ids=None, losses=None):
 
 def tell_all(h):
     for _ in range(len(h.batch_sampler)):
-        tell(h)
+        print_error(h)
 
 
 def twice(h):
@@ -43,12 +43,12 @@ def second_batch(h):
 def skips_one(h):
     for i, _ in enumerate(h.visible(0, range(9))):
         if i != 1:
-            tell(h)
+            print_error(h)
 
 
 def leaves_early(h):
     h.begin_visible(0)
-    tell(h)
+    print_error(h)
     h.begin_visible(1)
 
 
@@ -61,32 +61,32 @@ def leaves_the_hidden(h):
 
 CASES = {
     "a mean": (
-        lambda h: tell(h, losses=torch.tensor(0.7)),
+        lambda h: print_error(h, losses=torch.tensor(0.7)),
         "one loss for a batch of 10, an average already.*reduction='none'",
     ),
     "another number of losses": (
-        lambda h: tell(h, losses=torch.ones(7)),
+        lambda h: print_error(h, losses=torch.ones(7)),
         "got 7 losses, but batch 0 of epoch 0 has 10",
     ),
     "an id beyond the data": (
-        lambda h: tell(h, h.ids + N),
+        lambda h: print_error(h, h.ids + N),
         r"got id \d+ for batch 0 of epoch 0, but ids go from 0 to 89",
     ),
-    "a negative id": (lambda h: tell(h, -1 - h.ids), "but ids go from 0 to 89"),
-    "an id twice": (lambda h: tell(h, twice(h)), r"got id \d+ twice for batch 0"),
+    "a negative id": (lambda h: print_error(h, -1 - h.ids), "but ids go from 0 to 89"),
+    "an id twice": (lambda h: print_error(h, twice(h)), r"got id \d+ twice for batch 0"),
     "ids of another order": (
-        lambda h: tell(h, h.ids[::-1].copy()),
+        lambda h: print_error(h, h.ids[::-1].copy()),
         "10 ids that are not those of batch 0.*batch_sampler",
     ),
     "ids of another shape": (
-        lambda h: tell(h, h.ids.reshape(2, 5)),
+        lambda h: print_error(h, h.ids.reshape(2, 5)),
         r"ids of shape \(2, 5\).*give one integer a sample",
     ),
     "a batch later": (
-        lambda h: tell(h, second_batch(h)),
+        lambda h: print_error(h, second_batch(h)),
         "not called for batch 0 of epoch 0, but for batch 1",
     ),
-    "too many batches": (lambda h: [tell(h) for _ in range(10)], "no batch is left in this pass"),
+    "too many batches": (lambda h: [print_error(h) for _ in range(10)], "no batch is left in this pass"),
     "an epoch twice": (lambda h: h.begin_visible(0), "epoch 0 was begun twice"),
     "an epoch that is left early": (
         lambda h: h.begin_visible(1),
@@ -237,4 +237,4 @@ def test_a_loss_that_is_not_a_number_adds_nothing():
     h = begun()
     losses = torch.full((10,), 2.0)
     losses[3] = np.nan
-    assert tell(h, losses=losses).item() == pytest.approx(1.8)
+    assert print_error(h, losses=losses).item() == pytest.approx(1.8)

@@ -14,11 +14,11 @@ from kakurenbo_hpc import Hiding
 from kakurenbo_hpc.config.job import check_job
 from kakurenbo_hpc.data import DATA, open_data
 from kakurenbo_hpc.data.dataset import Request
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.engine.run import run
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.selection.score_file import About, write_scores
+from kakurenbo_hpc.selection.score_file import ScoreInfo, write_scores
 from kakurenbo_hpc.training.model import build_model
 
 JOB = {
@@ -33,13 +33,13 @@ JOB = {
 
 def test_a_loop_of_ones_own_is_the_driver_bit_for_bit(tmp_path):
     job = check_job(JOB, "job", DATA, METHODS)
-    run(job, tmp_path / "run", Serial())
+    run(job, tmp_path / "run", SerialComm())
     driver = [
         json.loads(line)
         for line in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     ]
 
-    source = open_data(job.data, job.seed, Serial()).train
+    source = open_data(job.data, job.seed, SerialComm()).train
 
     class Digits(torch.utils.data.Dataset):
         def __len__(self):
@@ -79,9 +79,9 @@ def options(name, folder):
     if name == "static":
         write_scores(
             folder / "scores.h5",
-            About("random", "a test", "points", "points", N, 0.0, 0, 0),
+            ScoreInfo("random", "a test", "points", "points", N, 0.0, 0, 0),
             np.arange(N) % 7.0,
-            Serial(),
+            SerialComm(),
         )
         return {"scores": [str(folder / "scores.h5")], "fingerprint": "points"}
     return {

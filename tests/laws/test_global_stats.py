@@ -9,10 +9,10 @@ from support import oracle
 from support.ledgers import epochs, masks, on_ranks, picked, splits, unique_ids, values
 
 from kakurenbo_hpc.core.plan import Epoch
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.errors import WorldError
-from kakurenbo_hpc.selection.global_stats import Everyone
+from kakurenbo_hpc.selection.global_stats import GlobalStats
 
 sizes = st.integers(1, 60)
 fractions = st.one_of(st.sampled_from([0.0, 0.1, 0.29, 0.3, 0.5, 1.0]), st.floats(0, 1))
@@ -88,14 +88,16 @@ def test_a_nan_of_either_sign_counts_as_inf(sign):
     value = np.array(
         [1, np.copysign(np.nan, sign), -1], np.float32
     )  # inf - inf is a NaN of negative sign on x86
-    everyone, ids = Everyone(Serial()), np.arange(3)
+    everyone, ids = GlobalStats(SerialComm()), np.arange(3)
     assert everyone.rank(value, ids).tolist() == [1, 2, 0]
     assert everyone.largest(value, 1 / 3, ids).tolist() == [False, True, False]
     assert everyone.kth_smallest(value, 3, ids)[0] == np.inf
 
 
 def test_minus_zero_equals_zero():
-    assert Everyone(Serial()).rank(np.array([0.0, -0.0, -1e-45], np.float32), np.arange(3)).tolist() == [
+    assert GlobalStats(SerialComm()).rank(
+        np.array([0.0, -0.0, -1e-45], np.float32), np.arange(3)
+    ).tolist() == [
         1,
         2,
         0,
@@ -145,9 +147,9 @@ def test_sum_and_mean_are_exact(rows):
 def test_a_sum_keeps_what_float32_and_float64_would_lose():
     value = np.array([3e38, 1e-45, -3e38, 1, 2**-60], np.float32)
     for order in ([0, 1, 2, 3, 4], [1, 4, 0, 3, 2]):
-        assert Everyone(Serial()).sum(value[order]).value == 1 + 2**-60 + float(np.float32(1e-45))
+        assert GlobalStats(SerialComm()).sum(value[order]).value == 1 + 2**-60 + float(np.float32(1e-45))
     many = np.tile(np.array([16777216, 1], np.float32), 70000)  # more than are handled at a time
-    assert Everyone(Serial()).sum(many) == (16777217 * 70000, 140000)
+    assert GlobalStats(SerialComm()).sum(many) == (16777217 * 70000, 140000)
 
 
 @given(st.data(), sizes, st.sampled_from([np.int64, np.int32, bool]))
@@ -205,19 +207,19 @@ def test_the_histogram_counts_each_finite_value_between_its_edges(rows):
 
 
 def test_a_histogram_has_about_four_bins_an_octave():
-    edges, _ = Everyone(Serial()).histogram(np.array([1, 3.9], np.float32))
+    edges, _ = GlobalStats(SerialComm()).histogram(np.array([1, 3.9], np.float32))
     np.testing.assert_allclose(edges, [1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4])
 
 
 def test_ranks_that_differ_are_told_so_on_every_rank():
-    run_in_threads(3, lambda comm: Everyone(comm).agree(7, "the seed"))
+    run_in_threads(3, lambda comm: GlobalStats(comm).agree(7, "the seed"))
 
     def ask(comm):
         with pytest.raises(
             WorldError, match="ranks differ in the seed: rank 0 has 7, rank 2 has 9; give all the same"
         ) as problem:
-            Everyone(comm).agree(9 if comm.rank == 2 else 7, "the seed")
-        assert problem.value.agreed
+            GlobalStats(comm).agree(9 if comm.rank == 2 else 7, "the seed")
+        assert problem.value.on_all_ranks
 
     run_in_threads(3, ask)
 
@@ -251,7 +253,7 @@ def cost(n_ranks, value, ids, k):
             Counting(comm),
             slice(comm.rank * len(value) // comm.size, (comm.rank + 1) * len(value) // comm.size),
         )
-        Everyone(counting).kth_smallest(value[mine], k, ids[mine])
+        GlobalStats(counting).kth_smallest(value[mine], k, ids[mine])
         return counting.calls
 
     return the_one(run_in_threads(n_ranks, ask))
@@ -280,7 +282,7 @@ def test_with_ties_at_most_seven_allreduces_do_however_many_rows_there_are(first
 
 def drawn(weight, n, epoch, ids=None, purpose="test"):
     ids = np.arange(len(weight)) if ids is None else ids
-    return Everyone(Serial()).draw(np.asarray(weight, np.float32), n, ids, epoch, purpose)
+    return GlobalStats(SerialComm()).draw(np.asarray(weight, np.float32), n, ids, epoch, purpose)
 
 
 def in_all(weight, n, n_epochs):

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from support import oracle
 from support.ledgers import epochs, ledgers
 
-from kakurenbo_hpc.distributed.comm import Serial
-from kakurenbo_hpc.selection.global_stats import Everyone
+from kakurenbo_hpc.distributed.comm import SerialComm
+from kakurenbo_hpc.selection.global_stats import GlobalStats
 from kakurenbo_hpc.selection.methods.kakurenbo import Kakurenbo
 from kakurenbo_hpc.selection.methods.random import Random
 
@@ -35,7 +35,7 @@ def test_the_options_drawn_here_are_all_there_are():
 @settings(max_examples=6 * settings.default.max_examples)  # so many options
 @given(options, epochs, ledgers())
 def test_kakurenbo_is_what_the_page_says(options, epoch, ledger):
-    plan = Kakurenbo(method="kakurenbo", **options).plan(epoch, ledger, Everyone(Serial()))
+    plan = Kakurenbo(method="kakurenbo", **options).plan(epoch, ledger, GlobalStats(SerialComm()))
     expected = oracle.kakurenbo(
         options, epoch.number, epoch.total, ledger.loss, ledger.correct, ledger.confidence, ledger.seen
     )
@@ -51,5 +51,5 @@ def test_kakurenbo_is_what_the_page_says(options, epoch, ledger):
 
 @given(st.floats(0, 0.99), epochs, ledgers())
 def test_random_hides_exactly_its_quota_whatever_the_losses_are(fraction, epoch, ledger):
-    plan = Random(method="random", fraction=fraction).plan(epoch, ledger, Everyone(Serial()))
+    plan = Random(method="random", fraction=fraction).plan(epoch, ledger, GlobalStats(SerialComm()))
     assert np.count_nonzero(~plan.train) == oracle.random_quota(fraction, len(ledger))

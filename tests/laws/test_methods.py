@@ -12,9 +12,9 @@ from support.ledgers import epochs, ledgers, on_ranks, part, splits
 
 from kakurenbo_hpc.core.ledger import Ledger
 from kakurenbo_hpc.core.plan import Epoch
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.selection.global_stats import Everyone
+from kakurenbo_hpc.selection.global_stats import GlobalStats
 
 # Options under which a method does something that it does not do by default. A method that is not here runs by default.
 VARIANTS: dict[str, list[dict]] = {
@@ -85,7 +85,7 @@ hides_the_easy = every_method(
 
 
 def plan_of(method, epoch, ledger):
-    return method.plan(epoch, ledger, Everyone(Serial()))
+    return method.plan(epoch, ledger, GlobalStats(SerialComm()))
 
 
 def arrays(plan):
@@ -160,7 +160,7 @@ def test_a_method_knows_how_many_its_plans_leave_out(method):
     """What staging makes room for on the nodes' disks."""
     ledger = seen_by(method, 20_000)
     hidden = [np.mean(plan_of(method, Epoch(number, 6, 1), ledger).train == 0) for number in range(1, 6)]
-    assert max(hidden) <= method.most_hidden + 0.01
+    assert max(hidden) <= method.max_hidden_fraction + 0.01
 
 
 @hides_by_loss

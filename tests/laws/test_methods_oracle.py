@@ -12,9 +12,9 @@ from support.oracle_methods import Pass, Sample, decide
 
 from kakurenbo_hpc.core.ledger import Ledger
 from kakurenbo_hpc.core.plan import Epoch
-from kakurenbo_hpc.core.sample_stats import Notes
+from kakurenbo_hpc.core.sample_stats import SampleStats
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.selection.method import OBSERVED
+from kakurenbo_hpc.selection.method import FORWARD_COLUMNS
 
 TOTAL = 5
 shares = st.sampled_from([0.0, 0.1, 0.29, 0.3, 0.5, 0.75, 0.9])
@@ -163,22 +163,22 @@ def _epochs(method, world, everyone, rows, seed):
         found = {name: column[kind, number, ids] for name, column in world.columns.items()} | {
             "label": world.label[ids]
         }
-        extra = {name: found[name] for name in OBSERVED}
+        extra = {name: found[name] for name in FORWARD_COLUMNS}
         zeros = np.zeros(len(ids), np.float32)
         return ledger.observed(
-            Notes(ids, found["loss"], zeros > 0, zeros, np.arange(len(ids)), extra), number
+            SampleStats(ids, found["loss"], zeros > 0, zeros, np.arange(len(ids)), extra), number
         )
 
     for number in range(TOTAL):
         epoch = Epoch(number, TOTAL, seed)
-        if method.looks_first(epoch):
+        if method.needs_scoring_pass(epoch):
             ledger = after(ledger, 1, number, np.ones(len(ledger), bool))
-            ledger = ledger.with_columns(method.looked(epoch, ledger))
+            ledger = ledger.with_columns(method.on_scored(epoch, ledger))
         plan = method.plan(epoch, ledger, everyone)
         yield plan
         noted = (plan.train > 0) & (world.noted_first[rows] if number == 0 else True)
         ledger = after(ledger, 0, number, noted)
-        ledger = ledger.with_columns(method.remember(epoch, ledger))
+        ledger = ledger.with_columns(method.on_epoch_end(epoch, ledger))
 
 
 def plans_of_the_oracle(name, options, looks, world, seed):
@@ -208,7 +208,7 @@ def test_every_epoch_is_planned_as_the_oracle_plans_it(name, data, world, seed):
     options = data.draw(OPTIONS[name], label="options")
     cuts = data.draw(splits(world.n), label="cuts")
     method = METHODS[name](method=name, **options)
-    looks = lambda number: method.looks_first(Epoch(number, TOTAL, seed))  # noqa: E731
+    looks = lambda number: method.needs_scoring_pass(Epoch(number, TOTAL, seed))  # noqa: E731
     ours = plans_of_the_package(method, world, cuts, seed)
     theirs = plans_of_the_oracle(name, method.model_dump(), looks, world, seed)
     for number, ((train, weight, _), (expected, expected_weight)) in enumerate(

@@ -40,7 +40,7 @@ def test_every_entry_is_trained_as_often_as_planned_and_stands_in_one_place(argu
 def test_a_batch_is_the_same_on_any_number_of_ranks(arguments):
     split, alone = dealt(**arguments), on_one_rank(arguments)
     assert batches(split) == batches(alone)
-    assert {turns.order_hash for turns in split} == {alone[0].order_hash}
+    assert {micro_batches.order_hash for micro_batches in split} == {alone[0].order_hash}
 
 
 @given(deals(), st.data())
@@ -68,7 +68,10 @@ def test_ones_and_zeros_are_dealt_as_true_and_false_are(arguments):
 def test_all_batches_are_of_one_size_up_to_one_and_none_is_too_large(arguments):
     ranks = dealt(**arguments)
     n = int(arguments["times"].sum())
-    assert all((turns.n, turns.steps) == (n, math.ceil(n / arguments["global_batch"])) for turns in ranks)
+    assert all(
+        (micro_batches.n, micro_batches.steps) == (n, math.ceil(n / arguments["global_batch"]))
+        for micro_batches in ranks
+    )
     lengths = [len(batch) for batch in batches(ranks)]
     assert sum(lengths) == n
     if n:
@@ -79,7 +82,7 @@ def test_all_batches_are_of_one_size_up_to_one_and_none_is_too_large(arguments):
 def test_in_a_batch_ranks_and_accumulated_parts_differ_by_at_most_one_entry(arguments):
     ranks = dealt(**arguments)
     for step in range(ranks[0].steps):
-        parts = [[len(entries([t])) for t in turns if t.step == step] for turns in ranks]
+        parts = [[len(entries([t])) for t in micro_batches if t.step == step] for micro_batches in ranks]
         of_ranks = [sum(part) for part in parts]
         assert max(of_ranks) - min(of_ranks) <= 1
         assert all(max(part) - min(part) <= 1 for part in parts)
@@ -88,7 +91,9 @@ def test_in_a_batch_ranks_and_accumulated_parts_differ_by_at_most_one_entry(argu
 @given(deals())
 def test_all_ranks_take_the_same_steps_at_the_same_time(arguments):
     ranks = dealt(**arguments)
-    rhythms = [[(t.step, t.begins, t.ends, t.n_global, t.progress) for t in turns] for turns in ranks]
+    rhythms = [
+        [(t.step, t.begins, t.ends, t.n_global, t.progress) for t in micro_batches] for micro_batches in ranks
+    ]
     assert all(rhythm == rhythms[0] for rhythm in rhythms)
     accumulate, lengths = arguments["accumulate"], [len(batch) for batch in batches(ranks)]
     assert [(step, begins, ends) for step, begins, ends, *_ in rhythms[0]] == [
@@ -99,20 +104,26 @@ def test_all_ranks_take_the_same_steps_at_the_same_time(arguments):
     assert [n_global for *_, n_global, _ in rhythms[0]] == np.repeat(lengths, accumulate).tolist()
     progress = [p for *_, p in rhythms[0]]
     assert progress == sorted(progress) and all(0 < p < 1 for p in progress)
-    assert all(len(turns) == len(rhythms[0]) for turns in ranks)
+    assert all(len(micro_batches) == len(rhythms[0]) for micro_batches in ranks)
 
 
 @given(deals())
 def test_a_filler_stands_only_where_a_rank_has_nothing_and_never_counts(arguments):
     ranks = dealt(**arguments)
     trained = {entry.id for entry in everything(ranks)}
-    for turn in (turn for turns in ranks for turn in turns):
-        assert len(turn.id) == len(turn.copy) == len(turn.weight) == len(turn.position) >= 1
-        assert (turn.id.dtype, turn.position.dtype) == (np.int64, np.int64)
-        assert (turn.copy.dtype, turn.weight.dtype) == (np.int32, np.float32)
-        if not turn.counts:
-            assert len(turn.id) == 1 and int(turn.id[0]) in trained
-            assert turn.n_global < len(ranks) * arguments["accumulate"]
+    for micro_batch in (micro_batch for micro_batches in ranks for micro_batch in micro_batches):
+        assert (
+            len(micro_batch.id)
+            == len(micro_batch.copy)
+            == len(micro_batch.weight)
+            == len(micro_batch.position)
+            >= 1
+        )
+        assert (micro_batch.id.dtype, micro_batch.position.dtype) == (np.int64, np.int64)
+        assert (micro_batch.copy.dtype, micro_batch.weight.dtype) == (np.int32, np.float32)
+        if not micro_batch.counts:
+            assert len(micro_batch.id) == 1 and int(micro_batch.id[0]) in trained
+            assert micro_batch.n_global < len(ranks) * arguments["accumulate"]
 
 
 @given(deals())

@@ -61,8 +61,12 @@ def test_the_same_entries_are_trained_as_where_all_read_everything(arguments):
 
 @given(deals())
 def test_each_rank_trains_what_lies_on_it(arguments):
-    for rank, turns in enumerate(dealt_local(**arguments)):
-        assert all((arguments["place"][turn.id] == rank).all() for turn in turns if turn.counts)
+    for rank, micro_batches in enumerate(dealt_local(**arguments)):
+        assert all(
+            (arguments["place"][micro_batch.id] == rank).all()
+            for micro_batch in micro_batches
+            if micro_batch.counts
+        )
 
 
 @given(deals())
@@ -70,8 +74,8 @@ def test_batches_are_as_many_and_as_large(arguments):
     local, everywhere = dealt_local(**arguments), shared(arguments)
     assert [(t.n, t.steps, len(t)) for t in local] == [(t.n, t.steps, len(t)) for t in everywhere]
     assert [len(batch) for batch in batches(local)] == [len(batch) for batch in batches(everywhere)]
-    for turns in local:
-        rhythm = [(t.step, t.begins, t.ends, t.n_global, t.progress) for t in turns]
+    for micro_batches in local:
+        rhythm = [(t.step, t.begins, t.ends, t.n_global, t.progress) for t in micro_batches]
         assert rhythm == [(t.step, t.begins, t.ends, t.n_global, t.progress) for t in everywhere[0]]
 
 
@@ -88,7 +92,7 @@ def test_after_an_exchange_no_rank_does_more_of_a_batch_than_others(arguments):
     place = np.concatenate(run_in_threads(len(cuts) - 1, work))
     ranks = dealt_local(**arguments | {"place": place, "times": shown})
     for step in range(ranks[0].steps):
-        parts = [[len(entries([t])) for t in turns if t.step == step] for turns in ranks]
+        parts = [[len(entries([t])) for t in micro_batches if t.step == step] for micro_batches in ranks]
         of_ranks = [sum(part) for part in parts]
         assert max(of_ranks) - min(of_ranks) <= 1
         assert all(max(part) - min(part) <= 1 for part in parts)
@@ -97,22 +101,28 @@ def test_after_an_exchange_no_rank_does_more_of_a_batch_than_others(arguments):
 @given(deals())
 def test_what_is_still_on_its_way_comes_last_on_its_rank(arguments):
     late = arguments["late"]
-    for turns in dealt_local(**arguments):
-        waits = [bool(late is not None and late[i]) for i in turns.id]
+    for micro_batches in dealt_local(**arguments):
+        waits = [bool(late is not None and late[i]) for i in micro_batches.id]
         assert waits == sorted(waits)
 
 
 @given(deals())
 def test_a_filler_lies_where_it_is_read_and_never_counts(arguments):
-    for rank, turns in enumerate(dealt_local(**arguments)):
-        for turn in turns:
-            assert len(turn.id) == len(turn.copy) == len(turn.weight) == len(turn.position) >= 1
-            assert (turn.copy.dtype, turn.weight.dtype, turn.position.dtype) == (
+    for rank, micro_batches in enumerate(dealt_local(**arguments)):
+        for micro_batch in micro_batches:
+            assert (
+                len(micro_batch.id)
+                == len(micro_batch.copy)
+                == len(micro_batch.weight)
+                == len(micro_batch.position)
+                >= 1
+            )
+            assert (micro_batch.copy.dtype, micro_batch.weight.dtype, micro_batch.position.dtype) == (
                 np.int32,
                 np.float32,
                 np.int64,
             )
-            assert turn.counts or turn.id.tolist() == [10**6 + rank]
+            assert micro_batch.counts or micro_batch.id.tolist() == [10**6 + rank]
 
 
 @given(deals(), st.data())
@@ -144,5 +154,7 @@ def test_equal_ranks_take_turns():
         return deal_local(ids[rows], np.ones(3, bool), place[rows], EPOCH, comm, 4)
 
     ranks = run_in_threads(3, work)
-    assert [turns.position.tolist() for turns in ranks] == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
-    assert [[len(turn.id) for turn in turns] for turns in ranks] == [[1, 1, 1]] * 3
+    assert [micro_batches.position.tolist() for micro_batches in ranks] == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
+    assert [[len(micro_batch.id) for micro_batch in micro_batches] for micro_batches in ranks] == [
+        [1, 1, 1]
+    ] * 3

@@ -11,10 +11,10 @@ from scipy import stats
 
 from kakurenbo_hpc.core.ledger import Ledger
 from kakurenbo_hpc.core.plan import Epoch
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.selection.global_stats import Everyone
+from kakurenbo_hpc.selection.global_stats import GlobalStats
 
 LOSS = [0.1, 0.5, 0.5, 2.0, 4.0, 0.9, 8.0, 0.3]
 PROBABILITY = [0.99, 0.64, 0.0, 0.51, 0.75, 0.84, 0.19, 0.36]  # (1 - p)^(1/2) is .1 .6 1 .7 .5 .4 .9 .8
@@ -55,9 +55,9 @@ def epochs_of(name, options, n, n_epochs):
     extra = {column: filled.get(column, first) for column, first in ledger.extra.items()}
     loss, seen = np.float32(LOSS[:n]), np.zeros(n, np.int32)
     ledger = dataclasses.replace(ledger, loss=loss, seen_epoch=seen, extra=extra)
-    ledger = ledger.with_columns(method.remember(Epoch(0, 2, 0), ledger))
+    ledger = ledger.with_columns(method.on_epoch_end(Epoch(0, 2, 0), ledger))
     return np.array(
-        [method.plan(Epoch(1, 2, seed), ledger, Everyone(Serial())).train for seed in range(n_epochs)]
+        [method.plan(Epoch(1, 2, seed), ledger, GlobalStats(SerialComm())).train for seed in range(n_epochs)]
     )
 
 
@@ -98,7 +98,9 @@ def test_draws_of_different_epochs_and_seeds_are_independent():
     method = METHODS["iswr"](method="iswr")
     ledger = Ledger.unseen(60, 0, 60)
     ledger = dataclasses.replace(ledger, loss=np.ones(60, np.float32), seen_epoch=np.zeros(60, np.int32))
-    plans = {tuple(method.plan(Epoch(e, 9, 0), ledger, Everyone(Serial())).train.tolist()) for e in range(9)}
+    plans = {
+        tuple(method.plan(Epoch(e, 9, 0), ledger, GlobalStats(SerialComm())).train.tolist()) for e in range(9)
+    }
     assert len(plans) == 9
 
 
@@ -110,7 +112,7 @@ def test_the_same_draws_on_any_number_of_ranks():
         rows = slice(comm.rank * 200 // comm.size, (comm.rank + 1) * 200 // comm.size)
         ledger = Ledger.unseen(200, rows.start, rows.stop)
         ledger = dataclasses.replace(ledger, loss=loss[rows], seen_epoch=np.zeros(len(ledger), np.int32))
-        return method.plan(Epoch(1, 2, 0), ledger, Everyone(comm))
+        return method.plan(Epoch(1, 2, 0), ledger, GlobalStats(comm))
 
     (alone,) = run_in_threads(1, plan)
     for size in (2, 3, 8):

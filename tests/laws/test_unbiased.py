@@ -10,9 +10,9 @@ import pytest
 
 from kakurenbo_hpc.core.ledger import Ledger
 from kakurenbo_hpc.core.plan import Epoch
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.selection.global_stats import Everyone
+from kakurenbo_hpc.selection.global_stats import GlobalStats
 
 N, EPOCHS = 80, 400
 FAR = 5  # standard errors: by chance in one of a million checks
@@ -49,7 +49,7 @@ def distances(method, weighted=True):
     ledger = a_ledger(method)
     sums = []
     for number in range(1, EPOCHS + 1):
-        plan = method.plan(Epoch(number, EPOCHS + 1, seed=0), ledger, Everyone(Serial()))
+        plan = method.plan(Epoch(number, EPOCHS + 1, seed=0), ledger, GlobalStats(SerialComm()))
         weight = plan.weight if weighted else 1
         sums.append(((plan.train * weight)[:, None] * GRADIENT).sum(axis=0))
     return abs(np.mean(sums, axis=0) - GRADIENT.sum(axis=0)) / (np.std(sums, axis=0) / np.sqrt(EPOCHS))
@@ -76,13 +76,15 @@ def test_without_the_weights_it_is_not(name, options):
 )
 def test_the_weights_are_an_option(name, options, weighs):
     method = METHODS[name](method=name, **options)
-    plan = method.plan(Epoch(1, 10, seed=0), a_ledger(method), Everyone(Serial()))
+    plan = method.plan(Epoch(1, 10, seed=0), a_ledger(method), GlobalStats(SerialComm()))
     assert (plan.weight is not None) == weighs
 
 
 @pytest.mark.parametrize("options", [{}, {"level": "class"}])
 def test_the_weights_of_draws_are_one_on_average(options):
     method = METHODS["sample_importance"](method="sample_importance", unbiased=True, **options)
-    plans = [method.plan(Epoch(e, 201, 0), a_ledger(method), Everyone(Serial())) for e in range(1, 201)]
+    plans = [
+        method.plan(Epoch(e, 201, 0), a_ledger(method), GlobalStats(SerialComm())) for e in range(1, 201)
+    ]
     means = [np.average(plan.weight, weights=plan.train) for plan in plans]
     assert abs(np.mean(means) - 1) < FAR * np.std(means) / np.sqrt(len(means))

@@ -11,12 +11,12 @@ from support.data_messages import told
 
 from kakurenbo_hpc.core.ledger import Homes, Ledger
 from kakurenbo_hpc.data import retry as patience
-from kakurenbo_hpc.data.dataset import Files
+from kakurenbo_hpc.data.dataset import SampleFiles
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.distributed.world import World
 from kakurenbo_hpc.errors import DataError
 from kakurenbo_hpc.local_data import shards, staging
-from kakurenbo_hpc.local_data.node_cache import Store
+from kakurenbo_hpc.local_data.node_cache import NodeCache
 from kakurenbo_hpc.local_data.staging import Part, fetch_all
 from kakurenbo_hpc.rundir.path_checks import in_words
 
@@ -30,7 +30,7 @@ def files(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes([number]) * 10 * (number + 1))
     changed = [(tmp_path / "shared" / name).stat().st_mtime_ns for name in names]
-    return Files(tmp_path / "shared", names, np.arange(10, 70, 10), np.array(changed))
+    return SampleFiles(tmp_path / "shared", names, np.arange(10, 70, 10), np.array(changed))
 
 
 def no_bar(items, n, label):
@@ -45,7 +45,7 @@ def staged(tmp_path, files, n_ranks=2, **options):
     """Stage every n_ranks-th file on each rank, all on one node; return the bytes copied."""
 
     def work(comm):
-        store = Store(tmp_path / f"rank_{comm.rank}", "cyclones")
+        store = NodeCache(tmp_path / f"rank_{comm.rank}", "cyclones")
         return fetch_all(
             [Part(files, range(comm.rank, 6, comm.size))], store, world_of(comm), no_bar, **options
         )
@@ -111,7 +111,7 @@ def test_a_disk_that_is_too_small_for_the_ranks_of_a_node_is_told_before_anythin
     monkeypatch.setattr(staging, "free_bytes", lambda folder: (7, free))
     with pytest.raises(DataError, match=said) as raised:
         staged(tmp_path, files, spare=spare)
-    assert raised.value.agreed and str(raised.value).startswith(f"{tmp_path} on node1: ")
+    assert raised.value.on_all_ranks and str(raised.value).startswith(f"{tmp_path} on node1: ")
     assert not list(tmp_path.glob("rank_*/train"))
 
 
@@ -153,7 +153,7 @@ def test_room_is_left_for_what_may_lie_on_a_rank_whatever_lies_there_now(
     assert run_in_threads(n_ranks, work) == [int(n * size) for n in wanted]
 
     monkeypatch.setattr(shards, "settle", world_of)
-    job = Namespace(data=options, seed=0, selection=Namespace(most_hidden=0.3))
+    job = Namespace(data=options, seed=0, selection=Namespace(max_hidden_fraction=0.3))
     staged = run_in_threads(n_ranks, lambda comm: shards.stage(job, str(tmp_path / "staged"), comm, False)[1])
     assert sum(staged) == pytest.approx(sum(wanted) * size, abs=n_ranks), (
         "as much in all, from where samples lie first"
@@ -183,7 +183,7 @@ def test_a_file_that_is_not_what_it_was_is_named_on_all_ranks(tmp_path, files, h
     harm(files.root / "train/5.h5")
     with pytest.raises(DataError, match=said) as raised:
         staged(tmp_path, files)
-    assert raised.value.agreed
+    assert raised.value.on_all_ranks
     assert not list(tmp_path.rglob("rank_1/train/5.h5*"))
 
 
@@ -199,18 +199,18 @@ def test_only_files_of_the_data_set_are_removed(tmp_path, files):
     staged(tmp_path, files, n_ranks=1)
     (tmp_path / "rank_0" / "train" / "thesis.part").write_text("seven years")
     (tmp_path / "rank_0" / "train" / "3.h5.part").write_text("half")
-    Store(tmp_path / "rank_0", "cyclones").keep(["train/1.h5"], files.names)
+    NodeCache(tmp_path / "rank_0", "cyclones").keep(["train/1.h5"], files.names)
     assert set(content(tmp_path / "rank_0")) == {"kakurenbo.json", "train/1.h5", "train/thesis.part"}
 
 
 def test_two_runs_do_not_share_a_store(tmp_path):
-    one = Store(tmp_path / "rank_0", "cyclones")
+    one = NodeCache(tmp_path / "rank_0", "cyclones")
     with pytest.raises(DataError, match="in use by another run"):
-        Store(tmp_path / "rank_0", "cyclones")
+        NodeCache(tmp_path / "rank_0", "cyclones")
     del one
-    Store(tmp_path / "rank_0", "cyclones")
+    NodeCache(tmp_path / "rank_0", "cyclones")
     with pytest.raises(DataError, match="holds files of another data set"):
-        Store(tmp_path / "rank_0", "rivers")
+        NodeCache(tmp_path / "rank_0", "rivers")
 
 
 def test_sizes_are_written_as_people_write_them():

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.errors import DataError
 from kakurenbo_hpc.local_data import transfer as delivery
-from kakurenbo_hpc.local_data.node_cache import Store
-from kakurenbo_hpc.local_data.transfer import Delivery, Parcel
+from kakurenbo_hpc.local_data.node_cache import NodeCache
+from kakurenbo_hpc.local_data.transfer import FileExchange, FileMove
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def content(number, size):
 
 def delivered(folder, n_ranks, moves, steps):
     """Send files as moves (size, source, target) say, going on so many times before the end; return the stores."""
-    stores = [Store(folder / f"rank_{rank}", "some data") for rank in range(n_ranks)]
+    stores = [NodeCache(folder / f"rank_{rank}", "some data") for rank in range(n_ranks)]
     for number, (size, source, _) in enumerate(moves):
         name = f"deep/{number}.h5"
         stores[source].beside(name).write_bytes(content(number, size))
@@ -31,16 +31,16 @@ def delivered(folder, n_ranks, moves, steps):
 
     def work(comm):
         going = [
-            Parcel(n, f"deep/{n}.h5", size, n, to)
+            FileMove(n, f"deep/{n}.h5", size, n, to)
             for n, (size, at, to) in enumerate(moves)
             if at == comm.rank
         ]
         coming = [
-            Parcel(n, f"deep/{n}.h5", size, n, at)
+            FileMove(n, f"deep/{n}.h5", size, n, at)
             for n, (size, at, to) in enumerate(moves)
             if to == comm.rank
         ]
-        under_way = Delivery(going, coming, stores[comm.rank], comm)
+        under_way = FileExchange(going, coming, stores[comm.rank], comm)
         for _ in range(steps):
             under_way.go_on()
         under_way.finish()
@@ -70,11 +70,11 @@ def test_a_circle_of_ranks_that_send_much_does_not_stand_still(tmp_path):
 
 
 def test_a_file_that_vanished_is_named(tmp_path):
-    store = Store(tmp_path / "rank_0", "some data")
+    store = NodeCache(tmp_path / "rank_0", "some data")
 
     def work(comm):
         if comm.rank == 0:
-            Delivery([Parcel(0, "gone.h5", 10, 0, 1)], [], store, comm).finish()
+            FileExchange([FileMove(0, "gone.h5", 10, 0, 1)], [], store, comm).finish()
 
     with pytest.raises(DataError, match=r"gone\.h5: cannot be read \(No such file or directory\)"):
         run_in_threads(2, work)

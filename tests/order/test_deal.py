@@ -5,37 +5,45 @@ import pytest
 from support.orders import EPOCH, batches, dealt, everything, order
 
 from kakurenbo_hpc.core.plan import Epoch
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.order.deal import deal
 
 
-def lengths(turns):
-    return [len(turn.id) if turn.counts else 0 for turn in turns]
+def lengths(micro_batches):
+    return [len(micro_batch.id) if micro_batch.counts else 0 for micro_batch in micro_batches]
 
 
 def test_ten_entries_in_batches_of_four_make_three_and_none_is_a_stump():
-    (turns,) = dealt(np.ones(10, bool), global_batch=4)
-    assert (turns.n, turns.steps, lengths(turns)) == (10, 3, [3, 3, 4])
+    (micro_batches,) = dealt(np.ones(10, bool), global_batch=4)
+    assert (micro_batches.n, micro_batches.steps, lengths(micro_batches)) == (10, 3, [3, 3, 4])
 
 
 def test_nothing_to_train_is_no_step_on_any_rank():
-    for turns in dealt(np.zeros(5, bool), cuts=[0, 2, 2, 5]):
-        assert (turns.n, turns.steps, len(turns), list(turns)) == (0, 0, 0, [])
+    for micro_batches in dealt(np.zeros(5, bool), cuts=[0, 2, 2, 5]):
+        assert (micro_batches.n, micro_batches.steps, len(micro_batches), list(micro_batches)) == (
+            0,
+            0,
+            0,
+            [],
+        )
     (nobody,) = dealt(np.zeros(0, bool))
     assert list(nobody) == []
 
 
 def test_a_rank_without_an_entry_repeats_a_real_one_that_does_not_count():
     ranks = dealt(np.array([True, False, True]), cuts=[0, 1, 2, 3, 3], global_batch=8)
-    turns = [turn for (turn,) in map(list, ranks)]
-    assert sorted(turn.counts for turn in turns) == [False, False, True, True]
-    assert all(turn.n_global == 2 and len(turn.id) == 1 and turn.id[0] in (0, 2) for turn in turns)
+    micro_batches = [micro_batch for (micro_batch,) in map(list, ranks)]
+    assert sorted(micro_batch.counts for micro_batch in micro_batches) == [False, False, True, True]
+    assert all(
+        micro_batch.n_global == 2 and len(micro_batch.id) == 1 and micro_batch.id[0] in (0, 2)
+        for micro_batch in micro_batches
+    )
     assert len(everything(ranks)) == 2
 
 
 def test_accumulated_parts_make_up_the_global_batch():
     ranks = dealt(np.ones(24, bool), cuts=[0, 12, 24], global_batch=12, accumulate=3)
-    assert [lengths(turns) for turns in ranks] == [[2] * 6] * 2
+    assert [lengths(micro_batches) for micro_batches in ranks] == [[2] * 6] * 2
     assert [(t.step, t.begins, t.ends) for t in ranks[0]] == [
         (step, part == 0, part == 2) for step in range(2) for part in range(3)
     ]
@@ -43,8 +51,8 @@ def test_accumulated_parts_make_up_the_global_batch():
 
 
 def test_progress_is_told_at_the_middle_of_a_step():
-    (turns,) = dealt(np.ones(8, bool), global_batch=2)
-    assert [turn.progress for turn in turns] == [1 / 8, 3 / 8, 5 / 8, 7 / 8]
+    (micro_batches,) = dealt(np.ones(8, bool), global_batch=2)
+    assert [micro_batch.progress for micro_batch in micro_batches] == [1 / 8, 3 / 8, 5 / 8, 7 / 8]
 
 
 def test_copies_are_numbered_and_take_places_of_their_own():
@@ -68,8 +76,8 @@ def test_a_weight_goes_where_its_entry_goes():
 
 def test_the_order_hash_sees_a_swap_a_change_and_a_loss():
     def hash_of(*last, epoch=EPOCH):
-        (turns,) = dealt(np.array([1] * 12 + list(last)), epoch=epoch)
-        return turns.order_hash
+        (micro_batches,) = dealt(np.array([1] * 12 + list(last)), epoch=epoch)
+        return micro_batches.order_hash
 
     assert hash_of(1, 1) == hash_of(1, 1) < 2**64
     assert (
@@ -80,8 +88,8 @@ def test_the_order_hash_sees_a_swap_a_change_and_a_loss():
 
 def test_the_largest_ids_that_an_entry_can_hold_come_through():
     ids = np.array([0, 2**31 - 1, 2**31, 2**32 - 1])
-    turns = deal(ids, np.ones(4, bool), EPOCH, Serial(), 4)
-    assert sorted(turns.id) == ids.tolist()
+    micro_batches = deal(ids, np.ones(4, bool), EPOCH, SerialComm(), 4)
+    assert sorted(micro_batches.id) == ids.tolist()
 
 
 def test_every_place_is_as_likely_for_every_sample():
@@ -89,6 +97,6 @@ def test_every_place_is_as_likely_for_every_sample():
     n, n_epochs = 16, 400
     places = np.zeros(n)
     for number in range(n_epochs):
-        turns = deal(np.arange(n), np.ones(n, bool), Epoch(number, n_epochs, 0), Serial(), n)
-        places[turns.id] += np.arange(n)
+        micro_batches = deal(np.arange(n), np.ones(n, bool), Epoch(number, n_epochs, 0), SerialComm(), n)
+        places[micro_batches.id] += np.arange(n)
     assert places / n_epochs == pytest.approx((n - 1) / 2, abs=4 * np.sqrt((n**2 - 1) / 12 / n_epochs))

@@ -6,16 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kakurenbo_hpc.core.ledger import Homes
-from kakurenbo_hpc.core.sample_stats import Notes
+from kakurenbo_hpc.core.sample_stats import SampleStats
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.order.home import send_home
 
 
-def notes(ids, position=None):
+def stats(ids, position=None):
     """Notes whose every column tells of which id and position it speaks."""
     ids = np.array(ids, np.int64)
     position = np.arange(len(ids)) if position is None else np.array(position, np.int64)
-    return Notes(
+    return SampleStats(
         id=ids,
         loss=(ids % 1000).astype(np.float32),
         correct=ids % 2 == 0,
@@ -38,7 +38,7 @@ def test_all_notes_arrive_at_home_and_whole(data, n_ranks, n):
     of_ranks = []
     for _ in range(n_ranks):
         mine = data.draw(ids)
-        of_ranks.append(notes(mine, np.arange(position, position + len(mine))))
+        of_ranks.append(stats(mine, np.arange(position, position + len(mine))))
         position += len(mine)
 
     noted = sorted((int(i), int(p)) for mine in of_ranks for i, p in zip(mine.id, mine.position))
@@ -47,7 +47,7 @@ def test_all_notes_arrive_at_home_and_whole(data, n_ranks, n):
     for rank, got in enumerate(received):
         start, stop = Homes(n, n_ranks).rows(rank)
         assert np.all((start <= got.id) & (got.id < stop))
-        expected = notes(got.id, got.position)
+        expected = stats(got.id, got.position)
         for name in ("id", "loss", "correct", "confidence", "position"):
             column = getattr(got, name)
             assert column.dtype == getattr(expected, name).dtype and column.flags.c_contiguous
@@ -60,18 +60,18 @@ def test_all_notes_arrive_at_home_and_whole(data, n_ranks, n):
 
 @pytest.mark.parametrize("id_", [2**24 + 1, 2**31 + 1, 2**32 - 1, 2**53 + 1])
 def test_an_id_beyond_what_a_float_holds_arrives_as_it_is(id_):
-    received = sent([notes([]), notes([id_]), notes([])], 2**54)
+    received = sent([stats([]), stats([id_]), stats([])], 2**54)
     assert [int(i) for got in received for i in got.id] == [id_]
 
 
 def test_ranks_that_noted_nothing_and_ranks_that_are_home_of_nothing_take_part():
-    received = sent([notes([]), notes([1, 0, 1]), notes([]), notes([])], 2)
+    received = sent([stats([]), stats([1, 0, 1]), stats([]), stats([])], 2)
     assert [got.id.tolist() for got in received] == [[], [0], [], [1, 1]]
-    assert all(len(got) == 0 for got in sent([notes([])] * 3, 2))
+    assert all(len(got) == 0 for got in sent([stats([])] * 3, 2))
 
 
 def test_what_a_nan_says_is_brought_home_as_well():
-    mine = notes([3])
+    mine = stats([3])
     mine.loss[:] = np.nan
     (got,) = sent([mine], 4)
     assert np.isnan(got.loss).tolist() == [True]

@@ -6,9 +6,9 @@ from support.horovod_available import needs_horovod
 from support.start_ranks import PROGRAMS, start, train
 
 from kakurenbo_hpc.config.job import WorldOptions
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
-from kakurenbo_hpc.distributed.gradient_sync import open_gradients
+from kakurenbo_hpc.distributed.gradient_sync import open_gradient_sync
 from kakurenbo_hpc.distributed.world import World
 from kakurenbo_hpc.errors import WorldError
 
@@ -57,7 +57,7 @@ def test_a_horovod_that_is_not_there_is_one_line_before_anything_is_trained(tmp_
 
 
 def opened_by(comm):
-    return open_gradients(
+    return open_gradient_sync(
         WorldOptions(gradients="horovod"), 1, World(comm, "here", 0, 1, torch.device("cpu"))
     )
 
@@ -67,7 +67,7 @@ def test_ranks_that_mpi_did_not_start_are_told():
         WorldError,
         match="works among MPI's ranks, but this is one process alone; start with mpirun or srun, or set it to ddp",
     ):
-        opened_by(Serial())
+        opened_by(SerialComm())
     with pytest.raises(
         WorldError,
         match="works among MPI's ranks, but torchrun started these; start with mpirun or srun, or set it to ddp",

@@ -10,20 +10,25 @@ import pytest
 import torch
 
 from kakurenbo_hpc.core.ledger import Ledger
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.rundir.checkpoint import async_writer as saving
 from kakurenbo_hpc.rundir.checkpoint import manifest as checkpoints
 from kakurenbo_hpc.rundir.checkpoint import shards as parts
-from kakurenbo_hpc.rundir.checkpoint.async_writer import Saver
+from kakurenbo_hpc.rundir.checkpoint.async_writer import CheckpointWriter
 from kakurenbo_hpc.rundir.checkpoint.manifest import clear, load_facts, newest_valid, problem_of, set_aside
-from kakurenbo_hpc.rundir.checkpoint.shards import Part, checksum, load_ledger
+from kakurenbo_hpc.rundir.checkpoint.shards import RankState, checksum, load_ledger
 from kakurenbo_hpc.rundir.checkpoint.snapshot import Snapshot
 
 
 def saver(folder, comm=None, keep=2, told=None):
-    return Saver(
-        folder, keep, comm or Serial(), Snapshot(), (told if told is not None else []).append, lambda: None
+    return CheckpointWriter(
+        folder,
+        keep,
+        comm or SerialComm(),
+        Snapshot(),
+        (told if told is not None else []).append,
+        lambda: None,
     )
 
 
@@ -32,7 +37,7 @@ def part(rank=0, size=1, value=1.0):
         "model": {"weight": torch.full((1000,), value)},
         "optimizer": {"state": {0: {"momentum": torch.zeros(3)}}, "lr": 0.1},
     }
-    return Part(state if rank == 0 else None, Ledger.unseen(10 * size, 10 * rank, 10 * rank + 10), {})
+    return RankState(state if rank == 0 else None, Ledger.unseen(10 * size, 10 * rank, 10 * rank + 10), {})
 
 
 def saved(saver, *numbers, accuracy=0.5):
@@ -132,7 +137,7 @@ def test_a_disk_that_takes_it_slowly_is_told_of_piece_by_piece(tmp_path, monkeyp
     parts.write_part(
         tmp_path,
         0,
-        Part({"weight": torch.zeros(25_000)}, Ledger.unseen(0, 0, 0), {}),
+        RankState({"weight": torch.zeros(25_000)}, Ledger.unseen(0, 0, 0), {}),
         lambda: told.append(len(synced)),
     )
     size = (tmp_path / "learner.pt").stat().st_size
@@ -301,7 +306,7 @@ def test_a_ledger_in_many_pieces_is_read_by_any_number_of_ranks(tmp_path, monkey
         first, last = comm.rank * 60 // comm.size, (comm.rank + 1) * 60 // comm.size
         one.save(
             "epoch_0000",
-            Part({} if comm.rank == 0 else None, columns(Ledger.unseen(60, first, last)), {}),
+            RankState({} if comm.rank == 0 else None, columns(Ledger.unseen(60, first, last)), {}),
             {"line": {}},
         )
         one.finish()

@@ -39,7 +39,10 @@ def test_where_all_losses_are_zero_all_are_drawn_alike():
 
 def test_full_scores_need_a_look_before_every_epoch_and_lagging_ones_an_epoch_of_all():
     full, lagging = method("iswr"), method("iswr", scores="lagging")
-    assert all(full.looks_first(Epoch(e, 3, 0)) and not lagging.looks_first(Epoch(e, 3, 0)) for e in range(3))
+    assert all(
+        full.needs_scoring_pass(Epoch(e, 3, 0)) and not lagging.needs_scoring_pass(Epoch(e, 3, 0))
+        for e in range(3)
+    )
     assert hidden(iswr([1] * 50, unseen=range(50), epoch=0, scores="lagging")) == []
 
 

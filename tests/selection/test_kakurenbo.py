@@ -5,8 +5,8 @@ import pytest
 
 from kakurenbo_hpc.core.ledger import Ledger
 from kakurenbo_hpc.core.plan import Epoch
-from kakurenbo_hpc.distributed.comm import Serial
-from kakurenbo_hpc.selection.global_stats import Everyone
+from kakurenbo_hpc.distributed.comm import SerialComm
+from kakurenbo_hpc.selection.global_stats import GlobalStats
 from kakurenbo_hpc.selection.methods.kakurenbo import Kakurenbo
 
 N = 10
@@ -31,7 +31,7 @@ def ledger(loss=range(N), wrong=(), unsure=(), unseen=()):
 def plan(rows=None, epoch=1, total=100, **options):
     rows = ledger() if rows is None else rows
     return Kakurenbo(method="kakurenbo", **options).plan(
-        Epoch(epoch, total, seed=0), rows, Everyone(Serial())
+        Epoch(epoch, total, seed=0), rows, GlobalStats(SerialComm())
     )
 
 

@@ -5,10 +5,10 @@ import pytest
 
 from kakurenbo_hpc.core.batch import Candidates
 from kakurenbo_hpc.core.plan import Epoch
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.selection.global_stats import Everyone
+from kakurenbo_hpc.selection.global_stats import GlobalStats
 
 
 def method(**options):
@@ -27,7 +27,7 @@ def test_tau_is_the_papers_formula_of_all_ranks_scores():
 
     def work(comm):
         mine = np.split(scores, [20, 50])[comm.rank]
-        return method().learned(candidates(mine), {"tau": np.ones(1)}, Everyone(comm))["tau"][0]
+        return method().learned(candidates(mine), {"tau": np.ones(1)}, GlobalStats(comm))["tau"][0]
 
     g = scores.astype(float) / scores.sum(dtype=float)
     reduction = (1 - ((g - 1 / 90) ** 2).sum() / (g**2).sum()) ** -0.5
@@ -37,14 +37,14 @@ def test_tau_is_the_papers_formula_of_all_ranks_scores():
 def test_it_is_on_above_the_papers_threshold():
     kath = method(presample=3.0)  # (B + 3b) / (3b) with B = 3b
     assert not kath.looks({"tau": np.array([2.0])}) and kath.looks({"tau": np.array([2.0001])})
-    assert not kath.looks(kath.first_memory())
+    assert not kath.looks(kath.init_state())
 
 
 def weighted_means(value, scores, reweight):
     kath, sums = method(reweight=reweight, presample=3.0), []
     for epoch in range(4000):
-        choice, _ = kath.thin(
-            Epoch(epoch, 4000, 1), candidates(scores), kath.first_memory(), Everyone(Serial())
+        choice, _ = kath.select(
+            Epoch(epoch, 4000, 1), candidates(scores), kath.init_state(), GlobalStats(SerialComm())
         )
         assert len(choice.rows) == 10
         sums.append((choice.weight * value[choice.rows]).mean())
@@ -65,8 +65,8 @@ def test_draws_are_in_proportion_to_the_score():
     scores = np.array([1, 2, 3, 4, 0, 10], np.float32)
     kath, counts = method(presample=1.0), np.zeros(6)
     for epoch in range(3000):
-        choice, _ = kath.thin(
-            Epoch(epoch, 3000, 1), candidates(scores), kath.first_memory(), Everyone(Serial())
+        choice, _ = kath.select(
+            Epoch(epoch, 3000, 1), candidates(scores), kath.init_state(), GlobalStats(SerialComm())
         )
         counts += np.bincount(choice.rows, minlength=6)
     expected = scores / scores.sum() * counts.sum()

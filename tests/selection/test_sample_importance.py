@@ -5,11 +5,11 @@ import pytest
 from support.method_examples import after, ledger, method, noted, plan, refusal
 
 from kakurenbo_hpc.core.plan import Epoch
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.selection import sampling as weights
-from kakurenbo_hpc.selection.global_stats import Everyone
+from kakurenbo_hpc.selection.global_stats import GlobalStats
 
-EVERYONE = Everyone(Serial())
+EVERYONE = GlobalStats(SerialComm())
 P = [0.0, 0.75, 0.96, 1.0]
 
 
@@ -98,10 +98,10 @@ def test_the_unbiased_variant_weighs_by_the_inverse():
 
 def test_fresh_weights_come_from_a_look_before_epoch_e():
     m = importance(pretrain_epochs=1, weights_pass="fresh")
-    assert [m.looks_first(Epoch(e, 4, 0)) for e in range(4)] == [False, True, False, False]
+    assert [m.needs_scoring_pass(Epoch(e, 4, 0)) for e in range(4)] == [False, True, False, False]
     assert np.all(np.isnan(weights_after(m)))
     looked = noted(rows(m), 1, range(4), [1] * 4, probability=np.float32(P))
-    assert m.looked(Epoch(1, 4, 0), looked)["importance"] == pytest.approx([1, 0.5, 0.2, 0], abs=1e-6)
+    assert m.on_scored(Epoch(1, 4, 0), looked)["importance"] == pytest.approx([1, 0.5, 0.2, 0], abs=1e-6)
 
 
 def test_online_weights_are_renewed_before_every_epoch_from_e_on():
@@ -109,7 +109,7 @@ def test_online_weights_are_renewed_before_every_epoch_from_e_on():
     assert np.all(np.isnan(weights_after(m, epoch=0)))
     assert not np.any(np.isnan(weights_after(m, epoch=1))) and not np.any(np.isnan(weights_after(m, epoch=5)))
     fresh = importance(pretrain_epochs=2, online="epoch", weights_pass="fresh")
-    assert [fresh.looks_first(Epoch(e, 4, 0)) for e in range(4)] == [False, False, True, True]
+    assert [fresh.needs_scoring_pass(Epoch(e, 4, 0)) for e in range(4)] == [False, False, True, True]
     assert np.all(np.isnan(weights_after(fresh, epoch=5)))
 
 
@@ -164,7 +164,7 @@ def test_a_wrong_option_is_one_line(options, line):
 
 def test_online_by_step_draws_each_step_by_what_is_known_then():
     m = importance(pretrain_epochs=1, online="step", gamma=1.0)
-    epoch, everyone = Epoch(1, 9, 0), Everyone(Serial())
+    epoch, everyone = Epoch(1, 9, 0), GlobalStats(SerialComm())
     assert not m.draws_each_step(Epoch(0, 9, 0)) and m.draws_each_step(epoch)
     rows = after(
         m, ledger(m, [1.0] * 4), 0, range(4), [1.0] * 4, probability=np.array([0.0, 1, 1, 1], np.float32)

@@ -5,14 +5,20 @@ import numpy as np
 import pytest
 
 from kakurenbo_hpc.core.ledger import Homes
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.errors import DataError
 from kakurenbo_hpc.selection import score_file as scores
-from kakurenbo_hpc.selection.score_file import About, about_scores, read_scores, read_weights, write_scores
+from kakurenbo_hpc.selection.score_file import (
+    ScoreInfo,
+    about_scores,
+    read_scores,
+    read_weights,
+    write_scores,
+)
 
 N = 23
-ABOUT = About(
+ABOUT = ScoreInfo(
     "el2n", "10 models, 20 epochs each", "digits", "f00d", n=N, seconds=1.5, n_forward=460, n_backward=460
 )
 SCORE = np.random.default_rng(0).random(N)
@@ -21,7 +27,7 @@ LABEL = np.arange(N) % 3
 
 @pytest.fixture
 def path(tmp_path):
-    write_scores(tmp_path / "scores.h5", ABOUT, SCORE, Serial(), LABEL)
+    write_scores(tmp_path / "scores.h5", ABOUT, SCORE, SerialComm(), LABEL)
     return str(tmp_path / "scores.h5")
 
 
@@ -69,7 +75,7 @@ def test_each_rank_reads_its_own_rows(path):
 
 def test_several_files_are_their_mean(path, tmp_path):
     other = str(tmp_path / "other.h5")
-    write_scores(other, ABOUT, 1 - SCORE, Serial())
+    write_scores(other, ABOUT, 1 - SCORE, SerialComm())
     assert read([path, other]) == pytest.approx(np.full(N, 0.5))
 
 
@@ -105,7 +111,7 @@ def test_what_is_no_score_file_is_refused(path, tmp_path):
 
 def test_weights_to_draw_by_are_not_negative(path, tmp_path):
     assert read_weights([path], range(N), N, "f00d").tolist() == SCORE.tolist()
-    write_scores(tmp_path / "minus.h5", ABOUT, SCORE - (np.arange(N) == 4), Serial())
+    write_scores(tmp_path / "minus.h5", ABOUT, SCORE - (np.arange(N) == 4), SerialComm())
     with pytest.raises(
         DataError, match=r"minus.h5: id 4 has -0\.\d+, but weights to draw by cannot be negative"
     ):

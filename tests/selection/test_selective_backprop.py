@@ -5,10 +5,10 @@ import pytest
 
 from kakurenbo_hpc.core.batch import Candidates
 from kakurenbo_hpc.core.plan import Epoch
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.selection.global_stats import Everyone
+from kakurenbo_hpc.selection.global_stats import GlobalStats
 
 EPOCH = Epoch(3, 10, seed=5)
 
@@ -37,10 +37,10 @@ def by_the_paper(batches, R, beta, coin):
 def test_the_choice_is_the_papers(R, beta):
     rng = np.random.default_rng(R)
     batches = [np.round(rng.exponential(size=n), 1).astype(np.float32) for n in (10, 10, 3, 10, 1, 30)]
-    sb, memory, got, first = method(history=R, beta=beta), None, [], 0
-    memory = sb.first_memory()
+    sb, state, got, first = method(history=R, beta=beta), None, [], 0
+    state = sb.init_state()
     for batch in batches:
-        choice, memory = sb.thin(EPOCH, candidates(batch, first), memory, Everyone(Serial()))
+        choice, state = sb.select(EPOCH, candidates(batch, first), state, GlobalStats(SerialComm()))
         marks = np.zeros(len(batch), bool)
         marks[choice.rows] = True
         assert (choice.weight == 1).all(), "nothing is reweighted"
@@ -55,10 +55,10 @@ def test_the_choice_is_the_papers(R, beta):
 def test_selectivity_is_the_expected_share(selectivity, calculator):
     rng = np.random.default_rng(1)
     sb = method(selectivity=selectivity, calculator=calculator)
-    memory, n = sb.first_memory(), 0
+    state, n = sb.init_state(), 0
     for first in range(0, 40_000, 100):
-        choice, memory = sb.thin(
-            EPOCH, candidates(rng.exponential(size=100), first), memory, Everyone(Serial())
+        choice, state = sb.select(
+            EPOCH, candidates(rng.exponential(size=100), first), state, GlobalStats(SerialComm())
         )
         n += len(choice.rows)
     assert n / 40_000 == pytest.approx(selectivity, abs=0.012)
@@ -66,9 +66,9 @@ def test_selectivity_is_the_expected_share(selectivity, calculator):
 
 def test_a_random_calculator_does_not_look_at_the_loss():
     sb = method(calculator="random")
-    memory, everyone = sb.first_memory(), Everyone(Serial())
-    one, _ = sb.thin(EPOCH, candidates(np.arange(100)), memory, everyone)
-    other, _ = sb.thin(EPOCH, candidates(-np.arange(100)), memory, everyone)
+    state, everyone = sb.init_state(), GlobalStats(SerialComm())
+    one, _ = sb.select(EPOCH, candidates(np.arange(100)), state, everyone)
+    other, _ = sb.select(EPOCH, candidates(-np.arange(100)), state, everyone)
     assert (one.rows == other.rows).all()
 
 
@@ -76,10 +76,10 @@ def test_a_global_history_is_the_same_on_all_ranks_and_a_ranks_own_is_not():
     def histories(scope):
         def work(comm):
             sb = method(history_scope=scope, history=8)
-            _, memory = sb.thin(
-                EPOCH, candidates([comm.rank] * 3, 3 * comm.rank), sb.first_memory(), Everyone(comm)
+            _, state = sb.select(
+                EPOCH, candidates([comm.rank] * 3, 3 * comm.rank), sb.init_state(), GlobalStats(comm)
             )
-            return memory["history"].tolist()
+            return state["history"].tolist()
 
         return run_in_threads(3, work)
 
@@ -88,12 +88,12 @@ def test_a_global_history_is_the_same_on_all_ranks_and_a_ranks_own_is_not():
 
 
 def test_a_nan_is_a_candidate_like_the_largest_loss_and_changes_no_other_choice():
-    sb, everyone = method(beta=1.0), Everyone(Serial())
+    sb, everyone = method(beta=1.0), GlobalStats(SerialComm())
     loss = np.linspace(0, 1, 50)
     with_nan, with_inf = loss.copy(), loss.copy()
     with_nan[7], with_inf[7] = np.nan, np.inf
-    one, _ = sb.thin(EPOCH, candidates(with_nan), sb.first_memory(), everyone)
-    other, _ = sb.thin(EPOCH, candidates(with_inf), sb.first_memory(), everyone)
+    one, _ = sb.select(EPOCH, candidates(with_nan), sb.init_state(), everyone)
+    other, _ = sb.select(EPOCH, candidates(with_inf), sb.init_state(), everyone)
     assert (one.rows == other.rows).all() and 7 in one.rows
 
 
@@ -114,6 +114,6 @@ def test_selection_passes_come_every_nth_epoch_after_the_prime_ones():
 
 def test_the_history_begins_with_the_last_losses_of_the_prime_epochs_and_takes_none_of_stale_ones():
     sb = method(prime_epochs=1, stale=2, history=3)
-    memory = sb.trained(Epoch(0, 9, 0), np.arange(5, dtype=np.float32), sb.first_memory())
-    assert memory["history"].tolist() == [2, 3, 4]
-    assert sb.trained(Epoch(2, 9, 0), np.ones(5, np.float32), memory)["history"].tolist() == [2, 3, 4]
+    state = sb.trained(Epoch(0, 9, 0), np.arange(5, dtype=np.float32), sb.init_state())
+    assert state["history"].tolist() == [2, 3, 4]
+    assert sb.trained(Epoch(2, 9, 0), np.ones(5, np.float32), state)["history"].tolist() == [2, 3, 4]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from support.method_examples import hidden, ledger, method, plan, refusal
 
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.errors import DataError
-from kakurenbo_hpc.selection.score_file import About, write_scores
+from kakurenbo_hpc.selection.score_file import ScoreInfo, write_scores
 
 SCORE = np.arange(10.0)
 LABEL = [0, 0, 0, 0, 1, 1, 1, 1, 1, 1]
@@ -14,12 +14,12 @@ LABEL = [0, 0, 0, 0, 1, 1, 1, 1, 1, 1]
 
 @pytest.fixture
 def file(tmp_path):
-    about = About(
+    about = ScoreInfo(
         "el2n", "10 models, 20 epochs", "ten", "f00d", n=10, seconds=1.5, n_forward=10, n_backward=20
     )
 
     def write(score=SCORE, label=None, name="scores.h5"):
-        write_scores(tmp_path / name, about, score, Serial(), label)
+        write_scores(tmp_path / name, about, score, SerialComm(), label)
         return str(tmp_path / name)
 
     return write
@@ -27,7 +27,7 @@ def file(tmp_path):
 
 def static(path, epoch=0, fingerprint="f00d", **options):
     m = method("static", scores=path, **options)
-    rows = ledger(m, [1] * 10, unseen=range(10)).with_columns(m.initial(range(10), 10, fingerprint))
+    rows = ledger(m, [1] * 10, unseen=range(10)).with_columns(m.init_columns(range(10), 10, fingerprint))
     return plan(m, rows, epoch)
 
 

@@ -6,20 +6,20 @@ import numpy as np
 import torch
 
 from kakurenbo_hpc.data import DATA, open_data
-from kakurenbo_hpc.data.dataset import Request
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.data.dataset import ReadRequest
+from kakurenbo_hpc.distributed.comm import SerialComm
 
 
 def atoms(seed=0, run_seed=0, **options):
     """Open visual atoms, small unless told otherwise. seed: of the data set."""
     small = {"name": "visual_atoms", "classes": 10, "instances": 30, "validation": 4, "pixels": 16}
-    return open_data(DATA["visual_atoms"](**{**small, **options}, seed=seed), run_seed, Serial())
+    return open_data(DATA["visual_atoms"](**{**small, **options}, seed=seed), run_seed, SerialComm())
 
 
 def read(source, id, epoch=0, augment=True, copy=0):
     """Return input and target of these ids."""
     id = np.asarray(id)
-    return source.__getitems__(Request(id, np.full(len(id), copy, np.int32), epoch, augment))
+    return source.__getitems__(ReadRequest(id, np.full(len(id), copy, np.int32), epoch, augment))
 
 
 def images(source, id, **how):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from kakurenbo_hpc.cluster.failure_report import LastWords
+from kakurenbo_hpc.cluster.failure_report import FailureReport
 from support.start_ranks import command, environment, train
 
 STRUCK_TRAIN = Path(__file__).parents[1] / "drills" / "programs" / "struck_train.py"
@@ -53,8 +53,8 @@ def undisturbed(n: int, run: Path) -> dict:
 
 def killed_and_resumed(n: int, run: Path, whole: dict, n_kills: int, draws: random.Random) -> list[Killed]:
     """Kill a run on n ranks n_kills times, at most once an epoch, and let it end; fails where it differs from the whole one."""
-    stages, kills = draws.sample(STAGES, len(STAGES)), []
-    for epoch, stage in enumerate(stages[:n_kills]):
+    context, kills = draws.sample(STAGES, len(STAGES)), []
+    for epoch, stage in enumerate(context[:n_kills]):
         kills.append(
             _kill(n, run, draws.randrange(n), epoch, stage, draws.random() * whole["seconds"][epoch][stage])
         )
@@ -75,7 +75,7 @@ def _kill(n: int, run: Path, victim: int, epoch: int, stage: str, after_s: float
     killed = Killed(n, victim, epoch, stage, after_s, time.monotonic() - float(told.read_text()))
     assert done.returncode not in (0, 2, 75), (killed, done.stderr)
     assert killed.ended_s < MOST_S, (killed, done.stderr)
-    last = LastWords()  # as ``kakurenbo launch`` hears and repeats them
+    last = FailureReport()  # as ``kakurenbo launch`` hears and repeats them
     for text in done.stderr.splitlines():
         last.hear(text)
     assert f"rank {victim} on {os.uname().nodename}: killed by SIGKILL" in last.again(done.returncode), (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kakurenbo_hpc.core.ledger import Ledger
 from kakurenbo_hpc.core.plan import Epoch
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
-from kakurenbo_hpc.selection.global_stats import Everyone
+from kakurenbo_hpc.selection.global_stats import GlobalStats
 
 _LIMITS = np.finfo(np.float32)
 AWKWARD = [0.0, -0.0, np.nan, -np.nan, np.inf, -np.inf, float(_LIMITS.max), float(_LIMITS.min)]
@@ -27,7 +27,7 @@ def splits(n: int) -> st.SearchStrategy[list[int]]:
 def on_ranks(cuts: list[int], work) -> list:
     """Return, for each rank, work(everyone, its slice of the rows)."""
     return run_in_threads(
-        len(cuts) - 1, lambda comm: work(Everyone(comm), slice(cuts[comm.rank], cuts[comm.rank + 1]))
+        len(cuts) - 1, lambda comm: work(GlobalStats(comm), slice(cuts[comm.rank], cuts[comm.rank + 1]))
     )
 
 

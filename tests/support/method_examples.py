@@ -8,11 +8,11 @@ import pytest
 from kakurenbo_hpc.config.options import checked
 from kakurenbo_hpc.core.ledger import Ledger
 from kakurenbo_hpc.core.plan import Epoch
-from kakurenbo_hpc.core.sample_stats import Notes
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.core.sample_stats import SampleStats
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.errors import JobError
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.selection.global_stats import Everyone
+from kakurenbo_hpc.selection.global_stats import GlobalStats
 
 
 def method(name, **options):
@@ -31,20 +31,22 @@ def ledger(method, loss, unseen=(), **columns):
 
 
 def plan(method, rows, epoch=1, total=100, seed=0):
-    return method.plan(Epoch(epoch, total, seed), rows, Everyone(Serial()))
+    return method.plan(Epoch(epoch, total, seed), rows, GlobalStats(SerialComm()))
 
 
 def noted(rows, epoch, ids, loss, **extra):
     """The ledger after these samples were passed in this epoch."""
     ids, loss = np.array(ids, np.int64), np.array(loss, np.float32)
     extra = {name: np.array(column) for name, column in extra.items()}
-    return rows.observed(Notes(ids, loss, loss < 0, np.zeros_like(loss), np.arange(len(ids)), extra), epoch)
+    return rows.observed(
+        SampleStats(ids, loss, loss < 0, np.zeros_like(loss), np.arange(len(ids)), extra), epoch
+    )
 
 
 def after(method, rows, epoch, ids, loss, total=100, **extra):
     """The ledger at the end of an epoch that trained these samples."""
     rows = noted(rows, epoch, ids, loss, **extra)
-    return rows.with_columns(method.remember(Epoch(epoch, total, 0), rows))
+    return rows.with_columns(method.on_epoch_end(Epoch(epoch, total, 0), rows))
 
 
 def hidden(plan):

@@ -7,23 +7,23 @@ import torch
 
 from kakurenbo_hpc.config.job import Model, Training
 from kakurenbo_hpc.core.batch import Batch
-from kakurenbo_hpc.data.loader import plain_turns
-from kakurenbo_hpc.distributed.comm import Serial
-from kakurenbo_hpc.distributed.ddp import Ddp
+from kakurenbo_hpc.data.loader import plain_micro_batches
+from kakurenbo_hpc.distributed.comm import SerialComm
+from kakurenbo_hpc.distributed.ddp import DdpSync
 from kakurenbo_hpc.distributed.world import World
 from kakurenbo_hpc.training.learner import Learner
 
 DECAY = 0.8
-(TURN,) = plain_turns(0, 6, 6)
+(TURN,) = plain_micro_batches(0, 6, 6)
 
 
 def learner(ema=DECAY):
-    world = World(Serial(), "here", 0, 1, torch.device("cpu"))
+    world = World(SerialComm(), "here", 0, 1, torch.device("cpu"))
     training = Training(epochs=1, global_batch=6, lr=0.5, schedule="constant", ema=ema)
     one = Learner(
         training, Model(name="small_cnn", options={"width": 4, "norm": "batch"}), world, 10, (1, 8, 8), 0, ()
     )
-    one.join(Ddp(world), (1, 8, 8))
+    one.join(DdpSync(world), (1, 8, 8))
     one.begin_epoch(0, 1.0)
     return one
 

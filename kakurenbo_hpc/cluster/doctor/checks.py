@@ -16,24 +16,24 @@ from ..schedulers.scheduler import ask
 from ..script import python_of
 from ..submit import check_fits
 from ..walltime import clock, fitting_walltime
-from .findings import Case, Doubt
+from .findings import CheckWarning, Findings
 from .gpus import BF16_FROM, build_for, capability, runs_on
 
 
-def python(case: Case) -> str:
+def python(case: Findings) -> str:
     facts = case.python
     if facts["kakurenbo"] != __version__:
-        raise Doubt(
+        raise CheckWarning(
             f"{python_of(case.machine)} has kakurenbo_hpc {facts['kakurenbo']}, this is {__version__}; install the same"
         )
     return f"{facts['python']}, {python_of(case.machine)}"
 
 
-def torch(case: Case) -> str:
+def torch(case: Findings) -> str:
     return f"{case.torch['version']}, for " + (f"CUDA {case.torch['cuda']}" if case.torch["cuda"] else "CPUs")
 
 
-def cuda(case: Case) -> str:
+def cuda(case: Findings) -> str:
     facts, machine = _torch(case), case.machine
     if not machine.gpus_per_node and not facts["gpus"]:
         return "no GPUs here, none in the machine file"
@@ -53,7 +53,7 @@ def cuda(case: Case) -> str:
             if machine.gpu_type
             else "the machine file has no gpu_type"
         )
-        raise Doubt(f"{found}; run kakurenbo doctor where the GPUs are")
+        raise CheckWarning(f"{found}; run kakurenbo doctor where the GPUs are")
     for name, number in gpus.items():
         if not runs_on(number, facts["built_for"]):
             raise UserError(
@@ -63,7 +63,7 @@ def cuda(case: Case) -> str:
     return ", ".join(f"{name}, sm_{number}" for name, number in gpus.items()) + ", which torch is built for"
 
 
-def nccl(case: Case) -> str:
+def nccl(case: Findings) -> str:
     if not case.machine.gpus_per_node and not _torch(case)["gpus"]:
         return "not needed without GPUs"
     if _torch(case)["nccl"] is None:
@@ -73,7 +73,7 @@ def nccl(case: Case) -> str:
     return _torch(case)["nccl"]
 
 
-def mpi(case: Case) -> str:
+def mpi(case: Findings) -> str:
     if case.machine.starter == "torchrun":
         return "not needed: torchrun starts the ranks"
     loaded, make = case.mpi["version"], _make(case.mpi["version"])
@@ -88,13 +88,13 @@ def mpi(case: Case) -> str:
         )
     numbers = [re.search(r"\d+\.\d+", text) for text in (loaded, version)]
     if make == "Open MPI" and all(numbers) and numbers[0][0] != numbers[1][0]:
-        raise Doubt(
+        raise CheckWarning(
             f"mpi4py loads {loaded}, but {mpirun} is of Open MPI {numbers[1][0]}; use one installation of both"
         )
     return f"{loaded}, {mpirun}"
 
 
-def one_mpi(case: Case) -> str:
+def one_mpi(case: Findings) -> str:
     if case.machine.starter == "torchrun":
         return "not needed: torchrun starts the ranks"
     libraries = case.together["libraries"]
@@ -110,7 +110,7 @@ def one_mpi(case: Case) -> str:
     )
 
 
-def horovod(case: Case) -> str:
+def horovod(case: Findings) -> str:
     facts, wanted = case.horovod, case.job is not None and case.job.world.gradients == "horovod"
     if facts["version"] is None:
         if wanted:
@@ -121,16 +121,18 @@ def horovod(case: Case) -> str:
     built = f"built against {_several(facts['libraries'])}" if facts["mpi"] else "built without MPI"
     if not facts["mpi"] or facts["libraries"] != case.mpi["libraries"]:
         problem = f"Horovod {facts['version']} is {built}, mpi4py against {_several(case.mpi['libraries'])}"
-        raise (UserError if wanted else Doubt)(f"{problem}; build it anew with scripts/install_horovod.sh")
+        raise (UserError if wanted else CheckWarning)(
+            f"{problem}; build it anew with scripts/install_horovod.sh"
+        )
     return f"{facts['version']}, {built}"
 
 
-def ranks(case: Case) -> str:
+def ranks(case: Findings) -> str:
     nodes = {rank["node"] for rank in case.world["ranks"]}
     return f"{len(case.world['ranks'])} talk to each other, on {_several(sorted(nodes))}"
 
 
-def binding(case: Case) -> str:
+def binding(case: Findings) -> str:
     nodes = defaultdict(list)
     for rank in _world(case)["ranks"]:
         nodes[rank["node"]].append(rank)
@@ -144,7 +146,7 @@ def binding(case: Case) -> str:
     )
 
 
-def _check_gpus(case: Case, node: str, here: list[dict]) -> None:
+def _check_gpus(case: Findings, node: str, here: list[dict]) -> None:
     gpus, wanted = [rank["gpu"] for rank in here], case.machine.gpus_per_node
     if case.ranks and wanted and None in gpus:
         raise UserError(
@@ -156,34 +158,34 @@ def _check_gpus(case: Case, node: str, here: list[dict]) -> None:
         )
 
 
-def _check_cores(case: Case, node: str, here: list[dict]) -> None:
+def _check_cores(case: Findings, node: str, here: list[dict]) -> None:
     together, machine = set().union(*(rank["cpus"] for rank in here)), case.machine
     if len(together) < len(here):
-        raise Doubt(
+        raise CheckWarning(
             f"{len(here)} ranks on {node} share {len(together)} of its hardware threads; ask for more, or start fewer ranks"
         )
     poorest = min(here, key=lambda rank: len(rank["cpus"]))
     if case.ranks and len(poorest["cpus"]) < (machine.cores_per_rank or 1):
-        raise Doubt(
+        raise CheckWarning(
             f"rank {poorest['rank']} on {node} may use {len(poorest['cpus'])} hardware threads, but {machine.name} has "
             f"{machine.cores_per_rank} cores for each; correct cores_per_node, or what the starter binds ranks to"
         )
 
 
-def scratch(case: Case) -> str:
+def scratch(case: Findings) -> str:
     if case.machine.scratch is None:
         return "no folder in the machine file"
     for rank in _world(case)["ranks"]:
         if problem := rank["scratch"].get("problem"):
             there = f"scratch {rank['scratch']['folder']} on {rank['node']}: {problem}"
             if case.machine.scheduler != "none" and case.ranks is None:
-                raise Doubt(f"{there}; where the nodes have it, that is right: see there with --ranks")
+                raise CheckWarning(f"{there}; where the nodes have it, that is right: see there with --ranks")
             raise UserError(f"{there}; correct scratch in the machine file")
     first = case.world["ranks"][0]["scratch"]
     return f"{first['folder']} can be written to, {first['free']} are free"
 
 
-def allreduce(case: Case) -> str | None:
+def allreduce(case: Findings) -> str | None:
     if case.ranks is None:
         return None
     latency, speed = _world(case)["latency_s"], case.world["bytes_per_s"]
@@ -192,7 +194,7 @@ def allreduce(case: Case) -> str | None:
     return f"16 KiB of a plan in {latency * 1e6:.0f} us, 64 MiB of gradients at {speed / 1e9:.2f} GB/s"
 
 
-def data(case: Case) -> str | None:
+def data(case: Findings) -> str | None:
     if case.job is None:
         return None
     facts, name, n = case.data, case.job.data.name, case.all_ranks
@@ -205,20 +207,20 @@ def data(case: Case) -> str | None:
     return f"{name}: {facts['train']} samples, {facts['validation']} for validation; some were read in {facts['seconds']:.2f} s"
 
 
-def fits(case: Case) -> str | None:
+def fits(case: Findings) -> str | None:
     """Whether the job can run on the ranks of the machine."""
     if case.job is None:
         return None
     job, machine, n = case.job, case.machine, case.all_ranks
     batch = check_fits(job, machine, n)
     if job.training.precision == "bf16" and (capability(machine.gpu_type) or BF16_FROM) < BF16_FROM:
-        raise Doubt(
+        raise CheckWarning(
             f"training.precision is bf16, which a {machine.gpu_type} computes slowly if at all; set it to fp16"
         )
     return f"{n} ranks, global batch {batch}"
 
 
-def walltime(case: Case) -> str | None:
+def walltime(case: Findings) -> str | None:
     if case.walltime is None:
         return None
     machine, walltime_s, limit_s = case.machine, fitting_walltime(case.walltime, case.machine), _limit_s(case)
@@ -228,32 +230,32 @@ def walltime(case: Case) -> str | None:
         )
     if walltime_s < 2 * machine.grace_s:
         grace = f"{machine.grace_s} s before its end, more than half of it"
-        raise Doubt(f"--walltime {case.walltime}: a run is told to leave {grace}; give more")
+        raise CheckWarning(f"--walltime {case.walltime}: a run is told to leave {grace}; give more")
     return f"{clock(walltime_s)}, at most {machine.max_requeues + 1} times"
 
 
-def scheduler(case: Case) -> str:
+def scheduler(case: Findings) -> str:
     if case.machine.scheduler == "none":
         return "none: ranks start here, at once"
     limit = f", jobs of at most {clock(case.queue.limit_s)}" if case.queue.limit_s else ""
     return f"{case.machine.scheduler} answers, queue {case.queue.name}{limit}"
 
 
-def _torch(case: Case) -> dict:
+def _torch(case: Findings) -> dict:
     try:
         return case.torch
     except UserError:
-        raise Doubt("not known as long as torch does not load") from None
+        raise CheckWarning("not known as long as torch does not load") from None
 
 
-def _world(case: Case) -> dict:
+def _world(case: Findings) -> dict:
     try:
         return case.world
-    except (UserError, Doubt):
-        raise Doubt("not known as long as ranks do not talk") from None
+    except (UserError, CheckWarning):
+        raise CheckWarning("not known as long as ranks do not talk") from None
 
 
-def _limit_s(case: Case) -> int | None:
+def _limit_s(case: Findings) -> int | None:
     try:
         return case.queue.limit_s if case.machine.scheduler != "none" else None
     except UserError:
@@ -276,7 +278,7 @@ def _served_by_srun(plugin: str | None, make: str) -> str:
     """Return what srun says of the way that ranks of this make meet. Raises UserError if it cannot be."""
     known = ask(["srun", "--mpi=list"])
     if known.returncode:
-        raise Doubt(
+        raise CheckWarning(
             f"mpi4py loads {make}; whether srun serves it is not known, as it gives no answer to srun --mpi=list"
         )
     plugins = sorted(set(re.findall(r"\b(pmix\w*|pmi2|cray_shasta|none)\b", known.stdout + known.stderr)))
@@ -292,7 +294,7 @@ def _served_by_srun(plugin: str | None, make: str) -> str:
         and make == "Open MPI"
     ):
         right = "pmi2" if make.startswith("MPICH") else "pmix"
-        raise Doubt(
+        raise CheckWarning(
             f"mpi is {plugin}, but ranks of {make} mostly meet by {right}; set mpi in the machine file, or see with --ranks"
         )
     return f"srun --mpi={plugin}" if plugin else "srun, as the site has set it up"
@@ -303,7 +305,7 @@ def _several(items: list[str]) -> str:
     return shown + (f" and {len(items) - 4} more" if len(items) > 4 else "")
 
 
-CHECKS: tuple[tuple[str, Callable[[Case], str | None]], ...] = (
+CHECKS: tuple[tuple[str, Callable[[Findings], str | None]], ...] = (
     ("python", python),
     ("torch", torch),
     ("cuda", cuda),

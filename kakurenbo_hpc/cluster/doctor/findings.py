@@ -18,26 +18,26 @@ from ..launchers.launcher import Layout, starter_line
 from ..machine import Machine
 from ..schedulers.scheduler import Queue
 from ..script import python_of
-from ..submission import SYSTEMS
+from ..submission import SCHEDULERS
 from .subprocess_json import Facts, answer
 
 LIMIT_S = 300  # torch from a busy file system takes its time, on many ranks at once still more
 FILES_LIMIT_S = 1800  # the first who reads a set of a hundred thousand files looks into each
 
 
-class Doubt(Exception):
+class CheckWarning(Exception):
     """Something that may be right or wrong. The message says what to do, as a UserError's does."""
 
 
-def _once(ask: Callable[[Case], Any]) -> property:
+def _once(ask: Callable[[Findings], Any]) -> property:
     """Make a property that is asked for once; that there is no answer is remembered as well."""
 
-    def remembered(case: Case) -> Any:
+    def remembered(case: Findings) -> Any:
         known = case.__dict__
         if ask.__name__ not in known:
             try:
                 known[ask.__name__] = ask(case)
-            except (UserError, Doubt) as problem:
+            except (UserError, CheckWarning) as problem:
                 known[ask.__name__] = problem
         if isinstance(known[ask.__name__], Exception):
             raise known[ask.__name__]
@@ -47,7 +47,7 @@ def _once(ask: Callable[[Case], Any]) -> property:
 
 
 @dataclass(frozen=True)
-class Case:
+class Findings:
     """What is known of it. file: the machine's. ranks: to be started here, inside a batch job; None outside. nodes: the job's.
 
     Answers raise UserError if there is none, and say why.
@@ -98,7 +98,9 @@ class Case:
         program = [*self._checkup("world"), self.machine.scratch or ""]
         if self.ranks is None:
             if self.machine.starter == "srun" and "SLURM_JOB_ID" not in os.environ:
-                raise Doubt("srun starts ranks inside a job only; there, run kakurenbo doctor --ranks N")
+                raise CheckWarning(
+                    "srun starts ranks inside a job only; there, run kakurenbo doctor --ranks N"
+                )
             layout = Layout(2)
         else:
             full = self.machine.ranks_per_node if self.machine.scheduler != "none" else None
@@ -115,7 +117,7 @@ class Case:
 
     @_once
     def queue(self) -> Queue:
-        return SYSTEMS[self.machine.scheduler].queue(self.machine.queue)
+        return SCHEDULERS[self.machine.scheduler].queue(self.machine.queue)
 
     def _ask(self, what: str, *words: str, limit_s: float = LIMIT_S) -> Facts:
         return answer(

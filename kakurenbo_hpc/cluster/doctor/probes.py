@@ -118,16 +118,16 @@ def data(job: str) -> dict[str, Any]:
 
     from ...config.job import read_job
     from ...data import DATA, open_data
-    from ...data.dataset import Request
-    from ...distributed.comm import Serial
+    from ...data.dataset import ReadRequest
+    from ...distributed.comm import SerialComm
     from ...selection import METHODS
 
     asked = read_job(job, [], DATA, METHODS)
-    found = open_data(asked.data, asked.seed, Serial())
+    found = open_data(asked.data, asked.seed, SerialComm())
     began = time.perf_counter()
     for part in (found.train, found.validation):
         ids = np.unique([0, len(part) // 2, len(part) - 1])
-        part.__getitems__(Request(ids, np.zeros(len(ids), np.int32), 0, augment=False))
+        part.__getitems__(ReadRequest(ids, np.zeros(len(ids), np.int32), 0, augment=False))
     seconds = time.perf_counter() - began
     return {
         "train": len(found.train),
@@ -142,10 +142,10 @@ def _gradients_s(here: Any) -> float:
     import torch
 
     from ...config.job import WorldOptions
-    from ...distributed.gradient_sync import open_gradients
+    from ...distributed.gradient_sync import open_gradient_sync
 
     model = torch.nn.ParameterList([torch.zeros(LARGE, device=here.device)])
-    gradients = open_gradients(WorldOptions(), 1, here)
+    gradients = open_gradient_sync(WorldOptions(), 1, here)
     gradients.wrap(model, torch.optim.SGD(model.parameters(), lr=0.0))
 
     def average() -> None:

@@ -6,7 +6,7 @@ from ...config.job import Job
 from ...errors import DONE, FAILED, UserError
 from ..machine import find_machine, read_machine
 from .checks import CHECKS
-from .findings import Case, Doubt
+from .findings import CheckWarning, Findings
 
 
 def doctor(machine: str, job: Job | None, nodes: int | None, ranks: int | None, walltime: str | None) -> int:
@@ -15,12 +15,12 @@ def doctor(machine: str, job: Job | None, nodes: int | None, ranks: int | None, 
     ranks: to start here, inside a batch job; otherwise two, where the machine lets them start. nodes, walltime: of the job.
     Returns 1 if a check failed, else 0. Raises UserError if there is no such machine.
     """
-    case = Case(read_machine(machine), find_machine(machine), job, nodes, ranks, walltime)
+    case = Findings(read_machine(machine), find_machine(machine), job, nodes, ranks, walltime)
     failed = False
     for name, check in CHECKS:
         try:
             word, said = "OK", check(case)
-        except Doubt as doubt:
+        except CheckWarning as doubt:
             word, said = "WARN", str(doubt)
         except UserError as problem:
             word, said, failed = "FAIL", str(problem), True

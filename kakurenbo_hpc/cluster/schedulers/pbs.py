@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 from ...errors import UserError
-from .scheduler import BatchSystem, Queue, State, answered, ask, job_id_in, say
+from .scheduler import Queue, Scheduler, State, answered, ask, job_id_in, say
 
 _QUEUED, _ENDED = "QHWTM", "FCX"  # with any other letter a job holds its nodes
 _CANCELLED = 256 + 15  # what PBS makes of the TERM that qdel sends
 
 
-class Pbs(BatchSystem):
+class Pbs(Scheduler):
     name = "pbs"
 
     def submit_words(self, dependency):

@@ -26,7 +26,7 @@ class Queue(NamedTuple):
     limit_s: int | None
 
 
-class BatchSystem(ABC):
+class Scheduler(ABC):
     """A batch system, through its commands."""
 
     name: ClassVar[str]

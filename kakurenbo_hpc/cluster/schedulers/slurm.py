@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...errors import UserError, nearest
-from .scheduler import BatchSystem, Queue, State, answered, ask, job_id_in, say
+from .scheduler import Queue, Scheduler, State, answered, ask, job_id_in, say
 
 # In any other state a job holds its nodes.
 _WORDS = {
@@ -35,7 +35,7 @@ _WORDS = {
 }
 
 
-class Slurm(BatchSystem):
+class Slurm(Scheduler):
     name = "slurm"
 
     def submit_words(self, dependency):

@@ -13,7 +13,7 @@ import numpy as np
 from ...config.job import DataOptions
 from ...config.options import Count
 from ...errors import DataError
-from ..dataset import Data
+from ..dataset import DatasetSplits
 from ..hdf5.manifest import Manifest, find, fingerprint, stats_path
 from ..hdf5.samples import Hdf5Samples
 
@@ -31,7 +31,7 @@ class DeepCam(DataOptions):
     path: str
     threads: Count = 4
 
-    def open(self, directory: Path | None = None) -> Data:
+    def open(self, directory: Path | None = None) -> DatasetSplits:
         root = Path(self.path)
         parts = [find(root, part, DATASETS, True, directory) for part in ("train", "validation")]
         for manifest in parts:
@@ -39,7 +39,7 @@ class DeepCam(DataOptions):
         height, width, channels = parts[0].shapes[0]
         least, most = _stats(root, channels)
         train, validation = (Fields(manifest, least, most, self.threads) for manifest in parts)
-        return Data(
+        return DatasetSplits(
             train,
             validation,
             N_CLASSES,

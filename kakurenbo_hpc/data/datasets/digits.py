@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from ...config.job import Augmentation, DataOptions
-from ..dataset import Data, Request, Source
+from ..dataset import Dataset, DatasetSplits, ReadRequest
 
 
 class Digits(DataOptions):
@@ -18,13 +18,13 @@ class Digits(DataOptions):
     name: Literal["digits"]
     augmentation: list[Augmentation] = ["shift"]
 
-    def open(self, directory: Path | None = None) -> Data:
+    def open(self, directory: Path | None = None) -> DatasetSplits:
         # Its file alone: to import scikit-learn would take every rank two seconds.
         [package] = find_spec("sklearn").submodule_search_locations
         table = np.loadtxt(Path(package, "datasets/data/digits.csv.gz"), np.float32, delimiter=",")
         images, labels = table[:, :-1].reshape(-1, 1, 8, 8) / 16, table[:, -1]
         held_out = np.arange(len(labels)) % 5 == 0
-        return Data(
+        return DatasetSplits(
             train=Images(images[~held_out], labels[~held_out]),
             validation=Images(images[held_out], labels[held_out]),
             n_classes=10,
@@ -33,7 +33,7 @@ class Digits(DataOptions):
         )
 
 
-class Images(Source):
+class Images(Dataset):
     """Images in memory. images: (N, C, H, W) float32; labels: (N,)."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray):
@@ -45,7 +45,7 @@ class Images(Source):
     def labels(self) -> np.ndarray:
         return self._labels
 
-    def __getitems__(self, request: Request):
+    def __getitems__(self, request: ReadRequest):
         import torch
 
         return torch.from_numpy(self._images[request.id]), torch.from_numpy(self._labels[request.id])

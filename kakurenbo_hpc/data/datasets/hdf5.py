@@ -10,7 +10,7 @@ import numpy as np
 from ...config.job import DataOptions
 from ...config.options import Count
 from ...errors import DataError
-from ..dataset import Data
+from ..dataset import DatasetSplits
 from ..hdf5.manifest import Manifest, find, fingerprint
 from ..hdf5.samples import Hdf5Samples
 
@@ -33,7 +33,7 @@ class Hdf5(DataOptions):
     n_classes: Count | None = None
     threads: Count = 4
 
-    def open(self, directory: Path | None = None) -> Data:
+    def open(self, directory: Path | None = None) -> DatasetSplits:
         root = Path(self.path)
         parts = [
             find(root, part, (self.inputs, self.labels), False, directory) for part in ("train", "validation")
@@ -58,7 +58,7 @@ class Hdf5(DataOptions):
         train, validation = (
             Rows(manifest, known, n_classes, self.threads) for manifest, known in zip(parts, labels)
         )
-        return Data(train, validation, n_classes, inputs, fingerprint(parts), target_shape=masks)
+        return DatasetSplits(train, validation, n_classes, inputs, fingerprint(parts), target_shape=masks)
 
 
 class Rows(Hdf5Samples):

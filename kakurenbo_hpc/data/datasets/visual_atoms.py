@@ -17,7 +17,7 @@ from pydantic import Field
 from ...config.job import DataOptions
 from ...config.options import Count, Probability
 from ...core.rng import bits, key
-from ..dataset import Data, Request, Source
+from ..dataset import Dataset, DatasetSplits, ReadRequest
 
 ORBITS, WAVES = 3, 2  # contours of an image; sinusoids that each of them adds to its circle
 TURN = 4096  # angles are whole numbers, 4096 to a turn: sines are looked up, and images are alike to the bit on every machine
@@ -40,8 +40,8 @@ class VisualAtoms(DataOptions):
     channels: Literal[1, 3] = 1
     difficulty: Probability = 0.5
 
-    def open(self, directory: Path | None = None) -> Data:
-        return Data(
+    def open(self, directory: Path | None = None) -> DatasetSplits:
+        return DatasetSplits(
             train=Atoms(self, "train", self.instances),
             validation=Atoms(self, "validation", self.validation),
             n_classes=self.classes,
@@ -51,7 +51,7 @@ class VisualAtoms(DataOptions):
         )
 
 
-class Atoms(Source):
+class Atoms(Dataset):
     """One part of the data set. Sample id belongs to class id mod classes."""
 
     def __init__(self, options: VisualAtoms, part: str, instances: int):
@@ -65,7 +65,7 @@ class Atoms(Source):
     def labels(self) -> np.ndarray:
         return np.arange(self._n) % self._options.classes
 
-    def __getitems__(self, request: Request):
+    def __getitems__(self, request: ReadRequest):
         import torch
 
         parts = [self._draw(request.id[i : i + AT_ONCE]) for i in range(0, len(request.id), AT_ONCE)]

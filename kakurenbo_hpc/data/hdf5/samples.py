@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ...errors import DataError, SampleError
-from ..dataset import Files, Request, Source
-from ..retry import patiently
+from ..dataset import Dataset, ReadRequest, SampleFiles
+from ..retry import retry
 from .manifest import THROUGH_H5PY, Manifest
 
 if TYPE_CHECKING:
     import torch
 
-    from ..pinned_pool import Buffers
+    from ..pinned_pool import PinnedPool
 
 
-class Hdf5Samples(Source):
+class Hdf5Samples(Dataset):
     """Rows of the manifest's files: the first dataset is the input, the second, where there is one, the mask.
 
     labels: (N,) int64, the class of each sample, or None where masks are read. n_classes: what masks count up to.
@@ -34,7 +34,7 @@ class Hdf5Samples(Source):
     def __init__(self, manifest: Manifest, labels: np.ndarray | None, n_classes: int, threads: int):
         self._manifest, self._labels, self._n_classes, self._threads = manifest, labels, n_classes, threads
         self._ends = np.cumsum(manifest.rows)
-        self._buffers: list[Buffers] | None = None
+        self._buffers: list[PinnedPool] | None = None
         self._advice = "copy it again"
 
     @abstractmethod
@@ -47,21 +47,21 @@ class Hdf5Samples(Source):
     def labels(self) -> np.ndarray | None:
         return self._labels
 
-    def files(self) -> Files | None:
+    def files(self) -> SampleFiles | None:
         manifest = self._manifest
         return (
-            Files(manifest.root, manifest.names.tolist(), manifest.sizes, manifest.changed)
+            SampleFiles(manifest.root, manifest.names.tolist(), manifest.sizes, manifest.changed)
             if manifest.rows.max() == 1
             else None
         )
 
-    def lying_in(self, root: Path) -> Hdf5Samples:
+    def relocate(self, root: Path) -> Hdf5Samples:
         there = object.__new__(type(self))
         there.__dict__ = {**self.__dict__, "_manifest": replace(self._manifest, root=root), "_buffers": None}
         there._advice = "resume the run, which fetches it again"
         return there
 
-    def __getitems__(self, request: Request):
+    def __getitems__(self, request: ReadRequest):
         import torch
 
         arrays = [np.empty((len(request.id), *shape), dtype) for shape, dtype in self._forms()]
@@ -73,7 +73,7 @@ class Hdf5Samples(Source):
     def reads_ahead(self) -> bool:
         return True
 
-    def stream(self, requests: Sequence[Request], device: torch.device):
+    def stream(self, requests: Sequence[ReadRequest], device: torch.device):
         requests, ahead, buffers = iter(requests), deque(), self._buffers_for(device)
 
         def is_enough() -> bool:  # while the first is trained, the others keep all threads at work
@@ -97,12 +97,12 @@ class Hdf5Samples(Source):
                 yield self._prepared(tensors, begun.request)
                 del begun, tensors  # or their memory would not be free for the next
 
-    def _buffers_for(self, device: torch.device) -> list[Buffers]:
+    def _buffers_for(self, device: torch.device) -> list[PinnedPool]:
         if self._buffers is None:
-            from ..pinned_pool import Buffers
+            from ..pinned_pool import PinnedPool
 
             self._buffers = [
-                Buffers(shape, dtype, pinned=device.type == "cuda") for shape, dtype in self._forms()
+                PinnedPool(shape, dtype, pinned=device.type == "cuda") for shape, dtype in self._forms()
             ]
         return self._buffers
 
@@ -110,7 +110,7 @@ class Hdf5Samples(Source):
         """Return shape and dtype of what is read of a sample; labels that are known are not."""
         return list(zip(self._manifest.shapes, self._manifest.dtypes))[: 1 if self._labels is not None else 2]
 
-    def _begin(self, request: Request, arrays: list[np.ndarray], pool: ThreadPoolExecutor) -> _Begun:
+    def _begin(self, request: ReadRequest, arrays: list[np.ndarray], pool: ThreadPoolExecutor) -> _Begun:
         rows = enumerate(request.id.tolist())
         return _Begun(
             request,
@@ -118,7 +118,9 @@ class Hdf5Samples(Source):
             [pool.submit(self._read, id, [array[row : row + 1] for array in arrays]) for row, id in rows],
         )
 
-    def _prepared(self, tensors: list[torch.Tensor], request: Request) -> tuple[torch.Tensor, torch.Tensor]:
+    def _prepared(
+        self, tensors: list[torch.Tensor], request: ReadRequest
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
 
         if self._labels is not None:
@@ -133,7 +135,7 @@ class Hdf5Samples(Source):
         file = int(np.searchsorted(self._ends, id, side="right"))
         row = id - int(self._ends[file]) + int(self._manifest.rows[file])
         try:
-            patiently(lambda: self._read_once(file, row, into))
+            retry(lambda: self._read_once(file, row, into))
         except OSError as problem:
             names, reason = (
                 " and ".join(self._manifest.datasets[: len(into)]),
@@ -187,6 +189,6 @@ class Hdf5Samples(Source):
 class _Begun(NamedTuple):
     """A batch that threads are reading."""
 
-    request: Request
+    request: ReadRequest
     arrays: list[np.ndarray]
     reads: list[Future]

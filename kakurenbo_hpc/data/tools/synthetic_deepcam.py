@@ -29,7 +29,7 @@ _SPLITS = ("train", "validation")  # their names differ in the number of the sim
 
 
 @dataclass(frozen=True)
-class Asked:
+class SyntheticSpec:
     """What to make: how many samples to train on and to validate, their height and width in pixels, and the seed of it all."""
 
     samples: int
@@ -49,7 +49,7 @@ class Asked:
         return 4 * self.height * self.width * (len(CHANNELS) + 1) + 4096
 
 
-def make(folder: Path, asked: Asked, processes: int | None = None) -> int:
+def make(folder: Path, asked: SyntheticSpec, processes: int | None = None) -> int:
     """Make what the folder lacks of this set; return how many files that was. processes: one for each core if not given.
 
     A file is there when it is whole, and is the same for any number of processes.
@@ -81,7 +81,7 @@ def path_of(folder: Path, split: str, number: int) -> Path:
     )
 
 
-def _make_one(folder: Path, asked: Asked, file: tuple[str, int]) -> Extremes:
+def _make_one(folder: Path, asked: SyntheticSpec, file: tuple[str, int]) -> Extremes:
     """Write a sample's file if it is not there; return the extremes of its fields."""
     path = path_of(folder, *file)
     if path.exists():

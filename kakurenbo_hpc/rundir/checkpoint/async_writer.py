@@ -14,11 +14,11 @@ from typing import Any
 
 from ...distributed.comm import Comm, Pending
 from .manifest import beside, clear, name_checkpoint
-from .shards import Part, write_part
+from .shards import RankState, write_part
 from .snapshot import Snapshot
 
 
-class Saver:
+class CheckpointWriter:
     """Writes the checkpoints of a run, one at a time. All calls are collective."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Saver:
         self._pending: Pending | None = None
         self._under_way, self._whole = False, True
 
-    def save(self, name: str, part: Part, facts: dict[str, Any]) -> None:
+    def save(self, name: str, part: RankState, facts: dict[str, Any]) -> None:
         """Begin to write a checkpoint of this moment; waits for the one before. Arrays of ledger and memory must stay as they are.
 
         name: as checkpoint.py says. facts: plain values, for the manifest.

@@ -20,7 +20,7 @@ from typing import Any
 
 from ...errors import RunDirectoryError
 from ..atomic_io import sync_folder, write_whole
-from ..console import say
+from ..console import print_line
 from .shards import checksum
 
 FORMAT = 2  # 1 had no checksum of the manifest
@@ -80,7 +80,7 @@ def newest_valid(folder: Path, whole_epochs: bool = False) -> Path | None:
             f"{folder}: no checkpoint can be taken up ({', '.join(damaged)}); put one right, or give another --run-dir"
         )
     for line in passed_over:
-        say(f"{line}; passed over")
+        print_line(f"{line}; passed over")
     return found
 
 

@@ -22,7 +22,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
-from ...core.batch import Memory
+from ...core.batch import MethodState
 from ...core.ledger import Ledger
 from ...errors import RunDirectoryError
 
@@ -48,7 +48,7 @@ def _nobody() -> None:
 
 
 @dataclass(frozen=True)
-class Inside:
+class MidEpoch:
     """What a checkpoint inside an epoch holds of one rank: steps and findings of each pass so far, and the model's buffers."""
 
     passed: Sequence[tuple[int, Mapping[str, np.ndarray]]]
@@ -56,16 +56,16 @@ class Inside:
 
 
 @dataclass(frozen=True)
-class Part:
+class RankState:
     """What one rank writes. learner: tensors and plain values; None on all ranks but the first. inside: None at an epoch's end."""
 
     learner: dict | None
     ledger: Ledger
-    memory: Memory
-    inside: Inside | None = None
+    method_state: MethodState
+    inside: MidEpoch | None = None
 
 
-def write_part(folder: Path, rank: int, part: Part, goes_on: GoesOn = _nobody) -> dict[str, str]:
+def write_part(folder: Path, rank: int, part: RankState, goes_on: GoesOn = _nobody) -> dict[str, str]:
     """Write a rank's files, synced, and return their checksums by name. Raises OSError, perhaps hidden in another's context.
 
     goes_on: called whenever the disk has taken some more.
@@ -86,8 +86,8 @@ def write_part(folder: Path, rank: int, part: Part, goes_on: GoesOn = _nobody) -
         write(f"ledger_{part.ledger.start + start:012d}.npz", lambda file: np.savez(file, **columns))  # noqa: B023
     if part.learner is not None:
         write("learner.pt", lambda file: torch.save(part.learner, file))
-    if part.memory:
-        write(_memory(rank), lambda file: np.savez(file, **part.memory))
+    if part.method_state:
+        write(_memory(rank), lambda file: np.savez(file, **part.method_state))
     if part.inside is not None:
         found = {
             f"{i}_{name}": array
@@ -182,8 +182,8 @@ def load_ledger(
 
 
 def load_memory(
-    checkpoint: Path, facts: Mapping[str, Any], rank: int, fresh: Memory, goes_on: GoesOn = _nobody
-) -> Memory:
+    checkpoint: Path, facts: Mapping[str, Any], rank: int, fresh: MethodState, goes_on: GoesOn = _nobody
+) -> MethodState:
     """Return what a batch-level method kept on this rank; of fewer ranks, each one's goes to several."""
     path = checkpoint / _memory(rank % facts["ranks"])
     return {**fresh, **_arrays(path, goes_on, fresh)} if path.name in facts["files"] else fresh
@@ -196,7 +196,7 @@ def load_inside(
     n_ranks: int,
     device: torch.device,
     goes_on: GoesOn = _nobody,
-) -> Inside | None:
+) -> MidEpoch | None:
     """Return what this rank of n_ranks takes up again of a checkpoint inside an epoch; None at an epoch's end.
 
     Of another number of ranks, each one's findings go to one rank, those named ``all_`` to every rank; and buffers come as shares
@@ -220,7 +220,7 @@ def load_inside(
             for name, buffer in _tensors(checkpoint / _buffers(old), device, goes_on).items():
                 share[name] += buffer.double() * n_ranks / n_saved
         buffers = share
-    return Inside(passed, buffers)
+    return MidEpoch(passed, buffers)
 
 
 def _tensors(path: Path, device: torch.device, goes_on: GoesOn) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Heartbeat:
         """Pass the batches of a stage through, and tell of each when it is read."""
         for batch in batches:
             if self.at is not None:
-                self._move(self.at._replace(step=batch.turn.step + 1))
+                self._move(self.at._replace(step=batch.micro_batch.step + 1))
             yield batch
 
     def passing(self, items: Iterable[T]) -> Iterator[T]:

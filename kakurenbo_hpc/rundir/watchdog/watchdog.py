@@ -21,7 +21,7 @@ from .heartbeat import Beat, Heartbeat, read_beats
 _TICKS = 3  # between two looks at the others' beats: who lives has written in that time
 
 
-class Watch:
+class Watchdog:
     """A thread that writes a rank's heartbeat, and leaves when no rank has come further for ``timeout_s``; 0 for never.
 
     It writes once in a sixtieth of that time, but not more often than once a second and at least every 10 s, once the run
@@ -45,7 +45,7 @@ class Watch:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Watchdog:
         self._thread.start()
         return self
 

@@ -5,7 +5,7 @@ import numpy as np
 from ...config.options import Probability
 from ...core.ledger import Ledger
 from ...core.plan import Epoch
-from ..global_stats import Everyone
+from ..global_stats import GlobalStats
 from ..periodic import Periodic
 from ..sampling import known
 
@@ -23,7 +23,7 @@ class EpsilonGreedy(Periodic):
     def score(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
         return mean
 
-    def hidden(self, since: Epoch, ledger: Ledger, everyone: Everyone) -> np.ndarray:
+    def hidden(self, since: Epoch, ledger: Ledger, everyone: GlobalStats) -> np.ndarray:
         n_hidden = int(np.floor(self.fraction * ledger.n_total))
         n_random = int(np.floor(self.epsilon * (ledger.n_total - n_hidden)))
         low = everyone.first(ledger.extra["score"], n_hidden + n_random, ledger.id, among=known(ledger))

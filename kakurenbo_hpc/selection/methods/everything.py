@@ -4,7 +4,7 @@ import numpy as np
 
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
-from ..global_stats import Everyone
+from ..global_stats import GlobalStats
 from ..method import Method
 
 
@@ -12,8 +12,8 @@ class Everything(Method):
     """The baseline: nothing is hidden."""
 
     @property
-    def most_hidden(self) -> float:
+    def max_hidden_fraction(self) -> float:
         return 0.0
 
-    def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
+    def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
         return Plan(train=np.ones(len(ledger), bool))

@@ -10,7 +10,7 @@ from ...config.options import Fraction
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
 from ..float_keys import PIECE, ceiling
-from ..global_stats import Everyone
+from ..global_stats import GlobalStats
 from ..method import Method
 from ..sampling import all_once
 
@@ -47,10 +47,10 @@ class InfoBatch(Method):
     exact_share: bool = False
 
     @property
-    def most_hidden(self) -> float:
+    def max_hidden_fraction(self) -> float:
         return self.prune_ratio
 
-    def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
+    def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
         if not epoch.number < self.anneal * epoch.total:
             return all_once(ledger)
         r = self.prune_ratio
@@ -78,7 +78,7 @@ class InfoBatch(Method):
             hidden[first : first + PIECE] = some & (epoch.uniform(ids, "infobatch") < self.prune_ratio)
         return hidden
 
-    def side(self, ledger: Ledger, everyone: Everyone) -> np.ndarray:
+    def side(self, ledger: Ledger, everyone: GlobalStats) -> np.ndarray:
         """Return (S,) bool: the samples on the pruned side of the threshold; never an unseen one."""
         if self.threshold == "mean":
             level, n = everyone.mean(ledger.loss)

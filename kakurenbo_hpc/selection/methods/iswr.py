@@ -6,7 +6,7 @@ import numpy as np
 
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
-from ..global_stats import Everyone
+from ..global_stats import GlobalStats
 from ..method import Method
 from ..sampling import all_once, drawn
 
@@ -26,10 +26,10 @@ class Iswr(Method):
     scores: Literal["full", "lagging"] = "full"
     reweight: bool = False
 
-    def looks_first(self, epoch: Epoch) -> bool:
+    def needs_scoring_pass(self, epoch: Epoch) -> bool:
         return self.scores == "full"
 
-    def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
+    def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
         if everyone.count(ledger.seen) == [0]:
             return all_once(ledger)
         return drawn(np.maximum(ledger.loss, 0), epoch, ledger, everyone, "iswr", unbiased=self.reweight)

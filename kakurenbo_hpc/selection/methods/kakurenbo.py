@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from ...config.options import Count, Fraction, Probability
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
-from ..global_stats import Everyone
+from ..global_stats import GlobalStats
 from ..method import Method
 
 
@@ -43,10 +43,10 @@ class Kakurenbo(Method):
     refresh_augment: bool = True
 
     @property
-    def most_hidden(self) -> float:
+    def max_hidden_fraction(self) -> float:
         return self.max_fraction + self.drop_top
 
-    def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
+    def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
         ceiling = self.fraction(epoch.number)
         seen, ids = ledger.seen, ledger.rows
         easy = everyone.smallest(ledger.loss, ceiling, ids, among=seen & ~np.isnan(ledger.loss))

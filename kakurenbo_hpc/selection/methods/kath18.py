@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from ...core.batch import Candidates, Memory
+from ...core.batch import Candidates, MethodState
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
 from ...core.rng import bits, key
 from ..batch_level import BatchMethod, Choice
-from ..global_stats import Everyone
-from ..method import OBSERVED
+from ..global_stats import GlobalStats
+from ..method import FORWARD_COLUMNS
 from ..sampling import all_once
 
 
@@ -35,24 +35,24 @@ class Kath18(BatchMethod):
 
     @property
     def columns(self) -> dict[str, tuple]:
-        return {"el2n": OBSERVED["el2n"]} if self.score == "gnorm" else {}
+        return {"el2n": FORWARD_COLUMNS["el2n"]} if self.score == "gnorm" else {}
 
     @property
-    def most_hidden(self) -> float:
+    def max_hidden_fraction(self) -> float:
         return 0.0  # all are candidates
 
-    def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
+    def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
         return all_once(ledger)
 
-    def first_memory(self) -> Memory:
-        return {**super().first_memory(), "tau": np.zeros(1)}
+    def init_state(self) -> MethodState:
+        return {**super().init_state(), "tau": np.zeros(1)}
 
-    def looks(self, memory: Memory) -> bool:
-        return memory["tau"][0] > (self.presample + 3) / 3
+    def looks(self, state: MethodState) -> bool:
+        return state["tau"][0] > (self.presample + 3) / 3
 
-    def thin(
-        self, epoch: Epoch, candidates: Candidates, memory: Memory, everyone: Everyone
-    ) -> tuple[Choice, Memory]:
+    def select(
+        self, epoch: Epoch, candidates: Candidates, state: MethodState, everyone: GlobalStats
+    ) -> tuple[Choice, MethodState]:
         g = self.scores(candidates)
         n = len(g)
         n_drawn = max(1, round(n / self.presample))
@@ -65,14 +65,14 @@ class Kath18(BatchMethod):
         rows = np.minimum(np.searchsorted(share, draw, side="right"), n - 1)
         chance = np.diff(share, prepend=0)[rows]
         weight = 1 / (n * chance) if self.reweight else np.ones(n_drawn)
-        return Choice(rows, weight.astype(np.float32)), self.learned(candidates, memory, everyone)
+        return Choice(rows, weight.astype(np.float32)), self.learned(candidates, state, everyone)
 
-    def learned(self, batch: Candidates, memory: Memory, everyone: Everyone) -> Memory:
+    def learned(self, batch: Candidates, state: MethodState, everyone: GlobalStats) -> MethodState:
         g = self.scores(batch).astype(np.float32)
         total, n = everyone.sum(g)
         squares, _ = everyone.sum(g * g)
         reduction = np.sqrt(n * squares) / total if total > 0 else 1.0
-        return {**memory, "tau": 0.9 * memory["tau"] + 0.1 * reduction}
+        return {**state, "tau": 0.9 * state["tau"] + 0.1 * reduction}
 
     def scores(self, batch: Candidates) -> np.ndarray:
         """Return (k,) float64, not negative."""

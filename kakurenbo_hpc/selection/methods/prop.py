@@ -8,7 +8,7 @@ from pydantic import Field
 from ...config.options import Positive
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
-from ..global_stats import Everyone
+from ..global_stats import GlobalStats
 from ..method import Method
 from ..sampling import all_once, drawn
 
@@ -27,7 +27,7 @@ class Prop(Method):
     alpha: Annotated[float, Field(ge=0)] = 0.6
     epsilon: Positive = 0.01
 
-    def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
+    def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
         if everyone.count(ledger.seen) == [0]:
             return all_once(ledger)
         p = np.abs(ledger.loss, dtype=np.float64) + self.epsilon

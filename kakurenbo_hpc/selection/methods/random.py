@@ -5,7 +5,7 @@ import numpy as np
 from ...config.options import Fraction
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
-from ..global_stats import Everyone
+from ..global_stats import GlobalStats
 from ..method import Method
 
 
@@ -19,10 +19,10 @@ class Random(Method):
     scale_lr: bool = False
 
     @property
-    def most_hidden(self) -> float:
+    def max_hidden_fraction(self) -> float:
         return self.fraction
 
-    def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
+    def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
         draw = epoch.uniform(ledger.id, "random").astype(np.float32)
         hidden = everyone.smallest(draw, self.fraction, ledger.id)
         (n_hidden,) = everyone.count(hidden)

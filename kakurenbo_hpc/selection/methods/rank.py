@@ -7,7 +7,7 @@ from pydantic import Field
 
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
-from ..global_stats import Everyone
+from ..global_stats import GlobalStats
 from ..method import Method
 from ..sampling import all_once, drawn, known
 
@@ -25,7 +25,7 @@ class Rank(Method):
 
     alpha: Annotated[float, Field(ge=0)] = 0.7
 
-    def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
+    def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
         if everyone.count(ledger.seen) == [0]:
             return all_once(ledger)
         is_known = known(ledger)

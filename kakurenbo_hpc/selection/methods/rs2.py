@@ -6,7 +6,7 @@ from ...config.options import Fraction
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
 from ..cyclic_permutation import walked
-from ..global_stats import Everyone
+from ..global_stats import GlobalStats
 from ..method import Method
 
 
@@ -24,7 +24,7 @@ class Rs2(Method):
     fraction: Fraction = 0.3
     scale_lr: bool = False
 
-    def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
+    def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
         n_total = ledger.n_total
         n = n_total - int(np.floor(self.fraction * n_total))
         times = walked(epoch.number * n, (epoch.number + 1) * n, n_total, epoch, ledger.id, "rs2", everyone)

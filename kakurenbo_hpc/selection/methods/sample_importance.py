@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
-from ..global_stats import Everyone
-from ..method import OBSERVED, Method
+from ..global_stats import GlobalStats
+from ..method import FORWARD_COLUMNS, Method
 from ..sampling import all_once, drawn, known, of_class, scaled
 from ..score_file import Paths, read_weights
 
@@ -52,7 +52,7 @@ class SampleImportance(Method):
         """importance: w, once it is known for the rest of the run."""
         observed = [self.metric] if self.measures and self.metric != "loss" else []
         observed += ["label"] if self.level == "class" else []
-        return {name: OBSERVED[name] for name in observed} | {"importance": (np.float64, np.nan)}
+        return {name: FORWARD_COLUMNS[name] for name in observed} | {"importance": (np.float64, np.nan)}
 
     @property
     def measures(self) -> bool:
@@ -64,18 +64,18 @@ class SampleImportance(Method):
         """Whether a forward pass has to tell something before the first draws."""
         return (self.measures and self.gamma != 0) or self.level == "class"
 
-    def initial(self, rows: range, n_total: int, fingerprint: str) -> Mapping[str, np.ndarray]:
+    def init_columns(self, rows: range, n_total: int, fingerprint: str) -> Mapping[str, np.ndarray]:
         if not self.weights_from:
             return {}
         return {"importance": read_weights(self.weights_from, rows, n_total, fingerprint)}
 
-    def looks_first(self, epoch: Epoch) -> bool:
+    def needs_scoring_pass(self, epoch: Epoch) -> bool:
         return self.weights_pass == "fresh" and self.needs_pass and self.renews_before(epoch.number)
 
-    def looked(self, epoch: Epoch, ledger: Ledger) -> Mapping[str, np.ndarray]:
+    def on_scored(self, epoch: Epoch, ledger: Ledger) -> Mapping[str, np.ndarray]:
         return self.renewed(ledger)
 
-    def remember(self, epoch: Epoch, ledger: Ledger) -> Mapping[str, np.ndarray]:
+    def on_epoch_end(self, epoch: Epoch, ledger: Ledger) -> Mapping[str, np.ndarray]:
         if self.weights_pass == "lagging" and self.renews_before(epoch.number + 1):
             return self.renewed(ledger)
         return {}
@@ -98,7 +98,7 @@ class SampleImportance(Method):
         with np.errstate(over="ignore"):
             return np.maximum(difficulty, _TINY if self.gamma < 0 else 0) ** self.gamma
 
-    def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
+    def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
         if epoch.number < self.pretrain_epochs or self.online == "step":
             return all_once(ledger)  # of step by step, the samples that may be drawn
         return self.draws(epoch, ledger, everyone, "sample_importance", ledger.n_total)
@@ -106,12 +106,12 @@ class SampleImportance(Method):
     def draws_each_step(self, epoch: Epoch) -> bool:
         return self.online == "step" and epoch.number >= self.pretrain_epochs
 
-    def plan_step(self, epoch: Epoch, step: int, n: int, ledger: Ledger, everyone: Everyone) -> Plan:
+    def plan_step(self, epoch: Epoch, step: int, n: int, ledger: Ledger, everyone: GlobalStats) -> Plan:
         if step:
             ledger = ledger.with_columns(self.renewed(ledger))
         return self.draws(epoch, ledger, everyone, f"sample_importance step {step}", n)
 
-    def draws(self, epoch: Epoch, ledger: Ledger, everyone: Everyone, purpose: str, n: int) -> Plan:
+    def draws(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats, purpose: str, n: int) -> Plan:
         if self.focus == "random":
             draw = Epoch(0, epoch.total, epoch.seed).uniform(ledger.id, "sample_importance_focus")
             weight = self.focused(draw)

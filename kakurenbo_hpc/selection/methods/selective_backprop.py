@@ -6,11 +6,11 @@ import numpy as np
 from pydantic import Field
 
 from ...config.options import Count
-from ...core.batch import Candidates, Memory
+from ...core.batch import Candidates, MethodState
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
 from ..batch_level import BatchMethod, Choice
-from ..global_stats import Everyone
+from ..global_stats import GlobalStats
 from ..sampling import all_once
 from ..selectivity import Selectivity
 
@@ -58,10 +58,10 @@ class SelectiveBackprop(Selectivity, BatchMethod):
         return epoch.number >= self.prime_epochs and (epoch.number - self.prime_epochs) % self.stale == 0
 
     @property
-    def most_hidden(self) -> float:
-        return super().most_hidden if self.stale > 1 else 0.0  # else all are candidates
+    def max_hidden_fraction(self) -> float:
+        return super().max_hidden_fraction if self.stale > 1 else 0.0  # else all are candidates
 
-    def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
+    def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
         if epoch.number < self.prime_epochs or self.thins(epoch):
             return all_once(ledger)
         loss = ledger.extra.get("selection_loss", ledger.loss)
@@ -69,25 +69,25 @@ class SelectiveBackprop(Selectivity, BatchMethod):
             loss = epoch.uniform(ledger.id, "random percentile").astype(np.float32)
         return self.chosen_by(loss, ledger.seen & np.isfinite(loss), epoch, ledger, everyone)
 
-    def thin(
-        self, epoch: Epoch, candidates: Candidates, memory: Memory, everyone: Everyone
-    ) -> tuple[Choice, Memory]:
+    def select(
+        self, epoch: Epoch, candidates: Candidates, state: MethodState, everyone: GlobalStats
+    ) -> tuple[Choice, MethodState]:
         loss = np.where(np.isnan(candidates.loss), np.inf, candidates.loss)
         latest = everyone.concatenated(loss) if self.history_scope == "global" else loss
-        history = np.concatenate([memory["history"], latest])[-self.history :]
+        history = np.concatenate([state["history"], latest])[-self.history :]
         cdf = np.searchsorted(np.sort(history), loss, side="right") / len(history)
         if self.calculator == "random":
             cdf = epoch.uniform(candidates.id, "random percentile", candidates.copy)
         chosen = epoch.uniform(candidates.id, "selective_backprop", candidates.copy) < cdf**self.exponent
         rows = np.flatnonzero(chosen)
-        return Choice(rows, np.ones(len(rows), np.float32)), {**memory, "history": history}
+        return Choice(rows, np.ones(len(rows), np.float32)), {**state, "history": history}
 
-    def first_memory(self) -> Memory:
-        return {**super().first_memory(), "history": np.zeros(0, np.float32)}
+    def init_state(self) -> MethodState:
+        return {**super().init_state(), "history": np.zeros(0, np.float32)}
 
-    def trained(self, epoch: Epoch, losses: np.ndarray, memory: Memory) -> Memory:
+    def trained(self, epoch: Epoch, losses: np.ndarray, state: MethodState) -> MethodState:
         # A stale epoch's losses are of chosen samples only, and would make what is usual look easy.
-        return {**memory, "history": losses[-self.history :]} if epoch.number < self.prime_epochs else memory
+        return {**state, "history": losses[-self.history :]} if epoch.number < self.prime_epochs else state
 
     def candidates(self, global_batch: int) -> int:
         return self.selection_batch or global_batch

@@ -2,7 +2,7 @@
 
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
-from ..global_stats import Everyone
+from ..global_stats import GlobalStats
 from ..sampling import known
 from ..selectivity import Selectivity
 
@@ -18,5 +18,5 @@ class SelectiveBackpropEpoch(Selectivity):
 
     needs_losses = True
 
-    def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
+    def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
         return self.chosen_by(ledger.loss, known(ledger), epoch, ledger, everyone)

@@ -9,8 +9,8 @@ from pydantic import Field
 from ...config.options import Positive
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
-from ..global_stats import Everyone
-from ..method import OBSERVED, Method
+from ..global_stats import GlobalStats
+from ..method import FORWARD_COLUMNS, Method
 from ..sampling import all_once, drawn, known
 
 
@@ -33,9 +33,9 @@ class Spv(Method):
     @property
     def columns(self) -> dict[str, tuple]:
         history = {"n_noted": (np.int32, 0), "mean": (np.float64, 0.0), "squares": (np.float64, 0.0)}
-        return {"probability": OBSERVED["probability"], **history}
+        return {"probability": FORWARD_COLUMNS["probability"], **history}
 
-    def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
+    def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
         if epoch.number < max(self.burn_in, 2):
             return all_once(ledger)
         before = ledger.extra["n_noted"] - 1
@@ -44,7 +44,7 @@ class Spv(Method):
         weight = np.sqrt(var + var**2 / np.maximum(before, 1)) + self.epsilon
         return drawn(np.where(enough, weight, np.nan), epoch, ledger, everyone, "spv")
 
-    def remember(self, epoch: Epoch, ledger: Ledger) -> Mapping[str, np.ndarray]:
+    def on_epoch_end(self, epoch: Epoch, ledger: Ledger) -> Mapping[str, np.ndarray]:
         """Source: Welford 1962; squares is the sum of squared distances from the mean."""
         p, mean = ledger.extra["probability"].astype(np.float64), ledger.extra["mean"]
         new = (ledger.seen_epoch == epoch.number) & np.isfinite(p)

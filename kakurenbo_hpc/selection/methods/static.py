@@ -10,8 +10,8 @@ from ...config.options import Fraction
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
 from ..cyclic_permutation import walked
-from ..global_stats import Everyone
-from ..method import OBSERVED, Method
+from ..global_stats import GlobalStats
+from ..method import FORWARD_COLUMNS, Method
 from ..score_file import Paths, read_scores
 
 
@@ -37,17 +37,19 @@ class Static(Method):
 
     @property
     def columns(self) -> dict[str, tuple]:
-        return {"score": (np.float32, np.nan)} | ({"label": OBSERVED["label"]} if self.class_balance else {})
+        return {"score": (np.float32, np.nan)} | (
+            {"label": FORWARD_COLUMNS["label"]} if self.class_balance else {}
+        )
 
-    def initial(self, rows: range, n_total: int, fingerprint: str) -> Mapping[str, np.ndarray]:
+    def init_columns(self, rows: range, n_total: int, fingerprint: str) -> Mapping[str, np.ndarray]:
         score, label = read_scores(self.scores, rows, n_total, fingerprint, labels=self.class_balance)
         return {"score": score.astype(np.float32)} | ({"label": label} if self.class_balance else {})
 
     @property
-    def most_hidden(self) -> float:
+    def max_hidden_fraction(self) -> float:
         return self.fraction if self.budget == "epochs" else 1.0
 
-    def plan(self, epoch: Epoch, ledger: Ledger, everyone: Everyone) -> Plan:
+    def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
         score = ledger.extra["score"] if self.keep == "highest" else -ledger.extra["score"]
         is_known = ~np.isnan(score)
         if self.class_balance:
@@ -69,7 +71,7 @@ class Static(Method):
             raise ValueError("must name a score file; write one with kakurenbo score")
         return paths
 
-    def first_of_class(self, score: np.ndarray, ledger: Ledger, everyone: Everyone) -> np.ndarray:
+    def first_of_class(self, score: np.ndarray, ledger: Ledger, everyone: GlobalStats) -> np.ndarray:
         """Mark, in every class, the floor(F n_c) samples of smallest (score, id)."""
         label = ledger.extra["label"] + 1  # from 0, should a label be unknown
         ones = np.ones(len(label), np.float32)

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from ...core.ledger import Ledger
 from ...core.plan import Epoch
-from ..global_stats import Everyone
+from ..global_stats import GlobalStats
 from ..periodic import Periodic
 from ..sampling import known
 
@@ -24,5 +24,5 @@ class Ucb(Periodic):
     def score(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
         return mean + self.c * (variance if self.spread == "var" else np.sqrt(variance))
 
-    def hidden(self, since: Epoch, ledger: Ledger, everyone: Everyone) -> np.ndarray:
+    def hidden(self, since: Epoch, ledger: Ledger, everyone: GlobalStats) -> np.ndarray:
         return everyone.smallest(ledger.extra["score"], self.fraction, ledger.id, among=known(ledger))

@@ -12,7 +12,7 @@ from kakurenbo_hpc import cli
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.data import DATA
-from kakurenbo_hpc.distributed.preemption import Stop
+from kakurenbo_hpc.distributed.preemption import Preemption
 from kakurenbo_hpc.engine import run
 from kakurenbo_hpc.selection import METHODS
 
@@ -43,7 +43,7 @@ def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
-def epoch_ended(self, asked=Stop.agreed_at_once):
+def epoch_ended(self, asked=Preemption.should_stop_now):
     """Called on all ranks after every epoch, before its checkpoint: the disk is full from one call to the next."""
     number, first, last = ended["epochs"], self._comm.rank == 0, self._comm.rank == self._comm.size - 1
     ended["epochs"] += 1
@@ -57,7 +57,7 @@ def epoch_ended(self, asked=Stop.agreed_at_once):
     return asked(self)
 
 
-Stop.agreed_at_once = epoch_ended
+Preemption.should_stop_now = epoch_ended
 sys.exit(
     cli._together(
         lambda comm: run.run(

@@ -7,10 +7,10 @@ import sys
 import time
 
 from kakurenbo_hpc import cli
-from kakurenbo_hpc.distributed.preemption import Stop
+from kakurenbo_hpc.distributed.preemption import Preemption
 from kakurenbo_hpc.rundir.watchdog.heartbeat import Heartbeat
 
-enter, agreed, at = Heartbeat.enter, Stop.agreed, {}
+enter, should_stop, at = Heartbeat.enter, Preemption.should_stop, {}
 
 
 def entered(self, epoch, stage):
@@ -21,9 +21,9 @@ def entered(self, epoch, stage):
 def held(self):
     while (at["epoch"], at["stage"]) == (2, "train") and not any(self._comm.gather(self._asked())):
         time.sleep(0.01)
-    return agreed(self)
+    return should_stop(self)
 
 
-Heartbeat.enter, Stop.agreed = entered, held
+Heartbeat.enter, Preemption.should_stop = entered, held
 sys.argv = ["kakurenbo", "train", *sys.argv[1:]]
 cli.main()

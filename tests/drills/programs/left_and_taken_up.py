@@ -18,11 +18,11 @@ from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.core.rng import key, one
 from kakurenbo_hpc.data import DATA
-from kakurenbo_hpc.distributed.preemption import Stop
+from kakurenbo_hpc.distributed.preemption import Preemption
 from kakurenbo_hpc.distributed.world import open_comm
 from kakurenbo_hpc.engine.run import run
 from kakurenbo_hpc.rundir.checkpoint import async_writer as saving
-from kakurenbo_hpc.rundir.timers import Clock
+from kakurenbo_hpc.rundir.timers import StageTimer
 from kakurenbo_hpc.selection import METHODS
 
 VARIANTS = {
@@ -48,7 +48,7 @@ asked = {"stages": [], "at": -1}  # of each call so far, the stage; the call tha
 now = {"stage": "", "writing": False}
 
 
-def agreed(self):
+def should_stop(self):
     """Stand for an answer that all ranks agree on, at one call of many."""
     asked["stages"].append("checkpoint" if now["writing"] else now["stage"])
     if len(asked["stages"]) - 1 == asked["at"]:
@@ -56,9 +56,9 @@ def agreed(self):
     return bool(self.why)
 
 
-def timed(self, stage, stages=Clock.__call__):
+def timed(self, stage, context=StageTimer.__call__):
     now["stage"] = stage
-    return stages(self, stage)
+    return context(self, stage)
 
 
 def slowly(folder, rank, part, goes_on, write=saving.write_part):
@@ -72,10 +72,10 @@ def slowly(folder, rank, part, goes_on, write=saving.write_part):
     return write(folder, rank, part, goes_on)
 
 
-Stop.agreed = agreed
-Stop.agreed_at_once = agreed
+Preemption.should_stop = should_stop
+Preemption.should_stop_now = should_stop
 saving.write_part = slowly
-Clock.__call__ = timed
+StageTimer.__call__ = timed
 
 
 def job(variant):
@@ -90,7 +90,7 @@ def job(variant):
 
 
 def ran(variant, directory, at, resume=False):
-    asked.update(stages=[], at=at)
+    asked.update(context=[], at=at)
     return run(job(variant), directory, comm, resume)
 
 
@@ -103,9 +103,9 @@ def outcome(directory):
 def drill(variant):
     whole = folder / variant.replace(" ", "_")
     assert ran(variant, whole, at=-1) == 0
-    stages = comm.broadcast(asked["stages"])[:-1]  # who is asked after the last epoch is done
-    for stage, place in product(sorted(set(stages)), range(n_places)):
-        calls = [call for call, of in enumerate(stages) if of == stage]
+    context = comm.broadcast(asked["stages"])[:-1]  # who is asked after the last epoch is done
+    for stage, place in product(sorted(set(context)), range(n_places)):
+        calls = [call for call, of in enumerate(context) if of == stage]
         at = calls[one(key(place, f"{variant} {stage}")) % len(calls)]
         directory = folder / f"{variant.replace(' ', '_')}_{stage}_{place}"
         left = ran(variant, directory, at)
@@ -122,7 +122,7 @@ def drill(variant):
                 [(k, a[k], b[k]) for a, b in zip(lines, lines_again) for k in a if a[k] != b[k]],
             )
             assert all(torch.equal(model[name], model_again[name]) for name in model), (variant, at)
-            print(variant, "left in", stage, "at call", at, "of", len(stages), flush=True)
+            print(variant, "left in", stage, "at call", at, "of", len(context), flush=True)
 
 
 try:

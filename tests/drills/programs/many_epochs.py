@@ -10,9 +10,9 @@ from pathlib import Path
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.data import DATA
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.engine.run import run
-from kakurenbo_hpc.rundir.console import Progress
+from kakurenbo_hpc.rundir.console import Console
 from kakurenbo_hpc.selection import METHODS
 
 folder, epochs, every = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -23,10 +23,10 @@ SETS = [
 ]  # fmt: skip
 
 
-def tell(self, line):
+def print_error(self, line):
     if (line["epoch"] + 1) % every == 0:
         print(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"), flush=True)
 
 
-Progress.epoch = tell
-run(read_job(find_job("digits_kakurenbo"), SETS, DATA, METHODS), folder, Serial())
+Console.epoch = print_error
+run(read_job(find_job("digits_kakurenbo"), SETS, DATA, METHODS), folder, SerialComm())

@@ -31,7 +31,7 @@ def harmed(self, batch):
         self._epoch < 2
         or self._world.rank < self._world.size - 1
         or harm == "some steps"
-        and (self._epoch, batch.turn.step) not in BAD
+        and (self._epoch, batch.micro_batch.step) not in BAD
     )
     hook = parameter.register_hook(lambda gradient: gradient if good else gradient * torch.nan)
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.data import DATA
-from kakurenbo_hpc.distributed.preemption import Stop
+from kakurenbo_hpc.distributed.preemption import Preemption
 from kakurenbo_hpc.distributed.world import open_comm
 from kakurenbo_hpc.engine.run import run
 from kakurenbo_hpc.selection import METHODS
@@ -28,20 +28,23 @@ done = {"step": -1}
 
 
 def step(self, batch, learn=Learner.step):
-    turn = batch.turn
+    micro_batch = batch.micro_batch
     with open(directory.parent / f"{part}_{comm.rank}.jsonl", "a") as file:
-        file.write(json.dumps([self._epoch, turn.step, turn.id.tolist() if turn.counts else []]) + "\n")
-    done["step"] = turn.step if self._epoch == 1 else -1
+        file.write(
+            json.dumps([self._epoch, micro_batch.step, micro_batch.id.tolist() if micro_batch.counts else []])
+            + "\n"
+        )
+    done["step"] = micro_batch.step if self._epoch == 1 else -1
     return learn(self, batch)
 
 
-def agreed(self):
+def should_stop(self):
     self.why = "the drill" if done["step"] == leaves_after >= 0 else ""
     return bool(self.why)
 
 
 Learner.step = step
-Stop.agreed = Stop.agreed_at_once = agreed
+Preemption.should_stop = Preemption.should_stop_now = should_stop
 code = run(
     read_job(find_job("digits_kakurenbo"), SETS, DATA, METHODS), directory, comm, resume=directory.exists()
 )

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from kakurenbo_hpc import cli
-from kakurenbo_hpc.distributed.launch_env import started_by
+from kakurenbo_hpc.distributed.launch_env import read_launch_env
 from kakurenbo_hpc.rundir.watchdog.heartbeat import Heartbeat
 
 number, victim, epoch, stage, after_s, told = sys.argv[1:7]
@@ -25,7 +25,7 @@ def strike():
 
 def entered(self, number, name):
     enter(self, number, name)
-    if (started_by(os.environ).rank, number, name) == (int(victim), int(epoch), stage):
+    if (read_launch_env(os.environ).rank, number, name) == (int(victim), int(epoch), stage):
         threading.Timer(float(after_s), strike).start()
 
 

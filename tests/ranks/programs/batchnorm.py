@@ -8,20 +8,20 @@ from kakurenbo_hpc.core.ledger import Homes
 from kakurenbo_hpc.core.plan import Epoch
 from kakurenbo_hpc.data import DATA, open_data
 from kakurenbo_hpc.data.loader import Loader
-from kakurenbo_hpc.distributed.comm import Serial
-from kakurenbo_hpc.distributed.ddp import Ddp
+from kakurenbo_hpc.distributed.comm import SerialComm
+from kakurenbo_hpc.distributed.ddp import DdpSync
 from kakurenbo_hpc.distributed.world import open_comm, settle
 from kakurenbo_hpc.order.deal import deal
 from kakurenbo_hpc.training.learner import Learner
 
 comm = open_comm()
 world = settle(comm)
-data = open_data(DATA["digits"](name="digits"), seed=3, comm=Serial())
+data = open_data(DATA["digits"](name="digits"), seed=3, comm=SerialComm())
 training = Training(epochs=1, global_batch=60, lr=0.1)
 learner = Learner(
     training, Model(name="small_cnn", options={"norm": "batch"}), world, 10, data.shape, seed=5, extra=()
 )
-learner.join(Ddp(world), data.shape)
+learner.join(DdpSync(world), data.shape)
 
 
 def statistics() -> np.ndarray:

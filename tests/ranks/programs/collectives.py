@@ -62,7 +62,7 @@ for transfer in under_way:
     assert transfer.done()
 assert all((arrived[name] == letters[name]).all() for name in arrived)
 
-assert comm.on_first(lambda: "read once") == "read once"
+assert comm.on_rank_zero(lambda: "read once") == "read once"
 
 
 def only_last_finds_it() -> None:
@@ -71,10 +71,10 @@ def only_last_finds_it() -> None:
 
 
 try:
-    comm.agreed(only_last_finds_it)
+    comm.run_or_raise_together(only_last_finds_it)
     raise AssertionError("nobody raised")
 except UserError as problem:
-    assert str(problem) == "found on the last rank" and problem.agreed
+    assert str(problem) == "found on the last rank" and problem.on_all_ranks
 comm.barrier()
 if rank == 0:
     print(f"{size} ranks agree")

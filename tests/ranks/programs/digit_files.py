@@ -18,7 +18,7 @@ import torch
 from kakurenbo_hpc import cli
 from kakurenbo_hpc.config.job import DataOptions
 from kakurenbo_hpc.data import DATA
-from kakurenbo_hpc.data.dataset import Data, Files, Request, Source
+from kakurenbo_hpc.data.dataset import Dataset, DatasetSplits, Request, SampleFiles
 from kakurenbo_hpc.data.datasets.digits import Digits
 from kakurenbo_hpc.local_data.shards import Shards
 from kakurenbo_hpc.training.learner import Learner
@@ -30,12 +30,12 @@ class DigitFiles(DataOptions):
     name: Literal["digit_files"]
     path: str
 
-    def open(self, directory=None) -> Data:
+    def open(self, directory=None) -> DatasetSplits:
         train, validation = (ArrayFiles(Path(self.path), part) for part in ("train", "validation"))
-        return Data(train, validation, 10, (1, 8, 8), f"digits in {Path(self.path).name}")
+        return DatasetSplits(train, validation, 10, (1, 8, 8), f"digits in {Path(self.path).name}")
 
 
-class ArrayFiles(Source):
+class ArrayFiles(Dataset):
     def __init__(self, root: Path, part: str, read_from: Path | None = None):
         self._root, self._part, self._read_from = root, part, read_from or root
         self._names = sorted(f"{part}/{path.name}" for path in (root / part).glob("*.npy"))
@@ -49,16 +49,16 @@ class ArrayFiles(Source):
             rows[:, 64].astype(np.int64)
         )
 
-    def files(self) -> Files:
+    def files(self) -> SampleFiles:
         facts = [(self._root / name).stat() for name in self._names]
-        return Files(
+        return SampleFiles(
             self._root,
             self._names,
             np.array([fact.st_size for fact in facts]),
             np.array([fact.st_mtime_ns for fact in facts]),
         )
 
-    def lying_in(self, root: Path) -> Source:
+    def relocate(self, root: Path) -> Dataset:
         return ArrayFiles(self._root, self._part, root)
 
 
@@ -77,10 +77,10 @@ def main(harm: str, run_dir: str, *words: str) -> None:
     step, begin_epoch, finish = Learner.step, Learner.begin_epoch, Shards.finish
 
     def noted(self, batch):
-        if batch.turn.counts:
+        if batch.micro_batch.counts:
             with open(f"{run_dir}/trained_{self._world.rank}", "a") as file:
-                file.writelines(f"{self.epoch} {id}\n" for id in batch.turn.id)
-        if harm == "left" and self.epoch == 2 and batch.turn.step == 1:
+                file.writelines(f"{self.epoch} {id}\n" for id in batch.micro_batch.id)
+        if harm == "left" and self.epoch == 2 and batch.micro_batch.step == 1:
             os.kill(os.getpid(), signal.SIGUSR1)
         return step(self, batch)
 

@@ -15,7 +15,7 @@ from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.core.rng import key, one
 from kakurenbo_hpc.data import DATA
-from kakurenbo_hpc.distributed.preemption import Stop
+from kakurenbo_hpc.distributed.preemption import Preemption
 from kakurenbo_hpc.distributed.world import open_comm
 from kakurenbo_hpc.engine.run import run
 from kakurenbo_hpc.engine.score import score
@@ -52,18 +52,18 @@ asked = {
 }  # of this epoch and the one before, so far; the step of an epoch after which to leave
 
 
-def agreed(self):
+def should_stop(self):
     asked["steps"] += 1
     self.why = "the drill" if asked["steps"] == asked["at"] else ""
     return bool(self.why)
 
 
-def agreed_at_once(self):
+def should_stop_now(self):
     asked.update(steps=0, of_last=asked["steps"])
     return False
 
 
-Stop.agreed, Stop.agreed_at_once = agreed, agreed_at_once
+Preemption.should_stop, Preemption.should_stop_now = should_stop, should_stop_now
 
 
 def job(method: str, options: str):

@@ -13,10 +13,10 @@ from kakurenbo_hpc.config.job import Model, Training, WorldOptions
 from kakurenbo_hpc.core.ledger import Homes
 from kakurenbo_hpc.core.plan import Epoch
 from kakurenbo_hpc.data import DATA, open_data
-from kakurenbo_hpc.data.dataset import Request, Source
+from kakurenbo_hpc.data.dataset import Dataset, Request
 from kakurenbo_hpc.data.loader import Loader
-from kakurenbo_hpc.distributed.comm import Serial
-from kakurenbo_hpc.distributed.gradient_sync import open_gradients
+from kakurenbo_hpc.distributed.comm import SerialComm
+from kakurenbo_hpc.distributed.gradient_sync import open_gradient_sync
 from kakurenbo_hpc.distributed.world import open_comm, settle
 from kakurenbo_hpc.order.deal import deal
 from kakurenbo_hpc.training.learner import Learner
@@ -26,7 +26,7 @@ n, accumulate, precision = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 LR = 0.5
 comm = open_comm()
 world = settle(comm)
-data = open_data(DATA["digits"](name="digits"), seed=3, comm=Serial())
+data = open_data(DATA["digits"](name="digits"), seed=3, comm=SerialComm())
 model = Model(name="small_cnn", options={"width": 8})
 training = Training(
     epochs=1,
@@ -39,10 +39,10 @@ training = Training(
     label_smoothing=0.1,
 )
 learner = Learner(training, model, world, 10, data.shape, seed=5, extra=())
-learner.join(open_gradients(WorldOptions(gradients=sys.argv[4]), accumulate, world), data.shape)
+learner.join(open_gradient_sync(WorldOptions(gradients=sys.argv[4]), accumulate, world), data.shape)
 
 
-class WithOneBroken(Source):
+class WithOneBroken(Dataset):
     """The digits, of which id 7 is not a number."""
 
     def __len__(self):
@@ -58,16 +58,16 @@ epoch = Epoch(0, 1, 11)
 first, last = Homes(n, comm.size).rows(comm.rank)
 ids = np.arange(first, last)
 weight_of = (0.5 + np.arange(n) % 5).astype(np.float32)
-turns = deal(
+micro_batches = deal(
     ids, np.ones(len(ids), bool), epoch, comm, global_batch=60, accumulate=accumulate, weight=weight_of[ids]
 )
-assert turns.steps == 1 and len(turns) == accumulate
+assert micro_batches.steps == 1 and len(micro_batches) == accumulate
 source = WithOneBroken()
 learner.begin_epoch(0, lr_scale=1.0)
 counted = 0
-for batch in Loader(source, 0, world.device)(turns, 0, augment=True):
+for batch in Loader(source, 0, world.device)(micro_batches, 0, augment=True):
     learner.step(batch)
-    counted += len(batch.turn.id) * batch.turn.counts
+    counted += len(batch.micro_batch.id) * batch.micro_batch.counts
 assert int(comm.sum(np.array([counted]))[0]) == n, "an entry was lost or counted twice"
 
 serial = build_model(model, 10, data.shape, seed=5).double()

@@ -9,23 +9,23 @@ import torch.nn.functional as F
 from kakurenbo_hpc.config.job import Model, Training
 from kakurenbo_hpc.core.ledger import Homes
 from kakurenbo_hpc.core.plan import Epoch
-from kakurenbo_hpc.data.dataset import Source
+from kakurenbo_hpc.data.dataset import Dataset
 from kakurenbo_hpc.data.loader import Loader
-from kakurenbo_hpc.distributed.ddp import Ddp
+from kakurenbo_hpc.distributed.ddp import DdpSync
 from kakurenbo_hpc.distributed.world import open_comm, settle
-from kakurenbo_hpc.engine.context import Stages
+from kakurenbo_hpc.engine.context import Context
 from kakurenbo_hpc.engine.loops import evaluate
-from kakurenbo_hpc.engine.pass_progress import Trail
+from kakurenbo_hpc.engine.pass_progress import PassProgress
 from kakurenbo_hpc.order.deal import deal
 from kakurenbo_hpc.rundir.watchdog.heartbeat import Heartbeat
-from kakurenbo_hpc.selection.global_stats import Everyone
+from kakurenbo_hpc.selection.global_stats import GlobalStats
 from kakurenbo_hpc.training.learner import Learner
 from kakurenbo_hpc.training.model import build_model
 
 SHAPE, MASK, LR, WEIGHT = (16, 32, 48), (32, 48), 0.5, [1.0, 2.6, 1.7]
 
 
-class Images(Source):
+class Images(Dataset):
     """Noise, and masks of classes 0 and 1; class 2 is in none."""
 
     def __init__(self, n):
@@ -47,19 +47,19 @@ world = settle(comm)
 model = Model(name="deepcam_deeplabv3plus", options={"width": 0.05, "middle": 1, "norm": "group"})
 training = Training(epochs=1, global_batch=6, lr=LR, momentum=0.0, schedule="constant", class_weights=WEIGHT)
 learner = Learner(training, model, world, 3, SHAPE, 5, (), MASK)
-learner.join(Ddp(world), SHAPE)
+learner.join(DdpSync(world), SHAPE)
 
 train, validation = Images(5), Images(2)  # fewer than three ranks
-parts = {field.name: None for field in fields(Stages)} | {
+parts = {field.name: None for field in fields(Context)} | {
     "heartbeat": Heartbeat(),
-    "trail": Trail(),
+    "trail": PassProgress(),
     "world": world,
-    "everyone": Everyone(comm),
+    "everyone": GlobalStats(comm),
     "learner": learner,
     "validation": Loader(validation, 0, world.device),
     "global_batch": 6,
 }
-told = evaluate(Stages(**parts))
+told = evaluate(Context(**parts))
 
 serial = build_model(model, 3, SHAPE, 5, MASK).double()
 with torch.no_grad():
@@ -80,13 +80,13 @@ assert abs(told["val_iou_corpus"] - iou(predicted, true)) < 1e-3, told
 assert all(value == comm.broadcast(value) for value in told.values()), "ranks differ"
 
 first, last = Homes(len(train), comm.size).rows(comm.rank)
-turns = deal(
+micro_batches = deal(
     np.arange(first, last), np.ones(last - first, bool), Epoch(0, 1, 11), comm, global_batch=6, accumulate=1
 )
 learner.begin_epoch(0, lr_scale=1.0)
-for batch in Loader(train, 0, world.device)(turns, 0, augment=True):
+for batch in Loader(train, 0, world.device)(micro_batches, 0, augment=True):
     seen = learner.step(batch)
-    assert all(column.shape == (len(batch.turn.id),) for column in seen.columns.values())
+    assert all(column.shape == (len(batch.micro_batch.id),) for column in seen.columns.values())
 
 pixels = F.cross_entropy(
     serial(train.input.double()), train.target, torch.tensor(WEIGHT).double(), reduction="none"
