@@ -17,6 +17,14 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+def option(default: Any, description: str, unit: str | None = None) -> Any:
+    """Return the declaration of one key: its default (``...`` where it is required), what it means, its unit.
+
+    All that people read of a key comes from here: ``kakurenbo explain``, JSON Schema, the tables of the READMEs.
+    """
+    return Field(default, description=description, json_schema_extra={"unit": unit} if unit else None)
+
+
 def _below_one(value: float) -> float:
     if not 0 <= value < 1:
         raise ValueError(
