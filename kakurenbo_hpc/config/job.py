@@ -23,6 +23,7 @@ from .options import (
     Seed,
     Table,
     checked,
+    option,
     pick,
 )
 from .yaml import read_yaml, set_value
@@ -40,28 +41,45 @@ Augmentation = Literal[
 
 
 class DataOptions(Options):
-    """What every data set takes. workers: loader processes per rank; 0 reads in the rank's own process.
+    """Keys that every data set takes."""
 
-    seed: of the data set itself, whatever the seed of the run: what is rendered, and which samples the variations below strike.
-    label_noise: share of the training labels that are another class's. imbalance: training samples of the last class for each
-    of the first, fewer from class to class. repeats: how often each training sample is there, every time as an id of its own;
-    repeats_classes: only those of the last classes, this share of all. drop_classes: classes that are left out everywhere.
-    augmentation: what training images go through, in this order.
-    placement: every rank reads all samples from a file system that they share, or its own part from its node's disk (local).
-    exchange: local: the share of its samples that each rank swaps with random others after each plan; 0 to 1.
-    """
-
-    name: str
-    workers: Annotated[int, Field(ge=0, le=256)] = 0
-    seed: Seed = 0
-    label_noise: Probability = 0.0
-    imbalance: Annotated[float, Field(gt=0, le=1)] = 1.0
-    repeats: Annotated[int, Field(ge=1, le=10_000)] = 1
-    repeats_classes: Annotated[float, Field(gt=0, le=1)] = 1.0
-    drop_classes: list[Annotated[int, Field(ge=0)]] = []
-    augmentation: list[Augmentation] = []
-    placement: Literal["shared", "local"] = "shared"
-    exchange: Probability = 0.0
+    name: str = option(
+        ..., "Data set: one of ours (kakurenbo datasets), an installed package's, or package.module:Class."
+    )
+    workers: Annotated[int, Field(ge=0, le=256)] = option(
+        0, "DataLoader worker processes of each rank; 0 reads in the rank's own process."
+    )
+    seed: Seed = option(
+        0,
+        "Seed of the data set itself, whatever the seed of the run: what is rendered, and which samples the variations below affect.",
+    )
+    label_noise: Probability = option(
+        0.0, "Share of the training labels that are replaced by another class.", "fraction"
+    )
+    imbalance: Annotated[float, Field(gt=0, le=1)] = option(
+        1.0,
+        "Training samples of the last class for each one of the first; classes between fall off geometrically.",
+        "fraction",
+    )
+    repeats: Annotated[int, Field(ge=1, le=10_000)] = option(
+        1, "How often each training sample is in the data set, every time under an id of its own."
+    )
+    repeats_classes: Annotated[float, Field(gt=0, le=1)] = option(
+        1.0, "Share of the classes, counted from the last, whose samples are repeated.", "fraction"
+    )
+    drop_classes: list[Annotated[int, Field(ge=0)]] = option(
+        [], "Classes that are left out of training and validation."
+    )
+    augmentation: list[Augmentation] = option([], "Training augmentations, applied in this order.")
+    placement: Literal["shared", "local"] = option(
+        "shared",
+        "shared: every rank reads all samples from a shared file system; local: each rank trains from its shard on its node's own disk.",
+    )
+    exchange: Probability = option(
+        0.0,
+        "With placement local: the share of its samples that each rank swaps with random other ranks after each plan.",
+        "fraction",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> DataOptions:
@@ -78,52 +96,88 @@ class DataOptions(Options):
 
 
 class Model(Options):
-    """name: a small network of ours, or any of timm's or torchvision's. options: passed on to its constructor."""
+    """The network."""
 
-    name: str
-    options: Plain = {}
+    name: str = option(
+        ...,
+        "Network: one of ours, any of timm's or torchvision's (kakurenbo models), an installed package's, or package.module:function.",
+    )
+    options: Plain = option({}, "Arguments of the network's constructor, passed on as they are.")
 
 
 class Training(Options):
-    """How the network is trained; the papers' words, epochs as the unit of time, learning rate before any scaling.
+    """How the network is trained."""
 
-    warmup_steps, milestone_steps: in steps of an epoch that hides nothing, instead of warmup_epochs and milestones.
-    mixup, cutmix: the parameter alpha of their Beta distribution; 0 for none.
-    correct_iou: the mean IoU from which a sample of a segmentation counts as correct.
-    skipped_steps: so many steps in a row whose gradient is not finite, and which are therefore skipped, end the run; with
-    precision fp16 they count once the loss scale is below 1, where overflow no longer explains them.
-    ema: the share that an average of the weights keeps of itself at each step, 0.999 for example, which is then what is evaluated.
-    """
-
-    epochs: Count
-    global_batch: Count | None = None
-    batch_per_rank: Count | None = None
-    accumulate: Count = 1
-    optimizer: str = "sgd"
-    lr: Positive
-    lr_scaling: Literal["none", "ranks"] = "none"
-    momentum: Fraction = 0.9
-    nesterov: bool = False
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    schedule: Literal["constant", "cosine", "step", "multistep", "poly", "tanh", "onecycle"] = "cosine"
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    min_lr: Annotated[float, Field(ge=0)] = 0.0
-    decay_epochs: Positive | None = None
-    milestones: list[Positive] = []
-    milestone_steps: list[Count] = []
-    decay_rate: Positive = 0.1
-    criterion: Literal["cross_entropy", "focal"] = "cross_entropy"
-    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
-    class_weights: list[Annotated[float, Field(ge=0)]] | None = None
-    label_smoothing: Fraction = 0.0
-    mixup: Annotated[float, Field(ge=0)] = 0.0
-    cutmix: Annotated[float, Field(ge=0)] = 0.0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    sync_batchnorm: bool = False
-    correct_iou: Probability = 0.7
-    skipped_steps: Count = 10
-    ema: Fraction = 0.0
+    epochs: Count = option(..., "Epochs of the run.", "epochs")
+    global_batch: Count | None = option(
+        None,
+        "Samples of one optimizer step over all ranks and accumulated batches; this or batch_per_rank.",
+        "samples",
+    )
+    batch_per_rank: Count | None = option(
+        None, "Samples of one local batch; this or global_batch.", "samples"
+    )
+    accumulate: Count = option(1, "Local batches that make one optimizer step.", "batches")
+    optimizer: str = option("sgd", "Optimizer: any of timm's names; sgd needs no timm.")
+    lr: Positive = option(..., "Learning rate after warm-up, before lr_scaling.")
+    lr_scaling: Literal["none", "ranks"] = option(
+        "none", "ranks multiplies lr by the number of ranks (Goyal et al. 2017)."
+    )
+    momentum: Fraction = option(0.9, "Momentum of the optimizer.")
+    nesterov: bool = option(False, "Nesterov momentum.")
+    weight_decay: Annotated[float, Field(ge=0)] = option(0.0, "Weight decay of the optimizer.")
+    schedule: Literal["constant", "cosine", "step", "multistep", "poly", "tanh", "onecycle"] = option(
+        "cosine",
+        "Learning-rate schedule, a function of the progress through the epochs: hiding samples does not stretch it.",
+    )
+    warmup_epochs: Annotated[float, Field(ge=0)] = option(0, "Linear warm-up of the learning rate.", "epochs")
+    warmup_steps: Annotated[int, Field(ge=0)] = option(
+        0, "Instead of warmup_epochs: in steps of an epoch that hides nothing.", "steps"
+    )
+    min_lr: Annotated[float, Field(ge=0)] = option(0.0, "Lowest learning rate of the schedule.")
+    decay_epochs: Positive | None = option(
+        None, "With schedule step: epochs between two drops of the rate.", "epochs"
+    )
+    milestones: list[Positive] = option(
+        [], "With schedule multistep: epochs at which the rate drops.", "epochs"
+    )
+    milestone_steps: list[Count] = option(
+        [], "Instead of milestones: in steps of an epoch that hides nothing.", "steps"
+    )
+    decay_rate: Positive = option(0.1, "Factor of each drop of the rate.")
+    criterion: Literal["cross_entropy", "focal"] = option("cross_entropy", "Loss function of training.")
+    focal_gamma: Annotated[float, Field(ge=0)] = option(
+        2.0, "With criterion focal: exponent of the focal loss."
+    )
+    class_weights: list[Annotated[float, Field(ge=0)]] | None = option(
+        None, "Weight of each class in the loss."
+    )
+    label_smoothing: Fraction = option(0.0, "Label smoothing of the cross entropy.", "fraction")
+    mixup: Annotated[float, Field(ge=0)] = option(
+        0.0, "Parameter alpha of MixUp's Beta distribution, 0 for none; only where nothing is selected."
+    )
+    cutmix: Annotated[float, Field(ge=0)] = option(
+        0.0, "Parameter alpha of CutMix's Beta distribution, 0 for none; only where nothing is selected."
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = option(
+        "fp32", "Arithmetic of the forward pass; fp16 with loss scaling."
+    )
+    sync_batchnorm: bool = option(
+        False, "Compute BatchNorm's statistics over the batches of all ranks (GPUs only)."
+    )
+    correct_iou: Probability = option(
+        0.7, "Mean IoU from which a segmentation sample counts as correct.", "fraction"
+    )
+    skipped_steps: Count = option(
+        10,
+        "Steps in a row with a gradient that is not finite (each is skipped) that end the run; with fp16 they count once the loss scale is below 1, where overflow no longer explains them.",
+        "steps",
+    )
+    ema: Fraction = option(
+        0.0,
+        "Share that an exponential moving average of the weights keeps of itself at each step, for example 0.999; the average is what is evaluated. 0 for none.",
+        "fraction",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Training:
@@ -196,15 +250,16 @@ class Training(Options):
 
 
 class WorldOptions(Options):
-    """How ranks work together. gradients: what averages them, PyTorch's DistributedDataParallel or Horovod.
+    """How ranks work together."""
 
-    compression, gradient_predivide_factor: Horovod's: gradients travel as float16; they are divided by this before they are
-    added up, and only by the rest of the number of ranks after, so that sums stay small.
-    """
-
-    gradients: Literal["ddp", "horovod"] = "ddp"
-    compression: Literal["none", "fp16"] = "none"
-    gradient_predivide_factor: Positive = 1.0
+    gradients: Literal["ddp", "horovod"] = option(
+        "ddp", "What averages gradients over ranks: PyTorch's DistributedDataParallel or Horovod."
+    )
+    compression: Literal["none", "fp16"] = option("none", "Horovod only: send gradients as float16.")
+    gradient_predivide_factor: Positive = option(
+        1.0,
+        "Horovod only: divide gradients by this before they are summed, and by the rest of the number of ranks after, so that sums stay small.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> WorldOptions:
@@ -217,32 +272,39 @@ class WorldOptions(Options):
 
 
 class Record(Options):
-    """What is kept on disk. checkpoint_every: epochs between checkpoints; the last epoch always has one.
+    """What is kept on disk."""
 
-    weights_at: epochs after which a weights file is written, by methods that draw by weights.
-    hang_timeout: seconds after which ranks of which none has come further say where they are, and leave; 0 for never.
-    """
-
-    ledger: bool = False
-    weights_at: list[Annotated[int, Field(ge=0)]] = []
-    checkpoint_every: Count = 1
-    keep: Count = 2
+    ledger: bool = option(
+        False,
+        "Write ledger/epoch_NNNN.h5: what each plan was decided on and what it decided, for all samples.",
+    )
+    weights_at: list[Annotated[int, Field(ge=0)]] = option(
+        [], "Epochs after which a weights file is written, by methods that draw samples by weight.", "epochs"
+    )
+    checkpoint_every: Count = option(
+        1, "Epochs between checkpoints; the last epoch always has one.", "epochs"
+    )
+    keep: Count = option(2, "Newest checkpoints that are kept, beside the best.")
     hang_timeout: Annotated[float, Field(ge=0)] = (
-        500.0  # NCCL gives up after 600 s, and does not say where the ranks were
+        option(  # NCCL gives up after 600 s, and does not report where the ranks were
+            500.0,
+            "Time without progress on any rank after which all ranks report their position and abort; 0 for never.",
+            "seconds",
+        )
     )
 
 
 class Job(Options):
-    """One experiment."""
+    """One experiment: the typed form of a job file."""
 
-    name: FileName
-    seed: Seed = 0
-    data: SerializeAsAny[DataOptions]
-    model: Model
-    training: Training
-    selection: SerializeAsAny[Options]
-    world: WorldOptions = WorldOptions()
-    record: Record = Record()
+    name: FileName = option(..., "Name of the run; its directory is runs/NAME by default.")
+    seed: Seed = option(0, "Seed of the run: initial weights, order, draws.")
+    data: SerializeAsAny[DataOptions] = option(..., "What is trained on.")
+    model: Model = option(..., "The network.")
+    training: Training = option(..., "How the network is trained.")
+    selection: SerializeAsAny[Options] = option(..., "Which samples are trained: the method and its options.")
+    world: WorldOptions = option(WorldOptions(), "How ranks work together.")
+    record: Record = option(Record(), "What is kept on disk.")
 
     @model_validator(mode="after")
     def _one_loss_a_sample(self) -> Job:
