@@ -27,7 +27,7 @@ from kakurenbo_hpc.config.job import Job, read_job
 from kakurenbo_hpc.core.batch import Candidates
 from kakurenbo_hpc.core.plan import Epoch
 from kakurenbo_hpc.data import DATA, open_data
-from kakurenbo_hpc.data.dataset import ReadRequest, Source
+from kakurenbo_hpc.data.dataset import ReadRequest, Dataset
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.ddp import DdpSync
 from kakurenbo_hpc.distributed.world import World, settle
@@ -141,7 +141,7 @@ class Bare:
         return time.perf_counter()
 
 
-def _tensors(source: Source) -> tuple[torch.Tensor, torch.Tensor]:
+def _tensors(source: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
     n = len(source)
     return source.__getitems__(ReadRequest(np.arange(n), np.zeros(n, np.int32), epoch=0, augment=False))
 

@@ -8,9 +8,9 @@ import pytest
 
 ASK = """
 import torch
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.world import settle
-settle(Serial())
+settle(SerialComm())
 print(torch.get_num_threads())
 """
 

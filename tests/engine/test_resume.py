@@ -260,7 +260,7 @@ def left_inside(directory, monkeypatch, *calls):
     """Leave a run where the answers to these questions whether to leave end; return its checkpoint."""
     asked = iter([*calls, *[True] * 9])
     with monkeypatch.context() as patched:
-        patched.setattr(Preemption, "agreed", lambda self: next(asked))
+        patched.setattr(Preemption, "should_stop", lambda self: next(asked))
         patched.setattr(Preemption, "why", "the test", raising=False)
         assert go(directory, resume=directory.exists()) == 75
     [inside] = (directory / "checkpoints").glob("epoch_*_inside_*")

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from kakurenbo_hpc import Hiding
 from kakurenbo_hpc.config.job import check_job
 from kakurenbo_hpc.data import DATA, open_data
-from kakurenbo_hpc.data.dataset import Request
+from kakurenbo_hpc.data.dataset import ReadRequest
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.engine.run import run
@@ -46,7 +46,7 @@ def test_a_loop_of_ones_own_is_the_driver_bit_for_bit(tmp_path):
             return len(source)
 
         def __getitems__(self, ids):
-            return source.__getitems__(Request(np.array(ids), np.zeros(len(ids), np.int32), 0, False))
+            return source.__getitems__(ReadRequest(np.array(ids), np.zeros(len(ids), np.int32), 0, False))
 
     model = build_model(job.model, 10, (1, 8, 8), job.seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)

@@ -18,7 +18,7 @@ import torch
 from kakurenbo_hpc import cli
 from kakurenbo_hpc.config.job import DataOptions
 from kakurenbo_hpc.data import DATA
-from kakurenbo_hpc.data.dataset import Dataset, DatasetSplits, Request, SampleFiles
+from kakurenbo_hpc.data.dataset import Dataset, DatasetSplits, ReadRequest, SampleFiles
 from kakurenbo_hpc.data.datasets.digits import Digits
 from kakurenbo_hpc.local_data.shards import Shards
 from kakurenbo_hpc.training.learner import Learner
@@ -43,7 +43,7 @@ class ArrayFiles(Dataset):
     def __len__(self) -> int:
         return len(self._names)
 
-    def __getitems__(self, request: Request):
+    def __getitems__(self, request: ReadRequest):
         rows = np.stack([np.load(self._read_from / self._names[id]) for id in request.id])
         return torch.from_numpy(rows[:, :64].reshape(-1, 1, 8, 8)), torch.from_numpy(
             rows[:, 64].astype(np.int64)
@@ -66,7 +66,7 @@ def write_digits(root: Path, n_train: int = 400, n_validation: int = 100) -> Non
     data = Digits(name="digits").open()
     for part, source, n in (("train", data.train, n_train), ("validation", data.validation, n_validation)):
         (root / part).mkdir(parents=True)
-        images, labels = source.__getitems__(Request(np.arange(n), np.zeros(n, np.int32), 0, False))
+        images, labels = source.__getitems__(ReadRequest(np.arange(n), np.zeros(n, np.int32), 0, False))
         for id, row in enumerate(
             np.column_stack([images.numpy().reshape(-1, 64), labels.numpy()]).astype(np.float32)
         ):

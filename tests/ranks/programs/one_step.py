@@ -13,7 +13,7 @@ from kakurenbo_hpc.config.job import Model, Training, WorldOptions
 from kakurenbo_hpc.core.ledger import Homes
 from kakurenbo_hpc.core.plan import Epoch
 from kakurenbo_hpc.data import DATA, open_data
-from kakurenbo_hpc.data.dataset import Dataset, Request
+from kakurenbo_hpc.data.dataset import Dataset, ReadRequest
 from kakurenbo_hpc.data.loader import Loader
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.gradient_sync import open_gradient_sync
@@ -71,7 +71,7 @@ for batch in Loader(source, 0, world.device)(micro_batches, 0, augment=True):
 assert int(comm.sum(np.array([counted]))[0]) == n, "an entry was lost or counted twice"
 
 serial = build_model(model, 10, data.shape, seed=5).double()
-input, target = data.train.__getitems__(Request(np.arange(n), np.zeros(n, np.int32), 0, True))
+input, target = data.train.__getitems__(ReadRequest(np.arange(n), np.zeros(n, np.int32), 0, True))
 losses = F.cross_entropy(serial(input.double()), target, reduction="none", label_smoothing=0.1)
 fair = torch.from_numpy(weight_of).double()
 if n > 7:
