@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from kakurenbo_hpc.config.job import Job, read_job
 from kakurenbo_hpc.core.batch import Candidates
 from kakurenbo_hpc.core.plan import Epoch
-from kakurenbo_hpc.data import DATA, open_data
+from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data.dataset import ReadRequest, Dataset
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.ddp import DdpSync
@@ -150,7 +150,7 @@ def job_of(name: str, width: int, epochs: int, *more: str) -> Job:
     """Return one of the repository's jobs on the digits, with a network of this width, not augmented, at a constant rate."""
     changes = [f"training.epochs={epochs}", f"model.options={{width: {width}}}", "data.augmentation=[]"]
     changes += ["training.schedule=constant", "record.ledger=false", *more]
-    return read_job(JOBS / f"{name}.yaml", changes, DATA, METHODS)
+    return read_job(JOBS / f"{name}.yaml", changes, DATASETS, METHODS)
 
 
 def width_for(step_s: float, world: World) -> int:

@@ -15,7 +15,7 @@ from ..config.job import Job, check_job
 from ..config.options import Count, FileName, Options, Seed, checked
 from ..config.package_files import find_job
 from ..config.yaml import read_yaml, set_value
-from ..data import DATA
+from ..data import DATASETS
 from ..errors import JobError, nearest
 from ..selection import METHODS
 from .metrics import Curve, mean_curve
@@ -268,7 +268,7 @@ def _entry(base: dict, contender: Contender, where: str) -> Entry:
 
 
 def _checked(values: dict, where: str) -> Job:
-    return check_job(values, where, DATA, METHODS)
+    return check_job(values, where, DATASETS, METHODS)
 
 
 def _changed(values: dict, change: Change) -> dict:

@@ -23,7 +23,7 @@ from kakurenbo_hpc.cluster.doctor.subprocess_json import answer
 from kakurenbo_hpc.cluster.machine import Machine
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
-from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.errors import UserError
 from kakurenbo_hpc.selection import METHODS
 
@@ -76,7 +76,7 @@ def environment_that_says(program, tmp_path):
 def case(
     job: str | None = None, overrides: list[str] = [], ranks=None, nodes=None, walltime=None, **facts
 ) -> Findings:
-    read = read_job(find_job(job), overrides, DATA, METHODS) if job else None
+    read = read_job(find_job(job), overrides, DATASETS, METHODS) if job else None
     return Findings(
         Machine(**{"name": "own", "starter": "mpirun", **facts}),
         Path("own.yaml"),

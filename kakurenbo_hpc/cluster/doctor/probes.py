@@ -117,12 +117,12 @@ def data(job: str) -> dict[str, Any]:
     import torch  # noqa: F401, else the first sample would take the seconds of its import
 
     from ...config.job import read_job
-    from ...data import DATA, open_data
+    from ...data import DATASETS, open_data
     from ...data.dataset import ReadRequest
     from ...distributed.comm import SerialComm
     from ...selection import METHODS
 
-    asked = read_job(job, [], DATA, METHODS)
+    asked = read_job(job, [], DATASETS, METHODS)
     found = open_data(asked.data, asked.seed, SerialComm())
     began = time.perf_counter()
     for part in (found.train, found.validation):
