@@ -15,8 +15,10 @@ import pytest
 from support.start_ranks import environment
 
 from kakurenbo_hpc.cluster.failure_report import FailureReport
-from kakurenbo_hpc.cluster.launch import launch, run, train_words
-from kakurenbo_hpc.cluster.launchers.launcher import _SRUN_FLAGS, CommandLine, Layout, starter_line
+from kakurenbo_hpc.cluster.launch import launch, run, train_command
+from kakurenbo_hpc.cluster.launchers import launcher_line
+from kakurenbo_hpc.cluster.launchers.launcher import CommandLine, Layout
+from kakurenbo_hpc.cluster.launchers.srun import INTERRUPT_SIGNAL, STEP_FLAGS
 from kakurenbo_hpc.cluster.machine import Machine
 from kakurenbo_hpc.distributed.world import _LAST_WORD_S
 from kakurenbo_hpc.errors import DONE, FAILED, REQUEUE, TERMINATED, USER_ERROR, UserError
@@ -75,7 +77,7 @@ def a_plain_shell(monkeypatch):
 
 def ranks_that_end(*words: object, starter: str = "mpirun", environment: dict[str, str] = {}) -> CommandLine:
     here = Machine(name="here", starter=starter, environment=environment)
-    return starter_line(here, Layout(2), [sys.executable, str(ENDS), *map(str, words)])
+    return launcher_line(here, Layout(2), [sys.executable, str(ENDS), *map(str, words)])
 
 
 @pytest.mark.parametrize(("starter", "code"), [("mpirun", DONE), ("mpirun", REQUEUE), ("torchrun", DONE)])
@@ -100,7 +102,7 @@ def test_a_stop_file_that_cannot_be_written_is_told(tmp_path, capfd):
     assert run(CommandLine([sys.executable, "-c", speaker]), tmp_path / "file" / "stop") == DONE
     assert (
         last(capfd)
-        == f"kakurenbo: {tmp_path}/file/stop: cannot be written (File exists), so that the ranks go on"
+        == f"kakurenbo: {tmp_path}/file/stop: cannot be written (File exists), so the ranks do not stop"
     )
 
 
@@ -122,7 +124,7 @@ def test_the_users_mistake_is_the_last_line(starter, tmp_path, capfd):
 def test_a_rank_that_fails_is_named_in_the_last_line(starter, harm, said, tmp_path, capfd):
     assert run(ranks_that_end(harm, starter=starter), tmp_path / "stop") == FAILED
     line = last(capfd)
-    hydra = "kakurenbo: the starter ended with exit code"  # which names no rank on its stderr
+    hydra = "kakurenbo: the launcher ended with exit code"  # which names no rank on its stderr
     assert line.startswith(said) or (harm != "raise" and line.startswith(hydra))
     assert "SIGKILL" in line or harm != "killed" or line.startswith(hydra)
 
@@ -133,7 +135,7 @@ def test_a_signal_is_passed_on_and_ends_all_ranks(number, tmp_path, capfd):
     with when_both_run(tmp_path, number) as sent:
         assert run(ranks_that_end("wait", tmp_path), tmp_path / "stop") == TERMINATED
     assert time.monotonic() - sent[0] < 25
-    assert last(capfd).startswith(f"kakurenbo: ended by {number.name}, the starter with exit code ")
+    assert last(capfd).startswith(f"kakurenbo: ended by {number.name}, the launcher with exit code ")
     assert signal.getsignal(number) is before
 
 
@@ -149,9 +151,9 @@ def test_srun_gets_term_where_others_get_int(tmp_path, monkeypatch, capfd):
     )
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}", prepend=":")
-    assert run(CommandLine(["srun"]), tmp_path / "stop") == TERMINATED
+    assert run(CommandLine(["srun"], interrupt_signal=INTERRUPT_SIGNAL), tmp_path / "stop") == TERMINATED
     out, err = capfd.readouterr()
-    assert (out, err.startswith("kakurenbo: ended by SIGINT, the starter with exit code 1")) == (
+    assert (out, err.startswith("kakurenbo: ended by SIGINT, the launcher with exit code 1")) == (
         "SIGTERM\n",
         True,
     )
@@ -232,15 +234,15 @@ def test_words_and_environment_reach_the_ranks_unharmed(tmp_path):
 
 
 def test_what_the_ranks_run_is_the_job_as_it_was_given():
-    words = train_words(
+    words = train_command(
         Path("my job.yaml"), Path("runs/a b"), ["training.epochs=5", "name=$(x)"], resume=True
     )
     assert words[1:] == [
         *("-m", "kakurenbo_hpc.cli", "train", "my job.yaml", "--run-dir", "runs/a b"),
         *("--set", "training.epochs=5", "--set", "name=$(x)", "--resume"),
     ]
-    assert train_words(Path("j"), Path("r"), [], resume=False)[-1] == "r"
-    assert train_words(Path("j"), Path("r"), [], resume=True, allow_changes=True)[-2:] == [
+    assert train_command(Path("j"), Path("r"), [], resume=False)[-1] == "r"
+    assert train_command(Path("j"), Path("r"), [], resume=True, allow_changes=True)[-2:] == [
         "--resume",
         "--allow-changes",
     ]
@@ -318,7 +320,7 @@ def test_the_digits_train_on_two_ranks(tmp_path):
             "kakurenbo: rank 14 on n7.site: left with exit code 7 and without a word of ours",
         ),
         (SRUN_NOT_STARTED, 1, "kakurenbo: rank 0: srun could not start it (Unspecified error); see above"),
-        ("", 9, "kakurenbo: the starter ended with exit code 9, and no rank said why"),
+        ("", 9, "kakurenbo: the launcher ended with exit code 9, and no rank said why"),
         (
             "kakurenbo: rank 1 of 2 on a: E: x\nkakurenbo: a remark\n" + OPEN_MPI_5_LEFT,
             1,
@@ -358,8 +360,8 @@ def test_the_digits_train_on_two_ranks(tmp_path):
 def test_the_last_words_are_found_among_the_starters_banners(heard, code, said):
     words = FailureReport()
     for line in heard.encode().splitlines(keepends=True):
-        words.hear(line)
-    assert words.again(code).startswith(said)
+        words.add(line)
+    assert words.last_line(code).startswith(said)
 
 
 @pytest.mark.parametrize(
@@ -383,12 +385,12 @@ def test_the_last_words_are_found_among_the_starters_banners(heard, code, said):
 def test_the_ranks_code_is_found_where_the_starter_hides_it(heard, code, of_ranks):
     words = FailureReport()
     for line in heard.encode().splitlines(keepends=True):
-        words.hear(line)
+        words.add(line)
     assert words.code_of_ranks(code) == of_ranks
 
 
 def test_srun_outlives_every_last_word():
-    waits = next(int(flag.removeprefix("--wait=")) for flag in _SRUN_FLAGS if flag.startswith("--wait="))
+    waits = next(int(flag.removeprefix("--wait=")) for flag in STEP_FLAGS if flag.startswith("--wait="))
     assert 2 * _LAST_WORD_S <= waits
 
 

@@ -14,7 +14,7 @@ from support.batch_runs import until
 
 from kakurenbo_hpc.cluster.machine import Machine, read_machine
 from kakurenbo_hpc.cluster.script import Script, plain_name
-from kakurenbo_hpc.cluster.walltime import clock, seconds
+from kakurenbo_hpc.cluster.walltime import format_clock, parse_walltime
 from kakurenbo_hpc.errors import UserError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -205,11 +205,11 @@ def test_the_batch_system_gets_a_name_that_it_takes(name, plain):
     ],
 )
 def test_a_walltime_is_read(text, s):
-    assert seconds(text) == s
+    assert parse_walltime(text) == s
 
 
 def test_a_walltime_is_written_as_both_systems_read_it():
-    assert [clock(s) for s in (60, 3599, 360000)] == ["00:01:00", "00:59:59", "100:00:00"]
+    assert [format_clock(s) for s in (60, 3599, 360000)] == ["00:01:00", "00:59:59", "100:00:00"]
 
 
 @pytest.mark.parametrize(
@@ -218,4 +218,4 @@ def test_a_walltime_is_written_as_both_systems_read_it():
 )
 def test_what_is_no_walltime_is_refused(text):
     with pytest.raises(UserError, match="^--walltime .*; write 2h, 90m, 1d, or HH:MM:SS$"):
-        seconds(text)
+        parse_walltime(text)

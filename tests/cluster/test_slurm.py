@@ -229,4 +229,4 @@ def test_where_slurm_keeps_accounts_sacct_is_asked(said, word, detail, tmp_path,
     sacct.write_text(f"#!/bin/sh\necho '{said}'\n")
     sacct.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert Slurm().state("12") == (word, detail)
+    assert Slurm().job_state("12") == (word, detail)

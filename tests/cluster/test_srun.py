@@ -12,7 +12,7 @@ from support.environments import CHECKOUT, in_environment
 from support.start_ranks import environment
 
 from kakurenbo_hpc.cluster.launch import run
-from kakurenbo_hpc.cluster.launchers.launcher import Layout, starter_line
+from kakurenbo_hpc.cluster.launchers import Layout, launcher_line
 from kakurenbo_hpc.cluster.machine import Machine
 from kakurenbo_hpc.errors import FAILED, REQUEUE
 
@@ -63,7 +63,7 @@ def test_ranks_leave_together_and_one_that_fails_ends_all(
     begun = time.monotonic()
     assert (
         run(
-            starter_line(machine, Layout(2, 1), [sys.executable, str(ENDS), how, str(tmp_path)]),
+            launcher_line(machine, Layout(2, 1), [sys.executable, str(ENDS), how, str(tmp_path)]),
             tmp_path / "stop",
         )
         == code

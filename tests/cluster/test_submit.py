@@ -168,7 +168,7 @@ WRONG = {
     ),
     "a python that is not there": (
         [GOOD[0], "--machine", "no_python.yaml", *GOOD[3:]],
-        "which holds no bin/python; correct it in the",
+        "which contains no bin/python; correct it in the",
     ),
     "a path that is not UTF-8": (
         [*GOOD, "--run-dir", "a\udcff"],
@@ -198,9 +198,9 @@ WRONG = {
     ),
     "a name with a slash": (
         [*GOOD, "--name", "a/b"],
-        "--name is 'a/b', but a run's folder cannot be called so",
+        "--name is 'a/b', which is not usable as a folder name",
     ),
-    "a name of dots": ([*GOOD, "--name", ".."], "--name is '..', but a run's folder cannot be called so"),
+    "a name of dots": ([*GOOD, "--name", ".."], "--name is '..', which is not usable as a folder name"),
     "a dependency with more in it": (
         [*GOOD, "--dependency", "afterok:1; id"],
         "--dependency is 'afterok:1; id', but must be one word",
@@ -350,7 +350,9 @@ def test_a_job_id_is_found_in_what_a_site_adds_to_it(said, job_id, call, tmp_pat
         assert (code, (tmp_path / "run" / "batch" / "jobs.txt").read_text()) == (0, "12\n")
     else:
         assert (code, err.count("\n")) == (2, 1)
-        assert err.startswith("kakurenbo: no job id in what submitting said: 'Welcome!'; look into the queue")
+        assert err.startswith(
+            "kakurenbo: no job id in the output of the submit command: 'Welcome!'; look into the queue"
+        )
 
 
 @pytest.mark.parametrize(
@@ -364,13 +366,13 @@ def test_a_job_id_is_found_in_what_a_site_adds_to_it(said, job_id, call, tmp_pat
 )
 def test_pbs_knows_a_job_or_has_forgotten_it(said, state, call, tmp_path):
     program(tmp_path, "qstat", said)
-    assert Pbs().state("1.here") == state
+    assert Pbs().job_state("1.here") == state
 
 
 def test_a_pbs_that_cannot_answer_has_not_forgotten(call, tmp_path):
     program(tmp_path, "qstat", "echo 'Connection refused' >&2; exit 111")
     with pytest.raises(UserError, match="^qstat gives no answer: Connection refused; try again later$"):
-        Pbs().state("1.here")
+        Pbs().job_state("1.here")
 
 
 def program(folder, name: str, text: str) -> None:
