@@ -32,7 +32,7 @@ class Slurm(Scheduler):
     """Slurm. Sends an early signal of its own, and puts a job into the queue again under its old id."""
 
     title = "Slurm"
-    early_signal_s = 60  # sbatch --signal: Slurm looks at the time once a minute
+    early_signal_s = 60  # sbatch --signal: the resolution of Slurm's event handling
 
     def submit_command(self, dependency: str | None) -> list[str]:
         """Return the sbatch line."""
