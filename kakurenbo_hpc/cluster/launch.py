@@ -204,7 +204,7 @@ def _send(process: subprocess.Popen[bytes], number: int, interrupt_signal: int) 
 def _pass_through(stream: IO[bytes], report: FailureReport) -> None:
     for line in stream:
         report.add(line)
-        # Whoever reads our stderr may be gone; the ranks must not wait for him in a full pipe.
+        # The reader of our stderr may be gone; the ranks must not block on a full pipe.
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.buffer.write(line)
             sys.stderr.buffer.flush()

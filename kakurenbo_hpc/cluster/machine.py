@@ -92,7 +92,7 @@ class Machine(Options):
     gpus_per_node: Natural = option(0, "GPUs of each node.", "GPUs")
     gpu_type: Word | None = option(
         None,
-        "Type of the GPUs. Slurm is asked for `gpu:TYPE:N`; leave it out where Slurm knows no types. "
+        "Type of the GPUs. The script requests `gpu:TYPE:N` of Slurm; leave it out where Slurm has no types. "
         "`doctor` checks by it that torch is built for these GPUs.",
     )
     gpu_numa: list[Natural] = option(

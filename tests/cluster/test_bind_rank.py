@@ -1,9 +1,10 @@
-"""What a rank keeps to: its GPU, the cores beside it, as many threads; and how each starter tells it which one it is."""
+"""Binding of ranks to GPUs, cores and threads, with the variables that each launcher sets."""
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -44,8 +45,8 @@ def machine(**facts) -> Machine:
     return Machine(**{"name": "own", "starter": "mpirun", "ranks_per_node": 4, "gpus_per_node": 4, **facts})
 
 
-def bound(machine: Machine, local: int, allowed: set[int] = set(range(10)), **environ: str) -> Binding:
-    return choose_binding(machine, local, environ, allowed, NUMA.__getitem__)
+def bound(machine: Machine, local: int, allowed: Collection[int] = range(10), **environ: str) -> Binding:
+    return choose_binding(machine, local, environ, set(allowed), NUMA.__getitem__)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_a_machine_that_names_no_numa_nodes_leaves_cores_as_they_are():
 
 @pytest.mark.parametrize("starter", STARTERS)
 def test_a_rank_finds_its_place_from_what_its_starter_says(starter, tmp_path):
-    """For real: the wrapper becomes the program, which sees one GPU, its cores, and no setting of UCX, NCCL or Open MPI."""
+    """The wrapper becomes a program that sees one GPU, its cores, and no UCX, NCCL or Open MPI settings."""
     path = write(tmp_path, gpu_numa=[0, 0, 0, 0])
     done = wrapped(path, STARTERS[starter])
     said, seen = done.stdout.splitlines()
@@ -147,7 +148,8 @@ def test_threads_that_the_machine_file_sets_stay(tmp_path):
         (
             {},
             {},
-            "the launcher does not say which rank of its node this is; start with mpirun, mpiexec, srun or torchrun",
+            "the launcher does not say which rank of its node this is; start with mpirun, mpiexec, srun or "
+            "torchrun",
         ),
         (
             {},

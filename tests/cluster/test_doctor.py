@@ -1,4 +1,4 @@
-"""The doctor: nothing is wrong with a good machine, and every harm that is done to one is found, with what to do."""
+"""The doctor: it passes a good machine, and names each defect of a bad one, with what to do."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -62,7 +63,7 @@ def program(tmp_path):
 
 @pytest.fixture
 def environment_that_says(program, tmp_path):
-    """A Python environment of the machine that answers what is given here: of what it is asked for, or always the same."""
+    """A Python environment of the machine whose probes print the given facts."""
 
     def write(**facts) -> dict:
         said = "".join(f"{what}) echo '{json.dumps(fact)}';;\n" for what, fact in facts.items())
@@ -73,7 +74,7 @@ def environment_that_says(program, tmp_path):
 
 
 def case(
-    job: str | None = None, overrides: list[str] = [], ranks=None, nodes=None, walltime=None, **facts
+    job: str | None = None, overrides: Sequence[str] = (), ranks=None, nodes=None, walltime=None, **facts
 ) -> Findings:
     read = read_job(find_job(job), overrides, DATA, METHODS) if job else None
     return Findings(
@@ -129,7 +130,8 @@ def test_nothing_is_wrong_with_a_good_machine(tmp_path):
 
 def test_what_fails_is_a_line_the_rest_is_still_looked_at_and_the_code_is_1(program):
     """An mpirun that knows nothing of the MPI that mpi4py loads: it starts processes, and each is alone."""
-    singletons = f'[ "$1" = --version ] && echo "{OPEN_MPI[0]}" && exit\nwhile [ "$1" != "{sys.executable}" ]; do shift; done\n"$@"; "$@"'
+    singletons = f'[ "$1" = --version ] && echo "{OPEN_MPI[0]}" && exit\n'
+    singletons += f'while [ "$1" != "{sys.executable}" ]; do shift; done\n"$@"; "$@"'
     code, said = doctor("digits_kakurenbo", PATH=f"{program('mpirun', singletons)}:{os.environ['PATH']}")
     assert code == 1
     assert (
@@ -144,7 +146,8 @@ def test_what_the_user_mistypes_is_one_line_and_code_2():
     for words, message in [
         (
             ["--machine", "locl"],
-            "locl: no such machine file, and no machine of that name comes with the package; did you mean local?",
+            "locl: no such machine file, and no machine of that name comes with the package; did you mean "
+            "local?",
         ),
         (["digits"], "digits: no such job file"),
         (["digits_everything", "--set", "seed=x"], "seed is 'x', but must be an integer"),
@@ -181,7 +184,8 @@ def test_a_process_that_breaks_is_a_line(text, message, program, tmp_path):
 def test_a_python_that_is_not_there_is_a_line(tmp_path):
     assert found(checks.check_python, case(python=str(tmp_path))) == (
         "FAIL",
-        f"{tmp_path}/bin/python: cannot be run (No such file or directory); correct python in the machine file",
+        f"{tmp_path}/bin/python: cannot be run (No such file or directory); correct python in the machine "
+        "file",
     )
 
 
@@ -345,7 +349,8 @@ def test_srun_is_asked_for_the_way_that_ranks_meet(
     facts = environment_that_says(mpi={"version": loaded, "libraries": ["/lib/libmpi.so"]})
     plugins = program(
         "srun",
-        "printf 'MPI plugin types are...\\n\\tnone\\n\\tpmi2\\n\\tpmix\\nspecific pmix plugin versions: pmix_v5\\n'",
+        "printf 'MPI plugin types are...\\n\\tnone\\n\\tpmi2\\n\\tpmix\\nspecific pmix plugin versions: "
+        "pmix_v5\\n'",
     )
     monkeypatch.setenv("PATH", str(plugins), prepend=":")
     said = found(
@@ -571,7 +576,8 @@ SLURM = {"scheduler": "slurm", "ranks_per_node": 4, "queue": "gpu"}
             [],
             {"nodes": 2},
             "FAIL",
-            "training.global_batch is 60, not divisible by 8 ranks x 1 accumulated batches; use a multiple of 8",
+            "training.global_batch is 60, not divisible by 8 ranks x 1 accumulated batches; use a multiple "
+            "of 8",
         ),
         ([], {"ranks": 7}, "FAIL", "not divisible by 7 ranks"),
         (

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from support.start_ranks import environment
@@ -45,7 +46,10 @@ the job to be terminated. The first process to do so was:
   Exit code:    7
 """
 SRUN_KILLED = "srun: error: n1: task 1: Killed\nsrun: Terminating StepId=12.0\n"
-SRUN_LEFT = "srun: error: n7: task 14: Exited with exit code 7\nslurmstepd: error: *** STEP 12.0 ON n1 CANCELLED ***\n"
+SRUN_LEFT = (
+    "srun: error: n7: task 14: Exited with exit code 7\n"
+    "slurmstepd: error: *** STEP 12.0 ON n1 CANCELLED ***\n"
+)
 TORCHRUN = """Root Cause (first observed failure):
 [0]:
   time      : 2026-11-21_11:40:39
@@ -54,12 +58,18 @@ TORCHRUN = """Root Cause (first observed failure):
   exitcode  : {} (pid: 31895)
   error_file: <N/A>
 """
-SRUN_ONE_LATE = "srun: error: n1: task 0: Exited with exit code {}\nsrun: First task exited 10s ago\nsrun: error: n1: tasks 1-3: Killed\n"
+SRUN_ONE_LATE = (
+    "srun: error: n1: task 0: Exited with exit code {}\nsrun: First task exited 10s ago\n"
+    "srun: error: n1: tasks 1-3: Killed\n"
+)
 AGENTS = (
     "srun: error: n0: task 0: Exited with exit code 1\nsrun: error: n1: task 1: Exited with exit code 1\n"
 )
 FLOOD = "".join(f"srun: error: n{i}: tasks {4 * i}-{4 * i + 3}: Killed\n" for i in range(30))
-LOST = "kakurenbo: rank {0} of 2 on n{0}: RuntimeError: [../gloo/transport/tcp/pair.cc:544] Connection reset by peer\n"
+LOST = (
+    "kakurenbo: rank {0} of 2 on n{0}: RuntimeError: [../gloo/transport/tcp/pair.cc:544] "
+    "Connection reset by peer\n"
+)
 SRUN_NOT_STARTED = "srun: Job step aborted: Waiting up to 7 seconds for job step to finish.\n"
 SRUN_NOT_STARTED += "srun: error: task 0 launch failed: Unspecified error\n"
 OPEN_MPI_5_LEFT = "   Process name: [prterun-vm-29349@1,1]\n   Exit code:    7\n"
@@ -75,8 +85,10 @@ def a_plain_shell(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def ranks_that_end(*words: object, starter: str = "mpirun", environment: dict[str, str] = {}) -> CommandLine:
-    here = Machine(name="here", starter=starter, environment=environment)
+def ranks_that_end(
+    *words: object, starter: str = "mpirun", environment: Mapping[str, str] = MappingProxyType({})
+) -> CommandLine:
+    here = Machine(name="here", starter=starter, environment=dict(environment))
     return launcher_line(here, Layout(2), [sys.executable, str(ENDS), *map(str, words)])
 
 
@@ -201,7 +213,7 @@ def test_a_starter_that_was_terminated_over_a_rank_that_failed_has_failed(heard,
 
 
 def test_the_ranks_stderr_passes_through_at_once(tmp_path, capfd):
-    """The speaker goes on only once its first line was heard; bytes that are no UTF-8 and a last line without end pass too."""
+    """The program waits until its first line has arrived; broken UTF-8 and an unfinished line pass too."""
     ear = tmp_path / "heard"
     (tmp_path / "speak.py").write_text(
         "import pathlib, sys, time\n"
@@ -287,15 +299,15 @@ def test_the_digits_train_on_two_ranks(tmp_path):
             "kakurenbo: rank 1 on vm: killed by SIGKILL; often the system was out of memory",
         ),
         (OPEN_MPI_4_KILLED, 139, "kakurenbo: rank 14 on n7.site: killed by SIGSEGV"),
-        (OPEN_MPI_4_LEFT, 7, "kakurenbo: rank 1: left with exit code 7 and without a word of ours"),
-        (OPEN_MPI_5_LEFT, 7, "kakurenbo: rank 1: left with exit code 7 and without a word of ours"),
+        (OPEN_MPI_4_LEFT, 7, "kakurenbo: rank 1: left with exit code 7 and without a message of ours"),
+        (OPEN_MPI_5_LEFT, 7, "kakurenbo: rank 1: left with exit code 7 and without a message of ours"),
         (SRUN_KILLED, 137, "kakurenbo: rank 1 on n1: killed; often the system was out of memory"),
-        (SRUN_LEFT, 7, "kakurenbo: rank 14 on n7: left with exit code 7 and without a word of ours"),
+        (SRUN_LEFT, 7, "kakurenbo: rank 14 on n7: left with exit code 7 and without a message of ours"),
         (SRUN_KILLED + FLOOD, 137, "kakurenbo: rank 1 on n1: killed"),
         (
             SRUN_LEFT + FLOOD,
             137,
-            "kakurenbo: rank 14 on n7: left with exit code 7 and without a word of ours",
+            "kakurenbo: rank 14 on n7: left with exit code 7 and without a message of ours",
         ),
         (OPEN_MPI_5_KILLED + FLOOD, 137, "kakurenbo: rank 1 on vm: killed by SIGKILL"),
         (OPEN_MPI_5_LEFT + FLOOD, 7, "kakurenbo: rank 1: left with exit code 7"),
@@ -307,7 +319,7 @@ def test_the_digits_train_on_two_ranks(tmp_path):
         (
             SRUN_LEFT.replace("task 14", "tasks 4,6"),
             7,
-            "kakurenbo: ranks 4,6 on n7: left with exit code 7 and without a word of ours",
+            "kakurenbo: ranks 4,6 on n7: left with exit code 7 and without a message of ours",
         ),
         (
             TORCHRUN.format(-9),
@@ -317,7 +329,7 @@ def test_the_digits_train_on_two_ranks(tmp_path):
         (
             TORCHRUN.format(7),
             1,
-            "kakurenbo: rank 14 on n7.site: left with exit code 7 and without a word of ours",
+            "kakurenbo: rank 14 on n7.site: left with exit code 7 and without a message of ours",
         ),
         (SRUN_NOT_STARTED, 1, "kakurenbo: rank 0: srun could not start it (Unspecified error); see above"),
         ("", 9, "kakurenbo: the launcher ended with exit code 9, and no rank said why"),

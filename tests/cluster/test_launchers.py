@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from kakurenbo_hpc.cluster import cpu_topology
-from kakurenbo_hpc.cluster.launchers import LAUNCHERS, launcher_line
+from kakurenbo_hpc.cluster.launchers import launcher_line
 from kakurenbo_hpc.cluster.launchers.launcher import CommandLine, Layout
 from kakurenbo_hpc.cluster.launchers.mpirun import find_mpirun, mpirun_line, read_version
 from kakurenbo_hpc.cluster.machine import Machine
@@ -58,7 +58,8 @@ HOSTILE = [
             OPEN_MPI_5,
             5,
             True,
-            "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun -n 5 --bind-to none --oversubscribe python train",
+            "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun -n 5 --bind-to none "
+            "--oversubscribe python train",
         ),
         (MPICH, 5, True, "mpirun -n 5 python train"),
         (INTEL, 5, True, "mpirun -n 5 python train"),

@@ -63,7 +63,8 @@ def test_a_folder_of_that_name_does_not_hide_a_shipped_machine(tmp_path, monkeyp
     [
         (
             "locl",
-            "locl: no such machine file, and no machine of that name comes with the package; did you mean local?",
+            "locl: no such machine file, and no machine of that name comes with the package; did you mean "
+            "local?",
         ),
         ("/none/local.yaml", "/none/local.yaml: no such machine file, .*; did you mean local"),
         ("", ": no such machine file, .*; known: .*local"),

@@ -1,4 +1,4 @@
-"""Ranks that a real srun starts, by each of its ways; and processes that it started for a library of another make."""
+"""Ranks that a real srun starts, with each of its plugins, and with the wrong MPI library."""
 
 import os
 import subprocess

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -79,11 +80,8 @@ def probe_horovod(_: str) -> dict[str, Any]:
 def probe_together(_: str) -> dict[str, Any]:
     """Return the MPI libraries of a process that loads all that may bring one."""
     _mpi4py()
-    import h5py  # noqa: F401
-    import torch  # noqa: F401
-
-    if importlib.util.find_spec("horovod"):
-        import horovod.torch  # noqa: F401
+    for name in ("h5py", "torch", *(["horovod.torch"] if importlib.util.find_spec("horovod") else [])):
+        importlib.import_module(name)
     return {"libraries": _libraries()}
 
 
@@ -125,7 +123,6 @@ def probe_data(job: str) -> dict[str, Any]:
         job: a resolved job file.
     """
     import numpy as np
-    import torch  # noqa: F401  # else the first sample would take the seconds of its import
 
     from ...config.job import read_job
     from ...data import DATA, open_data
@@ -135,6 +132,7 @@ def probe_data(job: str) -> dict[str, Any]:
 
     checked = read_job(job, [], DATA, METHODS)
     splits = open_data(checked.data, checked.seed, SerialComm())
+    importlib.import_module("torch")  # else the first sample would take the seconds of its import
     began = time.perf_counter()
     for dataset in (splits.train, splits.validation):
         ids = np.unique([0, len(dataset) // 2, len(dataset) - 1])

@@ -58,7 +58,7 @@ class Queue(NamedTuple):
 
 
 class Scheduler(ABC):
-    """A batch system. Its script template lies beside its module: ``slurm.py``, ``slurm.sh.j2``."""
+    """A batch system. Its script template is beside its module: ``slurm.py``, ``slurm.sh.j2``."""
 
     title: ClassVar[str]
     """Its name in messages."""
@@ -67,7 +67,7 @@ class Scheduler(ABC):
     """Keys of machine files that only some schedulers use and this one does: ``chunk``."""
 
     early_signal_s: ClassVar[int] = 0
-    """Seconds by which the early signal may come before the moment that was asked for."""
+    """Seconds by which the early signal may come before the requested moment."""
 
     @property
     def template(self) -> str:
