@@ -7,13 +7,16 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from kakurenbo_hpc.cluster import launchers, schedulers
 from kakurenbo_hpc.cluster.launchers import LAUNCHERS, Layout, launcher_line
 from kakurenbo_hpc.cluster.launchers.launcher import Launcher
 from kakurenbo_hpc.cluster.machine import Machine
-from kakurenbo_hpc.cluster.schedulers import SCHEDULERS
+from kakurenbo_hpc.cluster.schedulers import SCHEDULERS, open_scheduler
 from kakurenbo_hpc.cluster.schedulers.scheduler import Scheduler
+from kakurenbo_hpc.cluster.script import Script
+from kakurenbo_hpc.cluster.walltime import check_walltime
 from kakurenbo_hpc.errors import UserError
 
 README = Path(schedulers.__file__).with_name("README.md")
@@ -49,22 +52,44 @@ def test_no_other_file_asks_which_scheduler_it_is(word):
             assert not re.search(rf'[!=]= *"{word}"|in \("{word}"', path.read_text()), path
 
 
-def test_the_example_of_the_readme_is_a_scheduler(monkeypatch, tmp_path):
+@pytest.fixture
+def grid_engine(tmp_path, monkeypatch):
+    """The example of the README as a module of somebody else's, with a template beside it."""
     [example] = re.findall(r" *```python\n( *\"\"\"Grid Engine.*?)```", README.read_text(), re.DOTALL)
-    names = {"__name__": "example"}
-    exec(textwrap.dedent(example), names)
-    grid_engine = names["GridEngine"]()
-    assert grid_engine.parse_job_id("Welcome!\n12\n") == "12"
-    assert grid_engine.submit_command("11") == ["qsub", "-terse", "-hold_jid", "11", "script.sh"]
+    (tmp_path / "grid_engine.py").write_text(textwrap.dedent(example))
+    template = "#!/bin/bash\n#$ -N {{ name }}\n#$ -l h_rt={{ walltime }}\ncd -- {{ here | quoted }}\n"
+    (tmp_path / "grid_engine.sh.j2").write_text(template)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "grid_engine:GridEngine"
+    sys.modules.pop("grid_engine", None)
+
+
+def test_the_example_of_the_readme_is_a_scheduler(grid_engine, monkeypatch, tmp_path):
+    scheduler = open_scheduler(grid_engine)
+    assert scheduler.parse_job_id("Welcome!\n12\n") == "12"
+    assert scheduler.submit_command("11") == ["qsub", "-terse", "-hold_jid", "11", "script.sh"]
     qstat = "job-ID prior name user state\n-----\n 12 0.5 digits me qw now\n 13 0.5 digits me r now"
     (tmp_path / "qstat").write_text(f"#!/bin/sh\necho '{qstat}'\n")
     (tmp_path / "qstat").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert [grid_engine.job_state(job_id) for job_id in ("12", "13", "14")] == [
+    assert [scheduler.job_state(job_id) for job_id in ("12", "13", "14")] == [
         ("queued", "qw"),
         ("running", "r"),
         None,
     ]
+
+
+def test_a_machine_file_names_a_scheduler_of_another_package(grid_engine, tmp_path):
+    machine = Machine(name="own", scheduler=grid_engine, starter="mpirun", ranks_per_node=4)
+    script = Script("digits", 1, 7200, machine, tmp_path, Path("/home/my self"), "python").text()
+    assert script == "#!/bin/bash\n#$ -N digits\n#$ -l h_rt=02:00:00\ncd -- '/home/my self'\n"
+    assert check_walltime("181m", machine) == 181 * 60
+
+
+@pytest.mark.parametrize("name", ["none_such:Lsf", "grid_engine:Other", "pathlib:Path", "slurmm"])
+def test_what_is_no_scheduler_is_one_line(name, grid_engine):
+    with pytest.raises(ValidationError, match="there is no such scheduler; "):
+        Machine(name="own", scheduler=name, starter="mpirun", ranks_per_node=4)
 
 
 def test_every_member_that_a_scheduler_may_answer_is_in_the_readme():

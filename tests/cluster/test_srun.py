@@ -50,7 +50,7 @@ def test_pmi2_starts_ranks_of_mpich_on_two_nodes(slurm, mpich, tmp_path):
         (
             "left alone",
             FAILED,
-            "kakurenbo: rank 1 on n1: left with exit code 7 and without a word of ours; see above",
+            "kakurenbo: rank 1 on n1: left with exit code 7 and without a message of ours; see above",
         ),
     ],
 )
