@@ -219,18 +219,18 @@ def submit(
     ] = False,
 ) -> int:
     """Submit a job to Slurm or PBS. A run that its walltime interrupts is put into the queue again until it is done."""
-    from .cluster.submit import Request, numbers
+    from .cluster.submit import Request, parse_numbers
     from .cluster.submit import submit as start
 
     request = Request(
         machine=machine,
-        nodes=numbers("--nodes", nodes, 1),
+        nodes=parse_numbers("--nodes", nodes, 1),
         walltime=walltime,
         overrides=tuple(set),
         name=name,
         run_dir=run_dir,
         dependency=dependency,
-        seeds=numbers("--array-of-seeds", array_of_seeds, 0) if array_of_seeds is not None else (),
+        seeds=parse_numbers("--array-of-seeds", array_of_seeds, 0) if array_of_seeds is not None else (),
         scaling=scaling,
         resume=resume,
         allow_changes=allow_changes,
