@@ -33,7 +33,8 @@ class Registry(Mapping[str, Any]):
 
     Args:
         kind: what the classes are, for messages: "method".
-        names: our own, name -> "package.module", which defines one class of the base, or "package.module:name".
+        names: our own, name -> "package.module", which defines one class of the base, or
+            "package.module:name".
         group: the group of entry points in which other packages offer theirs.
         base: what every class must derive from; None where any callable will do.
     """
@@ -97,7 +98,7 @@ class Registry(Mapping[str, Any]):
             if found is None:
                 raise JobError(f"{self.kind} {name}: {module_name} ({module.__file__}) has no {attribute}")
         else:
-            found = next(value for value in vars(module).values() if self._is_defined_in(value, module_name))
+            found = next(value for value in vars(module).values() if self._is_own(value, module_name))
         self._check(found, name)
         return found
 
@@ -119,12 +120,9 @@ class Registry(Mapping[str, Any]):
         reason = " ".join(str(problem).split())[:200]
         return JobError(f"{self.kind} {name}: importing it failed ({type(problem).__name__}: {reason})")
 
-    def _is_defined_in(self, value: object, module_name: str) -> bool:
-        return (
-            inspect.isclass(value)
-            and value.__module__ == module_name
-            and issubclass(value, self.base or object)
-        )
+    def _is_own(self, value: object, module_name: str) -> bool:
+        base = self.base or object
+        return inspect.isclass(value) and value.__module__ == module_name and issubclass(value, base)
 
     def _check(self, found: Any, name: str) -> None:
         """Raise JobError unless what was found keeps the rules that ours keep."""
@@ -142,8 +140,8 @@ class Registry(Mapping[str, Any]):
             for key in ("extra", "frozen", "strict", "allow_inf_nan"):
                 if found.model_config.get(key) != Options.model_config[key]:  # type: ignore[literal-required]
                     raise JobError(
-                        f"{self.kind} {name}: its model_config sets {key} to {found.model_config.get(key)!r}, which "
-                        "would let mistakes in a job pass; remove that"
+                        f"{self.kind} {name}: its model_config sets {key} to "
+                        f"{found.model_config.get(key)!r}, which would let mistakes in a job pass; remove that"
                     )
 
 
