@@ -109,8 +109,8 @@ class Registry(Mapping[str, Any]):
             if isinstance(problem, ModuleNotFoundError) and problem.name in _parents(module_name):
                 where = ", ".join(sys.path[-1:])
                 raise JobError(
-                    f"{self.kind} {name}: no module {problem.name} on the Python path (its last entry is {where}); "
-                    "install the package, or put the module beside the job file"
+                    f"{self.kind} {name}: no module {problem.name} on the Python path (its last entry is "
+                    f"{where}); install the package, or put the module beside the job file"
                 ) from None
             raise self._import_failed(name, problem) from None
         except Exception as problem:  # a stranger's module may raise anything
@@ -132,7 +132,8 @@ class Registry(Mapping[str, Any]):
             return
         if not (inspect.isclass(found) and issubclass(found, self.base)):
             raise JobError(
-                f"{self.kind} {name}: must be a class derived from {self.base.__module__}.{self.base.__qualname__}"
+                f"{self.kind} {name}: must be a class derived from "
+                f"{self.base.__module__}.{self.base.__qualname__}"
             )
         if missing := getattr(found, "__abstractmethods__", None):
             raise JobError(f"{self.kind} {name}: does not define {', '.join(sorted(missing))}")
@@ -141,7 +142,7 @@ class Registry(Mapping[str, Any]):
                 if found.model_config.get(key) != Options.model_config[key]:  # type: ignore[literal-required]
                     raise JobError(
                         f"{self.kind} {name}: its model_config sets {key} to "
-                        f"{found.model_config.get(key)!r}, which would let mistakes in a job pass; remove that"
+                        f"{found.model_config.get(key)!r}, which would let mistakes in a job pass; remove it"
                     )
 
 

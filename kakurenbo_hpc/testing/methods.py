@@ -272,7 +272,7 @@ def _check_selection(method: BatchMethod, examples: int) -> None:
 
 
 def _selections(method: BatchMethod, seed: int, comm: Comm) -> list[tuple[np.ndarray, np.ndarray, int]]:
-    """Return rows, weights and number of candidates of four batches, the state handed on from one to the next."""
+    """Return rows, weights and number of candidates of four batches, the state handed on."""
     rng = np.random.default_rng([seed, comm.rank])
     everyone, state, chosen = GlobalStats(comm), method.init_state(), []
     for i in range(4):

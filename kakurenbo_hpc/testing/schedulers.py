@@ -31,7 +31,15 @@ _LOGGED = """command_not_found_handle() {{ printf '%s\\n' "$*" >> {log}; echo 1.
 
 
 class _Outcome(NamedTuple):
-    """What a script did. seen: folder, NOTE, deadline and words of its program. commands: of the batch system."""
+    """What a script did.
+
+    Attributes:
+        code: exit code of the script.
+        error: its stderr.
+        seen: working folder, NOTE, deadline and words that its program saw.
+        commands: what it called of the batch system, a line each.
+        started: Unix time, in seconds.
+    """
 
     code: int
     error: str
