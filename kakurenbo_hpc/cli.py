@@ -18,6 +18,7 @@ from .errors import DONE, FAILED, USER_ERROR, SampleError, TrainingError, UserEr
 from .rundir.console import print_error
 
 if TYPE_CHECKING:
+    from .config.job import Job
     from .distributed.comm import Comm
 
 _UsageError = (
@@ -60,13 +61,23 @@ AllowChanges = Annotated[
 ]
 
 
-def _job(path: str, overrides: list[str]):
+def _job(path: str, overrides: list[str]) -> Job:
     from .config.job import read_job
     from .config.package_files import find_job
-    from .data import DATA
+    from .data import DATASETS
     from .selection import METHODS
 
-    return read_job(find_job(path), overrides, DATA, METHODS)
+    return read_job(find_job(path), overrides, DATASETS, METHODS)
+
+
+def _job_of_all_ranks(comm: Comm, path: str, overrides: list[str]) -> Job:
+    """Return the job on every rank; rank 0 alone reads the file. Each rank imports what the job names."""
+    from .config.job import check_job
+    from .data import DATASETS
+    from .selection import METHODS
+
+    values = comm.on_rank_zero(lambda: _job(path, overrides).as_dict())
+    return comm.run_or_raise_together(lambda: check_job(values, path, DATASETS, METHODS))
 
 
 @app.callback(invoke_without_command=True)
@@ -92,7 +103,7 @@ def train(
     record_signals()
 
     def work(comm: Comm) -> int:
-        checked = comm.on_rank_zero(lambda: _job(job, set))
+        checked = _job_of_all_ranks(comm, job, set)
         from .engine.run import run
 
         return run(checked, run_dir or Path("runs") / checked.name, comm, resume, scratch, allow_changes)
@@ -120,7 +131,7 @@ def score(
     """Score every training sample of a job, for static pruning with selection.method static. Runs on ranks as train does."""
 
     def work(comm: Comm) -> int:
-        checked = comm.on_rank_zero(lambda: _job(job, set))
+        checked = _job_of_all_ranks(comm, job, set)
         from .engine.score import score as ask
 
         about = ask(method, checked, out, comm, epochs, repeats, last_layer)
@@ -208,18 +219,18 @@ def submit(
     ] = False,
 ) -> int:
     """Submit a job to Slurm or PBS. A run that its walltime interrupts is put into the queue again until it is done."""
-    from .cluster.submit import Request, numbers
+    from .cluster.submit import Request, parse_numbers
     from .cluster.submit import submit as start
 
     request = Request(
         machine=machine,
-        nodes=numbers("--nodes", nodes, 1),
+        nodes=parse_numbers("--nodes", nodes, 1),
         walltime=walltime,
         overrides=tuple(set),
         name=name,
         run_dir=run_dir,
         dependency=dependency,
-        seeds=numbers("--array-of-seeds", array_of_seeds, 0) if array_of_seeds is not None else (),
+        seeds=parse_numbers("--array-of-seeds", array_of_seeds, 0) if array_of_seeds is not None else (),
         scaling=scaling,
         resume=resume,
         allow_changes=allow_changes,
@@ -323,7 +334,8 @@ def compare(
                 )
             return of_methods(file, methods.split(","), seeds or 3, set)
 
-        return run_all(*comm.on_rank_zero(read), out, comm)
+        # Every rank reads: a method of another package must be imported before an instance of it can arrive.
+        return run_all(*comm.run_or_raise_together(read), out, comm)
 
     return _together(work)
 
@@ -344,7 +356,8 @@ def stage(
     def work(comm: Comm) -> int:
         from .cluster.machine import read_machine
 
-        checked, there = comm.on_rank_zero(lambda: (_job(job, set), scratch or read_machine(machine).scratch))
+        checked = _job_of_all_ranks(comm, job, set)
+        there = comm.on_rank_zero(lambda: scratch or read_machine(machine).scratch)
         from .local_data.shards import stage
         from .rundir.path_checks import in_words
 

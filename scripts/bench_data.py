@@ -29,7 +29,7 @@ import torch
 from bench_common import LEAST_TRIALS, header, median, spread, verdict
 
 from kakurenbo_hpc.config.job import Augmentation
-from kakurenbo_hpc.data import DATA, open_data
+from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data.dataset import Dataset, ReadRequest
 from kakurenbo_hpc.data.datasets.deepcam import DATASETS, N_CLASSES
 from kakurenbo_hpc.data.datasets.digits import Images
@@ -86,7 +86,7 @@ def deepcam(n_trials: int, n_files: int, size: tuple[int, int]) -> str:
         ours = {n: _Unprepared(manifest, None, N_CLASSES, n) for n in THREADS}
         paths = [manifest.path(file) for file in range(n_files)]
         buffer = np.empty(max(path.stat().st_size for path in paths), np.uint8)
-        prepared = DATA["deepcam"](name="deepcam", path=str(root), threads=1).open().train
+        prepared = DATASETS["deepcam"](name="deepcam", path=str(root), threads=1).open().train
         contenders = {
             "ours": lambda: _all(ours[1]),
             "reference": lambda: _each(lambda path: _by_h5py(path, (..., CHANNELS)), paths),
@@ -258,7 +258,7 @@ def measure(sources: dict[str, Dataset], n_trials: int) -> dict[str, list[float]
 
 
 def _train(**options) -> Dataset:
-    return open_data(DATA["visual_atoms"](name="visual_atoms", **options), seed=0, comm=SerialComm()).train
+    return open_data(DATASETS["visual_atoms"](name="visual_atoms", **options), seed=0, comm=SerialComm()).train
 
 
 def _in_memory(source: Dataset) -> Dataset:

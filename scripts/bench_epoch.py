@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from kakurenbo_hpc.config.job import Job, read_job
 from kakurenbo_hpc.core.batch import Candidates
 from kakurenbo_hpc.core.plan import Epoch
-from kakurenbo_hpc.data import DATA, open_data
+from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data.dataset import ReadRequest, Dataset
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.ddp import DdpSync
@@ -35,7 +35,6 @@ from kakurenbo_hpc.engine.epoch import run_epoch
 from kakurenbo_hpc.engine.run import set_up
 from kakurenbo_hpc.rundir.timers import StageTimer
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.selection.batch_level import BatchMethod
 from kakurenbo_hpc.selection.global_stats import GlobalStats
 from kakurenbo_hpc.selection.method import init_ledger
 from kakurenbo_hpc.training.model import build_model
@@ -64,14 +63,14 @@ class Driver:
         self._stages, data = set_up(job, world, job.selection)
         self._stages.learner.join(DdpSync(world), data.shape)
         self._ledger = init_ledger(job.selection, self._stages.homes, world.comm, data.fingerprint)
-        self._memory = job.selection.init_state() if isinstance(job.selection, BatchMethod) else {}
+        self._memory = job.selection.init_state()
         self._job, self._epochs = job, 0
 
     def epoch(self) -> Took:
         clock = StageTimer(self._stages.world.device)
         epoch = Epoch(self._epochs, self._job.training.epochs, self._job.seed)
         outcome = run_epoch(epoch, self._ledger, self._memory, self._stages, clock)
-        self._ledger, self._memory, line = outcome.ledger, outcome.memory, outcome.line
+        self._ledger, self._memory, line = outcome.ledger, outcome.method_state, outcome.line
         self._epochs += 1
         seconds = clock.seconds(self._stages.learner.parts.take())
         return Took(seconds["total"] - seconds["evaluate"], seconds, line["hidden_fraction"], line["steps"])
@@ -150,7 +149,7 @@ def job_of(name: str, width: int, epochs: int, *more: str) -> Job:
     """Return one of the repository's jobs on the digits, with a network of this width, not augmented, at a constant rate."""
     changes = [f"training.epochs={epochs}", f"model.options={{width: {width}}}", "data.augmentation=[]"]
     changes += ["training.schedule=constant", "record.ledger=false", *more]
-    return read_job(JOBS / f"{name}.yaml", changes, DATA, METHODS)
+    return read_job(JOBS / f"{name}.yaml", changes, DATASETS, METHODS)
 
 
 def width_for(step_s: float, world: World) -> int:

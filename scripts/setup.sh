@@ -90,8 +90,8 @@ two_ranks() {
     python -c '
 import sys
 from kakurenbo_hpc.cluster.machine import read_machine
-from kakurenbo_hpc.cluster.launchers.launcher import Layout, starter_line
-print(starter_line(read_machine("local"), Layout(2), [sys.executable, "-c", "from mpi4py import MPI; print(MPI.COMM_WORLD.size)"]))
+from kakurenbo_hpc.cluster.launchers import Layout, launcher_line
+print(launcher_line(read_machine("local"), Layout(2), [sys.executable, "-c", "from mpi4py import MPI; print(MPI.COMM_WORLD.size)"]))
 ' 2>/dev/null
 }
 

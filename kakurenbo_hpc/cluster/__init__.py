@@ -1,1 +1,4 @@
-"""The login node's side: a machine and a job become a command line or a batch script. Imports neither torch nor MPI."""
+"""Cluster commands: from a machine and a job to a command line or a batch script.
+
+Imports neither torch nor MPI: this runs on login nodes.
+"""

@@ -1,4 +1,4 @@
-"""What the ranks said before they ended, told again after the starter's own banners."""
+"""Failure report: the message of the rank that failed first, repeated after the launcher's banners."""
 
 from __future__ import annotations
 
@@ -14,103 +14,119 @@ _LEFT = re.compile(r"Process name: \[\S+,(\d+)\] Exit code: (\d+)")
 _SRUN = re.compile(r"srun: error: (\S+): task(s?) ([\d,-]+): (\w+)(?: with exit code (\d+))?")
 # srun itself ends with 0 then.
 _NOT_STARTED = re.compile(r"srun: error: task (\d+) launch failed: (.*)")
-# torchrun's own code is 1, whatever that of its ranks; each of its agents tells that in a table, the cause last.
+# torchrun's own code is 1, whatever that of its ranks; each agent prints it in a table, the cause last.
 _TORCHRUN = re.compile(r"Root Cause .* host : (\S+) rank : (\d+) \(local_rank: \d+\) exitcode : (-?\d+)")
 _TORCHRUN_CODE = re.compile(r"\s*exitcode\s+: (-?\d+)")
-# What srun says beside Open MPI or torchrun is of their daemons, not of ranks.
+# What srun prints beside Open MPI or torchrun is about their daemons, not about ranks.
 _BANNERS = (_KILLED, _LEFT, _TORCHRUN, _SRUN)
 _RANK = re.compile(r"kakurenbo: rank (\d+) ")
-# A rank that says this failed because another one did: see await_the_cause.
+# A rank that prints this failed because another one did: see await_the_cause.
 _LOST_PEER = re.compile("[Gg]loo|NCCL")
 _MEMORY = "; often the system was out of memory (dmesg says so), or the batch system ended it"
 
 
 class FailureReport:
-    """Hears the ranks' stderr, and knows the line that has to be the last one."""
+    """Reader of the ranks' and the launcher's stderr that composes our last line."""
 
-    def __init__(self):
-        self._failure = ""  # the last line of a rank that failed
-        self._lost: dict[str, str] = {}  # by rank, the line of one that lost its peer
-        self._ours = ""  # the last line of ours, whatever else it says
-        self._tail = deque(maxlen=20)
-        self._banners: dict[
-            re.Pattern, re.Match
-        ] = {}  # the first of each kind: what ended all comes before what ended the others
-        self._codes: set[int] = set()  # of ranks, where the starter's is another
-        self._left: set[int] = set()  # what srun's tasks left with
+    def __init__(self) -> None:
+        self._failure = ""  # the last message of a rank that failed
+        self._lost_peer: dict[str, str] = {}  # by rank, the message of one that lost its peer
+        self._last_message = ""  # the last message of ours, of whatever kind
+        self._tail: deque[str] = deque(maxlen=20)
+        # The first match of each kind: what ended the job comes before what ended the other ranks.
+        self._banners: dict[re.Pattern[str], re.Match[str]] = {}
+        self._rank_codes: set[int] = set()  # where the launcher's own code is another one
+        self._task_codes: set[int] = set()  # of srun's tasks
 
-    def hear(self, line: bytes) -> None:
+    def add(self, line: bytes) -> None:
+        """Read one line of stderr."""
         text = line.decode(errors="replace").rstrip()
         self._tail.append(text)
-        said = _RANK.match(text)
-        if said and _LOST_PEER.search(text):
-            self._lost[said[1]] = text
+        from_rank = _RANK.match(text)
+        if from_rank and _LOST_PEER.search(text):
+            self._lost_peer[from_rank[1]] = text
         elif text.startswith("kakurenbo: "):
-            self._ours = text
-            self._failure = text if said else self._failure
+            self._last_message = text
+            self._failure = text if from_rank else self._failure
         if failed := _NOT_STARTED.match(text):
-            self._failure = f"kakurenbo: rank {failed[1]}: srun could not start it ({failed[2]}); see above, or ask the site"
-            self._codes.add(FAILED)
+            reason = f"srun could not start it ({failed[2]}); see above, or ask the site"
+            self._failure = f"kakurenbo: rank {failed[1]}: {reason}"
+            self._rank_codes.add(FAILED)
         if code := _TORCHRUN_CODE.match(text):
-            self._codes.add(int(code[1]))
+            self._rank_codes.add(int(code[1]))
         if (step := _SRUN.match(text)) and step[5]:
-            self._left.add(int(step[5]))
-        banner = " ".join(" ".join(self._tail).split())
+            self._task_codes.add(int(step[5]))
+        self._find_banners()
+
+    def _find_banners(self) -> None:
+        text = " ".join(" ".join(self._tail).split())
         for kind in _BANNERS:
-            held = self._banners.get(kind)
-            # An agent of torchrun whose rank lost its peer may speak before that of the peer.
-            if (held is None or kind is _TORCHRUN and held[2] in self._lost) and (
-                found := kind.search(banner)
-            ):
-                self._banners[kind] = found
+            first = self._banners.get(kind)
+            # An agent of torchrun whose rank lost its peer may print before that of the peer.
+            if first is None or kind is _TORCHRUN and first[2] in self._lost_peer:
+                if match := kind.search(text):
+                    self._banners[kind] = match
 
     def code_of_ranks(self, code: int) -> int:
-        """Return the code that the ranks left with; code: that of their starter."""
-        left = {code for code in self._codes if code > 0}  # below 0: torchrun itself ended the others
-        if code == DONE and left:
+        """Return the exit code of the ranks.
+
+        Args:
+            code: that of their launcher.
+        """
+        codes = {code for code in self._rank_codes if code > 0}  # below 0: torchrun itself ended the others
+        if code == DONE and codes:
             return FAILED
-        # srun ends with the greatest code, so with that of a slow rank that it killed because the others had left.
-        if not left and (first := self._banners.get(_SRUN)) and first[5]:
-            left = self._left
-        return left.pop() if left in ({USER_ERROR}, {REQUEUE}) else code
+        # srun ends with the greatest code, so with that of a slow rank that it killed after the others left.
+        if not codes and (first := self._banners.get(_SRUN)) and first[5]:
+            codes = self._task_codes
+        return codes.pop() if codes in ({USER_ERROR}, {REQUEUE}) else code
 
     @property
-    def blame_a_rank(self) -> bool:
-        """Whether a rank said that it failed, or srun says so of one."""
-        return bool(self._failure or self._lost or _SRUN in self._banners)
+    def blames_a_rank(self) -> bool:
+        """Whether a rank reported that it failed, or srun reported it of one."""
+        return bool(self._failure or self._lost_peer or _SRUN in self._banners)
 
-    def again(self, code: int) -> str:
-        """Return the line to print last when the starter ended with this code; empty if there is nothing to say."""
-        if code == USER_ERROR and self._ours:
-            return self._ours
-        return self._failure or self._guess(code)
+    def last_line(self, code: int) -> str:
+        """Return the line to print last.
 
-    def _guess(self, code: int) -> str:
-        """Compose what no rank could say any more: one that was killed has no last words."""
+        Args:
+            code: the exit code of the ranks.
+        """
+        if code == USER_ERROR and self._last_message:
+            return self._last_message
+        return self._failure or self._describe_failure(code)
+
+    def _describe_failure(self, code: int) -> str:
+        """Describe by the launcher's banners what no rank could report itself: it was killed."""
         if killed := self._banners.get(_KILLED):
             rank, node, number = killed.groups()
             return f"kakurenbo: rank {rank} on {node}: {_killed_by(int(number))}"
         if left := self._banners.get(_LEFT):
-            return self._word_of(left[1], f"rank {left[1]}", left[2])
-        if caused := self._banners.get(_TORCHRUN):
-            node, rank, left = caused[1], caused[2], int(caused[3])
-            who = f"rank {rank} on {node}"
-            return f"kakurenbo: {who}: {_killed_by(-left)}" if left < 0 else self._word_of(rank, who, left)
+            return self._message_of(left[1], f"rank {left[1]}", left[2])
+        if cause := self._banners.get(_TORCHRUN):
+            node, rank, exit_code = cause[1], cause[2], int(cause[3])
+            where = f"rank {rank} on {node}"
+            if exit_code < 0:
+                return f"kakurenbo: {where}: {_killed_by(-exit_code)}"
+            return self._message_of(rank, where, exit_code)
         if step := self._banners.get(_SRUN):
-            node, many, number, fate, left = step.groups()
-            who = f"rank{many} {number} on {node}"
-            return (
-                self._word_of(number, who, left)
-                if left
-                else f"kakurenbo: {who}: {fate.lower()}{_MEMORY * (fate == 'Killed')}"
-            )
-        said = self._ours or next(iter(self._lost.values()), "")
-        return said or f"kakurenbo: the starter ended with exit code {code}, and no rank said why; see above"
+            node, plural, ranks, fate, task_code = step.groups()
+            where = f"rank{plural} {ranks} on {node}"
+            if task_code:
+                return self._message_of(ranks, where, task_code)
+            return f"kakurenbo: {where}: {fate.lower()}{_MEMORY * (fate == 'Killed')}"
+        message = self._last_message or next(iter(self._lost_peer.values()), "")
+        return message or (
+            f"kakurenbo: the launcher ended with exit code {code}, and no rank said why; see above"
+        )
 
-    def _word_of(self, rank: str, who: str, code: int | str) -> str:
-        """Return what a rank that left by itself has said, or any of us, or that nobody did."""
-        said = self._lost.get(rank) or self._ours
-        return said or f"kakurenbo: {who}: left with exit code {code} and without a word of ours; see above"
+    def _message_of(self, rank: str, where: str, code: int | str) -> str:
+        """Return the message of a rank that left by itself, or any of ours, or that there is none."""
+        message = self._lost_peer.get(rank) or self._last_message
+        return (
+            message
+            or f"kakurenbo: {where}: left with exit code {code} and without a message of ours; see above"
+        )
 
 
 def _killed_by(number: int) -> str:

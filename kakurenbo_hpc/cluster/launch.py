@@ -1,4 +1,4 @@
-"""Start the ranks of a job, here or on the nodes of a batch job, and end as they end."""
+"""Start of the ranks of a job, here or on the nodes of a batch job; forwarding of signals and exit codes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from ..errors import DONE, FAILED, REQUEUE, TERMINATED, USER_ERROR, UserError
 from ..rundir.console import print_error, print_line
 from .failure_report import FailureReport
-from .launchers.launcher import CommandLine, Layout, starter_line
+from .launchers import launcher_line
+from .launchers.launcher import CommandLine, Layout
 from .machine import Machine, find_machine, read_machine
 
 
@@ -26,151 +27,184 @@ def launch(
     machine: str = "local",
     ranks: int | None = None,
     nodes: int | None = None,
-    overrides: list[str] = [],
+    overrides: Sequence[str] = (),
     resume: bool = False,
     allow_changes: bool = False,
     dry_run: bool = False,
 ) -> int:
     """Print the command line that trains a job on ranks and, unless dry_run, run it.
 
-    ranks: of this machine; or, inside a batch job, of all its nodes together. Not given: as many as the nodes take.
-    machine: a machine file, or the name of one that comes with the package.
-    Returns the exit code of DESIGN.md. Raises UserError if the machine cannot start these ranks.
+    Args:
+        job: job file.
+        run_dir: run directory.
+        machine: a machine file, or the name of one that comes with the package.
+        ranks: on this machine; or, inside a batch job, on all its nodes together. None: as many as fit.
+        nodes: of the batch job; None: this machine.
+        overrides: ``section.key=value``.
+        resume: go on with the run of that directory.
+        allow_changes: even if its job was another one.
+        dry_run: print only.
+
+    Returns:
+        The exit code of ``kakurenbo launch``.
+
+    Raises:
+        UserError: the machine cannot start these ranks.
     """
-    here = read_machine(machine)
-    layout = fitting_layout(here, ranks, nodes)
-    words = train_words(job, run_dir, overrides, resume, allow_changes)
-    if here.scratch:
-        words += ["--scratch", here.scratch]
-    line = starter_line(here, layout, bound_words(here, find_machine(machine), words))
+    facts = read_machine(machine)
+    layout = choose_layout(facts, ranks, nodes)
+    command = train_command(job, run_dir, overrides, resume, allow_changes)
+    if facts.scratch:
+        command += ["--scratch", facts.scratch]
+    line = launcher_line(facts, layout, bound_command(facts, find_machine(machine), command))
     print_line(str(line))
     return DONE if dry_run else run(line, run_dir / "stop")
 
 
-def fitting_layout(machine: Machine, ranks: int | None, nodes: int | None) -> Layout:
-    """Return how many ranks start on how many nodes. Raises UserError if the nodes do not take so many."""
-    ranks = ranks or (machine.ranks_per_node or 1) * (nodes or 1)
-    if ranks % (nodes or 1):
+def choose_layout(machine: Machine, n_ranks: int | None, n_nodes: int | None) -> Layout:
+    """Return ranks and nodes; without a number of ranks, as many as the nodes take.
+
+    Raises:
+        UserError: the nodes do not take so many, or not equally many each.
+    """
+    n_ranks = n_ranks or (machine.ranks_per_node or 1) * (n_nodes or 1)
+    if n_ranks % (n_nodes or 1):
         raise UserError(
-            f"--ranks is {ranks}, not divisible by {nodes} nodes; start as many ranks on each node"
+            f"--ranks is {n_ranks}, not divisible by {n_nodes} nodes; start as many ranks on each node"
         )
-    layout = Layout(ranks, nodes)
-    if machine.ranks_per_node is not None and layout.per_node > machine.ranks_per_node:
+    layout = Layout(n_ranks, n_nodes)
+    if machine.ranks_per_node is not None and layout.n_per_node > machine.ranks_per_node:
         raise UserError(
-            f"--ranks is {ranks}, but {machine.name} takes at most {machine.ranks_per_node} on a node (ranks_per_node in its machine "
-            f"file); start at most {machine.ranks_per_node * (nodes or 1)}"
+            f"--ranks is {n_ranks}, but {machine.name} takes at most {machine.ranks_per_node} on a node "
+            f"(ranks_per_node in its machine file); start at most {machine.ranks_per_node * (n_nodes or 1)}"
         )
     return layout
 
 
-def train_words(
-    job: Path, run_dir: Path, overrides: list[str], resume: bool, allow_changes: bool = False
+def train_command(
+    job: Path, run_dir: Path, overrides: Sequence[str], resume: bool, allow_changes: bool = False
 ) -> list[str]:
-    """Return what each rank runs: ``kakurenbo train``, with the Python of here."""
-    words = [sys.executable, "-m", "kakurenbo_hpc.cli", "train", str(job), "--run-dir", str(run_dir)]
+    """Return the command of each rank: ``kakurenbo train``, with this Python."""
+    command = [sys.executable, "-m", "kakurenbo_hpc.cli", "train", str(job), "--run-dir", str(run_dir)]
     for override in overrides:
-        words += ["--set", override]
-    return words + ["--resume"] * resume + ["--allow-changes"] * allow_changes
+        command += ["--set", override]
+    return command + ["--resume"] * resume + ["--allow-changes"] * allow_changes
 
 
-def bound_words(machine: Machine, file: Path, words: list[str]) -> list[str]:
-    """Return what each rank runs where it first keeps to a GPU of its own, if the machine has some. file: the machine's."""
-    return (
-        [sys.executable, "-m", "kakurenbo_hpc.cluster.bind_rank", str(file), *words]
-        if machine.gpus_per_node
-        else words
-    )
+def bound_command(machine: Machine, machine_file: Path, command: list[str]) -> list[str]:
+    """Return the command of each rank behind ``bind_rank``, if the machine has GPUs."""
+    if not machine.gpus_per_node:
+        return command
+    return [sys.executable, "-m", "kakurenbo_hpc.cluster.bind_rank", str(machine_file), *command]
 
 
 def run(line: CommandLine, stop: Path) -> int:
-    """Run a starter to its end and return its exit code; one that DESIGN.md does not promise becomes 1.
+    """Run a launcher to its end and return our exit code; codes that are not ours become 1.
 
-    Its stderr passes through line by line; why it failed is printed once more, last. Signals that ask us to end are passed on
-    to the starter; where it then ends with neither 0 nor 75, the code is 143. USR1 and USR2 ask the ranks to write a checkpoint
-    and leave, through the file ``stop`` of their run directory.
+    Its stderr passes through line by line; why it failed is printed once more, last. Signals that ask us to
+    end are forwarded to the launcher; if it then ends with neither 0 nor 75, the code is 143. USR1 and USR2
+    ask the ranks to write a checkpoint and leave, through the file ``stop`` of their run directory.
+
+    Args:
+        line: the launcher's command line.
+        stop: path of that file.
     """
-    words = FailureReport()
-    with _signals_passed_on(stop) as (received, targets):
-        # In a process group of its own: Ctrl-C in a terminal would otherwise reach it twice, which Open MPI takes for a kill. Not
-        # in a session of its own: PBS would not find it there when the job has to end.
-        starter = subprocess.Popen(
+    report = FailureReport()
+    with _forward_signals(stop, line.interrupt_signal) as (received, processes):
+        # In a process group of its own: Ctrl-C in a terminal would otherwise reach it twice, which Open MPI
+        # takes for a kill. Not in a session of its own: PBS would not find it there when the job has to end.
+        process = subprocess.Popen(
             line.words,
             env=os.environ | line.environment,
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             preexec_fn=os.setpgrp,
         )
-        targets.append(starter)
+        processes.append(process)
         if received:
-            _send(starter, received[-1])
-        reader = threading.Thread(target=_pass_through, args=(starter.stderr, words), daemon=True)
+            _send(process, received[-1], line.interrupt_signal)
+        reader = threading.Thread(target=_pass_through, args=(process.stderr, report), daemon=True)
         reader.start()
-        code = starter.wait()
+        code = process.wait()
         # A process that a rank left behind may keep the pipe open for ever.
         reader.join(timeout=5)
-    return _ended(code, received, words)
+    return _exit_code(code, received, report)
 
 
-def _ended(code: int, received: list[int], words: FailureReport) -> int:
-    """Print the last line where one is due; return our exit code."""
-    code = words.code_of_ranks(code)
+def _exit_code(code: int, received: list[int], report: FailureReport) -> int:
+    """Print the last line where one is due, and return our exit code for the launcher's."""
+    code = report.code_of_ranks(code)
     if code in (DONE, REQUEUE):
         return code
     if received:
         name = signal.Signals(received[0]).name
         print_error(
-            f"kakurenbo: ended by {name}, the starter with exit code {code}; add --resume to go on from the newest checkpoint"
+            f"kakurenbo: ended by {name}, the launcher with exit code {code}; add --resume to go on from the "
+            "newest checkpoint"
         )
         return TERMINATED
-    if code == TERMINATED and not words.blame_a_rank:
+    if code == TERMINATED and not report.blames_a_rank:
         return code
-    print_error(words.again(code))
+    print_error(report.last_line(code))
     return USER_ERROR if code == USER_ERROR else FAILED
 
 
 @contextlib.contextmanager
-def _signals_passed_on(stop: Path) -> Iterator[tuple[list[int], list[subprocess.Popen]]]:
-    """Collect the signals that ask us to end, and send them to the targets; one that is ignored here (nohup) stays ignored.
+def _forward_signals(
+    stop: Path, interrupt_signal: int
+) -> Iterator[tuple[list[int], list[subprocess.Popen[bytes]]]]:
+    """Forward the signals that ask us to end to processes.
 
-    USR1 and USR2 leave the file ``stop`` instead: torchrun, Hydra, and ranks that have only just begun would die of them.
+    A signal that is ignored here (nohup) stays ignored. USR1 and USR2 create the file ``stop`` instead:
+    torchrun, Hydra, and ranks that have only just begun would die of them.
+
+    Args:
+        stop: path of that file.
+        interrupt_signal: what stands for INT.
+
+    Yields:
+        The signals that have been received, and the processes to forward them to: append yours.
     """
     received: list[int] = []
-    targets: list[subprocess.Popen] = []
+    processes: list[subprocess.Popen[bytes]] = []
 
-    def pass_on(number: int, frame: object) -> None:
+    def forward(number: int, frame: object) -> None:
         received.append(number)
-        for target in targets:
-            _send(target, number)
+        for process in processes:
+            _send(process, number, interrupt_signal)
 
-    def leave_stop(number: int, frame: object) -> None:
+    def create_stop(number: int, frame: object) -> None:
         try:
             stop.parent.mkdir(parents=True, exist_ok=True)
             stop.touch()
         except OSError as problem:
-            print_error(f"kakurenbo: {stop}: cannot be written ({problem.strerror}), so that the ranks go on")
+            print_error(
+                f"kakurenbo: {stop}: cannot be written ({problem.strerror}), so the ranks do not stop"
+            )
 
-    handlers = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), pass_on)
-    handlers |= dict.fromkeys((signal.SIGUSR1, signal.SIGUSR2), leave_stop)
-    heeded = {
-        number: handler for number, handler in handlers.items() if signal.getsignal(number) != signal.SIG_IGN
+    handlers = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), forward)
+    handlers |= dict.fromkeys((signal.SIGUSR1, signal.SIGUSR2), create_stop)
+    ignored = {number for number in handlers if signal.getsignal(number) == signal.SIG_IGN}
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in handlers.items()
+        if number not in ignored
     }
-    before = {number: signal.signal(number, handler) for number, handler in heeded.items()}
     try:
-        yield received, targets
+        yield received, processes
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old_handler in before.items():
+            signal.signal(number, old_handler)
 
 
-def _send(starter: subprocess.Popen, number: int) -> None:
-    # srun takes one INT for a question after its tasks, answers it and goes on.
-    starter.send_signal(signal.SIGTERM if number == signal.SIGINT and starter.args[0] == "srun" else number)
+def _send(process: subprocess.Popen[bytes], number: int, interrupt_signal: int) -> None:
+    process.send_signal(interrupt_signal if number == signal.SIGINT else number)
 
 
-def _pass_through(stream: IO[bytes], words: FailureReport) -> None:
+def _pass_through(stream: IO[bytes], report: FailureReport) -> None:
     for line in stream:
-        words.hear(line)
-        # Whoever reads our stderr may be gone; the ranks must not wait for him in a full pipe.
+        report.add(line)
+        # The reader of our stderr may be gone; the ranks must not block on a full pipe.
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.buffer.write(line)
             sys.stderr.buffer.flush()

@@ -1,150 +1,223 @@
-"""The facts of a machine, as ``launch/machines/*.yaml`` states them: what changes with the machine, never with the job."""
+"""Machine files: the facts of a machine that change with the machine, never with the job."""
 
 from __future__ import annotations
 
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ..config.options import Count, Options, checked
+from ..config.options import Count, Options, checked, option
 from ..config.package_files import launch_dir
+from ..config.registry import is_path, search_folder
 from ..config.yaml import read_yaml
 from ..errors import JobError, nearest
-from .text_table import table
+from .launchers import LAUNCHERS, open_launcher
+from .schedulers import SCHEDULERS, open_scheduler
+from .text_table import format_table
 
 
-def _settable(environment: dict[str, str]) -> dict[str, str]:
-    for name, value in environment.items():
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise ValueError(f"{name!r} is no name of a variable; use letters, digits and '_'")
-        if "\0" in value:
-            raise ValueError(f"the value of {name} holds a null character; no environment can")
-    return environment
-
-
-def word(value: str) -> str:
-    """Return a value that a line of a batch script can hold as it is. Raises ValueError for any other."""
+def check_word(value: str) -> str:
+    """Return a value that a line of a batch script can hold unquoted. Raises ValueError for any other."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.,:+/@=%-]*", value):
         raise ValueError("must be one word of letters, digits and _ . , : + / @ = % -")
     return value
 
 
-def _line(value: str) -> str:
+def _check_environment(environment: dict[str, str]) -> dict[str, str]:
+    for name, value in environment.items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError(f"{name!r} is not the name of a variable; use letters, digits and '_'")
+        if "\0" in value:
+            raise ValueError(f"the value of {name} contains a null character; remove it")
+    return environment
+
+
+def _check_line(value: str) -> str:
     if not value.isprintable() or not value.strip():
         raise ValueError("must be one line of printable characters")
     return value
 
 
-def _folder(value: str) -> str:
-    path = os.path.expanduser(_line(value))
+def _check_folder(value: str) -> str:
+    path = os.path.expanduser(_check_line(value))
     if not os.path.isabs(path):
         raise ValueError("must be the absolute path of a folder, or begin with ~/")
     return path
 
 
-Word = Annotated[str, AfterValidator(word)]
-Line = Annotated[str, AfterValidator(_line)]
+def _check_scheduler(name: str) -> str:
+    if name != "none" and name not in SCHEDULERS:
+        raise ValueError(f"there is no such scheduler; {nearest(name, ['none', *SCHEDULERS])}")
+    return name
+
+
+def _check_launcher(name: str) -> str:
+    if name not in LAUNCHERS:
+        raise ValueError(f"there is no such launcher; {nearest(name, LAUNCHERS)}")
+    return name
+
+
+Word = Annotated[str, AfterValidator(check_word)]
+Line = Annotated[str, AfterValidator(_check_line)]
 Natural = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Machine(Options):
-    """How ranks start on a machine; ``slurm_v100.yaml`` and ``pbs_v100.yaml`` explain each key."""
+    """How ranks start on a machine."""
 
-    name: str
-    scheduler: Literal["slurm", "pbs", "none"] = "none"
-    starter: Literal["mpirun", "mpiexec", "srun", "torchrun"]
-    mpi: Word | None = None
-    ranks_per_node: Count | None = None
-    gpus_per_node: Natural = 0
-    gpu_type: Word | None = None
-    gpu_numa: list[Natural] = []
-    cores_per_node: Count | None = None
-    memory_gib: Count | None = None
-    scratch: Line | None = None
-    modules: list[Word] = []
-    environment: Annotated[dict[str, str], AfterValidator(_settable)] = {}
-    python: Annotated[str, AfterValidator(_folder)] | None = None
-    account: Word | None = None
-    queue: Word | None = None
-    chunk: list[Word] = []
-    extra: list[Line] = []
-    grace_s: Count = 180
-    max_requeues: Natural = 20
+    name: str = option(..., "How messages call this machine.")
+    scheduler: Annotated[str, AfterValidator(_check_scheduler)] = option(
+        "none",
+        "The batch system: `slurm`, `pbs` (PBS Pro, OpenPBS), `none`, or the `package.module:Class` of "
+        "another.",
+    )
+    starter: Annotated[str, AfterValidator(_check_launcher)] = option(
+        ...,
+        "The launcher, which starts the ranks: `mpirun` (Open MPI 4 or 5, MPICH, Intel MPI), `mpiexec`, "
+        "`srun`, `torchrun` (without MPI), or the `package.module:Class` of another.",
+    )
+    mpi: Word | None = option(
+        None,
+        "The plugin for `srun --mpi`: `pmix` for Open MPI, `pmi2` for MPICH and Intel MPI. `srun --mpi=list` "
+        "shows those of a cluster.",
+    )
+    ranks_per_node: Count | None = option(
+        None,
+        "Ranks on each node: one per GPU. Required with a scheduler; without one, it is the most ranks that "
+        "a node takes, and not set means no limit.",
+        "ranks",
+    )
+    gpus_per_node: Natural = option(0, "GPUs of each node.", "GPUs")
+    gpu_type: Word | None = option(
+        None,
+        "Type of the GPUs. The script requests `gpu:TYPE:N` of Slurm; leave it out where Slurm has no types. "
+        "`doctor` checks by it that torch is built for these GPUs.",
+    )
+    gpu_numa: list[Natural] = option(
+        [],
+        "NUMA node of each GPU (`nvidia-smi topo -m`): a rank keeps to the cores of its GPU's NUMA node. If "
+        "empty, the launcher's binding stays as it is.",
+    )
+    cores_per_node: Count | None = option(
+        None,
+        "Cores of each node that jobs may use, as Slurm counts them for `--cpus-per-task` (hardware threads "
+        "at some sites: `CPUTot` of `scontrol show node`) or PBS for `ncpus` (`pbsnodes -a`).",
+        "cores",
+    )
+    memory_gib: Count | None = option(None, "Memory of each node that jobs may ask for.", "GiB")
+    scratch: Line | None = option(
+        None,
+        "Folder on each node's own disk, for jobs with `data.placement: local`. Variables such as `$TMPDIR` "
+        "are expanded on the node.",
+    )
+    modules: list[Word] = option([], "Environment modules that the script loads, in this order.")
+    environment: Annotated[dict[str, str], AfterValidator(_check_environment)] = option(
+        {},
+        "Variables set for the ranks, and printed. Values are text (quote numbers) and are not expanded. "
+        "UCX, NCCL and Open MPI get their settings from here only.",
+    )
+    python: Annotated[str, AfterValidator(_check_folder)] | None = option(
+        None,
+        "Python environment with kakurenbo_hpc (a folder with `bin/python`). Not set: the one that submits.",
+    )
+    account: Word | None = option(None, "Account that the time is charged to.")
+    queue: Word | None = option(None, "Queue (PBS) or partition (Slurm). Not set: the site's default.")
+    chunk: list[Word] = option(
+        [],
+        "PBS only: what else a node's chunk of `#PBS -l select` asks for. The resource of GPUs has the "
+        "site's own name, often `ngpus=4`.",
+    )
+    extra: list[Line] = option(
+        [], "Further lines of the script's header, as they stand after `#SBATCH` or `#PBS`."
+    )
+    grace_s: Count = option(
+        180, "Time before the end of the walltime at which a run writes a checkpoint and leaves.", "seconds"
+    )
+    max_requeues: Natural = option(
+        20, "How often a run that left before its end is put into the queue again.", "requeues"
+    )
+    code: str | None = option(
+        None,
+        "Folder with the modules of package.module:Class names; the machine file's own folder if not given.",
+    )
 
     @model_validator(mode="after")
-    def _consistent(self) -> Machine:
+    def _check_together(self) -> Machine:
         if self.scheduler != "none" and self.ranks_per_node is None:
             raise ValueError(f"scheduler is {self.scheduler}, but ranks_per_node is missing; add it")
-        if self.starter == "srun" and self.scheduler != "slurm":
-            raise ValueError(
-                f"starter is srun, but scheduler is {self.scheduler}; set it to slurm, or start with mpirun"
-            )
-        if self.mpi and self.starter != "srun":
-            raise ValueError(
-                f"mpi is {self.mpi}, which only srun is told, but starter is {self.starter}; remove mpi"
-            )
-        if self.chunk and self.scheduler != "pbs":
+        launcher = open_launcher(self.starter)
+        launcher.check_machine(self)
+        if self.mpi and "mpi" not in launcher.machine_keys:
+            raise ValueError(f"mpi is {self.mpi}, but starter {self.starter} does not use it; remove mpi")
+        scheduler_keys = open_scheduler(self.scheduler).machine_keys if self.scheduler != "none" else ()
+        if self.chunk and "chunk" not in scheduler_keys:
             raise ValueError(
                 f"chunk is an entry of PBS's select, but scheduler is {self.scheduler}; remove chunk"
             )
         if self.gpus_per_node and (self.ranks_per_node or 0) > self.gpus_per_node:
             raise ValueError(
-                f"ranks_per_node is {self.ranks_per_node}, but gpus_per_node is {self.gpus_per_node}; start at most one rank per GPU"
+                f"ranks_per_node is {self.ranks_per_node}, but gpus_per_node is {self.gpus_per_node}; start "
+                "at most one rank per GPU"
             )
         if self.gpu_numa and len(self.gpu_numa) != self.gpus_per_node:
             raise ValueError(
-                f"gpu_numa names {len(self.gpu_numa)} GPUs, but gpus_per_node is {self.gpus_per_node}; give one NUMA node for each GPU"
+                f"gpu_numa names {len(self.gpu_numa)} GPUs, but gpus_per_node is {self.gpus_per_node}; give "
+                "one NUMA node for each GPU"
             )
         return self
 
     @property
     def cores_per_rank(self) -> int | None:
-        """Cores of each rank where a node is full of ranks; None where the machine does not say how many cores there are."""
-        return (
-            max(1, self.cores_per_node // self.ranks_per_node)
-            if self.cores_per_node and self.ranks_per_node
-            else None
-        )
+        """Cores of each rank on a full node; None where the machine file does not give cores."""
+        if not self.cores_per_node or not self.ranks_per_node:
+            return None
+        return max(1, self.cores_per_node // self.ranks_per_node)
 
 
 def read_machine(name_or_path: str) -> Machine:
-    """Read a machine file as it is named, or one that comes with the package: ``local``.
+    """Return the machine of a file, or of a name that comes with the package: ``local``.
 
-    Raises JobError, one line, if there is neither (naming the nearest), or for the first thing in it that is wrong.
+    Raises:
+        JobError: there is neither (names the nearest), or for the first thing in the file that is wrong.
     """
     path = find_machine(name_or_path)
-    return checked(Machine, read_yaml(path), str(path))
+    values = read_yaml(path)
+    named = [values.get(key) for key in ("scheduler", "starter")]
+    if "code" not in values and any(isinstance(name, str) and is_path(name) for name in named):
+        values["code"] = str(path.absolute().parent)
+    if isinstance(values.get("code"), str):
+        search_folder(values["code"])
+    return checked(Machine, values, str(path))
 
 
-def shipped_machines() -> dict[str, Path]:
+def packaged_machines() -> dict[str, Path]:
     """Return the machine files that come with the package, by name."""
     return {path.stem: path for path in sorted((launch_dir() / "machines").glob("*.yaml"))}
 
 
 def find_machine(name_or_path: str) -> Path:
     """Return the path of a machine file. Raises JobError if there is none."""
-    shipped = shipped_machines()
+    packaged = packaged_machines()
     # os.path: a name too long for the file system is no file; Path.is_file would raise.
     if os.path.isfile(name_or_path):
         return Path(name_or_path)
-    if name_or_path in shipped:
-        return shipped[name_or_path]
-    known = nearest(Path(name_or_path).stem, shipped)
+    if name_or_path in packaged:
+        return packaged[name_or_path]
+    known = nearest(Path(name_or_path).stem, packaged)
     raise JobError(
         f"{name_or_path}: no such machine file, and no machine of that name comes with the package; {known}"
     )
 
 
 def list_machines() -> str:
-    """Return a table of the machines that come with the package, for people."""
+    """Return a table of the machines that come with the package."""
     rows = [("machine", "scheduler", "starter", "ranks a node", "GPUs a node", "file")]
-    for name, path in shipped_machines().items():
+    for name, path in packaged_machines().items():
         machine = read_machine(str(path))
         gpus = f"{machine.gpus_per_node} {machine.gpu_type or ''}".strip() if machine.gpus_per_node else "-"
-        rows.append(
-            (name, machine.scheduler, machine.starter, str(machine.ranks_per_node or "any"), gpus, str(path))
-        )
-    return table(rows)
+        ranks = str(machine.ranks_per_node or "any")
+        rows.append((name, machine.scheduler, machine.starter, ranks, gpus, str(path)))
+    return format_table(rows)

@@ -1,4 +1,4 @@
-"""The script that a batch system runs, as text."""
+"""The batch script of a run, as text."""
 
 from __future__ import annotations
 
@@ -11,13 +11,24 @@ from pathlib import Path
 import jinja2
 
 from .machine import Machine
-from .walltime import clock
+from .schedulers import open_scheduler
+from .walltime import format_clock
 
 
 @dataclass(frozen=True)
 class Script:
-    """What a batch script is made of. name: as the batch system shows it. run: its run directory; here: where paths of the
-    job begin. Both absolute. walltime_s: seconds. python: a path. allow_changes: the run goes on even if its job was another one."""
+    """The values of a batch script; templates use them by these names.
+
+    Attributes:
+        name: as the batch system shows it; any text.
+        nodes: number of nodes.
+        walltime_s: seconds.
+        machine: its header lines, modules and environment.
+        run: run directory, absolute.
+        here: folder where relative paths of the job begin, absolute.
+        python: path of the Python that runs in the job.
+        allow_changes: the run goes on even if its job was another one.
+    """
 
     name: str
     nodes: int
@@ -29,36 +40,23 @@ class Script:
     allow_changes: bool = False
 
     def text(self) -> str:
-        """Return the whole script. Every value in it is quoted, or one word by its own nature."""
-        templates = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(Path(__file__).parent / "schedulers"),
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            keep_trailing_newline=True,
+        """Return the whole script. Every value in it is quoted, or checked to be one word."""
+        scheduler = open_scheduler(self.machine.scheduler)
+        environment = jinja2.Environment(
+            undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True
         )
-        templates.filters["quoted"] = lambda value: shlex.quote(str(value))
-        values = vars(self) | {
+        environment.filters["quoted"] = lambda value: shlex.quote(str(value))
+        values = {
+            **vars(self),
             "name": plain_name(self.name),
-            "walltime": clock(self.walltime_s),
-            "select": self._select(),
+            "walltime": format_clock(self.walltime_s),
+            **scheduler.script_values(self.machine, self.nodes),
         }
-        return templates.get_template(f"{self.machine.scheduler}.sh.j2").render(values)
-
-    def _select(self) -> str:
-        """Return PBS's request: so many chunks, each of them a node."""
-        machine = self.machine
-        ranks, cores, memory = machine.ranks_per_node, machine.cores_per_node, machine.memory_gib
-        request = [
-            str(self.nodes),
-            f"ncpus={cores or ranks}",
-            f"mpiprocs={ranks}",
-            f"ompthreads={machine.cores_per_rank or 1}",
-        ]
-        return ":".join([*request, *([f"mem={memory}gb"] if memory else []), *machine.chunk])
+        return environment.from_string(scheduler.template).render(values)
 
 
 def python_of(machine: Machine) -> str:
-    """Return the Python that runs in the job: that of the machine file's environment, else this one."""
+    """Return the Python that runs in the job: of the machine file's environment, else this one."""
     return str(Path(machine.python) / "bin" / "python") if machine.python else sys.executable
 
 

@@ -1,7 +1,7 @@
-"""The folder ``batch`` in a run directory: what was submitted for the run, and what became of it.
+"""The folder ``batch`` of a run directory: what was submitted for the run, and the state of its jobs.
 
-It holds ``script.sh``, ``job.yaml`` (resolved), ``machine.yaml``, ``submission.json``, ``jobs.txt`` (job ids, the newest last),
-``log.txt``, and ``exit_code`` once the script has ended.
+It holds ``script.sh``, ``job.yaml`` (resolved), ``machine.yaml``, ``submission.json``, ``jobs.txt`` (job ids,
+the newest last), ``log.txt``, and ``exit_code`` once the script has ended.
 """
 
 from __future__ import annotations
@@ -14,17 +14,24 @@ from pathlib import Path
 
 from ..errors import DONE, UserError
 from ..rundir.atomic_io import write_whole
-from .schedulers.pbs import Pbs
-from .schedulers.scheduler import Scheduler, State
-from .schedulers.slurm import Slurm
-
-SCHEDULERS: dict[str, Scheduler] = {system.name: system for system in (Slurm(), Pbs())}
-ENDED = ("done", "cancelled", "failed")
+from .schedulers import SCHEDULERS, open_scheduler
+from .schedulers.scheduler import JobState, Scheduler
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What was submitted. walltime_s: seconds. scaling, seed: of the sweep that it is part of."""
+    """The content of ``submission.json``.
+
+    Attributes:
+        system: the scheduler's name.
+        name: the run's name.
+        machine: the machine's name.
+        nodes: number of nodes.
+        ranks: number of ranks.
+        walltime_s: seconds.
+        scaling: strong or weak, of the sweep that the run is part of.
+        seed: the run's seed in that sweep.
+    """
 
     system: str
     name: str
@@ -37,7 +44,7 @@ class Submission:
 
 
 class BatchFolder:
-    """A run's folder ``batch``."""
+    """The folder ``batch`` of a run directory."""
 
     def __init__(self, run: Path):
         self.run = run
@@ -45,7 +52,11 @@ class BatchFolder:
         self.log = self.folder / "log.txt"
 
     def prepare(self, submission: Submission, files: dict[str, str]) -> None:
-        """Write everything that a submission needs. Raises UserError if the folder cannot be written to."""
+        """Write the files of a submission.
+
+        Raises:
+            UserError: the folder cannot be written to.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "exit_code").unlink(missing_ok=True)
@@ -59,77 +70,82 @@ class BatchFolder:
             ) from None
 
     def submit(self, dependency: str | None) -> str:
-        """Hand the script to its batch system and return the job id."""
-        job_id = self.system.submit(self.folder, dependency)
+        """Submit the script and return the job id."""
+        job_id = self.scheduler.submit(self.folder, dependency)
         with open(self.folder / "jobs.txt", "a") as file:
             file.write(f"{job_id}\n")
         return job_id
 
     def read(self) -> Submission:
-        """Return what was submitted. Raises UserError if nothing was, for this run."""
+        """Return the submission.
+
+        Raises:
+            UserError: there is none, or its file is damaged.
+        """
         path = self.folder / "submission.json"
         try:
-            found = Submission(**json.loads(path.read_text()))
-            if found.system in SCHEDULERS:
-                return found
+            submission = Submission(**json.loads(path.read_text()))
+            if isinstance(submission.system, str) and submission.system in SCHEDULERS:
+                return submission
         except OSError:
-            raise UserError(
-                f"{self.run}: nothing was submitted for a run there; name the run directory that submit printed"
-            ) from None
+            raise UserError(_nothing_submitted(self.run)) from None
         except (ValueError, TypeError, RecursionError):
             pass
-        raise self._spoilt(path, "not what submit wrote")
+        raise self._damaged(path, "not what submit wrote")
 
     @property
-    def system(self) -> Scheduler:
-        return SCHEDULERS[self.read().system]
+    def scheduler(self) -> Scheduler:
+        """The scheduler that it was submitted to."""
+        return open_scheduler(self.read().system)
 
     @property
     def job_ids(self) -> list[str]:
         """All jobs of this run, the newest last."""
         path = self.folder / "jobs.txt"
         try:
-            found = path.read_text(errors="replace").split() if path.exists() else []
+            job_ids = path.read_text(errors="replace").split() if path.exists() else []
         except OSError as problem:
-            raise self._spoilt(path, f"cannot be read ({problem.strerror})") from None
-        for job_id in found:
-            if not re.fullmatch(
-                r"[A-Za-z0-9][A-Za-z0-9_.\[\]-]*", job_id
-            ):  # scancel would take -u for an option
-                raise self._spoilt(path, f"holds {job_id[:60]!r}, which is no job id")
-        return found
+            raise self._damaged(path, f"cannot be read ({problem.strerror})") from None
+        for job_id in job_ids:
+            # scancel would take -u for an option.
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.\[\]-]*", job_id):
+                raise self._damaged(path, f"contains {job_id[:60]!r}, which is not a job id")
+        return job_ids
 
     @property
-    def state(self) -> State:
-        """How the newest job is; where the batch system has forgotten it, what the script left."""
-        system, job_ids = self.system, self.job_ids
+    def state(self) -> JobState:
+        """State of the newest job; where the batch system has forgotten it, by the script's exit code."""
+        scheduler, job_ids = self.scheduler, self.job_ids
         if not job_ids:
-            return State("failed", "was never accepted")
-        known = system.state(job_ids[-1])
-        if known is not None:
-            return known
-        left = self.folder / "exit_code"
-        if not left.exists():
-            return State("failed", f"{system.name} knows nothing of it, and it left no exit code")
-        code = left.read_text(errors="replace").strip()
-        return State("done" if code == str(DONE) else "failed", f"exit code {code}")
+            return JobState("failed", "was never accepted")
+        state = scheduler.job_state(job_ids[-1])
+        if state is not None:
+            return state
+        exit_code = self.folder / "exit_code"
+        if not exit_code.exists():
+            return JobState("failed", f"{scheduler.title} does not know the job, and it left no exit code")
+        code = exit_code.read_text(errors="replace").strip()
+        return JobState("done" if code == str(DONE) else "failed", f"exit code {code}")
 
-    def _spoilt(self, path: Path, problem: str) -> UserError:
-        advice = f"see that no job of the run is in the queue, remove {self.folder}, and submit with --resume"
-        return UserError(f"{path}: {problem}; {advice}")
+    def _damaged(self, path: Path, problem: str) -> UserError:
+        advice = "see that no job of the run is in the queue, remove"
+        return UserError(f"{path}: {problem}; {advice} {self.folder}, and submit with --resume")
 
 
-def submissions(folder: Path) -> list[BatchFolder]:
-    """Return the submission of a run directory, or those of all runs below a folder. Raises UserError if there are none."""
-    below = (
-        folder.glob("**/batch/submission.json") if os.path.isdir(folder) else []
-    )  # a name that is too long is no folder
-    found = [BatchFolder(path.parent.parent) for path in sorted([folder / "batch/submission.json", *below])]
-    unique = list(
-        {batch.run: batch for batch in found if os.path.exists(batch.folder / "submission.json")}.values()
-    )
-    if not unique:
-        raise UserError(
-            f"{folder}: nothing was submitted for a run there; name the run directory that submit printed"
-        )
-    return unique
+def find_submissions(folder: Path) -> list[BatchFolder]:
+    """Return the submission of a run directory, or those of all runs below a folder.
+
+    Raises:
+        UserError: there are none.
+    """
+    # os.path: a name too long for the file system is no folder; Path.is_dir would raise.
+    below = folder.glob("**/batch/submission.json") if os.path.isdir(folder) else []
+    paths = sorted([folder / "batch/submission.json", *below])
+    runs = {path.parent.parent: None for path in paths if os.path.exists(path)}  # each once, in order
+    if not runs:
+        raise UserError(_nothing_submitted(folder))
+    return [BatchFolder(run) for run in runs]
+
+
+def _nothing_submitted(folder: Path) -> str:
+    return f"{folder}: nothing was submitted for a run there; name the run directory that submit printed"

@@ -1,4 +1,4 @@
-"""From a job and a machine to jobs in the queue: one, or a sweep over nodes and seeds."""
+"""Submission of a job to a batch system: one run, or a sweep over nodes and seeds."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -18,22 +19,45 @@ from ..errors import DONE, JobError, RunDirectoryError, UserError
 from ..rundir.console import print_line
 from ..rundir.job_diff import check_same
 from ..rundir.path_checks import check_place
-from .machine import Machine, read_machine, word
-from .schedulers.scheduler import check_there
+from .machine import Machine, check_word, read_machine
+from .schedulers import open_scheduler
+from .schedulers.scheduler import ENDED, check_installed
 from .script import Script, python_of
-from .submission import ENDED, SCHEDULERS, BatchFolder, Submission
-from .walltime import clock, fitting_walltime
+from .submission import BatchFolder, Submission
+from .walltime import check_walltime, format_clock
 
-Part = tuple[
-    BatchFolder, Job, Submission, dict[str, str]
-]  # where a job runs, what it is, and the files that it needs
+ReadJob = Callable[[list[str]], Job]
+"""From overrides, ``section.key=value``, to the job."""
+
+
+class BatchRun(NamedTuple):
+    """One run of a request. files: what its batch folder needs, by name."""
+
+    batch: BatchFolder
+    job: Job
+    submission: Submission
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asked for. nodes: one size, or those of a sweep; scaling: strong or weak. name, run_dir: of the run, or of the sweep.
+    """What ``kakurenbo submit`` was called with.
 
-    Raises UserError for the first that is wrong.
+    Attributes:
+        machine: name or file of a machine.
+        nodes: number of nodes; several make a sweep.
+        walltime: as it was typed.
+        overrides: ``section.key=value``.
+        name: of the run, or of the sweep.
+        run_dir: of the run, or of the sweep.
+        dependency: in the batch system's own syntax.
+        seeds: a run for each.
+        scaling: what a sweep over nodes keeps: ``strong`` the global batch, ``weak`` the batch of each rank.
+        resume: go on with a run that exists.
+        allow_changes: even if its job was another one.
+
+    Raises:
+        UserError: for the first value that is wrong.
     """
 
     machine: str
@@ -48,14 +72,15 @@ class Request:
     resume: bool = False
     allow_changes: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.scaling not in (None, "strong", "weak"):
             raise UserError(
-                f"--scaling is {self.scaling}, but must be strong (the global batch stays) or weak (that of each rank stays)"
+                f"--scaling is {self.scaling}, but must be strong (the global batch stays) or weak (the "
+                "batch of each rank stays)"
             )
         if self.dependency is not None:
             try:
-                word(self.dependency)
+                check_word(self.dependency)
             except ValueError as problem:
                 raise UserError(
                     f"--dependency is {self.dependency!r}, but {problem}; for example afterok:12"
@@ -65,137 +90,164 @@ class Request:
             not name.strip(". ") or "/" in name or not name.isprintable() or len(name) > 100
         ):
             raise UserError(
-                f"--name is {name[:60]!r}, but a run's folder cannot be called so; give 1 to 100 characters, no '/'"
+                f"--name is {name[:60]!r}, which is not usable as a folder name; give 1 to 100 characters, "
+                "no '/'"
             )
 
 
-def numbers(option: str, text: str, least: int) -> tuple[int, ...]:
-    """Return the numbers of an option. Raises UserError unless they are different whole numbers, from the least on."""
-    found = tuple(int(part) for part in text.split(",") if re.fullmatch("[0-9]{1,9}", part))
-    if len(found) != text.count(",") + 1 or min(found) < least or len(set(found)) < len(found):
+def parse_numbers(option: str, text: str, least: int) -> tuple[int, ...]:
+    """Return the numbers of an option, ``1,2,4``.
+
+    Raises:
+        UserError: they are not different whole numbers of at least ``least``.
+    """
+    numbers = tuple(int(part) for part in text.split(",") if re.fullmatch("[0-9]{1,9}", part))
+    if len(numbers) != text.count(",") + 1 or min(numbers) < least or len({*numbers}) < len(numbers):
         raise UserError(
             f"{option} is {text!r}, but must be different whole numbers from {least} on; for example 1,2,4"
         )
-    return found
+    return numbers
 
 
-def submit(read: Callable[[list[str]], Job], request: Request, dry_run: bool) -> int:
-    """Submit all jobs of a request, or, on a dry run, print their scripts on stdout and the commands on stderr.
+def submit(read_job: ReadJob, request: Request, dry_run: bool) -> int:
+    """Submit all runs of a request, or, on a dry run, print their scripts on stdout, the commands on stderr.
 
-    read: from overrides to the job. Raises UserError, before anything is submitted, if one of them cannot be run.
+    Raises:
+        UserError: one of them cannot run (before any is submitted), or the batch system refuses one.
     """
     machine = read_machine(request.machine)
     if machine.scheduler == "none":
         raise UserError(
-            f"{machine.name} has no batch system; start here with kakurenbo launch, or choose another --machine"
+            f"{machine.name} has no batch system; start here with kakurenbo launch, or choose another "
+            "--machine"
         )
     _check_python(machine)
-    (_show if dry_run else _hand_in)(list(_parts(read, request, machine)), request, machine)
+    runs = list(_list_runs(read_job, request, machine))
+    if dry_run:
+        _print_runs(runs, request, machine)
+    else:
+        _submit_runs(runs, request, machine)
     return DONE
 
 
-def _show(parts: list[Part], request: Request, machine: Machine) -> None:
-    command = SCHEDULERS[machine.scheduler].submit_words(request.dependency)
-    for batch, _, _, files in parts:
-        print(files["script.sh"], end="", flush=True)
-        _remark(f"would run: cd {shlex.quote(str(batch.folder))} && {shlex.join(command)}")
+def _print_runs(runs: Sequence[BatchRun], request: Request, machine: Machine) -> None:
+    command = shlex.join(open_scheduler(machine.scheduler).submit_command(request.dependency))
+    for run in runs:
+        print(run.files["script.sh"], end="", flush=True)
+        _remark(f"would run: cd {shlex.quote(str(run.batch.folder))} && {command}")
     _remark("nothing was submitted")
 
 
-def _hand_in(parts: list[Part], request: Request, machine: Machine) -> None:
-    """Submit all of them, or none where one cannot be run. Raises UserError where the batch system refuses one: those before it stay."""
-    for batch, job, _, _ in parts:
-        _check_free(batch, job, request)
-    check_there(SCHEDULERS[machine.scheduler].submit_words(None)[0])
-    for n_submitted, (batch, _, submission, files) in enumerate(parts):
+def _submit_runs(runs: Sequence[BatchRun], request: Request, machine: Machine) -> None:
+    """Submit all runs, or none if one cannot run; if the batch system refuses one, those before it stay."""
+    for run in runs:
+        _check_free(run.batch, run.job, request)
+    check_installed(open_scheduler(machine.scheduler).submit_command(None)[0])
+    for n_submitted, (batch, _, submission, files) in enumerate(runs):
         try:
             batch.prepare(submission, files)
             job_id = batch.submit(request.dependency)
         except UserError as problem:
             if not n_submitted:
                 raise
-            folder = os.path.commonpath([batch.run for batch, _, _, _ in parts])
-            those = f"{n_submitted} of {len(parts)} jobs were submitted before; kakurenbo status {shlex.quote(folder)} lists them"
-            raise UserError(f"{batch.run}: {problem}; {those}") from None
-        size = f"{submission.nodes} x {machine.ranks_per_node} ranks, {clock(submission.walltime_s)}"
+            folder = shlex.quote(os.path.commonpath([run.batch.run for run in runs]))
+            raise UserError(
+                f"{batch.run}: {problem}; {n_submitted} of {len(runs)} jobs were submitted before; kakurenbo "
+                f"status {folder} lists them"
+            ) from None
+        size = f"{submission.nodes} x {machine.ranks_per_node} ranks, {format_clock(submission.walltime_s)}"
         print_line(f"job {job_id}: {submission.name} on {machine.name}, {size}")
         print_line(f"log: {batch.log}")
         print_line(f"follow: kakurenbo logs --follow {shlex.quote(str(batch.run))}")
 
 
 def _check_python(machine: Machine) -> None:
-    """Raise JobError if the Python of the machine file is not there. An environment on the nodes' own disks cannot be seen from here."""
+    """Raise JobError if the Python of the machine file does not exist.
+
+    An environment on the nodes' own disks cannot be seen from here.
+    """
     if machine.python and Path(machine.python).parent.is_dir() and not os.access(python_of(machine), os.X_OK):
         raise JobError(
-            f"{machine.name}: python is {machine.python}, which holds no bin/python; correct it in the machine file"
+            f"{machine.name}: python is {machine.python}, which contains no bin/python; correct it in the "
+            "machine file"
         )
 
 
-def _parts(read: Callable[[list[str]], Job], request: Request, machine: Machine) -> Iterator[Part]:
-    """Yield each job of the request."""
-    walltime_s = fitting_walltime(request.walltime, machine)
+def _list_runs(read_job: ReadJob, request: Request, machine: Machine) -> Iterator[BatchRun]:
+    walltime_s = check_walltime(request.walltime, machine)
     if len(request.nodes) > 1 and request.scaling is None:
         raise UserError(
             "--nodes gives several sizes; say with --scaling strong or weak what stays the same, or give one"
         )
-    sweep = request.scaling is not None
-    for nodes, seed in product(request.nodes, request.seeds or (None,)):
-        ranks = nodes * machine.ranks_per_node
-        overrides = list(request.overrides) + ([f"seed={seed}"] if seed is not None else [])
-        job = read(overrides)
-        if sweep:
-            smallest = min(request.nodes) * machine.ranks_per_node
-            job = read(overrides + _same_batch(job, smallest, request.scaling))
-        check_fits(job, machine, ranks)
-        steps = ([f"nodes_{nodes:04d}"] if sweep else []) + ([f"seed_{seed}"] if seed is not None else [])
-        name = request.name or job.name
-        run = Path(request.run_dir or Path("runs") / name, *steps).absolute()
-        for path in (run, Path.cwd()):
-            _check_utf8(path)
-        script = Script(
-            "_".join([name, *steps]),
-            nodes,
-            walltime_s,
-            machine,
-            run,
-            Path.cwd(),
-            python_of(machine),
-            request.allow_changes,
-        )
-        files = {
-            "job.yaml": yaml.safe_dump(job.as_dict(), sort_keys=False),
-            "machine.yaml": yaml.safe_dump(machine.model_dump(mode="json"), sort_keys=False),
-            "script.sh": script.text(),
-        }
-        submission = Submission(
-            machine.scheduler, script.name, machine.name, nodes, ranks, walltime_s, request.scaling, seed
-        )
-        yield BatchFolder(run), job, submission, files
+    seeds: Sequence[int | None] = request.seeds or (None,)
+    for n_nodes, seed in product(request.nodes, seeds):
+        yield _make_run(read_job, request, machine, n_nodes, seed, walltime_s)
 
 
-def _same_batch(job: Job, smallest: int, scaling: str) -> list[str]:
-    """Return overrides that keep the batch of the smallest size: the global one (strong), or that of each rank (weak)."""
-    batch = _batch(job, smallest)
+def _make_run(
+    read_job: ReadJob, request: Request, machine: Machine, n_nodes: int, seed: int | None, walltime_s: int
+) -> BatchRun:
+    ranks_per_node = machine.ranks_per_node or 1
+    n_ranks = n_nodes * ranks_per_node
+    overrides = [*request.overrides, *([f"seed={seed}"] if seed is not None else [])]
+    job = read_job(overrides)
+    if request.scaling is not None:
+        n_smallest = min(request.nodes) * ranks_per_node
+        job = read_job(overrides + _batch_overrides(job, n_smallest, request.scaling))
+    check_fits(job, machine, n_ranks)
+    steps = [f"nodes_{n_nodes:04d}"] if request.scaling is not None else []
+    steps += [f"seed_{seed}"] if seed is not None else []
+    name = request.name or job.name
+    run_dir = Path(request.run_dir or Path("runs") / name, *steps).absolute()
+    for path in (run_dir, Path.cwd()):
+        _check_utf8(path)
+    script = Script(
+        "_".join([name, *steps]),
+        n_nodes,
+        walltime_s,
+        machine,
+        run_dir,
+        Path.cwd(),
+        python_of(machine),
+        request.allow_changes,
+    )
+    files = {
+        "job.yaml": yaml.safe_dump(job.as_dict(), sort_keys=False),
+        "machine.yaml": yaml.safe_dump(machine.model_dump(mode="json"), sort_keys=False),
+        "script.sh": script.text(),
+    }
+    submission = Submission(
+        machine.scheduler, script.name, machine.name, n_nodes, n_ranks, walltime_s, request.scaling, seed
+    )
+    return BatchRun(BatchFolder(run_dir), job, submission, files)
+
+
+def _batch_overrides(job: Job, n_ranks: int, scaling: str) -> list[str]:
+    """Return overrides that keep the batch on n_ranks: the global (strong) or each rank's (weak)."""
+    batch = _global_batch(job, n_ranks)
     if scaling == "strong":
         return [f"training.global_batch={batch}", "training.batch_per_rank=null"]
-    return [
-        f"training.batch_per_rank={batch // (smallest * job.training.accumulate)}",
-        "training.global_batch=null",
-    ]
+    batch_per_rank = batch // (n_ranks * job.training.accumulate)
+    return [f"training.batch_per_rank={batch_per_rank}", "training.global_batch=null"]
 
 
-def check_fits(job: Job, machine: Machine, ranks: int) -> int:
-    """Return the global batch of a job on ranks of a machine. Raises JobError if it cannot run there."""
+def check_fits(job: Job, machine: Machine, n_ranks: int) -> int:
+    """Return the global batch of a job on ranks of a machine.
+
+    Raises:
+        JobError: it cannot run there.
+    """
     if job.data.placement == "local" and machine.scratch is None:
         raise JobError(
-            f"{job.name}: data.placement is local, but {machine.name} has no scratch folder; add scratch to its machine file"
+            f"{job.name}: data.placement is local, but {machine.name} has no scratch folder; add scratch to "
+            "its machine file"
         )
-    return _batch(job, ranks)
+    return _global_batch(job, n_ranks)
 
 
-def _batch(job: Job, ranks: int) -> int:
+def _global_batch(job: Job, n_ranks: int) -> int:
     try:
-        return job.training.batch(ranks)
+        return job.training.batch(n_ranks)
     except ValueError as problem:
         raise JobError(f"{job.name}: {problem}") from None
 
@@ -210,14 +262,14 @@ def _check_utf8(path: Path) -> None:
 
 
 def _check_free(batch: BatchFolder, job: Job, request: Request) -> None:
-    """Raise RunDirectoryError if a run is there that goes on, or that nobody asked to resume, or to resume as another job."""
+    """Raise RunDirectoryError if a run there is in the queue, or may not be resumed as this job."""
     run = batch.run
     check_place(run)
     if (batch.folder / "jobs.txt").exists():
         state = batch.state
-        if state.word not in ENDED:
+        if state.status not in ENDED:
             raise RunDirectoryError(
-                f"{run}: job {batch.job_ids[-1]} is {state.word}; wait, or end it with kakurenbo cancel"
+                f"{run}: job {batch.job_ids[-1]} is {state.status}; wait, or end it with kakurenbo cancel"
             )
     if (run / "job.yaml").exists():
         if not request.resume:

@@ -15,7 +15,7 @@ from ..config.job import Job, check_job
 from ..config.options import Count, FileName, Options, Seed, checked
 from ..config.package_files import find_job
 from ..config.yaml import read_yaml, set_value
-from ..data import DATA
+from ..data import DATASETS
 from ..errors import JobError, nearest
 from ..selection import METHODS
 from .metrics import Curve, mean_curve
@@ -251,7 +251,7 @@ def _entries(comparison: Comparison, base: dict, where: str) -> dict[str, Entry]
 def _unscaled(entry: Entry, entries: Mapping[str, Entry]) -> Entry | None:
     """Return the entry with neither learning rate nor losses scaled; None if it scales nothing, or that is in already."""
     selection = entry.job.selection
-    off = {name: False for name in ("scale_lr", "rescale") if getattr(selection, name, False)}
+    off = {name: False for name in selection.scaling_options if getattr(selection, name)}
     unscaled = replace(
         entry, job=entry.job.model_copy(update={"selection": selection.model_copy(update=off)})
     )
@@ -268,7 +268,7 @@ def _entry(base: dict, contender: Contender, where: str) -> Entry:
 
 
 def _checked(values: dict, where: str) -> Job:
-    return check_job(values, where, DATA, METHODS)
+    return check_job(values, where, DATASETS, METHODS)
 
 
 def _changed(values: dict, change: Change) -> dict:

@@ -5,9 +5,10 @@ The option models of data sets and methods are not known here: their tables are 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -26,6 +27,7 @@ from .options import (
     option,
     pick,
 )
+from .registry import is_path, search_folder
 from .yaml import read_yaml, set_value
 
 Augmentation = Literal[
@@ -80,6 +82,17 @@ class DataOptions(Options):
         "With placement local: the share of its samples that each rank swaps with random other ranks after each plan.",
         "fraction",
     )
+
+    @abstractmethod
+    def open(self, directory: Path | None = None) -> Any:
+        """Open the data set and return it, a ``kakurenbo_hpc.data.dataset.DatasetSplits``. Called on rank 0 alone.
+
+        Args:
+            directory: the run's, for what is worth keeping beside the data.
+
+        Raises:
+            DataError: the data is not there, or is not what it must be.
+        """
 
     @model_validator(mode="after")
     def _consistent(self) -> DataOptions:
@@ -305,6 +318,10 @@ class Job(Options):
     selection: SerializeAsAny[Options] = option(..., "Which samples are trained: the method and its options.")
     world: WorldOptions = option(WorldOptions(), "How ranks work together.")
     record: Record = option(Record(), "What is kept on disk.")
+    code: str | None = option(
+        None,
+        "Folder with the modules of package.module:Class names; the job file's own folder if not given.",
+    )
 
     @model_validator(mode="after")
     def _one_loss_a_sample(self) -> Job:
@@ -326,24 +343,55 @@ class Job(Options):
 
     def as_dict(self) -> dict:
         """Return plain values, every default written out: what ``job.yaml`` holds."""
-        return self.model_dump(mode="json")
+        values = self.model_dump(mode="json")
+        if self.code is None:
+            del values["code"]
+        return values
 
 
 def read_job(path: str | Path, overrides: Iterable[str], data: Table, methods: Table) -> Job:
     """Read a job file, apply ``a.b=value`` overrides, and check every key.
 
-    data, methods: name -> option model, for ``data.name`` and ``selection.method``.
-    Raises JobError, one line, for the first thing that is wrong.
+    Args:
+        path: of the job file.
+        overrides: ``section.key=value``, each.
+        data: name -> option model, for ``data.name``.
+        methods: name -> option model, for ``selection.method``.
+
+    Raises:
+        JobError: one line, for the first thing that is wrong.
     """
     values = read_yaml(path)
     for override in overrides:
         set_value(values, override)
+    if "code" not in values and any(map(is_path, _names(values))):
+        values["code"] = str(Path(path).absolute().parent)
     return check_job(values, str(path), data, methods)
 
 
 def check_job(values: dict, where: str, data: Table, methods: Table) -> Job:
-    """Return the typed job of plain values; ``where`` begins the message of a JobError."""
+    """Return the typed job of plain values.
+
+    Args:
+        values: as YAML holds them.
+        where: begins the message of a JobError.
+        data: as for ``read_job``.
+        methods: as for ``read_job``.
+
+    Raises:
+        JobError: one line, for the first thing that is wrong.
+    """
     values = dict(values)
+    if isinstance(values.get("code"), str):
+        search_folder(values["code"])
     values["data"] = pick(values, where, "data", "name", data)
     values["selection"] = pick(values, where, "selection", "method", methods)
     return checked(Job, values, where)
+
+
+def _names(values: dict) -> list[str]:
+    """Return the names of a job's data set, model and method, as far as they are there."""
+    keys = (("data", "name"), ("model", "name"), ("selection", "method"))
+    sections = [(values.get(section), key) for section, key in keys]
+    found = [section.get(key) for section, key in sections if isinstance(section, dict)]
+    return [name for name in found if isinstance(name, str)]

@@ -94,7 +94,9 @@ def pick(values: dict, where: str, section: str, tag: str, table: Table) -> Opti
     model = table[name]
     for key in options:
         if key not in model.model_fields:
-            owners = [other for other, m in table.items() if key in m.model_fields]
+            # Only our own are looked into: nothing of another package is imported before it is named.
+            ours = getattr(table, "own", table)
+            owners = [other for other in ours if key in table[other].model_fields]
             if owners:
                 raise JobError(
                     f"{where}: {section}.{key} is an option of {', '.join(owners)}, not of {name}; remove it"

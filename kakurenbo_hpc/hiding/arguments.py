@@ -11,7 +11,7 @@ from ..config.yaml import load_yaml
 from ..selection import METHODS
 from ..selection.batch_level import BatchMethod
 
-EPOCH_LEVEL = {name: model for name, model in METHODS.items() if not issubclass(model, BatchMethod)}
+EPOCH_LEVEL = {name: METHODS[name] for name in METHODS.own if not issubclass(METHODS[name], BatchMethod)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..config.job import Model
+from ..config.registry import Registry
 from ..core.torchvision_compat import timm, torchvision_models
 from ..errors import JobError, nearest
 from .deeplab import DeepLab
@@ -42,7 +43,11 @@ def _block(inputs: int, outputs: int, norm: str) -> nn.Module:
     )
 
 
-OURS = {"small_cnn": SmallCnn, "deepcam_deeplabv3plus": DeepLab}
+MODELS = Registry(
+    "model.name",
+    {"small_cnn": f"{__name__}:SmallCnn", "deepcam_deeplabv3plus": f"{DeepLab.__module__}:DeepLab"},
+    "kakurenbo_hpc.models",
+)
 
 
 def build_model(
@@ -89,13 +94,13 @@ def build_model(
 
 
 def _build(model: Model, n_classes: int, channels: int) -> nn.Module:
-    if model.name in OURS:
-        return OURS[model.name](n_classes, channels, **model.options)
+    if model.name in MODELS:
+        return MODELS[model.name](n_classes, channels, **model.options)
     library = timm()
     if library.is_model(model.name):
         return library.create_model(model.name, num_classes=n_classes, in_chans=channels, **model.options)
     known = torchvision_models()
     if model.name in known.list_models():
         return known.get_model(model.name, num_classes=n_classes, **model.options)
-    names = [*OURS, *library.list_models(), *known.list_models()]
+    names = [*MODELS, *library.list_models(), *known.list_models()]
     raise JobError(f"model.name is {model.name!r}, which nobody knows; {nearest(model.name, names)}")

@@ -42,7 +42,7 @@ LAUNCH = {
     ),
     "a machine of another make": (
         [GOOD, "--machine", "lsf.yaml"],
-        "scheduler is 'lsf', but must be 'slurm', 'pbs' or 'none'",
+        "scheduler is 'lsf', but there is no such scheduler; known: none, pbs, slurm",
     ),
 }
 
@@ -77,10 +77,10 @@ SUBMIT = {
     "seeds beyond all": ([*ON_SLURM, "--array-of-seeds", "9" * 12], "--array-of-seeds is"),
     "a name that leads elsewhere": (
         [*ON_SLURM, "--name", "../elsewhere"],
-        "a run's folder cannot be called so",
+        "which is not usable as a folder name",
     ),
-    "a name of dots": ([*ON_SLURM, "--name", ".."], "a run's folder cannot be called so"),
-    "a name too long": ([*ON_SLURM, "--name", LONG], "a run's folder cannot be called so"),
+    "a name of dots": ([*ON_SLURM, "--name", ".."], "which is not usable as a folder name"),
+    "a name too long": ([*ON_SLURM, "--name", LONG], "which is not usable as a folder name"),
     "a dependency that would run something": (
         [*ON_SLURM, "--dependency", "$(touch ran)"],
         "'$(touch ran)', but must be one word",
@@ -134,13 +134,13 @@ FOLLOW = {
     ),
     "a job id that is an option": (
         ["status", "option"],
-        "option/batch/jobs.txt: holds '--user=me', which is no job id",
+        "option/batch/jobs.txt: contains '--user=me', which is not a job id",
     ),
     "cancelling nothing": (["cancel"], "Missing argument 'RUN'"),
     "cancelling what is not there": (["cancel", "nope"], "nope: nothing was submitted"),
     "cancelling an option": (
         ["cancel", "option"],
-        "option/batch/jobs.txt: holds '--user=me', which is no job id",
+        "option/batch/jobs.txt: contains '--user=me', which is not a job id",
     ),
     "cancelling what is junk": (["cancel", "junk_run"], "not what submit wrote"),
     "the log of nothing": (["logs"], "Missing argument 'RUN'"),

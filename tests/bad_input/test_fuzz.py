@@ -9,12 +9,12 @@ from kakurenbo_hpc.cluster.machine import read_machine
 from kakurenbo_hpc.compare.spec import read_comparison
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import jobs_dir, launch_dir
-from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.errors import UserError
 from kakurenbo_hpc.selection import METHODS
 
 READERS = {
-    "job": (lambda path: read_job(path, [], DATA, METHODS), jobs_dir() / "digits_kakurenbo.yaml"),
+    "job": (lambda path: read_job(path, [], DATASETS, METHODS), jobs_dir() / "digits_kakurenbo.yaml"),
     "machine": (read_machine, launch_dir() / "machines" / "slurm_v100.yaml"),
     "comparison": (read_comparison, jobs_dir() / "evidence" / "kak_t5.yaml"),
 }

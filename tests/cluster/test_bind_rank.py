@@ -1,16 +1,17 @@
-"""What a rank keeps to: its GPU, the cores beside it, as many threads; and how each starter tells it which one it is."""
+"""Binding of ranks to GPUs, cores and threads, with the variables that each launcher sets."""
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 import yaml
 from support.start_ranks import environment
 
-from kakurenbo_hpc.cluster.bind_rank import Binding, binding
+from kakurenbo_hpc.cluster.bind_rank import Binding, choose_binding
 from kakurenbo_hpc.cluster.machine import Machine
 from kakurenbo_hpc.errors import WorldError
 
@@ -44,8 +45,8 @@ def machine(**facts) -> Machine:
     return Machine(**{"name": "own", "starter": "mpirun", "ranks_per_node": 4, "gpus_per_node": 4, **facts})
 
 
-def bound(machine: Machine, local: int, allowed: set[int] = set(range(10)), **environ: str) -> Binding:
-    return binding(machine, local, environ, allowed, NUMA.__getitem__)
+def bound(machine: Machine, local: int, allowed: Collection[int] = range(10), **environ: str) -> Binding:
+    return choose_binding(machine, local, environ, set(allowed), NUMA.__getitem__)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_too_few_gpus_are_one_line():
 
 
 def test_ranks_share_the_cores_beside_their_gpus():
-    cores = [bound(machine(gpu_numa=[0, 0, 1, 1]), local).cores for local in range(4)]
+    cores = [bound(machine(gpu_numa=[0, 0, 1, 1]), local).threads for local in range(4)]
     assert cores[0] | cores[1] == NUMA[0] and cores[2] | cores[3] == NUMA[1]
     assert not cores[0] & cores[1] and not cores[2] & cores[3]
     assert sorted(map(len, cores)) == [2, 2, 3, 3]
@@ -83,18 +84,18 @@ def test_ranks_share_the_cores_beside_their_gpus():
 
 def test_cores_are_those_beside_the_gpus_that_are_visible():
     numa = machine(gpu_numa=[0, 0, 1, 1], ranks_per_node=2)
-    cores = [bound(numa, local, CUDA_VISIBLE_DEVICES="2,3").cores for local in range(2)]
+    cores = [bound(numa, local, CUDA_VISIBLE_DEVICES="2,3").threads for local in range(2)]
     assert cores[0] | cores[1] == NUMA[1] and not cores[0] & cores[1]
     assert (
-        bound(numa, 1, CUDA_VISIBLE_DEVICES="0").cores <= NUMA[0]
+        bound(numa, 1, CUDA_VISIBLE_DEVICES="0").threads <= NUMA[0]
     )  # its own, which is number 0 to each rank
-    assert bound(numa, 1, CUDA_VISIBLE_DEVICES="GPU-a,GPU-b").cores <= NUMA[0]
+    assert bound(numa, 1, CUDA_VISIBLE_DEVICES="GPU-a,GPU-b").threads <= NUMA[0]
 
 
 def test_a_rank_keeps_to_cores_that_the_batch_system_allows():
     numa = machine(gpu_numa=[0, 0, 1, 1])
-    assert [bound(numa, local, allowed={0, 1, 5}).cores for local in range(2)] == [{0}, {1}]
-    assert bound(numa, 2, allowed={0, 1}).cores is None  # none beside its GPU: those that there are
+    assert [bound(numa, local, allowed={0, 1, 5}).threads for local in range(2)] == [{0}, {1}]
+    assert bound(numa, 2, allowed={0, 1}).threads is None  # none beside its GPU: those that there are
 
 
 def test_a_machine_that_names_no_numa_nodes_leaves_cores_as_they_are():
@@ -104,7 +105,7 @@ def test_a_machine_that_names_no_numa_nodes_leaves_cores_as_they_are():
 
 @pytest.mark.parametrize("starter", STARTERS)
 def test_a_rank_finds_its_place_from_what_its_starter_says(starter, tmp_path):
-    """For real: the wrapper becomes the program, which sees one GPU, its cores, and no setting of UCX, NCCL or Open MPI."""
+    """The wrapper becomes a program that sees one GPU, its cores, and no UCX, NCCL or Open MPI settings."""
     path = write(tmp_path, gpu_numa=[0, 0, 0, 0])
     done = wrapped(path, STARTERS[starter])
     said, seen = done.stdout.splitlines()
@@ -147,7 +148,8 @@ def test_threads_that_the_machine_file_sets_stay(tmp_path):
         (
             {},
             {},
-            "the starter does not say which rank of its node this is; start with mpirun, mpiexec, srun or torchrun",
+            "the launcher does not say which rank of its node this is; start with mpirun, mpiexec, srun or "
+            "torchrun",
         ),
         (
             {},

@@ -1,4 +1,4 @@
-"""The doctor: nothing is wrong with a good machine, and every harm that is done to one is found, with what to do."""
+"""The doctor: it passes a good machine, and names each defect of a bad one, with what to do."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -15,15 +16,14 @@ import pytest
 import yaml
 from support.start_ranks import environment
 
-from kakurenbo_hpc.cluster.doctor import checks
-from kakurenbo_hpc.cluster.doctor import probes as checkup
+from kakurenbo_hpc.cluster.doctor import checks, probes
 from kakurenbo_hpc.cluster.doctor.findings import CheckWarning, Findings
 from kakurenbo_hpc.cluster.doctor.gpus import runs_on
-from kakurenbo_hpc.cluster.doctor.subprocess_json import answer
+from kakurenbo_hpc.cluster.doctor.subprocess_json import run_probe
 from kakurenbo_hpc.cluster.machine import Machine
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
-from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.errors import UserError
 from kakurenbo_hpc.selection import METHODS
 
@@ -63,7 +63,7 @@ def program(tmp_path):
 
 @pytest.fixture
 def environment_that_says(program, tmp_path):
-    """A Python environment of the machine that answers what is given here: of what it is asked for, or always the same."""
+    """A Python environment of the machine whose probes print the given facts."""
 
     def write(**facts) -> dict:
         said = "".join(f"{what}) echo '{json.dumps(fact)}';;\n" for what, fact in facts.items())
@@ -74,9 +74,9 @@ def environment_that_says(program, tmp_path):
 
 
 def case(
-    job: str | None = None, overrides: list[str] = [], ranks=None, nodes=None, walltime=None, **facts
+    job: str | None = None, overrides: Sequence[str] = (), ranks=None, nodes=None, walltime=None, **facts
 ) -> Findings:
-    read = read_job(find_job(job), overrides, DATA, METHODS) if job else None
+    read = read_job(find_job(job), overrides, DATASETS, METHODS) if job else None
     return Findings(
         Machine(**{"name": "own", "starter": "mpirun", **facts}),
         Path("own.yaml"),
@@ -130,7 +130,8 @@ def test_nothing_is_wrong_with_a_good_machine(tmp_path):
 
 def test_what_fails_is_a_line_the_rest_is_still_looked_at_and_the_code_is_1(program):
     """An mpirun that knows nothing of the MPI that mpi4py loads: it starts processes, and each is alone."""
-    singletons = f'[ "$1" = --version ] && echo "{OPEN_MPI[0]}" && exit\nwhile [ "$1" != "{sys.executable}" ]; do shift; done\n"$@"; "$@"'
+    singletons = f'[ "$1" = --version ] && echo "{OPEN_MPI[0]}" && exit\n'
+    singletons += f'while [ "$1" != "{sys.executable}" ]; do shift; done\n"$@"; "$@"'
     code, said = doctor("digits_kakurenbo", PATH=f"{program('mpirun', singletons)}:{os.environ['PATH']}")
     assert code == 1
     assert (
@@ -145,7 +146,8 @@ def test_what_the_user_mistypes_is_one_line_and_code_2():
     for words, message in [
         (
             ["--machine", "locl"],
-            "locl: no such machine file, and no machine of that name comes with the package; did you mean local?",
+            "locl: no such machine file, and no machine of that name comes with the package; did you mean "
+            "local?",
         ),
         (["digits"], "digits: no such job file"),
         (["digits_everything", "--set", "seed=x"], "seed is 'x', but must be an integer"),
@@ -161,7 +163,7 @@ def test_what_the_user_mistypes_is_one_line_and_code_2():
     [
         (
             "kill -SEGV $$",
-            "a process that asks for torch: no answer, but killed by SIGSEGV (without a word); for all of it, run ",
+            "probe of torch: no result, but killed by SIGSEGV (no message); for all of it, run ",
         ),
         (
             "echo 'ImportError: libcudart.so.12: no such file' >&2; echo bye >&2; exit 1",
@@ -173,23 +175,24 @@ def test_what_the_user_mistypes_is_one_line_and_code_2():
 def test_a_process_that_breaks_is_a_line(text, message, program, tmp_path):
     program("python", f"echo >> {tmp_path}/asked\n{text}")
     broken = case(python=str(tmp_path))
-    word, said = found(checks.torch, broken)
+    word, said = found(checks.check_torch, broken)
     assert word == "FAIL" and message in said and "\n" not in said
-    assert found(checks.cuda, broken) == ("WARN", "not known as long as torch does not load")
+    assert found(checks.check_cuda, broken) == ("WARN", "not known as long as torch does not load")
     assert (tmp_path / "asked").read_text() == "\n", "it is asked once: the next answer may take minutes, too"
 
 
 def test_a_python_that_is_not_there_is_a_line(tmp_path):
-    assert found(checks.python, case(python=str(tmp_path))) == (
+    assert found(checks.check_python, case(python=str(tmp_path))) == (
         "FAIL",
-        f"{tmp_path}/bin/python: cannot be run (No such file or directory); correct python in the machine file",
+        f"{tmp_path}/bin/python: cannot be run (No such file or directory); correct python in the machine "
+        "file",
     )
 
 
 def test_a_process_that_hangs_is_ended_with_all_that_it_started(tmp_path):
     hang = f"trap 'touch {tmp_path}/asked; exit' TERM; sleep 600 & echo $! > {tmp_path}/pid; wait"
-    with pytest.raises(UserError, match="^two ranks: no answer in 10 s; where it hangs, see: sh -c "):
-        answer(["sh", "-c", hang], {}, "two ranks", limit_s=10)
+    with pytest.raises(UserError, match="^two ranks: no result in 10 s; to see where it hangs, run sh -c "):
+        run_probe(["sh", "-c", hang], {}, "two ranks", limit_s=10)
     assert (tmp_path / "asked").exists()
     sleeper = int((tmp_path / "pid").read_text())
     give_up = time.monotonic() + 10
@@ -242,7 +245,7 @@ def test_a_process_that_hangs_is_ended_with_all_that_it_started(tmp_path):
             {},
             {"gpu_type": "x9"},
             "WARN",
-            "gpu_type is x9, which is not known here; run kakurenbo doctor where the GPUs are",
+            "gpu_type is x9, which is not a type known to doctor; run kakurenbo doctor where the GPUs are",
         ),
         ({}, {"gpu_type": None}, "WARN", "the machine file has no gpu_type; run"),
         ({}, {"gpus_per_node": 0}, "OK", "no GPUs here, none in the machine file"),
@@ -252,7 +255,7 @@ def test_a_torch_that_is_not_built_for_the_gpus_is_found(
     torch, machine, word, message, environment_that_says
 ):
     facts = {"gpus_per_node": 4, "gpu_type": "v100", **environment_that_says(torch=GOOD | torch), **machine}
-    said = found(checks.cuda, case(**facts))
+    said = found(checks.check_cuda, case(**facts))
     assert said[0] == word and re.match(message, said[1])
 
 
@@ -276,8 +279,8 @@ def test_code_runs_on_its_generation_and_is_translated_for_newer_ones(capability
 
 def test_gradients_between_gpus_need_nccl(environment_that_says):
     facts = environment_that_says(torch=GOOD | {"nccl": None})
-    assert found(checks.nccl, case(gpus_per_node=4, **facts))[0] == "FAIL"
-    assert found(checks.nccl, case(**facts)) == ("OK", "not needed without GPUs")
+    assert found(checks.check_nccl, case(gpus_per_node=4, **facts))[0] == "FAIL"
+    assert found(checks.check_nccl, case(**facts)) == ("OK", "not needed without GPUs")
 
 
 @pytest.mark.parametrize(
@@ -304,7 +307,7 @@ def test_the_mpirun_of_another_mpi_is_found(
 ):
     facts = environment_that_says(mpi={"version": loaded, "libraries": ["/lib/libmpi.so"]})
     monkeypatch.setenv("PATH", str(program("mpirun", f'echo "{mpirun}"')), prepend=":")
-    said = found(checks.mpi, case(**facts))
+    said = found(checks.check_mpi, case(**facts))
     assert said[0] == word and re.match(message, said[1])
 
 
@@ -312,13 +315,13 @@ def test_mpich_starts_its_own_ranks_and_nobody_elses(mpich, monkeypatch):
     """For real: MPICH's mpirun, once with the mpi4py that loads MPICH, once with the one of here."""
     monkeypatch.setenv("PATH", f"{mpich}/bin", prepend=":")
     own = case(python=str(mpich))
-    word, said = found(checks.mpi, own)
+    word, said = found(checks.check_mpi, own)
     assert word == "OK" and re.match(rf"MPICH Version: .*, {mpich}/bin/mpirun$", said)
-    assert found(checks.ranks, own)[1].startswith("2 talk to each other")
+    assert found(checks.check_ranks, own)[1].startswith("2 talk to each other")
     others = case()
-    word, said = found(checks.mpi, others)
+    word, said = found(checks.check_mpi, others)
     assert word == "FAIL" and f", but {mpich}/bin/mpirun is of MPICH or its kin; " in said
-    word, said = found(checks.ranks, others)
+    word, said = found(checks.check_ranks, others)
     assert word == "FAIL" and "the starter and mpi4py's MPI library are of different makes" in said
 
 
@@ -346,10 +349,13 @@ def test_srun_is_asked_for_the_way_that_ranks_meet(
     facts = environment_that_says(mpi={"version": loaded, "libraries": ["/lib/libmpi.so"]})
     plugins = program(
         "srun",
-        "printf 'MPI plugin types are...\\n\\tnone\\n\\tpmi2\\n\\tpmix\\nspecific pmix plugin versions: pmix_v5\\n'",
+        "printf 'MPI plugin types are...\\n\\tnone\\n\\tpmi2\\n\\tpmix\\nspecific pmix plugin versions: "
+        "pmix_v5\\n'",
     )
     monkeypatch.setenv("PATH", str(plugins), prepend=":")
-    said = found(checks.mpi, case(starter="srun", scheduler="slurm", ranks_per_node=4, mpi=plugin, **facts))
+    said = found(
+        checks.check_mpi, case(starter="srun", scheduler="slurm", ranks_per_node=4, mpi=plugin, **facts)
+    )
     assert said[0] == word and re.match(message, said[1])
 
 
@@ -365,7 +371,7 @@ def test_two_mpi_libraries_in_one_process_are_found(tmp_path):
         f"import ctypes\nctypes.CDLL({str(tmp_path / 'libmpi.so.12')!r})\n"
     )
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    word, said = found(checks.one_mpi, case(environment={"PYTHONPATH": path}))
+    word, said = found(checks.check_one_mpi, case(environment={"PYTHONPATH": path}))
     assert (
         word == "FAIL"
         and "load 2 MPI libraries into one process: " in said
@@ -414,7 +420,7 @@ def test_horovod_has_to_be_built_against_the_same_mpi(facts, wanted, word, messa
         horovod=facts, mpi={"version": "Open MPI v5.0.11", "libraries": ["/a/libmpi.so"]}
     )
     overrides = ["world.gradients=horovod"] if wanted else []
-    said = found(checks.horovod, case("digits_kakurenbo", overrides, **here))
+    said = found(checks.check_horovod, case("digits_kakurenbo", overrides, **here))
     assert said[0] == word and message in said[1]
 
 
@@ -472,20 +478,20 @@ def test_ranks_that_stand_in_each_others_way_are_found(
     here = environment_that_says(world={"ranks": ranks})
     folder = program(
         "mpirun",
-        f'[ "$1" = --version ] && echo "{OPEN_MPI[0]}" && exit\n"$(dirname "$0")/python" -m checkup world',
+        f'[ "$1" = --version ] && echo "{OPEN_MPI[0]}" && exit\n"$(dirname "$0")/python" -m probes world',
     )
     monkeypatch.setenv("PATH", str(folder), prepend=":")
-    said = found(checks.binding, case(ranks=2, ranks_per_node=2, **here, **machine))
+    said = found(checks.check_binding, case(ranks=2, ranks_per_node=2, **here, **machine))
     assert said[0] == word and said[1].startswith(message)
 
 
 def test_a_folder_that_cannot_be_written_to_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("HERE", str(tmp_path))
     (tmp_path / "file").touch()
-    assert checkup._scratch("$HERE/new/one").keys() == {"folder", "free"}
-    assert checkup._scratch("$HERE/file") == {"folder": f"{tmp_path}/file", "problem": "Not a directory"}
-    assert checkup._scratch("$NOT_HERE/a") == {"folder": "$NOT_HERE/a", "problem": "this variable is not set"}
-    assert checkup._scratch("") is None
+    assert probes._scratch("$HERE/new/one").keys() == {"folder", "free"}
+    assert probes._scratch("$HERE/file") == {"folder": f"{tmp_path}/file", "problem": "Not a directory"}
+    assert probes._scratch("$NOT_HERE/a") == {"folder": "$NOT_HERE/a", "problem": "this variable is not set"}
+    assert probes._scratch("") is None
 
 
 @pytest.mark.parametrize("scheduler", ["none", "slurm"])
@@ -496,17 +502,17 @@ def test_scratch_that_only_the_nodes_have_is_no_failure_on_a_login_node(
     here = environment_that_says(world={"ranks": [rank(0, [0], scratch=bad), rank(1, [1], scratch=bad)]})
     folder = program(
         "mpirun",
-        f'[ "$1" = --version ] && echo "{OPEN_MPI[0]}" && exit\n"$(dirname "$0")/python" -m checkup world',
+        f'[ "$1" = --version ] && echo "{OPEN_MPI[0]}" && exit\n"$(dirname "$0")/python" -m probes world',
     )
     monkeypatch.setenv("PATH", str(folder), prepend=":")
-    said = found(checks.scratch, case(scratch="$TMPDIR", scheduler=scheduler, ranks_per_node=2, **here))
+    said = found(checks.check_scratch, case(scratch="$TMPDIR", scheduler=scheduler, ranks_per_node=2, **here))
     assert said[0] == ("WARN" if scheduler == "slurm" else "FAIL")
     assert said[1].startswith("scratch $TMPDIR on n1: this variable is not set; ")
 
 
 def test_srun_starts_no_ranks_on_a_login_node():
     alone = case(starter="srun", scheduler="slurm", ranks_per_node=4)
-    assert found(checks.ranks, alone) == (
+    assert found(checks.check_ranks, alone) == (
         "WARN",
         "srun starts ranks inside a job only; there, run kakurenbo doctor --ranks N",
     )
@@ -531,7 +537,7 @@ def test_srun_starts_no_ranks_on_a_login_node():
     ],
 )
 def test_data_that_cannot_be_read_is_found(overrides, facts, word, message):
-    said = found(checks.data, case("digits_kakurenbo", overrides, **facts))
+    said = found(checks.check_data, case("digits_kakurenbo", overrides, **facts))
     assert said[0] == word and message in said[1]
 
 
@@ -552,7 +558,7 @@ def test_files_that_are_missing_or_torn_are_named(harm, message, tmp_path):
             file["labels"] = np.arange(8)
     harm(tmp_path)
     files = yaml.safe_dump({"name": "hdf5", "path": str(tmp_path)}, default_flow_style=True)
-    word, said = found(checks.data, case("digits_kakurenbo", [f"data={files}"]))
+    word, said = found(checks.check_data, case("digits_kakurenbo", [f"data={files}"]))
     if message is None:
         assert word == "OK" and said.startswith("hdf5: 8 samples, 8 for validation; some were read in ")
     else:
@@ -570,7 +576,8 @@ SLURM = {"scheduler": "slurm", "ranks_per_node": 4, "queue": "gpu"}
             [],
             {"nodes": 2},
             "FAIL",
-            "training.global_batch is 60, not divisible by 8 ranks x 1 accumulated batches; use a multiple of 8",
+            "training.global_batch is 60, not divisible by 8 ranks x 1 accumulated batches; use a multiple "
+            "of 8",
         ),
         ([], {"ranks": 7}, "FAIL", "not divisible by 7 ranks"),
         (
@@ -594,7 +601,7 @@ SLURM = {"scheduler": "slurm", "ranks_per_node": 4, "queue": "gpu"}
     ],
 )
 def test_a_job_that_does_not_fit_the_machine_is_found(overrides, facts, word, message):
-    said = found(checks.fits, case("digits_kakurenbo", overrides, **SLURM, **facts))
+    said = found(checks.check_job, case("digits_kakurenbo", overrides, **SLURM, **facts))
     assert said[0] == word and message in said[1]
 
 
@@ -620,7 +627,7 @@ def test_a_walltime_is_looked_at_with_a_job_or_without(walltime, word, message, 
     monkeypatch.setenv(
         "PATH", str(program("sinfo", "printf 'all*|up|infinite\\ngpu|up|1-00:00:00\\n'")), prepend=":"
     )
-    said = found(checks.walltime, case(walltime=walltime, **SLURM))
+    said = found(checks.check_walltime, case(walltime=walltime, **SLURM))
     assert said[0] == word and message in said[1]
 
 
@@ -657,7 +664,7 @@ def test_a_walltime_is_looked_at_with_a_job_or_without(walltime, word, message, 
 )
 def test_slurm_is_asked_for_the_partition(sinfo, queue, word, message, program, monkeypatch):
     monkeypatch.setenv("PATH", str(program("sinfo", sinfo)), prepend=":")
-    said = found(checks.scheduler, case(**SLURM | {"queue": queue}))
+    said = found(checks.check_scheduler, case(**SLURM | {"queue": queue}))
     assert said[0] == word and said[1].startswith(message)
 
 
@@ -682,14 +689,14 @@ def test_pbs_is_asked_for_the_queue(queue, word, message, program, tmp_path, mon
     monkeypatch.setenv(
         "PATH", str(program("qstat", f'exec "{sys.executable}" "{PBS}" qstat "$@"')), prepend=":"
     )
-    said = found(checks.scheduler, case(scheduler="pbs", ranks_per_node=4, queue=queue))
+    said = found(checks.check_scheduler, case(scheduler="pbs", ranks_per_node=4, queue=queue))
     assert said[0] == word and said[1].startswith(message)
 
 
 @pytest.mark.parametrize(("scheduler", "missing"), [("slurm", "sinfo"), ("pbs", "qstat")])
 def test_a_batch_system_that_is_not_here_is_found(scheduler, missing, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    said = found(checks.scheduler, case(scheduler=scheduler, ranks_per_node=4))
+    said = found(checks.check_scheduler, case(scheduler=scheduler, ranks_per_node=4))
     assert said == (
         "FAIL",
         f"no {missing} on the PATH; run this where the batch system is, or choose another --machine",

@@ -8,15 +8,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from support.start_ranks import environment
 
 from kakurenbo_hpc.cluster.failure_report import FailureReport
-from kakurenbo_hpc.cluster.launch import launch, run, train_words
-from kakurenbo_hpc.cluster.launchers.launcher import _SRUN_FLAGS, CommandLine, Layout, starter_line
+from kakurenbo_hpc.cluster.launch import launch, run, train_command
+from kakurenbo_hpc.cluster.launchers import launcher_line
+from kakurenbo_hpc.cluster.launchers.launcher import CommandLine, Layout
+from kakurenbo_hpc.cluster.launchers.srun import INTERRUPT_SIGNAL, STEP_FLAGS
 from kakurenbo_hpc.cluster.machine import Machine
 from kakurenbo_hpc.distributed.world import _LAST_WORD_S
 from kakurenbo_hpc.errors import DONE, FAILED, REQUEUE, TERMINATED, USER_ERROR, UserError
@@ -43,7 +46,10 @@ the job to be terminated. The first process to do so was:
   Exit code:    7
 """
 SRUN_KILLED = "srun: error: n1: task 1: Killed\nsrun: Terminating StepId=12.0\n"
-SRUN_LEFT = "srun: error: n7: task 14: Exited with exit code 7\nslurmstepd: error: *** STEP 12.0 ON n1 CANCELLED ***\n"
+SRUN_LEFT = (
+    "srun: error: n7: task 14: Exited with exit code 7\n"
+    "slurmstepd: error: *** STEP 12.0 ON n1 CANCELLED ***\n"
+)
 TORCHRUN = """Root Cause (first observed failure):
 [0]:
   time      : 2026-11-21_11:40:39
@@ -52,12 +58,18 @@ TORCHRUN = """Root Cause (first observed failure):
   exitcode  : {} (pid: 31895)
   error_file: <N/A>
 """
-SRUN_ONE_LATE = "srun: error: n1: task 0: Exited with exit code {}\nsrun: First task exited 10s ago\nsrun: error: n1: tasks 1-3: Killed\n"
+SRUN_ONE_LATE = (
+    "srun: error: n1: task 0: Exited with exit code {}\nsrun: First task exited 10s ago\n"
+    "srun: error: n1: tasks 1-3: Killed\n"
+)
 AGENTS = (
     "srun: error: n0: task 0: Exited with exit code 1\nsrun: error: n1: task 1: Exited with exit code 1\n"
 )
 FLOOD = "".join(f"srun: error: n{i}: tasks {4 * i}-{4 * i + 3}: Killed\n" for i in range(30))
-LOST = "kakurenbo: rank {0} of 2 on n{0}: RuntimeError: [../gloo/transport/tcp/pair.cc:544] Connection reset by peer\n"
+LOST = (
+    "kakurenbo: rank {0} of 2 on n{0}: RuntimeError: [../gloo/transport/tcp/pair.cc:544] "
+    "Connection reset by peer\n"
+)
 SRUN_NOT_STARTED = "srun: Job step aborted: Waiting up to 7 seconds for job step to finish.\n"
 SRUN_NOT_STARTED += "srun: error: task 0 launch failed: Unspecified error\n"
 OPEN_MPI_5_LEFT = "   Process name: [prterun-vm-29349@1,1]\n   Exit code:    7\n"
@@ -73,9 +85,11 @@ def a_plain_shell(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def ranks_that_end(*words: object, starter: str = "mpirun", environment: dict[str, str] = {}) -> CommandLine:
-    here = Machine(name="here", starter=starter, environment=environment)
-    return starter_line(here, Layout(2), [sys.executable, str(ENDS), *map(str, words)])
+def ranks_that_end(
+    *words: object, starter: str = "mpirun", environment: Mapping[str, str] = MappingProxyType({})
+) -> CommandLine:
+    here = Machine(name="here", starter=starter, environment=dict(environment))
+    return launcher_line(here, Layout(2), [sys.executable, str(ENDS), *map(str, words)])
 
 
 @pytest.mark.parametrize(("starter", "code"), [("mpirun", DONE), ("mpirun", REQUEUE), ("torchrun", DONE)])
@@ -100,7 +114,7 @@ def test_a_stop_file_that_cannot_be_written_is_told(tmp_path, capfd):
     assert run(CommandLine([sys.executable, "-c", speaker]), tmp_path / "file" / "stop") == DONE
     assert (
         last(capfd)
-        == f"kakurenbo: {tmp_path}/file/stop: cannot be written (File exists), so that the ranks go on"
+        == f"kakurenbo: {tmp_path}/file/stop: cannot be written (File exists), so the ranks do not stop"
     )
 
 
@@ -122,7 +136,7 @@ def test_the_users_mistake_is_the_last_line(starter, tmp_path, capfd):
 def test_a_rank_that_fails_is_named_in_the_last_line(starter, harm, said, tmp_path, capfd):
     assert run(ranks_that_end(harm, starter=starter), tmp_path / "stop") == FAILED
     line = last(capfd)
-    hydra = "kakurenbo: the starter ended with exit code"  # which names no rank on its stderr
+    hydra = "kakurenbo: the launcher ended with exit code"  # which names no rank on its stderr
     assert line.startswith(said) or (harm != "raise" and line.startswith(hydra))
     assert "SIGKILL" in line or harm != "killed" or line.startswith(hydra)
 
@@ -133,7 +147,7 @@ def test_a_signal_is_passed_on_and_ends_all_ranks(number, tmp_path, capfd):
     with when_both_run(tmp_path, number) as sent:
         assert run(ranks_that_end("wait", tmp_path), tmp_path / "stop") == TERMINATED
     assert time.monotonic() - sent[0] < 25
-    assert last(capfd).startswith(f"kakurenbo: ended by {number.name}, the starter with exit code ")
+    assert last(capfd).startswith(f"kakurenbo: ended by {number.name}, the launcher with exit code ")
     assert signal.getsignal(number) is before
 
 
@@ -149,9 +163,9 @@ def test_srun_gets_term_where_others_get_int(tmp_path, monkeypatch, capfd):
     )
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}", prepend=":")
-    assert run(CommandLine(["srun"]), tmp_path / "stop") == TERMINATED
+    assert run(CommandLine(["srun"], interrupt_signal=INTERRUPT_SIGNAL), tmp_path / "stop") == TERMINATED
     out, err = capfd.readouterr()
-    assert (out, err.startswith("kakurenbo: ended by SIGINT, the starter with exit code 1")) == (
+    assert (out, err.startswith("kakurenbo: ended by SIGINT, the launcher with exit code 1")) == (
         "SIGTERM\n",
         True,
     )
@@ -199,7 +213,7 @@ def test_a_starter_that_was_terminated_over_a_rank_that_failed_has_failed(heard,
 
 
 def test_the_ranks_stderr_passes_through_at_once(tmp_path, capfd):
-    """The speaker goes on only once its first line was heard; bytes that are no UTF-8 and a last line without end pass too."""
+    """The program waits until its first line has arrived; broken UTF-8 and an unfinished line pass too."""
     ear = tmp_path / "heard"
     (tmp_path / "speak.py").write_text(
         "import pathlib, sys, time\n"
@@ -232,15 +246,15 @@ def test_words_and_environment_reach_the_ranks_unharmed(tmp_path):
 
 
 def test_what_the_ranks_run_is_the_job_as_it_was_given():
-    words = train_words(
+    words = train_command(
         Path("my job.yaml"), Path("runs/a b"), ["training.epochs=5", "name=$(x)"], resume=True
     )
     assert words[1:] == [
         *("-m", "kakurenbo_hpc.cli", "train", "my job.yaml", "--run-dir", "runs/a b"),
         *("--set", "training.epochs=5", "--set", "name=$(x)", "--resume"),
     ]
-    assert train_words(Path("j"), Path("r"), [], resume=False)[-1] == "r"
-    assert train_words(Path("j"), Path("r"), [], resume=True, allow_changes=True)[-2:] == [
+    assert train_command(Path("j"), Path("r"), [], resume=False)[-1] == "r"
+    assert train_command(Path("j"), Path("r"), [], resume=True, allow_changes=True)[-2:] == [
         "--resume",
         "--allow-changes",
     ]
@@ -285,15 +299,15 @@ def test_the_digits_train_on_two_ranks(tmp_path):
             "kakurenbo: rank 1 on vm: killed by SIGKILL; often the system was out of memory",
         ),
         (OPEN_MPI_4_KILLED, 139, "kakurenbo: rank 14 on n7.site: killed by SIGSEGV"),
-        (OPEN_MPI_4_LEFT, 7, "kakurenbo: rank 1: left with exit code 7 and without a word of ours"),
-        (OPEN_MPI_5_LEFT, 7, "kakurenbo: rank 1: left with exit code 7 and without a word of ours"),
+        (OPEN_MPI_4_LEFT, 7, "kakurenbo: rank 1: left with exit code 7 and without a message of ours"),
+        (OPEN_MPI_5_LEFT, 7, "kakurenbo: rank 1: left with exit code 7 and without a message of ours"),
         (SRUN_KILLED, 137, "kakurenbo: rank 1 on n1: killed; often the system was out of memory"),
-        (SRUN_LEFT, 7, "kakurenbo: rank 14 on n7: left with exit code 7 and without a word of ours"),
+        (SRUN_LEFT, 7, "kakurenbo: rank 14 on n7: left with exit code 7 and without a message of ours"),
         (SRUN_KILLED + FLOOD, 137, "kakurenbo: rank 1 on n1: killed"),
         (
             SRUN_LEFT + FLOOD,
             137,
-            "kakurenbo: rank 14 on n7: left with exit code 7 and without a word of ours",
+            "kakurenbo: rank 14 on n7: left with exit code 7 and without a message of ours",
         ),
         (OPEN_MPI_5_KILLED + FLOOD, 137, "kakurenbo: rank 1 on vm: killed by SIGKILL"),
         (OPEN_MPI_5_LEFT + FLOOD, 7, "kakurenbo: rank 1: left with exit code 7"),
@@ -305,7 +319,7 @@ def test_the_digits_train_on_two_ranks(tmp_path):
         (
             SRUN_LEFT.replace("task 14", "tasks 4,6"),
             7,
-            "kakurenbo: ranks 4,6 on n7: left with exit code 7 and without a word of ours",
+            "kakurenbo: ranks 4,6 on n7: left with exit code 7 and without a message of ours",
         ),
         (
             TORCHRUN.format(-9),
@@ -315,10 +329,10 @@ def test_the_digits_train_on_two_ranks(tmp_path):
         (
             TORCHRUN.format(7),
             1,
-            "kakurenbo: rank 14 on n7.site: left with exit code 7 and without a word of ours",
+            "kakurenbo: rank 14 on n7.site: left with exit code 7 and without a message of ours",
         ),
         (SRUN_NOT_STARTED, 1, "kakurenbo: rank 0: srun could not start it (Unspecified error); see above"),
-        ("", 9, "kakurenbo: the starter ended with exit code 9, and no rank said why"),
+        ("", 9, "kakurenbo: the launcher ended with exit code 9, and no rank said why"),
         (
             "kakurenbo: rank 1 of 2 on a: E: x\nkakurenbo: a remark\n" + OPEN_MPI_5_LEFT,
             1,
@@ -358,8 +372,8 @@ def test_the_digits_train_on_two_ranks(tmp_path):
 def test_the_last_words_are_found_among_the_starters_banners(heard, code, said):
     words = FailureReport()
     for line in heard.encode().splitlines(keepends=True):
-        words.hear(line)
-    assert words.again(code).startswith(said)
+        words.add(line)
+    assert words.last_line(code).startswith(said)
 
 
 @pytest.mark.parametrize(
@@ -383,12 +397,12 @@ def test_the_last_words_are_found_among_the_starters_banners(heard, code, said):
 def test_the_ranks_code_is_found_where_the_starter_hides_it(heard, code, of_ranks):
     words = FailureReport()
     for line in heard.encode().splitlines(keepends=True):
-        words.hear(line)
+        words.add(line)
     assert words.code_of_ranks(code) == of_ranks
 
 
 def test_srun_outlives_every_last_word():
-    waits = next(int(flag.removeprefix("--wait=")) for flag in _SRUN_FLAGS if flag.startswith("--wait="))
+    waits = next(int(flag.removeprefix("--wait=")) for flag in STEP_FLAGS if flag.startswith("--wait="))
     assert 2 * _LAST_WORD_S <= waits
 
 

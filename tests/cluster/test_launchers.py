@@ -8,15 +8,10 @@ import sys
 
 import pytest
 
-from kakurenbo_hpc.cluster.launchers import launcher as starter
-from kakurenbo_hpc.cluster.launchers.launcher import (
-    CommandLine,
-    Layout,
-    find_mpirun,
-    mpirun_line,
-    starter_line,
-    version_text,
-)
+from kakurenbo_hpc.cluster import cpu_topology
+from kakurenbo_hpc.cluster.launchers import launcher_line
+from kakurenbo_hpc.cluster.launchers.launcher import CommandLine, Layout
+from kakurenbo_hpc.cluster.launchers.mpirun import find_mpirun, mpirun_line, read_version
 from kakurenbo_hpc.cluster.machine import Machine
 from kakurenbo_hpc.errors import UserError
 
@@ -63,7 +58,8 @@ HOSTILE = [
             OPEN_MPI_5,
             5,
             True,
-            "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun -n 5 --bind-to none --oversubscribe python train",
+            "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun -n 5 --bind-to none "
+            "--oversubscribe python train",
         ),
         (MPICH, 5, True, "mpirun -n 5 python train"),
         (INTEL, 5, True, "mpirun -n 5 python train"),
@@ -71,14 +67,16 @@ HOSTILE = [
 )
 def test_each_mpi_is_spoken_to_in_its_own_words(version, ranks, as_root, golden):
     assert (
-        str(mpirun_line("mpirun", version, Layout(ranks), ["python", "train"], {}, cores=4, as_root=as_root))
+        str(
+            mpirun_line("mpirun", version, Layout(ranks), ["python", "train"], {}, n_cores=4, as_root=as_root)
+        )
         == golden
     )
 
 
 def test_the_machines_environment_stands_in_the_line():
     line = mpirun_line(
-        "mpirun", MPICH, Layout(2), ["python"], {"SITE": "a b", "UCX_TLS": "rc"}, cores=4, as_root=False
+        "mpirun", MPICH, Layout(2), ["python"], {"SITE": "a b", "UCX_TLS": "rc"}, n_cores=4, as_root=False
     )
     assert str(line) == "SITE='a b' UCX_TLS=rc mpirun -n 2 python"
 
@@ -105,7 +103,7 @@ JOB = {"SLURM_JOB_ID": "12", "SLURMD_NODENAME": "n1", "PATH": "/bin", "KAKURENBO
 )
 def test_mpirun_spreads_ranks_over_the_nodes_of_a_job(version, environ, golden):
     line = mpirun_line(
-        "mpirun", version, Layout(8, 2), ["train"], {"A": "b"}, cores=4, as_root=False, environ=environ
+        "mpirun", version, Layout(8, 2), ["train"], {"A": "b"}, n_cores=4, as_root=False, environ=environ
     )
     assert str(line) == golden
 
@@ -117,14 +115,14 @@ def slurm_machine(starter: str, **facts) -> Machine:
 
 
 def test_srun_is_told_all_that_it_forgets_of_sbatch():
-    line = starter_line(slurm_machine("srun", mpi="pmix", cores_per_node=40), Layout(8, 2), ["train"], JOB)
+    line = launcher_line(slurm_machine("srun", mpi="pmix", cores_per_node=40), Layout(8, 2), ["train"], JOB)
     flags = "--kill-on-bad-exit=0 --wait=10 --cpu-bind=none --cpus-per-task=10 --mpi=pmix"
     assert str(line) == f"A=b srun --nodes=2 --ntasks=8 --ntasks-per-node=4 {flags} train"
 
 
 def test_torchrun_has_an_agent_on_each_node():
     here, there = (
-        str(starter_line(slurm_machine("torchrun"), Layout(4 * n, n), ["train"], JOB)) for n in (1, 2)
+        str(launcher_line(slurm_machine("torchrun"), Layout(4 * n, n), ["train"], JOB)) for n in (1, 2)
     )
     torchrun = f"{shlex.quote(sys.executable)} -m torch.distributed.run --no-python --nproc-per-node=4"
     assert here == f"A=b {torchrun} --standalone train"
@@ -144,7 +142,7 @@ def test_torchrun_has_an_agent_on_each_node():
 )
 def test_torchrun_on_several_nodes_of_what_is_no_batch_job_of_slurm_is_one_line(environ, message):
     with pytest.raises(UserError, match=f"^own: torchrun starts on 2 nodes {message}$"):
-        starter_line(slurm_machine("torchrun"), Layout(8, 2), ["train"], environ)
+        launcher_line(slurm_machine("torchrun"), Layout(8, 2), ["train"], environ)
 
 
 def test_a_shell_reads_the_printed_line_as_it_was_meant(tmp_path):
@@ -181,12 +179,12 @@ def test_an_mpirun_that_does_not_run_is_one_line(tmp_path):
     with pytest.raises(
         UserError, match=r"mpirun --version: does not run \(libhwloc.so.15: cannot open\); load .*"
     ):
-        version_text(str(broken))
+        read_version(str(broken))
 
 
 def test_hardware_threads_of_one_core_count_once(monkeypatch):
-    threads = len(starter.os.sched_getaffinity(0))
-    monkeypatch.setattr(starter.Path, "read_text", lambda path: "0,1")
-    assert starter.cores() == 1
-    monkeypatch.setattr(starter.Path, "read_text", lambda path: (_ for _ in ()).throw(FileNotFoundError))
-    assert starter.cores() == threads
+    threads = len(cpu_topology.os.sched_getaffinity(0))
+    monkeypatch.setattr(cpu_topology.Path, "read_text", lambda path: "0,1")
+    assert cpu_topology.count_physical_cores() == 1
+    monkeypatch.setattr(cpu_topology.Path, "read_text", lambda path: (_ for _ in ()).throw(FileNotFoundError))
+    assert cpu_topology.count_physical_cores() == threads

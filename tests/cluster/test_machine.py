@@ -63,7 +63,8 @@ def test_a_folder_of_that_name_does_not_hide_a_shipped_machine(tmp_path, monkeyp
     [
         (
             "locl",
-            "locl: no such machine file, and no machine of that name comes with the package; did you mean local?",
+            "locl: no such machine file, and no machine of that name comes with the package; did you mean "
+            "local?",
         ),
         ("/none/local.yaml", "/none/local.yaml: no such machine file, .*; did you mean local"),
         ("", ": no such machine file, .*; known: .*local"),
@@ -84,12 +85,12 @@ def test_an_unknown_machine_names_the_nearest(name, said):
         ("name: 3\nstarter: mpirun", "name is 3, but .*must be a string"),
         (
             "name: x\nstarter: srn",
-            "starter is 'srn', but .*must be 'mpirun', 'mpiexec', 'srun' or 'torchrun'",
+            "starter is 'srn', but there is no such launcher; did you mean srun.*\\?$",
         ),
         ("name: x\nstarter: srun", "starter is srun, but scheduler is none; set it to slurm"),
         (
             "name: x\nstarter: mpirun\nscheduler: lsf",
-            "scheduler is 'lsf', but .*must be 'slurm', 'pbs' or 'none'",
+            "scheduler is 'lsf', but there is no such scheduler; known: none, pbs, slurm$",
         ),
         (
             "name: x\nstarter: mpirun\nscheduler: slurm",
@@ -97,7 +98,7 @@ def test_an_unknown_machine_names_the_nearest(name, said):
         ),
         (
             "name: x\nstarter: mpirun\nmpi: pmix",
-            "mpi is pmix, which only srun is told, but starter is mpirun; remove mpi",
+            "mpi is pmix, but starter mpirun does not use it; remove mpi",
         ),
         (
             "name: x\nstarter: mpirun\nchunk: [ngpus=4]",
@@ -132,15 +133,15 @@ def test_an_unknown_machine_names_the_nearest(name, said):
         ),
         (
             "name: x\nstarter: mpirun\nenvironment: {'A B': c}",
-            "environment: 'A B' is no name of a variable; use letters",
+            "environment: 'A B' is not the name of a variable; use letters",
         ),
         (
             "name: x\nstarter: mpirun\nenvironment: {'A=$(x)': c}",
-            "environment: 'A=\\$\\(x\\)' is no name of a variable",
+            "environment: 'A=\\$\\(x\\)' is not the name of a variable",
         ),
         (
             'name: x\nstarter: mpirun\nenvironment: {A: "b\\0c"}',
-            "environment: the value of A holds a null character",
+            "environment: the value of A contains a null character; remove it",
         ),
         ("name: x\nname: y", "key name stands twice, line 2"),
         ("- name", "found \\['name'\\], but a mapping"),

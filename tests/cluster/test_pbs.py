@@ -121,7 +121,7 @@ def test_a_run_that_its_walltime_interrupts_is_requeued_and_ends_as_if_nothing_h
         "--run-dir",
         run,
     )
-    # PBS has a copy of the script, which gives the run one second. The job that comes after has time enough on any machine.
+    # PBS has a copy of the script, which gives the run one second. The job after it has time enough.
     script = run / "batch" / "script.sh"
     script.write_text(script.read_text().replace("+ 1))", "+ 1500))"))
     until(lambda: len(jobs(run)) > 1, lambda: log(run))
@@ -201,7 +201,8 @@ def test_the_commands_behave_as_pbs_was_seen_to(site, tmp_path):
     script = tmp_path / "script.sh"
     script.write_text(
         "#!/bin/bash\n#PBS -N sees\n#PBS -l select=2:ncpus=2:mpiprocs=2\n#PBS -j oe\n"
-        "sort $PBS_NODEFILE | uniq -c | wc -l; pwd; echo $PBS_O_WORKDIR $MINE ${HOME_OF_MINE-none}\nexit 75\n#PBS -q nowhere\n"
+        "sort $PBS_NODEFILE | uniq -c | wc -l; pwd; echo $PBS_O_WORKDIR $MINE ${HOME_OF_MINE-none}\nexit "
+        "75\n#PBS -q nowhere\n"
     )
     assert say("qsub", "-v", "MINE=1", "script.sh") == (0, "1.here")
     assert say("qsub", "-W", "depend=afterany:1.here", "script.sh") == (0, "2.here")

@@ -1,4 +1,4 @@
-"""The scripts that batch systems run: whole, as golden files, and with values that would like to run something.
+"""Batch scripts: compared with golden files, and run by bash with hostile values.
 
 After a wanted change: GOLDEN=write pytest tests/cluster/test_script.py, and read the diff.
 """
@@ -14,7 +14,7 @@ from support.batch_runs import until
 
 from kakurenbo_hpc.cluster.machine import Machine, read_machine
 from kakurenbo_hpc.cluster.script import Script, plain_name
-from kakurenbo_hpc.cluster.walltime import clock, seconds
+from kakurenbo_hpc.cluster.walltime import format_clock, parse_walltime
 from kakurenbo_hpc.errors import UserError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -65,7 +65,7 @@ def test_a_script_is_right_for_bash_and_shellcheck(name):
     assert subprocess.run(["bash", "-n", path], capture_output=True, text=True).stderr == ""
     if shutil.which("shellcheck") is None and not os.environ.get("CI"):
         pytest.skip("no shellcheck here")
-    # That $(...) stands there and does not expand, and that quotes are taken literally, is what a hostile name is for.
+    # In a hostile name, $(...) that does not expand and literal quotes are wanted.
     wanted = ["--exclude=SC2016,SC2089,SC2090"] if "hostile" in name else []
     checked = subprocess.run(["shellcheck", *wanted, path], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
@@ -73,7 +73,7 @@ def test_a_script_is_right_for_bash_and_shellcheck(name):
 
 @pytest.mark.parametrize("system", ["slurm", "pbs"])
 def test_nothing_in_a_name_or_path_runs(system, tmp_path):
-    """bash really runs the script of a hostile name, path, variable and program; the program sees all of them as they are."""
+    """Bash runs the script of a hostile name, path, variable and program; the program sees them unchanged."""
     run = tmp_path / HOSTILE.replace("/", "_")
     (run / "batch").mkdir(parents=True)
     python = tmp_path / f"py {HOSTILE}"
@@ -96,12 +96,14 @@ def test_nothing_in_a_name_or_path_runs(system, tmp_path):
 @pytest.mark.parametrize("cancelled", [False, True], ids=["left early", "cancelled"])
 @pytest.mark.parametrize("system", ["slurm", "pbs"])
 def test_a_run_that_leaves_with_75_is_requeued_unless_it_was_cancelled(system, cancelled, tmp_path):
-    """A run that heeds TERM leaves with 75, whoever sent it; Open MPI's mpirun never lets it come to that, others do."""
+    """A run leaves with 75 on any TERM; Open MPI's mpirun kills it before it can, others do not."""
     run, commands = tmp_path / "run", tmp_path / "bin"
     (run / "batch").mkdir(parents=True)
     commands.mkdir()
-    left = 'trap \'sleep 0.5; exit 75\' TERM; touch "$HERE/begun"; while [ -n "$WAITS" ]; do sleep 0.05; done; exit 75'
-    says = 'echo "$@" >> "$HERE/told"; printf "%s\\n" "12.5 node hours are left" 13.here "Thank you."'  # as some sites' qsub does
+    left = "trap 'sleep 0.5; exit 75' TERM; touch \"$HERE/begun\"\n"
+    left += 'while [ -n "$WAITS" ]; do sleep 0.05; done; exit 75'
+    # Some sites' qsub prints more than the job id.
+    says = 'echo "$@" >> "$HERE/told"; printf "%s\\n" "12.5 node hours are left" 13.here "Thank you."'
     for name, text in [("python", left), ("scontrol", 'echo "$@" >> "$HERE/told"'), ("qsub", says)]:
         (commands / name).write_text(f"#!/bin/bash\n{text}\n")
         (commands / name).chmod(0o755)
@@ -125,7 +127,7 @@ def test_a_run_that_leaves_with_75_is_requeued_unless_it_was_cancelled(system, c
 
 @pytest.mark.parametrize(("system", "name"), [("slurm", "USR1"), ("slurm", "TERM"), ("pbs", "TERM")])
 def test_a_signal_to_the_shell_as_the_ranks_leave_costs_no_code(system, name, tmp_path):
-    """bash's wait alone loses one code in four of these."""
+    """Bash's wait alone loses one code in four of these."""
     run, python = tmp_path / "run", tmp_path / "python"
     (run / "batch").mkdir(parents=True)
     python.write_text(f'#!/bin/bash\nread -rt 0.02 <> <(:)\nkill -{name} "$BATCH_SHELL"\nexit 7\n')
@@ -205,11 +207,11 @@ def test_the_batch_system_gets_a_name_that_it_takes(name, plain):
     ],
 )
 def test_a_walltime_is_read(text, s):
-    assert seconds(text) == s
+    assert parse_walltime(text) == s
 
 
 def test_a_walltime_is_written_as_both_systems_read_it():
-    assert [clock(s) for s in (60, 3599, 360000)] == ["00:01:00", "00:59:59", "100:00:00"]
+    assert [format_clock(s) for s in (60, 3599, 360000)] == ["00:01:00", "00:59:59", "100:00:00"]
 
 
 @pytest.mark.parametrize(
@@ -218,4 +220,4 @@ def test_a_walltime_is_written_as_both_systems_read_it():
 )
 def test_what_is_no_walltime_is_refused(text):
     with pytest.raises(UserError, match="^--walltime .*; write 2h, 90m, 1d, or HH:MM:SS$"):
-        seconds(text)
+        parse_walltime(text)

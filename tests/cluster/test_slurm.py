@@ -1,4 +1,4 @@
-"""Runs go through a real Slurm of two nodes: to their end, cancelled, interrupted and requeued, and as a sweep."""
+"""Runs on a real Slurm of two nodes: to their end, cancelled, interrupted and requeued, and as a sweep."""
 
 import json
 import subprocess
@@ -116,7 +116,8 @@ def test_an_interrupted_run_is_requeued_and_ends_as_if_nothing_had_been(
     assert (run / "batch" / "exit_code").read_text() == "75\n"
     assert len(metrics(run)) < 60
     assert state(kakurenbo, run) == "queued"
-    # A requeued job waits for two minutes; a node refuses one that it ended in the same second. One hour: no third start.
+    # A requeued job waits for two minutes; a node refuses one that it ended in the same second.
+    # One hour: no third start.
     slurm.say("scontrol", "update", f"JobId={job_id}", "StartTime=now+5", "TimeLimit=60")
     assert ended(kakurenbo, run, seconds=600) == "done", log(run)
     assert log(run).count("resuming after") == 1
@@ -229,4 +230,4 @@ def test_where_slurm_keeps_accounts_sacct_is_asked(said, word, detail, tmp_path,
     sacct.write_text(f"#!/bin/sh\necho '{said}'\n")
     sacct.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert Slurm().state("12") == (word, detail)
+    assert Slurm().job_state("12") == (word, detail)

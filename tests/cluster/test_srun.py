@@ -1,4 +1,4 @@
-"""Ranks that a real srun starts, by each of its ways; and processes that it started for a library of another make."""
+"""Ranks that a real srun starts, with each of its plugins, and with the wrong MPI library."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from support.environments import CHECKOUT, in_environment
 from support.start_ranks import environment
 
 from kakurenbo_hpc.cluster.launch import run
-from kakurenbo_hpc.cluster.launchers.launcher import Layout, starter_line
+from kakurenbo_hpc.cluster.launchers import Layout, launcher_line
 from kakurenbo_hpc.cluster.machine import Machine
 from kakurenbo_hpc.errors import FAILED, REQUEUE
 
@@ -50,7 +50,7 @@ def test_pmi2_starts_ranks_of_mpich_on_two_nodes(slurm, mpich, tmp_path):
         (
             "left alone",
             FAILED,
-            "kakurenbo: rank 1 on n1: left with exit code 7 and without a word of ours; see above",
+            "kakurenbo: rank 1 on n1: left with exit code 7 and without a message of ours; see above",
         ),
     ],
 )
@@ -63,7 +63,7 @@ def test_ranks_leave_together_and_one_that_fails_ends_all(
     begun = time.monotonic()
     assert (
         run(
-            starter_line(machine, Layout(2, 1), [sys.executable, str(ENDS), how, str(tmp_path)]),
+            launcher_line(machine, Layout(2, 1), [sys.executable, str(ENDS), how, str(tmp_path)]),
             tmp_path / "stop",
         )
         == code

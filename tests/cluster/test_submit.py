@@ -1,4 +1,4 @@
-"""What submit makes of the words it is given: jobs for a batch system that takes everything, or one line that says what is wrong."""
+"""kakurenbo submit: jobs for a stand-in of sbatch, or one line that says what is wrong."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ GOOD = ["digits_kakurenbo", "--machine", "machine.yaml", "--walltime", "1h"]
 
 @pytest.fixture
 def call(tmp_path, monkeypatch, capsys):
-    """The command line, in a folder of its own, beside an sbatch that writes down what it is told and numbers its jobs."""
+    """The command line, in a folder of its own, and an sbatch that logs its arguments."""
     (tmp_path / "bin").mkdir()
     program(tmp_path, "sbatch", 'echo "$PWD" "$@" >> "$HERE/told"\nwc -l < "$HERE/told"')
     monkeypatch.setenv("HERE", str(tmp_path))
@@ -101,7 +101,8 @@ def test_sizes_and_seeds_together_are_all_of_them(call, tmp_path):
 
 def test_a_sweep_that_is_refused_half_way_says_what_was_submitted(call, tmp_path):
     """The first refusal of all is told as that of a single job."""
-    refuses = 'echo "$PWD" >> "$HERE/told"; [ "$(wc -l < "$HERE/told")" -{} 3 ] || {{ echo QOSMaxSubmit >&2; exit 1; }}; echo 12'
+    refuses = 'echo "$PWD" >> "$HERE/told"\n[ "$(wc -l < "$HERE/told")" -{} 3 ] || '
+    refuses += "{{ echo QOSMaxSubmit >&2; exit 1; }}; echo 12"
     program(tmp_path, "sbatch", refuses.format("lt"))
     code, out, err = call(*GOOD, "--array-of-seeds", "1,2,3,4", "--run-dir", "a sweep")
     assert (code, out.count("follow: "), len(told(tmp_path))) == (2, 2, 3)
@@ -168,7 +169,7 @@ WRONG = {
     ),
     "a python that is not there": (
         [GOOD[0], "--machine", "no_python.yaml", *GOOD[3:]],
-        "which holds no bin/python; correct it in the",
+        "which contains no bin/python; correct it in the",
     ),
     "a path that is not UTF-8": (
         [*GOOD, "--run-dir", "a\udcff"],
@@ -198,9 +199,9 @@ WRONG = {
     ),
     "a name with a slash": (
         [*GOOD, "--name", "a/b"],
-        "--name is 'a/b', but a run's folder cannot be called so",
+        "--name is 'a/b', which is not usable as a folder name",
     ),
-    "a name of dots": ([*GOOD, "--name", ".."], "--name is '..', but a run's folder cannot be called so"),
+    "a name of dots": ([*GOOD, "--name", ".."], "--name is '..', which is not usable as a folder name"),
     "a dependency with more in it": (
         [*GOOD, "--dependency", "afterok:1; id"],
         "--dependency is 'afterok:1; id', but must be one word",
@@ -269,7 +270,8 @@ def test_a_wrong_line_is_one_line_and_nothing_is_submitted(case, call, tmp_path)
         (["logs", "torn"], "torn/batch/submission.json: not what submit wrote; see that no job of the run"),
         (
             ["logs", "quiet"],
-            "quiet/batch/log.txt: not written yet, the job is failed (was never accepted); wait for it with --follow",
+            "quiet/batch/log.txt: not written yet, the job is failed (was never accepted); wait for it with "
+            "--follow",
         ),
         (["machines", "all"], "extra argument"),
         (["launch", "digits_kakurenbo", "--ranks", "0"], "Invalid value for '--ranks'"),
@@ -296,7 +298,8 @@ def test_a_run_that_is_there_is_not_submitted_over(call, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "job.yaml").write_text(yaml.safe_dump(job(tmp_path / "first")))
     longer = ["--resume", "--set", "training.epochs=20"]
-    another = "holds the run of another job (training.epochs was 12, is 20); give another --run-dir, or take the changes with"
+    another = "holds the run of another job (training.epochs was 12, is 20); "
+    another += "give another --run-dir, or take the changes with"
     for words, message in [
         ([], "a run is there; add --resume, or give another --run-dir"),
         (longer, another),
@@ -350,7 +353,9 @@ def test_a_job_id_is_found_in_what_a_site_adds_to_it(said, job_id, call, tmp_pat
         assert (code, (tmp_path / "run" / "batch" / "jobs.txt").read_text()) == (0, "12\n")
     else:
         assert (code, err.count("\n")) == (2, 1)
-        assert err.startswith("kakurenbo: no job id in what submitting said: 'Welcome!'; look into the queue")
+        assert err.startswith(
+            "kakurenbo: no job id in the output of the submit command: 'Welcome!'; look into the queue"
+        )
 
 
 @pytest.mark.parametrize(
@@ -364,13 +369,13 @@ def test_a_job_id_is_found_in_what_a_site_adds_to_it(said, job_id, call, tmp_pat
 )
 def test_pbs_knows_a_job_or_has_forgotten_it(said, state, call, tmp_path):
     program(tmp_path, "qstat", said)
-    assert Pbs().state("1.here") == state
+    assert Pbs().job_state("1.here") == state
 
 
 def test_a_pbs_that_cannot_answer_has_not_forgotten(call, tmp_path):
     program(tmp_path, "qstat", "echo 'Connection refused' >&2; exit 111")
     with pytest.raises(UserError, match="^qstat gives no answer: Connection refused; try again later$"):
-        Pbs().state("1.here")
+        Pbs().job_state("1.here")
 
 
 def program(folder, name: str, text: str) -> None:

@@ -13,11 +13,16 @@ from kakurenbo_hpc.errors import JobError
 from kakurenbo_hpc.selection import METHODS
 
 
-class Squares(DataOptions):
+class Shapes(DataOptions):
+    def open(self, directory=None):
+        raise AssertionError("a job is read without opening its data")
+
+
+class Squares(Shapes):
     side: Count = 8
 
 
-class Circles(DataOptions):
+class Circles(Shapes):
     radius: Positive = 1.0
 
 
@@ -256,11 +261,11 @@ def test_a_set_below_a_value_or_with_a_broken_value_says_so(file):
         (job(training={"float": 1}), "training.float is no key that is known; known: "),
         (
             {**SHORTEST, "int": 1},
-            "int is no key that is known; known: data, model, name, record, seed, selection, training",
+            "int is no key that is known; known: code, data, model, name, record, seed, selection, training",
         ),
         (
             {**SHORTEST, 1: 2},
-            "1 is no key that is known; known: data, model, name, record, seed, selection, training",
+            "1 is no key that is known; known: code, data, model, name, record, seed, selection, training",
         ),
         ({**SHORTEST, "a\nb": 1}, "a\\nb is no key that is known; known: "),
         (

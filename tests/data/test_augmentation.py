@@ -151,13 +151,13 @@ def test_ranks_draw_the_same():
 
 PROGRAM = """
 import numpy as np
-from kakurenbo_hpc.data import DATA, open_data
+from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data.dataset import ReadRequest
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.world import open_comm
 comm = open_comm()
 options = dict(classes=4, instances=10, pixels=16, label_noise=0.3, repeats=2, augmentation=["flip", "trivial_augment_wide"])
-data = open_data(DATA["visual_atoms"](name="visual_atoms", **options), 3, SerialComm())
+data = open_data(DATASETS["visual_atoms"](name="visual_atoms", **options), 3, SerialComm())
 ids = np.arange(len(data.train))
 mine, labels = data.train.__getitems__(ReadRequest(ids[comm.rank :: comm.size], ids[comm.rank :: comm.size] * 0, 1, True))
 total = comm.sum(np.array([float(mine.double().sum()), float((labels.double() * (1 + ids[comm.rank :: comm.size])).sum())]))

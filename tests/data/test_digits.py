@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from kakurenbo_hpc.data import DATA, open_data
+from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data.dataset import ReadRequest
 from kakurenbo_hpc.distributed.comm import SerialComm
 
-DIGITS = open_data(DATA["digits"](name="digits"), seed=4, comm=SerialComm())
+DIGITS = open_data(DATASETS["digits"](name="digits"), seed=4, comm=SerialComm())
 PARTS = [(DIGITS.train, 1437), (DIGITS.validation, 360)]
 
 
@@ -43,7 +43,7 @@ def test_a_samples_augmentation_does_not_depend_on_its_company():
 def test_another_epoch_copy_or_seed_is_another_draw():
     ids = np.arange(200)
     first = fetch(ids)
-    other_seed = open_data(DATA["digits"](name="digits"), seed=5, comm=SerialComm()).train
+    other_seed = open_data(DATASETS["digits"](name="digits"), seed=5, comm=SerialComm()).train
     for other in (fetch(ids, epoch=1), fetch(ids, copy=np.ones(200)), fetch(ids, source=other_seed)):
         assert 0.7 < (first != other).flatten(1).any(1).float().mean() < 1, (
             "one shift of nine is the same by chance"

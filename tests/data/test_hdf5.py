@@ -11,7 +11,7 @@ import pytest
 import torch
 from support.data_files import FORMS, fields, write_deepcam, write_rows
 
-from kakurenbo_hpc.data import DATA, open_data
+from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data import retry as patience
 from kakurenbo_hpc.data.dataset import ReadRequest
 from kakurenbo_hpc.data.hdf5 import manifest
@@ -27,11 +27,11 @@ N = 7
 
 
 def deepcam(root, **options):
-    return open_data(DATA["deepcam"](name="deepcam", path=str(root), **options), 0, SerialComm())
+    return open_data(DATASETS["deepcam"](name="deepcam", path=str(root), **options), 0, SerialComm())
 
 
 def hdf5(root, **options):
-    return open_data(DATA["hdf5"](name="hdf5", path=str(root), **options), 0, SerialComm())
+    return open_data(DATASETS["hdf5"](name="hdf5", path=str(root), **options), 0, SerialComm())
 
 
 def asked(*ids) -> ReadRequest:
@@ -136,7 +136,7 @@ def test_varied_and_augmented_samples_are_read_ahead_too(tmp_path):
 def test_one_rank_looks_and_all_know(root, monkeypatch):
     n_listed, listed = [], manifest._listed
     monkeypatch.setattr(manifest, "_listed", lambda *words: n_listed.append(1) or listed(*words))
-    options = DATA["deepcam"](name="deepcam", path=str(root))
+    options = DATASETS["deepcam"](name="deepcam", path=str(root))
     found = run_in_threads(3, lambda comm: open_data(options, 0, comm))
     assert len({data.fingerprint for data in found}) == 1 and len(found) == 3
     assert len(n_listed) == 2, "once for each part"
@@ -166,7 +166,7 @@ def test_the_manifest_lies_in_the_run_directory_where_the_data_cannot_be_written
 ):
     run = tmp_path_factory.mktemp("run")
     (root / "manifest").write_text("in the way, even of root")
-    options = DATA["deepcam"](name="deepcam", path=str(root))
+    options = DATASETS["deepcam"](name="deepcam", path=str(root))
     open_data(options, 0, SerialComm(), run)
     assert (run / "manifest" / "train.npz").exists()
     monkeypatch.setattr(manifest, "_examine", None)

@@ -7,7 +7,7 @@ from support.data_read import atoms, images, random_states, read
 
 from kakurenbo_hpc.config.job import DataOptions
 from kakurenbo_hpc.config.options import checked
-from kakurenbo_hpc.data import DATA, augmentation, variations
+from kakurenbo_hpc.data import DATASETS, augmentation, variations
 from kakurenbo_hpc.data.dataset import Dataset, DatasetSplits
 from kakurenbo_hpc.errors import DataError, JobError
 
@@ -16,7 +16,7 @@ TRUE = PLAIN.train.labels()
 
 
 def test_without_an_option_nothing_is_changed():
-    digits = DATA["digits"](name="digits")
+    digits = DATASETS["digits"](name="digits")
     data = digits.open()
     assert variations.varied(data, digits) is data
 
@@ -197,5 +197,5 @@ def test_classes_that_cannot_be_dropped(options, message):
 )
 def test_a_wrong_option_is_told_before_anything_is_opened(options, message):
     with pytest.raises(JobError) as caught:
-        checked(DATA["visual_atoms"], {"name": "visual_atoms", **options}, "job.yaml", "data.")
+        checked(DATASETS["visual_atoms"], {"name": "visual_atoms", **options}, "job.yaml", "data.")
     assert message in str(caught.value)

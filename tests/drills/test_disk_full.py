@@ -14,7 +14,7 @@ from support.start_ranks import command, environment, start
 
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
-from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.engine.run import run
 from kakurenbo_hpc.rundir.atomic_io import Hdf5
@@ -140,7 +140,7 @@ def test_weights_and_ledger_that_cannot_be_written_are_warned_of_and_the_run_goe
         "model.options={width: 2}",
     ]
     sets += ["record={ledger: true, weights_at: [0]}"]
-    job = read_job(find_job("digits_kakurenbo"), sets, DATA, METHODS)
+    job = read_job(find_job("digits_kakurenbo"), sets, DATASETS, METHODS)
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job.as_dict()))
     for name in ("weights", "ledger"):
         (tmp_path / name).write_text("a file, where the folder should be")

@@ -15,7 +15,7 @@ from support.batch_runs import metrics
 
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
-from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.preemption import Preemption
 from kakurenbo_hpc.engine.run import run
@@ -32,7 +32,7 @@ TINY = [
 
 
 def job(*sets):
-    return read_job(find_job("digits_kakurenbo"), [*TINY, *sets], DATA, METHODS)
+    return read_job(find_job("digits_kakurenbo"), [*TINY, *sets], DATASETS, METHODS)
 
 
 def go(directory, *sets, resume=True, allow_changes=False):

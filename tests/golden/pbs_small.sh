@@ -7,28 +7,28 @@
 
 run=/home/me/runs/digits_kakurenbo
 exec >> "$run/batch/log.txt" 2>&1
-# PBS says nothing before the walltime: the ranks write a checkpoint and leave with 75 when this moment has come.
+# PBS sends no signal before the walltime is over: at this time the ranks write a checkpoint and leave with 75.
 KAKURENBO_DEADLINE=$(($(date +%s) + 7020))
 export KAKURENBO_DEADLINE
 cd -- /home/me || exit 1
 
-rm -f -- "$run/batch/exit_code" # it is of the job that was requeued
+rm -f -- "$run/batch/exit_code" # left by the job that was requeued
 cancelled=
 trap 'cancelled=1' TERM # from qdel, or at the walltime; PBS sends it to the ranks as well
-# A signal that comes as the ranks leave lets bash forget their code: it is written down below, where no signal ends the waiting.
+# If a signal arrives as the ranks leave, bash loses their exit code: this subshell survives signals and writes it to a file.
 (
     trap : TERM
     /home/me/venv/bin/python -m kakurenbo_hpc.cli launch "$run/batch/job.yaml" --machine "$run/batch/machine.yaml" \
         --nodes 1 --run-dir "$run" --resume
     left=$?; echo "$left" > "$run/batch/exit_code"; exit "$left"
 ) & ranks=$!
-while wait "$ranks"; code=$?; kill -0 "$ranks" 2> /dev/null; do :; done # a signal ends the waiting, not the ranks
+while wait "$ranks"; code=$?; kill -0 "$ranks" 2> /dev/null; do :; done # a signal interrupts wait, not the ranks
 
 if [ -s "$run/batch/exit_code" ]; then read -r code < "$run/batch/exit_code"; else echo "$code" > "$run/batch/exit_code"; fi
 requeues=${REQUEUES:-0}
 if [ "$code" -eq 75 ] && [ -z "$cancelled" ] && [ "$requeues" -lt 20 ]; then
     cd -- "$run/batch" || exit 1
-    # A site's qsub may say more than the id.
+    # At some sites qsub prints more than the id.
     qsub -v REQUEUES=$((requeues + 1)) -W depend=afterany:"$PBS_JOBID" script.sh | grep -E '^[0-9]+(\[\])?\.[^ ]+$' >> jobs.txt ||
         echo "not requeued: go on with kakurenbo submit --resume"
 fi

@@ -10,21 +10,21 @@
 
 run=/home/me/runs/digits_kakurenbo
 cd -- /home/me || exit 1
-rm -f -- "$run/stop" "$run/batch/exit_code" # they are of the job that was requeued
+rm -f -- "$run/stop" "$run/batch/exit_code" # left by the job that was requeued
 
 cancelled=
-# Slurm sends USR1 shortly before the walltime, TERM at its end and when somebody cancels; before a preemption, TERM to the ranks of srun
-# alone. By the file they write a checkpoint and leave with 75.
+# Slurm sends USR1 before the walltime is over, TERM at its end and on scancel; before a preemption, TERM to the ranks of srun alone.
+# The file tells the ranks to write a checkpoint and leave with 75.
 trap 'touch "$run/stop"' USR1
 trap 'cancelled=1' TERM
-# A signal that comes as the ranks leave lets bash forget their code: it is written down below, where no signal ends the waiting.
+# If a signal arrives as the ranks leave, bash loses their exit code: this subshell survives signals and writes it to a file.
 (
     trap : TERM USR1
     /home/me/venv/bin/python -m kakurenbo_hpc.cli launch "$run/batch/job.yaml" --machine "$run/batch/machine.yaml" \
         --nodes 1 --run-dir "$run" --resume
     left=$?; echo "$left" > "$run/batch/exit_code"; exit "$left"
 ) & ranks=$!
-while wait "$ranks"; code=$?; kill -0 "$ranks" 2> /dev/null; do :; done # a signal ends the waiting, not the ranks
+while wait "$ranks"; code=$?; kill -0 "$ranks" 2> /dev/null; do :; done # a signal interrupts wait, not the ranks
 
 if [ -s "$run/batch/exit_code" ]; then read -r code < "$run/batch/exit_code"; else echo "$code" > "$run/batch/exit_code"; fi
 if [ "$code" -eq 75 ] && [ -z "$cancelled" ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; then

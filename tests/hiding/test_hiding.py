@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from kakurenbo_hpc import Hiding
 from kakurenbo_hpc.config.job import check_job
-from kakurenbo_hpc.data import DATA, open_data
+from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data.dataset import ReadRequest
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
@@ -32,7 +32,7 @@ JOB = {
 
 
 def test_a_loop_of_ones_own_is_the_driver_bit_for_bit(tmp_path):
-    job = check_job(JOB, "job", DATA, METHODS)
+    job = check_job(JOB, "job", DATASETS, METHODS)
     run(job, tmp_path / "run", SerialComm())
     driver = [
         json.loads(line)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from support.start_ranks import PROGRAMS, start
 
 from kakurenbo_hpc.config.job import Model
-from kakurenbo_hpc.data import DATA, open_data
+from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data.dataset import ReadRequest
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.selection import METHODS
@@ -62,7 +62,7 @@ def test_scores_are_written_for_every_sample_with_what_they_cost(folder):
     el2n, about, label = scores(folder, "el2n")
     assert (0 <= el2n).all() and (el2n <= 2**0.5).all() and len(np.unique(el2n)) > 1000
     assert about["n_forward"] == 2 * 1437 and about["n_backward"] == 1437 and about["seconds"] > 0
-    source = open_data(DATA["digits"](name="digits"), seed=1, comm=SerialComm()).train
+    source = open_data(DATASETS["digits"](name="digits"), seed=1, comm=SerialComm()).train
     assert (
         label
         == source.__getitems__(ReadRequest(np.arange(1437), np.zeros(1437, np.int32), 0, False))[1].numpy()
@@ -80,7 +80,7 @@ def test_gradient_norms_of_an_untrained_network_are_those_of_one_pass_a_sample(f
     assert about["n_backward"] == 1437 and cheaper["n_backward"] == 0
     assert (exact > last_layer).all(), "the last layer is a part of the network"
     model = build_model(Model(name="small_cnn"), 10, (1, 8, 8), seed=1).eval()
-    source = open_data(DATA["digits"](name="digits"), seed=1, comm=SerialComm()).train
+    source = open_data(DATASETS["digits"](name="digits"), seed=1, comm=SerialComm()).train
     input, target = source.__getitems__(ReadRequest(np.arange(20), np.zeros(20, np.int32), 0, augment=False))
     for i in range(20):
         model.zero_grad()

@@ -13,7 +13,7 @@ from support.oracle import kakurenbo
 from support.start_ranks import train
 
 from kakurenbo_hpc.config.job import Model
-from kakurenbo_hpc.data import DATA, open_data
+from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data.dataset import ReadRequest
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.training.model import build_model
@@ -135,7 +135,7 @@ def test_the_refresh_tells_what_the_trained_network_makes_of_the_same_augmented_
     hidden = np.flatnonzero(ledger(runs / name, epoch)["refresh"])
     model = build_model(Model(name="small_cnn"), 10, (1, 8, 8), seed=0).eval()
     model.load_state_dict(parameters(runs / name, epoch))
-    source = open_data(DATA["digits"](name="digits"), seed=1, comm=SerialComm()).train
+    source = open_data(DATASETS["digits"](name="digits"), seed=1, comm=SerialComm()).train
     input, target = source.__getitems__(
         ReadRequest(hidden, np.zeros(len(hidden), np.int32), epoch, augment=True)
     )

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from kakurenbo_hpc.data import DATA, open_data
+from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data.dataset import ReadRequest
 from kakurenbo_hpc.distributed.comm import SerialComm
 
@@ -13,7 +13,7 @@ from kakurenbo_hpc.distributed.comm import SerialComm
 def atoms(seed=0, run_seed=0, **options):
     """Open visual atoms, small unless told otherwise. seed: of the data set."""
     small = {"name": "visual_atoms", "classes": 10, "instances": 30, "validation": 4, "pixels": 16}
-    return open_data(DATA["visual_atoms"](**{**small, **options}, seed=seed), run_seed, SerialComm())
+    return open_data(DATASETS["visual_atoms"](**{**small, **options}, seed=seed), run_seed, SerialComm())
 
 
 def read(source, id, epoch=0, augment=True, copy=0):

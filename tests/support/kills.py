@@ -75,10 +75,10 @@ def _kill(n: int, run: Path, victim: int, epoch: int, stage: str, after_s: float
     killed = Killed(n, victim, epoch, stage, after_s, time.monotonic() - float(told.read_text()))
     assert done.returncode not in (0, 2, 75), (killed, done.stderr)
     assert killed.ended_s < MOST_S, (killed, done.stderr)
-    last = FailureReport()  # as ``kakurenbo launch`` hears and repeats them
+    last = FailureReport()  # as ``kakurenbo launch`` reads and repeats them
     for text in done.stderr.splitlines():
-        last.hear(text)
-    assert f"rank {victim} on {os.uname().nodename}: killed by SIGKILL" in last.again(done.returncode), (
+        last.add(text)
+    assert f"rank {victim} on {os.uname().nodename}: killed by SIGKILL" in last.last_line(done.returncode), (
         killed,
         done.stderr,
     )

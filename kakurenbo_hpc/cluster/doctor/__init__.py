@@ -1,1 +1,1 @@
-"""Checks of a machine and a job before they meet the queue."""
+"""Doctor: checks of a machine and a job before they meet the queue."""

@@ -1,4 +1,4 @@
-"""What the doctor examines: a machine, perhaps a job, and what processes of their own answer when they are asked."""
+"""Findings of the doctor: a machine, perhaps a job, and the results of the probes, each run at most once."""
 
 from __future__ import annotations
 
@@ -13,119 +13,134 @@ import yaml
 
 from ...config.job import Job
 from ...errors import UserError
-from ..launch import bound_words, fitting_layout
-from ..launchers.launcher import Layout, starter_line
+from ..launch import bound_command, choose_layout
+from ..launchers import launcher_line, open_launcher
+from ..launchers.launcher import Layout
 from ..machine import Machine
+from ..schedulers import open_scheduler
 from ..schedulers.scheduler import Queue
 from ..script import python_of
-from ..submission import SCHEDULERS
-from .subprocess_json import Facts, answer
+from .check_warning import CheckWarning
+from .subprocess_json import Facts, run_probe
 
 LIMIT_S = 300  # torch from a busy file system takes its time, on many ranks at once still more
-FILES_LIMIT_S = 1800  # the first who reads a set of a hundred thousand files looks into each
+FILES_LIMIT_S = 1800  # the first to read a set of a hundred thousand files opens each of them
 
 
-class CheckWarning(Exception):
-    """Something that may be right or wrong. The message says what to do, as a UserError's does."""
+def _once(probe: Callable[[Findings], Any]) -> property:
+    """Make a property that runs its probe once; a failure is remembered as well."""
+    name = probe.__name__
 
-
-def _once(ask: Callable[[Findings], Any]) -> property:
-    """Make a property that is asked for once; that there is no answer is remembered as well."""
-
-    def remembered(case: Findings) -> Any:
-        known = case.__dict__
-        if ask.__name__ not in known:
+    def get(findings: Findings) -> Any:
+        known = findings.__dict__
+        if name not in known:
             try:
-                known[ask.__name__] = ask(case)
+                known[name] = probe(findings)
             except (UserError, CheckWarning) as problem:
-                known[ask.__name__] = problem
-        if isinstance(known[ask.__name__], Exception):
-            raise known[ask.__name__]
-        return known[ask.__name__]
+                known[name] = problem
+        if isinstance(known[name], Exception):
+            raise known[name]
+        return known[name]
 
-    return property(remembered)
+    return property(get, doc=probe.__doc__)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What is known of it. file: the machine's. ranks: to be started here, inside a batch job; None outside. nodes: the job's.
+    """A machine, perhaps a job, and what probes find of them.
 
-    Answers raise UserError if there is none, and say why.
+    Properties raise UserError if a probe fails.
+
+    Attributes:
+        machine: the machine.
+        machine_file: its path.
+        job: the job that is to run.
+        n_nodes: nodes of the job.
+        n_ranks: ranks to start here, inside a batch job; None outside.
+        walltime: of the job, as it was typed.
     """
 
     machine: Machine
-    file: Path
+    machine_file: Path
     job: Job | None = None
-    nodes: int | None = None
-    ranks: int | None = None
+    n_nodes: int | None = None
+    n_ranks: int | None = None
     walltime: str | None = None
 
     @property
-    def all_ranks(self) -> int:
-        """The ranks of the job: those that are started, or as many as its nodes take."""
-        return self.ranks or (self.nodes or 1) * (self.machine.ranks_per_node or 1)
+    def n_job_ranks(self) -> int:
+        """Ranks of the job: those that are started, or as many as its nodes take."""
+        return self.n_ranks or (self.n_nodes or 1) * (self.machine.ranks_per_node or 1)
 
     @_once
     def python(self) -> Facts:
-        return self._ask("python")
+        """Versions of Python and of this package."""
+        return self._probe("python")
 
     @_once
     def torch(self) -> Facts:
-        return self._ask("torch")
+        """What torch is built for, and the GPUs that it sees."""
+        return self._probe("torch")
 
     @_once
     def mpi(self) -> Facts:
-        return self._ask("mpi")
+        """The MPI library that mpi4py loads."""
+        return self._probe("mpi")
 
     @_once
     def horovod(self) -> Facts:
-        return self._ask("horovod")
+        """Horovod and the MPI that it is built against."""
+        return self._probe("horovod")
 
     @_once
     def together(self) -> Facts:
-        return self._ask("together")
+        """The MPI libraries of a process that loads all that may bring one."""
+        return self._probe("together")
 
     @_once
     def data(self) -> Facts:
+        """The job's data, of which some samples are read."""
+        if self.job is None:
+            raise CheckWarning("no job is named")
         with tempfile.TemporaryDirectory() as folder:
             job = Path(folder) / "job.yaml"
             job.write_text(yaml.safe_dump(self.job.as_dict()))
-            return self._ask("data", str(job), limit_s=FILES_LIMIT_S)
+            return self._probe("data", str(job), limit_s=FILES_LIMIT_S)
 
     @_once
     def world(self) -> Facts:
-        """What ranks say: those that were asked for, or two here. Raises Doubt where none can be started here."""
-        program = [*self._checkup("world"), self.machine.scratch or ""]
-        if self.ranks is None:
-            if self.machine.starter == "srun" and "SLURM_JOB_ID" not in os.environ:
+        """Ranks that are really started: n_ranks, or two. CheckWarning where none can start here."""
+        program = [*self._probe_command("world"), self.machine.scratch or ""]
+        if self.n_ranks is None:
+            if not open_launcher(self.machine.starter).can_start_here(os.environ):
                 raise CheckWarning(
-                    "srun starts ranks inside a job only; there, run kakurenbo doctor --ranks N"
+                    f"{self.machine.starter} starts ranks inside a job only; there, run kakurenbo doctor "
+                    "--ranks N"
                 )
             layout = Layout(2)
         else:
-            full = self.machine.ranks_per_node if self.machine.scheduler != "none" else None
-            layout = fitting_layout(self.machine, self.ranks, self.nodes or (full and -(-self.ranks // full)))
-            program = bound_words(self.machine, self.file, program)
-        line = starter_line(self.machine, layout, program)
-        facts = answer(line.words, line.environment, f"{layout.ranks} ranks", LIMIT_S)
-        if len(facts["ranks"]) != layout.ranks:
+            full_node = self.machine.ranks_per_node if self.machine.scheduler != "none" else None
+            n_nodes = self.n_nodes or (-(-self.n_ranks // full_node) if full_node else None)
+            layout = choose_layout(self.machine, self.n_ranks, n_nodes)
+            program = bound_command(self.machine, self.machine_file, program)
+        line = launcher_line(self.machine, layout, program)
+        facts = run_probe(line.words, line.environment, f"{layout.n_ranks} ranks", LIMIT_S)
+        if len(facts["ranks"]) != layout.n_ranks:
             raise UserError(
-                f"{line.words[0]} started {layout.ranks} ranks, but each sees {len(facts['ranks'])}; it is not of the MPI that mpi4py "
-                "loads (see mpi): load that one's module, or build mpi4py anew: pip install --force-reinstall --no-binary mpi4py mpi4py"
+                f"{line.words[0]} started {layout.n_ranks} ranks, but each sees {len(facts['ranks'])}; it is "
+                "not of the MPI that mpi4py loads (see mpi): load that one's module, or build mpi4py anew: "
+                "pip install --force-reinstall --no-binary mpi4py mpi4py"
             )
         return facts
 
     @_once
     def queue(self) -> Queue:
-        return SCHEDULERS[self.machine.scheduler].queue(self.machine.queue)
+        """The queue that the machine file names, or the default one."""
+        return open_scheduler(self.machine.scheduler).find_queue(self.machine.queue)
 
-    def _ask(self, what: str, *words: str, limit_s: float = LIMIT_S) -> Facts:
-        return answer(
-            [*self._checkup(what), *words],
-            self.machine.environment,
-            f"a process that asks for {what}",
-            limit_s,
-        )
+    def _probe(self, name: str, *words: str, limit_s: float = LIMIT_S) -> Facts:
+        command = [*self._probe_command(name), *words]
+        return run_probe(command, self.machine.environment, f"probe of {name}", limit_s)
 
-    def _checkup(self, what: str) -> list[str]:
-        return [python_of(self.machine), "-m", "kakurenbo_hpc.cluster.doctor.probes", what]
+    def _probe_command(self, name: str) -> list[str]:
+        return [python_of(self.machine), "-m", "kakurenbo_hpc.cluster.doctor.probes", name]

@@ -1,10 +1,11 @@
-"""What ``kakurenbo doctor`` asks processes of their own, since the answer may be a crash: facts, as one line of JSON.
+"""Probes of the doctor: facts as one line of JSON, each from a process of its own, which may crash or hang.
 
-``python -m kakurenbo_hpc.cluster.doctor.probes WHAT [WORD]``; ``world`` runs on ranks, as train does.
+``python -m kakurenbo_hpc.cluster.doctor.probes NAME [WORD]``; ``world`` runs on ranks, as train does.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -18,23 +19,24 @@ from typing import Any
 
 from ...errors import FAILED, UserError
 
-SMALL, LARGE = 2048, 2**24  # numbers: a round of a plan, in int64; gradients of 64 MiB, in float32
+N_COUNTS = 2048  # of one allreduce of a plan, int64
+N_GRADIENTS = 2**24  # float32: 64 MiB
 
 
-def python(_: str) -> dict[str, Any]:
+def probe_python(_: str) -> dict[str, Any]:
     """Return the versions of Python and of this package."""
     from ... import __version__
 
     return {"python": ".".join(map(str, sys.version_info[:3])), "kakurenbo": __version__}
 
 
-def torch(_: str) -> dict[str, Any]:
-    """Return what torch is built for, and which GPUs it sees. built_for: as sm_70 or compute_90."""
+def probe_torch(_: str) -> dict[str, Any]:
+    """Return what torch is built for (``built_for``: sm_70 or compute_90), and which GPUs it sees."""
     import torch
 
     # torch.cuda.get_arch_list() is empty on a login node, which has no GPU.
     flags = torch._C._cuda_getArchFlags() if torch.version.cuda else None
-    facts = {
+    facts: dict[str, Any] = {
         "version": torch.__version__,
         "cuda": torch.version.cuda,
         "built_for": (flags or "").split(),
@@ -48,20 +50,22 @@ def torch(_: str) -> dict[str, Any]:
             torch.cuda.init()
         except RuntimeError as problem:
             facts["no_gpu"] = " ".join(str(problem).split())
-    seen = range(torch.cuda.device_count())
-    facts["gpus"] = [[torch.cuda.get_device_name(i), *torch.cuda.get_device_capability(i)] for i in seen]
+    facts["gpus"] = [
+        [torch.cuda.get_device_name(i), *torch.cuda.get_device_capability(i)]
+        for i in range(torch.cuda.device_count())
+    ]
     return facts
 
 
-def mpi(_: str) -> dict[str, Any]:
+def probe_mpi(_: str) -> dict[str, Any]:
     """Return which MPI mpi4py loads. It is not started: some login nodes forbid that."""
     MPI = _mpi4py()
     version = MPI.Get_library_version().replace("\0", "").strip()
     return {"version": " ".join(version.splitlines()[0].partition(",")[0].split()), "libraries": _libraries()}
 
 
-def horovod(_: str) -> dict[str, Any]:
-    """Return Horovod's version and the MPI that it is built against; version None where it is not installed."""
+def probe_horovod(_: str) -> dict[str, Any]:
+    """Return Horovod's version, None where it is not installed, and the MPI that it is built against."""
     if importlib.util.find_spec("horovod") is None:
         return {"version": None}
     import horovod.torch as hvd
@@ -73,21 +77,22 @@ def horovod(_: str) -> dict[str, Any]:
     }
 
 
-def together(_: str) -> dict[str, Any]:
+def probe_together(_: str) -> dict[str, Any]:
     """Return the MPI libraries of a process that loads all that may bring one."""
     _mpi4py()
-    import h5py  # noqa: F401
-    import torch  # noqa: F401
-
-    if importlib.util.find_spec("horovod"):
-        import horovod.torch  # noqa: F401
+    for name in ("h5py", "torch", *(["horovod.torch"] if importlib.util.find_spec("horovod") else [])):
+        importlib.import_module(name)
     return {"libraries": _libraries()}
 
 
-def world(scratch: str) -> dict[str, Any]:
-    """Return what each rank is, and how fast all add up: latency_s of a plan's allreduce, bytes_per_s of one of gradients.
+def probe_world(scratch: str) -> dict[str, Any]:
+    """Return facts of each rank, and the speed of allreduce.
 
-    scratch: a folder of each node, in which variables may stand; empty for none.
+    Args:
+        scratch: a folder of each node, with variables; empty for none.
+
+    Returns:
+        On rank 0 ``ranks``, ``latency_s`` of an allreduce of a plan, ``bytes_per_s`` of one of gradients.
     """
     import numpy as np
     import torch
@@ -95,70 +100,74 @@ def world(scratch: str) -> dict[str, Any]:
     from ...distributed.world import open_comm, settle
 
     comm = open_comm()
-    here = settle(comm)
-    mine = {"rank": here.rank, "node": here.node, "device": here.device.type, "gpu": _gpu(here.device)}
+    world = settle(comm)
+    mine = {"rank": world.rank, "node": world.node, "device": world.device.type, "gpu": _gpu(world.device)}
     mine |= {
         "cpus": sorted(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
         "scratch": _scratch(scratch),
     }
-    facts = {"ranks": comm.gather(mine), "latency_s": None, "bytes_per_s": None}
+    facts: dict[str, Any] = {"ranks": comm.gather(mine), "latency_s": None, "bytes_per_s": None}
     if comm.size > 1:
-        counts = np.full(SMALL, comm.rank, np.int64)
+        counts = np.full(N_COUNTS, comm.rank, np.int64)
         facts["latency_s"] = _median_s(lambda: comm.sum(counts), 50, comm.barrier)
-        facts["bytes_per_s"] = LARGE * 4 / _gradients_s(here)
+        facts["bytes_per_s"] = N_GRADIENTS * 4 / _gradients_s(world)
     comm.close()
-    return facts if here.rank == 0 else {}
+    return facts if world.rank == 0 else {}
 
 
-def data(job: str) -> dict[str, Any]:
-    """Return how many samples there are, after the first, the middle and the last one were read. job: a file, resolved."""
+def probe_data(job: str) -> dict[str, Any]:
+    """Read the first, the middle and the last sample of each split, and return the number of samples.
+
+    Args:
+        job: a resolved job file.
+    """
     import numpy as np
-    import torch  # noqa: F401, else the first sample would take the seconds of its import
 
     from ...config.job import read_job
-    from ...data import DATA, open_data
+    from ...data import DATASETS, open_data
     from ...data.dataset import ReadRequest
     from ...distributed.comm import SerialComm
     from ...selection import METHODS
 
-    asked = read_job(job, [], DATA, METHODS)
-    found = open_data(asked.data, asked.seed, SerialComm())
+    checked = read_job(job, [], DATASETS, METHODS)
+    splits = open_data(checked.data, checked.seed, SerialComm())
+    importlib.import_module("torch")  # else the first sample would take the seconds of its import
     began = time.perf_counter()
-    for part in (found.train, found.validation):
-        ids = np.unique([0, len(part) // 2, len(part) - 1])
-        part.__getitems__(ReadRequest(ids, np.zeros(len(ids), np.int32), 0, augment=False))
+    for dataset in (splits.train, splits.validation):
+        ids = np.unique([0, len(dataset) // 2, len(dataset) - 1])
+        dataset.__getitems__(ReadRequest(ids, np.zeros(len(ids), np.int32), 0, augment=False))
     seconds = time.perf_counter() - began
     return {
-        "train": len(found.train),
-        "validation": len(found.validation),
+        "train": len(splits.train),
+        "validation": len(splits.validation),
         "seconds": seconds,
-        "files": found.train.files() is not None,
+        "files": splits.train.files() is not None,
     }
 
 
-def _gradients_s(here: Any) -> float:
-    """Return the seconds of averaging LARGE numbers as gradients travel: by NCCL between GPUs, else by Gloo."""
+def _gradients_s(world: Any) -> float:
+    """Return the seconds of averaging N_GRADIENTS gradients: by NCCL between GPUs, else by Gloo."""
     import torch
 
     from ...config.job import WorldOptions
     from ...distributed.gradient_sync import open_gradient_sync
 
-    model = torch.nn.ParameterList([torch.zeros(LARGE, device=here.device)])
-    gradients = open_gradient_sync(WorldOptions(), 1, here)
+    model = torch.nn.ParameterList([torch.zeros(N_GRADIENTS, device=world.device)])
+    gradients = open_gradient_sync(WorldOptions(), 1, world)
     gradients.wrap(model, torch.optim.SGD(model.parameters(), lr=0.0))
 
     def average() -> None:
         gradients.average(model)
-        float(model[0].grad[0])  # a GPU works on behind our back
+        float(model[0].grad[0])  # a GPU computes asynchronously
 
-    seconds = _median_s(average, 5, here.comm.barrier)
+    seconds = _median_s(average, 5, world.comm.barrier)
     gradients.close()
     return seconds
 
 
 def _median_s(work: Callable[[], Any], n: int, barrier: Callable[[], None]) -> float:
-    """Return the median of n times, after two that are not counted."""
+    """Return the median seconds of n calls, after two that are not counted."""
     times = []
     for _ in range(n + 2):
         barrier()
@@ -184,14 +193,14 @@ def _libraries() -> list[str]:
 
 
 def _gpu(device: Any) -> str | None:
-    """Return a name of this rank's GPU that no other GPU of its node has."""
+    """Return a name of this rank's GPU that is unique on its node."""
     import torch
 
     return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
 
 
 def _scratch(scratch: str) -> dict[str, Any] | None:
-    """Return the folder and the bytes that are free there, or why nothing can be written there."""
+    """Return the folder and its free space, or why it cannot be written to."""
     from ...rundir.path_checks import in_words
 
     if not scratch:
@@ -208,10 +217,21 @@ def _scratch(scratch: str) -> dict[str, Any] | None:
     return {"folder": folder, "free": in_words(shutil.disk_usage(folder).free)}
 
 
-def main(what: str, word: str = "") -> None:
-    """Print the answer. What the user can correct is an answer too, under the name ``problem``; and ends the other ranks."""
+PROBES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "python": probe_python,
+    "torch": probe_torch,
+    "mpi": probe_mpi,
+    "horovod": probe_horovod,
+    "together": probe_together,
+    "world": probe_world,
+    "data": probe_data,
+}
+
+
+def main(name: str, word: str = "") -> None:
+    """Print the facts. What the user can correct is a fact too, ``problem``; and it ends the other ranks."""
     try:
-        facts = {f.__name__: f for f in (python, torch, mpi, horovod, together, world, data)}[what](word)
+        facts = PROBES[name](word)
     except UserError as problem:
         print(json.dumps({"problem": str(problem)}), flush=True)
         os._exit(FAILED)

@@ -1,29 +1,41 @@
-"""Look for what is wrong before the queue does: one line for each check, with what to do."""
+"""The doctor: checks of a machine and a job before the queue, a line for each, with what to do."""
 
 from __future__ import annotations
 
 from ...config.job import Job
 from ...errors import DONE, FAILED, UserError
 from ..machine import find_machine, read_machine
+from .check_warning import CheckWarning
 from .checks import CHECKS
-from .findings import CheckWarning, Findings
+from .findings import Findings
 
 
 def doctor(machine: str, job: Job | None, nodes: int | None, ranks: int | None, walltime: str | None) -> int:
     """Print OK, WARN or FAIL and a reason for each check, as soon as it is known.
 
-    ranks: to start here, inside a batch job; otherwise two, where the machine lets them start. nodes, walltime: of the job.
-    Returns 1 if a check failed, else 0. Raises UserError if there is no such machine.
+    Args:
+        machine: a machine file, or the name of one that comes with the package.
+        job: the job that is to run; None checks the machine alone.
+        nodes: of the job.
+        ranks: to start here, inside a batch job; None starts two, where the machine lets them start.
+        walltime: of the job, as it was typed.
+
+    Returns:
+        1 if a check failed, else 0.
+
+    Raises:
+        UserError: there is no such machine.
     """
-    case = Findings(read_machine(machine), find_machine(machine), job, nodes, ranks, walltime)
+    findings = Findings(read_machine(machine), find_machine(machine), job, nodes, ranks, walltime)
     failed = False
     for name, check in CHECKS:
+        message: str | None
         try:
-            word, said = "OK", check(case)
-        except CheckWarning as doubt:
-            word, said = "WARN", str(doubt)
+            word, message = "OK", check(findings)
+        except CheckWarning as warning:
+            word, message = "WARN", str(warning)
         except UserError as problem:
-            word, said, failed = "FAIL", str(problem), True
-        if said is not None:
-            print(f"{word:4}  {name:9}  {said}", flush=True)
+            word, message, failed = "FAIL", str(problem), True
+        if message is not None:
+            print(f"{word:4}  {name:9}  {message}", flush=True)
     return FAILED if failed else DONE

@@ -1,4 +1,4 @@
-"""Ask a process of its own, which may crash or hang, and take its answer: one line of JSON."""
+"""Probes in processes of their own, which may crash or hang: run one and read its result, a line of JSON."""
 
 from __future__ import annotations
 
@@ -16,11 +16,21 @@ from ...errors import UserError
 Facts = dict[str, Any]
 
 
-def answer(words: list[str], environment: dict[str, str], who: str, limit_s: float) -> Facts:
-    """Run a command and return what it answers, in JSON. who: for messages. Raises UserError if it gives no answer, or a problem."""
+def run_probe(command: list[str], environment: dict[str, str], name: str, limit_s: float) -> Facts:
+    """Run a command and return its result.
+
+    Args:
+        command: prints the result as its last line that is a JSON object.
+        environment: variables set for it, beside those of this process.
+        name: of the probe, for messages.
+        limit_s: seconds after which it is ended, with all that it started.
+
+    Raises:
+        UserError: it gives no result, or reports a problem.
+    """
     try:
         process = subprocess.Popen(
-            words,
+            command,
             env=os.environ | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -31,34 +41,31 @@ def answer(words: list[str], environment: dict[str, str], who: str, limit_s: flo
         )
     except OSError as problem:
         raise UserError(
-            f"{words[0]}: cannot be run ({problem.strerror}); correct python in the machine file"
+            f"{command[0]}: cannot be run ({problem.strerror}); correct python in the machine file"
         ) from None
     try:
-        said, complaint = process.communicate(timeout=limit_s)
+        stdout, stderr = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
         raise UserError(
-            f"{who}: no answer in {limit_s:g} s; where it hangs, see: {shlex.join(words)}"
+            f"{name}: no result in {limit_s:g} s; to see where it hangs, run {shlex.join(command)}"
         ) from None
     finally:
-        if process.poll() is None:  # it hangs, or somebody has pressed Ctrl-C, which does not reach it
+        if process.poll() is None:  # it hangs, or the user pressed Ctrl-C, which does not reach it
             _end(process)
-    facts = _last_answer(said)
+    facts = _last_object(stdout)
     if facts is None:
-        how = (
-            f"killed by {signal.Signals(-process.returncode).name}"
-            if process.returncode < 0
-            else f"exit code {process.returncode}"
-        )
+        ending = _describe_ending(process.returncode)
         raise UserError(
-            f"{who}: no answer, but {how} ({_reason(complaint)}); for all of it, run {shlex.join(words)}"
+            f"{name}: no result, but {ending} ({_main_line(stderr)}); for all of it, run "
+            f"{shlex.join(command)}"
         )
     if "problem" in facts:
         raise UserError(facts["problem"])
     return facts
 
 
-def _end(process: subprocess.Popen) -> None:
-    """End a starter and its ranks: asked first, it cleans up after itself."""
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a launcher and its ranks; TERM first, on which it cleans up after itself."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, number)
@@ -66,18 +73,22 @@ def _end(process: subprocess.Popen) -> None:
             return
 
 
-def _last_answer(said: str) -> Facts | None:
-    for line in reversed(said.splitlines()):
+def _last_object(stdout: str) -> Facts | None:
+    for line in reversed(stdout.splitlines()):
         with contextlib.suppress(ValueError):
             if isinstance(facts := json.loads(line), dict):
                 return facts
     return None
 
 
-def _reason(complaint: str) -> str:
+def _describe_ending(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _main_line(stderr: str) -> str:
     """Return the line of stderr that says most: ours, an exception's, else the first that is no banner."""
-    lines = [line.strip() for line in complaint.splitlines() if re.search("[A-Za-z]{3}", line)]
+    lines = [line.strip() for line in stderr.splitlines() if re.search("[A-Za-z]{3}", line)]
     for pattern in (r"kakurenbo: ", r"[\w.]+(Error|Exception|Interrupt)\b"):
-        if found := [line for line in lines if re.match(pattern, line)]:
-            return found[-1].removeprefix("kakurenbo: ")[:300]
-    return lines[0][:300] if lines else "without a word"
+        if matches := [line for line in lines if re.match(pattern, line)]:
+            return matches[-1].removeprefix("kakurenbo: ")[:300]
+    return lines[0][:300] if lines else "no message"

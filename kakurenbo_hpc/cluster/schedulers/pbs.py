@@ -1,62 +1,94 @@
-"""PBS Pro and OpenPBS: their commands, and what they say."""
+"""PBS Pro and OpenPBS: qsub, qstat, qdel."""
 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from ...errors import UserError
-from .scheduler import Queue, Scheduler, State, answered, ask, job_id_in, say
+from .scheduler import (
+    JobState,
+    Queue,
+    Scheduler,
+    Status,
+    check_query,
+    clock_seconds,
+    last_job_id,
+    run_checked,
+    run_command,
+)
+
+if TYPE_CHECKING:
+    from ..machine import Machine
 
 _QUEUED, _ENDED = "QHWTM", "FCX"  # with any other letter a job holds its nodes
-_CANCELLED = 256 + 15  # what PBS makes of the TERM that qdel sends
+_CANCELLED = 256 + 15  # the exit status that PBS makes of the TERM that qdel sends
 
 
 class Pbs(Scheduler):
-    name = "pbs"
+    """PBS Pro and OpenPBS. No early signal: the ranks get a deadline. A requeue is a new job."""
 
-    def submit_words(self, dependency):
+    title = "PBS"
+    machine_keys = frozenset({"chunk"})
+
+    def script_values(self, machine: Machine, n_nodes: int) -> dict[str, str]:
+        """Return ``select``: as many chunks as nodes, each of them a whole node."""
+        n_ranks = machine.ranks_per_node
+        parts = [str(n_nodes), f"ncpus={machine.cores_per_node or n_ranks}", f"mpiprocs={n_ranks}"]
+        parts += [f"ompthreads={machine.cores_per_rank or 1}"]
+        parts += [f"mem={machine.memory_gib}gb"] if machine.memory_gib else []
+        return {"select": ":".join([*parts, *machine.chunk])}
+
+    def submit_command(self, dependency: str | None) -> list[str]:
+        """Return the qsub line."""
         return ["qsub", *(["-W", f"depend={dependency}"] if dependency else []), "script.sh"]
 
-    def job_id(self, said):
-        return job_id_in(said, r"(\d+(?:\[\])?\.\S+)")
+    def parse_job_id(self, output: str) -> str:
+        """Return ``12.server`` or, of an array, ``12[].server``."""
+        return last_job_id(output, r"(\d+(?:\[\])?\.\S+)")
 
-    def cancel_words(self, job_id):
+    def cancel_command(self, job_id: str) -> list[str]:
+        """Return the qdel line."""
         return ["qdel", job_id]
 
-    def state(self, job_id):
-        asked = ask(["qstat", "-x", "-f", job_id])
-        if asked.returncode:  # a site may keep no history of jobs
-            asked = ask(["qstat", "-f", job_id])
-        if re.search("Unknown Job Id|has finished", asked.stderr):
+    def job_state(self, job_id: str) -> JobState | None:
+        """Return what qstat says, with the history of jobs where a site keeps it."""
+        done = run_command(["qstat", "-x", "-f", job_id])
+        if done.returncode:
+            done = run_command(["qstat", "-f", job_id])
+        if re.search("Unknown Job Id|has finished", done.stderr):
             return None
-        answered(asked)
-        facts = _facts(asked.stdout)
-        letter, status = facts.get("job_state", "?"), facts.get("Exit_status")
-        detail = " ".join(
-            [letter, *([f"exit status {status}"] if status else []), facts.get("resources_used.walltime", "")]
-        ).strip()
+        check_query(done)
+        attributes = _parse_attributes(done.stdout)
+        letter, exit_status = attributes.get("job_state", "?"), attributes.get("Exit_status")
+        details = [letter, *([f"exit status {exit_status}"] if exit_status else [])]
+        detail = " ".join([*details, attributes.get("resources_used.walltime", "")]).strip()
         if letter in _ENDED:
-            return State(
-                {"0": "done", str(_CANCELLED): "cancelled", None: "cancelled"}.get(status, "failed"), detail
-            )
-        return State("queued" if letter in _QUEUED else "running", detail)
+            return JobState(_final_status(exit_status), detail)
+        return JobState("queued" if letter in _QUEUED else "running", detail)
 
-    def queue(self, name):
-        name = name or _facts(say(["qstat", "-B", "-f"])).get("default_queue")
+    def find_queue(self, name: str | None) -> Queue:
+        """Return a queue as ``qstat -Q`` describes it."""
+        name = name or _parse_attributes(run_checked(["qstat", "-B", "-f"])).get("default_queue")
         if name is None:
             raise UserError("PBS has no default queue; set queue in the machine file (qstat -Q lists them)")
-        facts = _facts(say(["qstat", "-Q", "-f", name]))
-        if (facts.get("enabled"), facts.get("started")) != ("True", "True"):
+        attributes = _parse_attributes(run_checked(["qstat", "-Q", "-f", name]))
+        if (attributes.get("enabled"), attributes.get("started")) != ("True", "True"):
             raise UserError(
-                f"queue {name} is closed or stopped; wait, or set queue in the machine file to another (qstat -Q lists them)"
+                f"queue {name} is closed or stopped; wait, or set queue in the machine file to another "
+                "(qstat -Q lists them)"
             )
-        limit = facts.get("resources_max.walltime")
-        return Queue(
-            name,
-            sum(int(part) * 60**i for i, part in enumerate(reversed(limit.split(":")))) if limit else None,
-        )
+        limit = attributes.get("resources_max.walltime")
+        return Queue(name, clock_seconds(limit) if limit else None)
 
 
-def _facts(said: str) -> dict[str, str]:
-    """Return the attributes that qstat -f lists."""
-    return dict(re.findall(r"^\s+([\w.]+) = (.*)$", said, re.MULTILINE))
+def _final_status(exit_status: str | None) -> Status:
+    """Return how a job has ended; one that was cancelled before it began has no exit status."""
+    if exit_status is None or exit_status == str(_CANCELLED):
+        return "cancelled"
+    return "done" if exit_status == "0" else "failed"
+
+
+def _parse_attributes(output: str) -> dict[str, str]:
+    """Return the attributes that ``qstat -f`` lists."""
+    return dict(re.findall(r"^\s+([\w.]+) = (.*)$", output, re.MULTILINE))

@@ -1,93 +1,88 @@
-"""Slurm: its commands, and what they say."""
+"""Slurm: sbatch, squeue, sacct, sinfo, scancel."""
 
 from __future__ import annotations
 
 from ...errors import UserError, nearest
-from .scheduler import Queue, Scheduler, State, answered, ask, job_id_in, say
+from .scheduler import (
+    JobState,
+    Queue,
+    Scheduler,
+    Status,
+    check_query,
+    clock_seconds,
+    last_job_id,
+    run_checked,
+    run_command,
+)
 
 # In any other state a job holds its nodes.
-_WORDS = {
-    "queued": (
-        "PENDING",
-        "REQUEUED",
-        "REQUEUE_FED",
-        "REQUEUE_HOLD",
-        "SPECIAL_EXIT",
-        "RESV_DEL_HOLD",
-        "CONFIGURING",
-        "POWER_UP_NODE",
-    ),
-    "done": ("COMPLETED",),
-    "cancelled": ("CANCELLED", "REVOKED"),
-    "failed": (
-        *(
-            "FAILED",
-            "TIMEOUT",
-            "NODE_FAIL",
-            "OUT_OF_MEMORY",
-            "PREEMPTED",
-            "BOOT_FAIL",
-            "DEADLINE",
-            "LAUNCH_FAILED",
-            "RECONFIG_FAIL",
-        ),
-    ),
+_QUEUED = ["PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"]
+_QUEUED += ["CONFIGURING", "POWER_UP_NODE"]
+_FAILED = ["FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "BOOT_FAIL", "DEADLINE"]
+_FAILED += ["LAUNCH_FAILED", "RECONFIG_FAIL"]
+_STATUS: dict[str, Status] = {
+    **dict.fromkeys(_QUEUED, "queued"),
+    **dict.fromkeys(["COMPLETED"], "done"),
+    **dict.fromkeys(["CANCELLED", "REVOKED"], "cancelled"),
+    **dict.fromkeys(_FAILED, "failed"),
 }
 
 
 class Slurm(Scheduler):
-    name = "slurm"
+    """Slurm. Sends an early signal of its own, and puts a job into the queue again under its old id."""
 
-    def submit_words(self, dependency):
+    title = "Slurm"
+    early_signal_s = 60  # sbatch --signal: the resolution of Slurm's event handling
+
+    def submit_command(self, dependency: str | None) -> list[str]:
+        """Return the sbatch line."""
         # A job whose dependency can never be met would wait for ever.
         after = [f"--dependency={dependency}", "--kill-on-invalid-dep=yes"] if dependency else []
         return ["sbatch", "--parsable", *after, "script.sh"]
 
-    def job_id(self, said):
-        return job_id_in(said, r"(\d+)(?:;\S+)?")  # a federation adds ;CLUSTER
+    def parse_job_id(self, output: str) -> str:
+        """Return the number; in a federation sbatch adds ``;CLUSTER``."""
+        return last_job_id(output, r"(\d+)(?:;\S+)?")
 
-    def cancel_words(self, job_id):
+    def cancel_command(self, job_id: str) -> list[str]:
+        """Return the scancel line."""
         return ["scancel", job_id]
 
-    def state(self, job_id):
-        asked = ask(
-            ["sacct", "-j", job_id, "-X", "--noheader", "--parsable2", "--format=State,ExitCode,Elapsed"]
-        )
-        if asked.returncode or not asked.stdout.strip():  # no accounting here, or not there yet
-            asked = ask(["squeue", "-j", job_id, "--states=all", "--noheader", "--format=%T|%r|%M"])
-        if "Invalid job id" in asked.stderr or not (asked.returncode or asked.stdout.strip()):
+    def job_state(self, job_id: str) -> JobState | None:
+        """Return what sacct says, else squeue: a site may have no accounting, or lag behind with it."""
+        columns = "--format=State,ExitCode,Elapsed"
+        done = run_command(["sacct", "-j", job_id, "-X", "--noheader", "--parsable2", columns])
+        if done.returncode or not done.stdout.strip():
+            done = run_command(["squeue", "-j", job_id, "--states=all", "--noheader", "--format=%T|%r|%M"])
+        if "Invalid job id" in done.stderr or not (done.returncode or done.stdout.strip()):
             return None
-        answered(asked)
-        state, *details = asked.stdout.splitlines()[-1].split("|")
+        check_query(done)
+        state, *details = done.stdout.splitlines()[-1].split("|")
         state = state.split()[0]  # "CANCELLED by 1000"
-        word = next((word for word, states in _WORDS.items() if state in states), "running")
-        return State(word, " ".join([state, *(detail for detail in details if detail != "None")]))
+        detail = " ".join([state, *(detail for detail in details if detail != "None")])
+        return JobState(_STATUS.get(state, "running"), detail)
 
-    def queue(self, name):
-        rows = [
-            line.split("|")
-            for line in say(["sinfo", "--all", "--noheader", "--format=%P|%a|%l"]).splitlines()
-        ]
-        partitions = {partition.rstrip("*"): (up, limit) for partition, up, limit in rows}
-        name = name or next(
-            (partition.rstrip("*") for partition, _, _ in rows if partition.endswith("*")), None
-        )
+    def find_queue(self, name: str | None) -> Queue:
+        """Return a partition; the default one has a star in sinfo."""
+        lines = run_checked(["sinfo", "--all", "--noheader", "--format=%P|%a|%l"]).splitlines()
+        rows = [line.split("|") for line in lines]
+        partitions = {partition.rstrip("*"): (state, limit) for partition, state, limit in rows}
+        defaults = [partition.rstrip("*") for partition, _, _ in rows if partition.endswith("*")]
+        name = name or next(iter(defaults), None)
         if name is None:
-            raise UserError(
-                f"Slurm has no default partition; set queue in the machine file, {nearest('', partitions)}"
-            )
+            known = nearest("", partitions)
+            raise UserError(f"Slurm has no default partition; set queue in the machine file, {known}")
         if name not in partitions:
             raise UserError(f"queue is {name}, but Slurm has no such partition; {nearest(name, partitions)}")
-        up, limit = partitions[name]
-        if up != "up":
-            raise UserError(f"partition {name} is {up}; wait, or set queue in the machine file to another")
-        return Queue(name, _seconds(limit))
+        state, limit = partitions[name]
+        if state != "up":
+            raise UserError(f"partition {name} is {state}; wait, or set queue in the machine file to another")
+        return Queue(name, _limit_s(limit))
 
 
-def _seconds(limit: str) -> int | None:
+def _limit_s(limit: str) -> int | None:
     """Return the seconds of MM:SS, HH:MM:SS or D-HH:MM:SS; None of ``infinite``."""
     days, _, clock = limit.rpartition("-")
-    parts = clock.split(":")
-    if not all(part.isdecimal() for part in parts):
+    if not all(part.isdecimal() for part in clock.split(":")):
         return None
-    return sum(int(part) * 60**i for i, part in enumerate(reversed(parts))) + 86400 * int(days or 0)
+    return clock_seconds(clock) + 86400 * int(days or 0)

@@ -1,7 +1,8 @@
 """qsub, qstat and qdel, as an OpenPBS 23.06 was seen to behave, on files in $PBS_HERE; called by these names.
 
-Scripts run for real, one process each, in the home folder, without the environment of who submitted them. Their output is
-delivered at the end. Nothing is sent before the walltime; then TERM goes to every process of the job's session, and KILL after kill_delay.
+Scripts run for real, one process each, in the home folder, without the environment of the submitting shell.
+Their output is delivered at the end. Nothing is sent before the walltime; then TERM goes to every process of
+the job's session, and KILL after kill_delay.
 """
 
 from __future__ import annotations
@@ -239,7 +240,8 @@ def show(words: list[str]) -> None:
     if job["state"] == "F" and not history:
         refuse("qstat", f"{job_id} Job has finished, use -x or -H to obtain historical job information", 35)
     print(
-        f"Job Id: {job_id}\n    Job_Name = {job['name']}\n    job_state = {job['state']}\n    queue = {SITE['queues'][0]}"
+        f"Job Id: {job_id}\n    Job_Name = {job['name']}\n    job_state = {job['state']}\n    queue = "
+        f"{SITE['queues'][0]}"
     )
     if "status" in job and job["state"] == "F":
         print(f"    Exit_status = {job['status']}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.core.signals import SIGNALS
-from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.distributed.world import open_comm
 from kakurenbo_hpc.engine.run import run
 from kakurenbo_hpc.errors import DONE, REQUEUE
@@ -38,7 +38,7 @@ def entered(self, epoch, stage):
 
 
 Heartbeat.enter = entered
-job = read_job(find_job("digits_kakurenbo"), SETS, DATA, METHODS)
+job = read_job(find_job("digits_kakurenbo"), SETS, DATASETS, METHODS)
 try:
     assert run(job, folder / "whole", comm) == DONE
     for number in SIGNALS:

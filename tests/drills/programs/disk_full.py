@@ -11,7 +11,7 @@ from pathlib import Path
 from kakurenbo_hpc import cli
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
-from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.distributed.preemption import Preemption
 from kakurenbo_hpc.engine import run
 from kakurenbo_hpc.selection import METHODS
@@ -61,7 +61,7 @@ Preemption.should_stop_now = epoch_ended
 sys.exit(
     cli._together(
         lambda comm: run.run(
-            read_job(find_job("digits_kakurenbo"), SETS, DATA, METHODS), folder / "run", comm
+            read_job(find_job("digits_kakurenbo"), SETS, DATASETS, METHODS), folder / "run", comm
         )
     )
 )

@@ -17,7 +17,7 @@ import torch
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.core.rng import key, one
-from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.distributed.preemption import Preemption
 from kakurenbo_hpc.distributed.world import open_comm
 from kakurenbo_hpc.engine.run import run
@@ -84,7 +84,7 @@ def job(variant):
     return read_job(
         find_job("digits_everything"),
         sets + [f"selection.{option}" for option in VARIANTS[variant].split()],
-        DATA,
+        DATASETS,
         METHODS,
     )
 

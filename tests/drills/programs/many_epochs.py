@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
-from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.engine.run import run
 from kakurenbo_hpc.rundir.console import Console
@@ -29,4 +29,4 @@ def print_error(self, line):
 
 
 Console.epoch = print_error
-run(read_job(find_job("digits_kakurenbo"), SETS, DATA, METHODS), folder, SerialComm())
+run(read_job(find_job("digits_kakurenbo"), SETS, DATASETS, METHODS), folder, SerialComm())

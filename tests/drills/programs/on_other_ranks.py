@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
-from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.distributed.preemption import Preemption
 from kakurenbo_hpc.distributed.world import open_comm
 from kakurenbo_hpc.engine.run import run
@@ -46,7 +46,10 @@ def should_stop(self):
 Learner.step = step
 Preemption.should_stop = Preemption.should_stop_now = should_stop
 code = run(
-    read_job(find_job("digits_kakurenbo"), SETS, DATA, METHODS), directory, comm, resume=directory.exists()
+    read_job(find_job("digits_kakurenbo"), SETS, DATASETS, METHODS),
+    directory,
+    comm,
+    resume=directory.exists(),
 )
 comm.close()
 sys.exit(code)

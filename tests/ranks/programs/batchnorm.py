@@ -6,7 +6,7 @@ import torch
 from kakurenbo_hpc.config.job import Model, Training
 from kakurenbo_hpc.core.ledger import Homes
 from kakurenbo_hpc.core.plan import Epoch
-from kakurenbo_hpc.data import DATA, open_data
+from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data.loader import Loader
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.ddp import DdpSync
@@ -16,7 +16,7 @@ from kakurenbo_hpc.training.learner import Learner
 
 comm = open_comm()
 world = settle(comm)
-data = open_data(DATA["digits"](name="digits"), seed=3, comm=SerialComm())
+data = open_data(DATASETS["digits"](name="digits"), seed=3, comm=SerialComm())
 training = Training(epochs=1, global_batch=60, lr=0.1)
 learner = Learner(
     training, Model(name="small_cnn", options={"norm": "batch"}), world, 10, data.shape, seed=5, extra=()

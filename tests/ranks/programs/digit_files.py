@@ -17,7 +17,7 @@ import torch
 
 from kakurenbo_hpc import cli
 from kakurenbo_hpc.config.job import DataOptions
-from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.data.dataset import Dataset, DatasetSplits, ReadRequest, SampleFiles
 from kakurenbo_hpc.data.datasets.digits import Digits
 from kakurenbo_hpc.local_data.shards import Shards
@@ -98,7 +98,7 @@ def main(harm: str, run_dir: str, *words: str) -> None:
 
     Shards.epoch = -1
     Learner.step, Learner.begin_epoch, Shards.finish = noted, begun, harmed
-    DATA["digit_files"] = DigitFiles
+    DATASETS["digit_files"] = DigitFiles
     command = ["data", "stage"] if harm == "staged" else ["train", "--run-dir", run_dir]
     sys.argv = ["kakurenbo", *command, *words]
     cli.main()

@@ -14,7 +14,7 @@ import torch
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.core.rng import key, one
-from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.distributed.preemption import Preemption
 from kakurenbo_hpc.distributed.world import open_comm
 from kakurenbo_hpc.engine.run import run
@@ -76,7 +76,7 @@ def job(method: str, options: str):
     sets += [f"selection.{option}" for option in options.split()]
     if method == "static":
         sets.append(f"selection.scores={folder / 'el2n.h5'}")
-    return read_job(find_job("digits_everything"), sets, DATA, METHODS)
+    return read_job(find_job("digits_everything"), sets, DATASETS, METHODS)
 
 
 def lines(directory: Path) -> list[dict]:

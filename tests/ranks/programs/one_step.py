@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from kakurenbo_hpc.config.job import Model, Training, WorldOptions
 from kakurenbo_hpc.core.ledger import Homes
 from kakurenbo_hpc.core.plan import Epoch
-from kakurenbo_hpc.data import DATA, open_data
+from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data.dataset import Dataset, ReadRequest
 from kakurenbo_hpc.data.loader import Loader
 from kakurenbo_hpc.distributed.comm import SerialComm
@@ -26,7 +26,7 @@ n, accumulate, precision = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 LR = 0.5
 comm = open_comm()
 world = settle(comm)
-data = open_data(DATA["digits"](name="digits"), seed=3, comm=SerialComm())
+data = open_data(DATASETS["digits"](name="digits"), seed=3, comm=SerialComm())
 model = Model(name="small_cnn", options={"width": 8})
 training = Training(
     epochs=1,

@@ -12,7 +12,7 @@ import torch
 
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
-from kakurenbo_hpc.data import DATA
+from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.distributed.world import open_comm
 from kakurenbo_hpc.engine.run import run
 from kakurenbo_hpc.selection import METHODS
@@ -46,7 +46,7 @@ def ran(case, gradients):
     sets += [f"training.{option}" for option in training] + [f"world.gradients={gradients}"]
     sets += [f"world.{option}" for option in world] if gradients == "horovod" else []
     directory = folder / f"{case} {gradients}".replace(" ", "_")
-    assert run(read_job(find_job("digits_everything"), sets, DATA, METHODS), directory, comm) == 0
+    assert run(read_job(find_job("digits_everything"), sets, DATASETS, METHODS), directory, comm) == 0
     return directory
 
 

@@ -1,0 +1,1 @@
+"""One of each that kakurenbo_hpc takes from other packages."""
