@@ -35,7 +35,6 @@ from kakurenbo_hpc.engine.epoch import run_epoch
 from kakurenbo_hpc.engine.run import set_up
 from kakurenbo_hpc.rundir.timers import StageTimer
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.selection.batch_level import BatchMethod
 from kakurenbo_hpc.selection.global_stats import GlobalStats
 from kakurenbo_hpc.selection.method import init_ledger
 from kakurenbo_hpc.training.model import build_model
@@ -64,14 +63,14 @@ class Driver:
         self._stages, data = set_up(job, world, job.selection)
         self._stages.learner.join(DdpSync(world), data.shape)
         self._ledger = init_ledger(job.selection, self._stages.homes, world.comm, data.fingerprint)
-        self._memory = job.selection.init_state() if isinstance(job.selection, BatchMethod) else {}
+        self._memory = job.selection.init_state()
         self._job, self._epochs = job, 0
 
     def epoch(self) -> Took:
         clock = StageTimer(self._stages.world.device)
         epoch = Epoch(self._epochs, self._job.training.epochs, self._job.seed)
         outcome = run_epoch(epoch, self._ledger, self._memory, self._stages, clock)
-        self._ledger, self._memory, line = outcome.ledger, outcome.memory, outcome.line
+        self._ledger, self._memory, line = outcome.ledger, outcome.method_state, outcome.line
         self._epochs += 1
         seconds = clock.seconds(self._stages.learner.parts.take())
         return Took(seconds["total"] - seconds["evaluate"], seconds, line["hidden_fraction"], line["steps"])

@@ -27,6 +27,7 @@ from kakurenbo_hpc.distributed.comm import Comm
 from kakurenbo_hpc.distributed.launch_env import read_launch_env
 from kakurenbo_hpc.distributed.world import open_comm, settle
 from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.selection.batch_level import BatchMethod
 from kakurenbo_hpc.selection.global_stats import GlobalStats
 from kakurenbo_hpc.selection.method import Method
 
@@ -407,7 +408,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args(words)
-    epoch_level = [name for name, method in METHODS.items() if not getattr(method, "batch_level", False)]
+    epoch_level = [name for name, method in METHODS.items() if not issubclass(method, BatchMethod)]
     given.methods = epoch_level if given.methods == "all" else given.methods.split(",")
     unknown = [name for name in given.methods if name not in epoch_level]
     if unknown:

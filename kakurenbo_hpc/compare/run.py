@@ -22,7 +22,7 @@ from ..rundir.metrics import finite
 from ..rundir.path_checks import check_place
 from ..rundir.provenance import provenance
 from ..selection import METHODS
-from ..selection.score_file import about_scores
+from ..selection.score_file import read_score_info
 from .metrics import (  # fmt: skip
     ERROR_FACTORS,
     TOLERANCES,
@@ -126,7 +126,7 @@ class _Results:
         )
         if not self._comm.on_rank_zero(path.exists):
             score(wanted.method, made_by, path, self._comm, wanted.epochs, wanted.repeats)
-        about = self._comm.on_rank_zero(lambda: about_scores(str(path)))
+        about = self._comm.on_rank_zero(lambda: read_score_info(str(path)))
         steps = -(-about.n_backward // entry.job.training.batch(self._comm.size))
         return path, (steps, about.n_forward, about.n_backward, about.seconds)
 

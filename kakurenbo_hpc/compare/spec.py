@@ -251,7 +251,7 @@ def _entries(comparison: Comparison, base: dict, where: str) -> dict[str, Entry]
 def _unscaled(entry: Entry, entries: Mapping[str, Entry]) -> Entry | None:
     """Return the entry with neither learning rate nor losses scaled; None if it scales nothing, or that is in already."""
     selection = entry.job.selection
-    off = {name: False for name in ("scale_lr", "rescale") if getattr(selection, name, False)}
+    off = {name: False for name in selection.scaling_options if getattr(selection, name)}
     unscaled = replace(
         entry, job=entry.job.model_copy(update={"selection": selection.model_copy(update=off)})
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .rng import key, uniform
+from .rng import Stream
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,10 @@ class Epoch:
     total: int
     seed: int
 
-    def uniform(self, ids: np.ndarray, purpose: str, copy: np.ndarray | int = 0) -> np.ndarray:
-        """Return (n,) float64 in [0, 1): a draw for each id, keyed by (seed, purpose, epoch, id, copy)."""
-        return uniform(key(self.seed, purpose, self.number), ids, copy)
+    @property
+    def rng(self) -> Stream:
+        """The random draws of this epoch."""
+        return Stream(self.seed, self.number)
 
 
 @dataclass(frozen=True)

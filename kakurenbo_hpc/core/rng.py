@@ -4,13 +4,40 @@ A draw is a pure function of (seed, purpose, epoch, id, copy). It is the same on
 worker, and after any resume; nothing has to be saved. The mixing function is splitmix64 (Steele, Lea, Flood 2014).
 """
 
+from __future__ import annotations
+
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Random draws of one epoch of a run with this seed; epoch 0 also serves draws for the whole run."""
+
+    seed: int
+    epoch: int = 0
+
+    def bits(self, ids: np.ndarray, purpose: str, copy: np.ndarray | int = 0) -> np.ndarray:
+        """Return (n,) uint64: a draw of 64 bits for each id, keyed by (seed, purpose, epoch, id, copy)."""
+        return bits(key(self.seed, purpose, self.epoch), ids, copy)
+
+    def uniform(self, ids: np.ndarray, purpose: str, copy: np.ndarray | int = 0) -> np.ndarray:
+        """Return (n,) float64 in [0, 1): a draw for each id, keyed by (seed, purpose, epoch, id, copy)."""
+        return uniform(key(self.seed, purpose, self.epoch), ids, copy)
+
+    def of_epoch(self, number: int) -> Stream:
+        """Return the stream of another epoch of the same run."""
+        return Stream(self.seed, number)
+
+    def of_run(self) -> Stream:
+        """Return the stream of draws that stay the same in all epochs."""
+        return Stream(self.seed)
 
 
 def key(seed: int, purpose: str, epoch: int = 0) -> int:

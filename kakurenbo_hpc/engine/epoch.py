@@ -11,9 +11,8 @@ from ..core.ledger import Ledger
 from ..core.plan import Epoch, Plan
 from ..order.deal import EpochSchedule
 from ..rundir.timers import StageTimer
-from ..selection.batch_level import BatchMethod
 from .context import Context
-from .loops import TrainResult, deal_passes, evaluate, forward_only, train, train_by_steps, train_selected
+from .loops import TRAIN_LOOPS, TrainResult, deal_passes, evaluate, forward_pass
 
 
 @dataclass(frozen=True)
@@ -35,23 +34,23 @@ def run_epoch(
     s.pass_progress.begin_epoch()
     with clock("plan"):
         if s.method.needs_scoring_pass(epoch):
-            ledger = forward_only(np.ones(len(ledger), bool), "eval", True, epoch, ledger, s)
-            ledger = ledger.with_columns(s.method.on_scored(epoch, ledger))
+            ledger = forward_pass(np.ones(len(ledger), bool), "eval", True, epoch, ledger, s)
+            ledger = ledger.with_columns(s.method.update(epoch, ledger, "scoring"))
         plan = s.method.plan(epoch, ledger, s.everyone)
         if s.shards is not None:
             ledger = s.shards.exchange(epoch, plan.train != 0, ledger)
-        thins = isinstance(s.method, BatchMethod) and s.method.thins(epoch)
-        micro_batches = deal_passes(plan.train, epoch, ledger, s, plan.weight, thins)
+        level = s.method.selection_level(epoch)
+        micro_batches = deal_passes(plan.train, epoch, ledger, s, plan.weight, level)
 
     with clock("train"):
-        way = train_selected if thins else train_by_steps if s.method.draws_each_step(epoch) else train
-        after, method_state, trained = way(epoch, plan, micro_batches, ledger, method_state, s)
+        after, method_state, trained = TRAIN_LOOPS[level](epoch, plan, micro_batches, ledger, method_state, s)
+        method_state = s.method.on_epoch_trained(epoch, trained.losses, method_state)
         s.learner.average_statistics()
 
     with clock("refresh"):
         if plan.refresh is not None:
-            after = forward_only(plan.refresh, plan.refresh_mode, plan.refresh_augment, epoch, after, s)
-        after = after.with_columns(s.method.on_epoch_end(epoch, after))
+            after = forward_pass(plan.refresh, plan.refresh_mode, plan.refresh_augment, epoch, after, s)
+        after = after.with_columns(s.method.update(epoch, after, "epoch"))
 
     with clock("evaluate"):
         measured = evaluate(s)

@@ -1,22 +1,25 @@
-"""The ways in which an epoch goes over samples: train, train by steps, sift, look, evaluate.
+"""The passes of an epoch: training by epoch, step or batch; the scoring and refresh pass; evaluation.
 
-Each is dealt to all ranks and noted at home.
+Each pass is dealt to all ranks, and its statistics are brought home to the ledgers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
 from ..core.batch import Batch, MethodState
 from ..core.ledger import Homes, Ledger
 from ..core.plan import Epoch, Plan
+from ..core.sample_stats import SampleStats
 from ..data.loader import plain_micro_batches
 from ..order.deal import EpochSchedule, deal
-from ..order.home import send_home
+from ..order.home import bring_home
 from ..selection.batch_level import BatchMethod
+from ..selection.method import Level, StepMethod
 from ..training.batch_stats import BatchStats, SampleStatsBuffer
 from ..training.segmentation import mean_iou
 from .batch_selection import BatchSelection
@@ -26,9 +29,14 @@ from .pass_progress import Resumable
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What the training stage did. losses: (k,) of this rank's training passes; the counts are over all ranks.
+    """Results of the training stage; all counts are over all ranks.
 
-    n_hidden: samples that were not trained.
+    Attributes:
+        losses: (k,) float32, of this rank's training passes, in order.
+        n_hidden: samples that were not trained.
+        n_forward: forward passes of samples, selection passes included.
+        n_backward: backward passes of samples.
+        steps: optimizer steps.
     """
 
     losses: np.ndarray
@@ -41,168 +49,164 @@ class TrainResult:
 def train(
     epoch: Epoch,
     plan: Plan,
-    micro_batches: EpochSchedule,
+    schedule: EpochSchedule,
     ledger: Ledger,
     method_state: MethodState,
-    s: Context,
+    context: Context,
 ) -> tuple[Ledger, MethodState, TrainResult]:
     """Train what the plan names."""
-    stats_buffer = SampleStatsBuffer(s.observed)
-    if isinstance(s.method, BatchMethod) and s.method.clocked_by_trained:
-        s.learner.begin_epoch(
-            epoch.number,
-            plan.lr_scale,
-            method_state["trained"][0] / ledger.n_total,
-            micro_batches.n / ledger.n_total,
-        )
-    else:
-        s.learner.begin_epoch(epoch.number, plan.lr_scale)
-    for batch in _along("train", micro_batches, epoch, True, stats_buffer, s):
-        stats_buffer.add(s.learner.step(batch))
+    _begin_epoch(epoch, plan, method_state, context, schedule.n)
+    stats_buffer = SampleStatsBuffer(context.observed)
+    for batch in _batches_of("train", schedule, epoch, True, stats_buffer, context):
+        stats_buffer.add(context.learner.step(batch))
     stats = stats_buffer.stats()
-    ledger = ledger.observed(send_home(stats, s.homes, s.world.comm), epoch.number)
-    if isinstance(s.method, BatchMethod):
-        method_state = {
-            **s.method.trained(epoch, stats.loss, method_state),
-            "trained": method_state["trained"] + micro_batches.n,
-        }
-    (n_hidden,) = s.everyone.count(plan.train == 0)
-    return (
-        ledger,
-        method_state,
-        TrainResult(stats.loss, n_hidden, micro_batches.n, micro_batches.n, micro_batches.steps),
-    )
+    ledger = _bring_home(stats, ledger, epoch, context)
+    (n_hidden,) = context.everyone.count(plan.train == 0)
+    result = TrainResult(stats.loss, n_hidden, schedule.n, schedule.n, schedule.steps)
+    return ledger, _count_trained(method_state, schedule.n), result
 
 
 def train_by_steps(
     epoch: Epoch,
     plan: Plan,
-    micro_batches: EpochSchedule,
+    schedule: EpochSchedule,
     ledger: Ledger,
     method_state: MethodState,
-    s: Context,
+    context: Context,
 ) -> tuple[Ledger, MethodState, TrainResult]:
-    """Train as many entries as the plan names, drawn step by step, each by what the step before has told."""
-    s.learner.begin_epoch(epoch.number, plan.lr_scale)
-    stats_buffer = SampleStatsBuffer(s.observed)
-    done = s.pass_progress.begin_pass(stats_buffer)
-    ledger = (
-        ledger.observed(send_home(stats_buffer.stats(), s.homes, s.world.comm), epoch.number)
-        if done
-        else ledger
-    )
-    for step in s.progress.bar(range(done, micro_batches.steps), micro_batches.steps, "train"):
-        n = (
-            step + 1
-        ) * micro_batches.n // micro_batches.steps - step * micro_batches.n // micro_batches.steps
-        one = s.method.plan_step(epoch, step, n, ledger, s.everyone)
-        dealt = deal_passes(one.train, epoch, ledger, s, one.weight)
-        before = step * s.global_batch  # a sample drawn again is another copy, with draws of its own
-        here = [
+    """Train as many entries as the schedule has, drawn for each step by the ledger after the step before."""
+    method, n, steps = cast(StepMethod, context.method), schedule.n, schedule.steps
+    context.learner.begin_epoch(epoch.number, plan.lr_scale)
+    stats_buffer = SampleStatsBuffer(context.observed)
+    n_done = context.pass_progress.begin_pass(stats_buffer)
+    if n_done:
+        ledger = _bring_home(stats_buffer.stats(), ledger, epoch, context)
+    for step in context.progress.bar(range(n_done, steps), steps, "train"):
+        n_step = (step + 1) * n // steps - step * n // steps
+        step_plan = method.plan_step(epoch, step, n_step, ledger, context.everyone)
+        dealt = deal_passes(step_plan.train, epoch, ledger, context, step_plan.weight)
+        offset = step * context.global_batch  # a sample drawn again is another copy, with draws of its own
+        micro_batches = [
             replace(
                 micro_batch,
                 step=step,
-                progress=(step + 0.5) / micro_batches.steps,
-                copy=micro_batch.copy + before,
-                position=micro_batch.position + before,
+                progress=(step + 0.5) / steps,
+                copy=micro_batch.copy + offset,
+                position=micro_batch.position + offset,
             )
             for micro_batch in dealt
         ]
-        news = SampleStatsBuffer(s.observed)
-        for batch in s.heartbeat.along(s.train(here, epoch.number, augment=True)):
-            seen = s.learner.step(batch)
-            for noted in (stats_buffer, news):
-                noted.add(seen)
-        ledger = ledger.observed(send_home(news.stats(), s.homes, s.world.comm), epoch.number)
-        s.pass_progress.step_done(step)
-    (n_hidden,) = s.everyone.count(ledger.seen_epoch != epoch.number)
-    return (
-        ledger,
-        method_state,
-        TrainResult(
-            stats_buffer.stats().loss, n_hidden, micro_batches.n, micro_batches.n, micro_batches.steps
-        ),
-    )
+        step_buffer = SampleStatsBuffer(context.observed)
+        for batch in context.heartbeat.along(context.train(micro_batches, epoch.number, augment=True)):
+            batch_stats = context.learner.step(batch)
+            stats_buffer.add(batch_stats)
+            step_buffer.add(batch_stats)
+        ledger = _bring_home(step_buffer.stats(), ledger, epoch, context)
+        context.pass_progress.step_done(step)
+    (n_hidden,) = context.everyone.count(ledger.seen_epoch != epoch.number)
+    return ledger, method_state, TrainResult(stats_buffer.stats().loss, n_hidden, n, n, steps)
 
 
 def train_selected(
     epoch: Epoch,
     plan: Plan,
-    micro_batches: EpochSchedule,
+    schedule: EpochSchedule,
     ledger: Ledger,
     method_state: MethodState,
-    s: Context,
+    context: Context,
 ) -> tuple[Ledger, MethodState, TrainResult]:
-    """Train what a batch-level method chooses of the candidates that the plan names."""
-    start = method_state["trained"][0] / ledger.n_total if s.method.clocked_by_trained else None
-    s.learner.begin_epoch(epoch.number, plan.lr_scale, start)
-    batch_selection = BatchSelection(epoch, micro_batches.n, method_state, s)
-    # A graph cannot be put down.
-    batch_selection.train(
-        _along("train", micro_batches, epoch, True, batch_selection, s, may_stop=not s.method.keeps_graph)
-    )
-    looked, trained = batch_selection.looked.stats(), batch_selection.trained.stats()
-    if "selection_loss" in ledger.extra:
-        looked = looked.with_extra(selection_loss=looked.loss)
-    for stats in (looked, trained):  # in this order: the training pass is the later one
-        ledger = ledger.observed(send_home(stats, s.homes, s.world.comm), epoch.number)
-    n_forward, n_distinct = s.world.comm.sum(
-        np.array([batch_selection.n_forward, batch_selection.n_distinct])
+    """Train what a batch-level method selects from the candidates that the plan names."""
+    _begin_epoch(epoch, plan, method_state, context)
+    selection_pass = cast(BatchMethod, context.method).selection_pass(context.global_batch)
+    selection = BatchSelection(epoch, schedule.n, method_state, context)
+    # Autograd graphs cannot be saved, so with them the epoch cannot stop between steps.
+    may_stop = not selection_pass.reuse_graph
+    selection.train(_batches_of("train", schedule, epoch, True, selection, context, may_stop))
+    candidates, trained = selection.candidate_stats.stats(), selection.trained_stats.stats()
+    if selection_pass.loss_column:
+        candidates = candidates.with_extra(**{selection_pass.loss_column: candidates.loss})
+    for stats in (candidates, trained):  # in this order: the training pass is the later one
+        ledger = _bring_home(stats, ledger, epoch, context)
+    n_forward, n_distinct = context.world.comm.sum(
+        np.array([selection.n_forward, selection.n_distinct])
     ).tolist()
-    method_state = {
-        **batch_selection.method_state,
-        "trained": method_state["trained"] + batch_selection.n_trained,
-    }
-    losses = trained.loss if len(trained) else looked.loss
-    return (
-        ledger,
-        method_state,
-        TrainResult(
-            losses, ledger.n_total - n_distinct, n_forward, batch_selection.n_trained, batch_selection.steps
-        ),
-    )
+    losses = trained.loss if len(trained) else candidates.loss
+    n_hidden = ledger.n_total - n_distinct
+    result = TrainResult(losses, n_hidden, n_forward, selection.n_trained, selection.steps)
+    return ledger, _count_trained(selection.method_state, selection.n_trained), result
 
 
-def forward_only(
-    rows: np.ndarray, mode: str, augment: bool, epoch: Epoch, ledger: Ledger, s: Context
+TRAIN_LOOPS: dict[Level, Callable[..., tuple[Ledger, MethodState, TrainResult]]] = {
+    "epoch": train,
+    "step": train_by_steps,
+    "batch": train_selected,
+}
+
+
+def forward_pass(
+    rows: np.ndarray,
+    mode: str,
+    augment: bool,
+    epoch: Epoch,
+    ledger: Ledger,
+    context: Context,
+    forward: Callable[[Batch, str], BatchStats] | None = None,
 ) -> Ledger:
-    """Pass the marked rows of all ranks' ledgers forward, dealt evenly over ranks; return the ledger that knows."""
-    stats_buffer = SampleStatsBuffer(s.observed)
-    micro_batches = deal_passes(rows, epoch, ledger, s)
-    for batch in _along("look", micro_batches, epoch, augment, stats_buffer, s):
-        stats_buffer.add(s.learner.forward_only(batch, mode)[0])
+    """Pass samples forward without training, as the scoring and the refresh pass do.
+
+    Args:
+        rows: (S,) bool, the rows of this rank's ledger to pass; dealt evenly over ranks.
+        mode: "eval" or "train".
+        augment: whether under the training augmentation.
+        epoch: whose order and draws these are.
+        ledger: the rows of this rank.
+        context: of the run.
+        forward: passes one batch in this mode; the learner's ``forward_only`` if not given.
+
+    Returns:
+        The ledger with the statistics of this pass.
+    """
+    forward = forward or (lambda batch, mode: context.learner.forward_only(batch, mode)[0])
+    stats_buffer = SampleStatsBuffer(context.observed)
+    schedule = deal_passes(rows, epoch, ledger, context)
+    for batch in _batches_of("look", schedule, epoch, augment, stats_buffer, context):
+        stats_buffer.add(forward(batch, mode))
     if mode == "train":
-        s.learner.average_statistics()
-    return ledger.observed(send_home(stats_buffer.stats(), s.homes, s.world.comm), epoch.number)
+        context.learner.average_statistics()
+    return _bring_home(stats_buffer.stats(), ledger, epoch, context)
 
 
-def evaluate(s: Context) -> dict[str, float]:
-    """Return mean loss and accuracy, or IoU, over the validation set: each rank its part, no sample twice."""
-    homes, size = Homes(len(s.validation.source), s.world.size), max(1, s.global_batch // s.world.size)
-    micro_batches = plain_micro_batches(*homes.rows(s.world.rank), size)
-    n_most = -(-int(np.diff(homes.starts).max()) // size)  # batches of the rank that has most
-    batches = s.pass_progress.heeding(s.validation(micro_batches, epoch=0, augment=False), n_most)
-    looked = s.learner.evaluate(s.heartbeat.along(batches))
-    stats_buffer = SampleStatsBuffer()
-    for seen in looked:
-        stats_buffer.add(seen)
-    stats = stats_buffer.stats()
-    loss = {"val_loss": s.everyone.mean(stats.loss).value}
-    return loss | (
-        _iou(looked, s) if s.learner.has_masks else {"val_accuracy": s.everyone.mean(stats.correct).value}
+def evaluate(context: Context) -> dict[str, float]:
+    """Return mean loss, and accuracy or IoU, over the validation set: each rank its part, no sample twice."""
+    world, everyone = context.world, context.everyone
+    homes, size = (
+        Homes(len(context.validation.source), world.size),
+        max(1, context.global_batch // world.size),
     )
+    micro_batches = plain_micro_batches(*homes.rows(world.rank), size)
+    n_most = -(-int(np.diff(homes.starts).max()) // size)  # batches of the rank that has most
+    batches = context.pass_progress.heeding(context.validation(micro_batches, epoch=0, augment=False), n_most)
+    evaluated = context.learner.evaluate(context.heartbeat.along(batches))
+    stats_buffer = SampleStatsBuffer()
+    for batch_stats in evaluated:
+        stats_buffer.add(batch_stats)
+    stats = stats_buffer.stats()
+    loss = {"val_loss": everyone.mean(stats.loss).value}
+    if context.learner.has_masks:
+        return loss | _iou(evaluated, context)
+    return loss | {"val_accuracy": everyone.mean(stats.correct).value}
 
 
-def _iou(looked: list[BatchStats], s: Context) -> dict[str, float]:
+def _iou(evaluated: list[BatchStats], context: Context) -> dict[str, float]:
     """Return the mean over images of each one's mean IoU, and the mean IoU of all images as one."""
-    none = np.zeros((0, s.learner.n_classes), np.int64)  # a rank may have no image
+    none = np.zeros((0, context.learner.n_classes), np.int64)  # a rank may have no image
     counts = [
-        np.concatenate([none, *(seen.columns[name].cpu().numpy() for seen in looked)])
+        np.concatenate([none, *(batch_stats.columns[name].cpu().numpy() for batch_stats in evaluated)])
         for name in ("intersection", "union")
     ]
-    whole = s.world.comm.sum(np.stack([count.sum(axis=0, keepdims=True) for count in counts]))
+    whole = context.world.comm.sum(np.stack([count.sum(axis=0, keepdims=True) for count in counts]))
     return {
-        "val_iou": s.everyone.mean(mean_iou(*counts).astype(np.float32)).value,
+        "val_iou": context.everyone.mean(np.asarray(mean_iou(*counts), np.float32)).value,
         "val_iou_corpus": float(mean_iou(*whole)[0]),
     }
 
@@ -211,30 +215,57 @@ def deal_passes(
     times: np.ndarray,
     epoch: Epoch,
     ledger: Ledger,
-    s: Context,
+    context: Context,
     weight: np.ndarray | None = None,
-    thins: bool = False,
+    level: Level = "epoch",
 ) -> EpochSchedule:
-    """Deal this many passes of each row over ranks and batches; candidates in batches of the method's own size."""
-    global_batch, accumulate = (
-        (s.method.candidates(s.global_batch), 1) if thins else (s.global_batch, s.accumulate)
-    )
-    if s.shards is not None:
-        return s.shards.deal(ledger, times, epoch, global_batch, accumulate, weight)
-    return deal(ledger.rows, times, epoch, s.world.comm, global_batch, accumulate, weight)
+    """Deal this many passes of each row over ranks and batches; at batch level, in candidate batches."""
+    global_batch, accumulate = context.global_batch, context.accumulate
+    if level == "batch":
+        global_batch = cast(BatchMethod, context.method).selection_pass(global_batch).global_batch
+        accumulate = 1
+    if context.shards is not None:
+        return context.shards.deal(ledger, times, epoch, global_batch, accumulate, weight)
+    return deal(ledger.rows, times, epoch, context.world.comm, global_batch, accumulate, weight)
 
 
-def _along(
+def _begin_epoch(
+    epoch: Epoch, plan: Plan, method_state: MethodState, context: Context, n: int | None = None
+) -> None:
+    """Prepare the learner for an epoch, of n trained entries if that is known before.
+
+    If the method's state counts samples trained, the learning-rate schedule follows them.
+    """
+    if "trained" not in method_state:
+        context.learner.begin_epoch(epoch.number, plan.lr_scale)
+        return
+    n_samples = context.homes.n
+    start = method_state["trained"][0] / n_samples
+    context.learner.begin_epoch(epoch.number, plan.lr_scale, start, 1.0 if n is None else n / n_samples)
+
+
+def _count_trained(method_state: MethodState, n: int) -> MethodState:
+    """Return the state in which n more samples are counted as trained, if it counts them."""
+    if "trained" not in method_state:
+        return method_state
+    return {**method_state, "trained": method_state["trained"] + n}
+
+
+def _bring_home(stats: SampleStats, ledger: Ledger, epoch: Epoch, context: Context) -> Ledger:
+    return bring_home(stats, ledger, context.homes, context.world.comm, epoch)
+
+
+def _batches_of(
     label: str,
-    micro_batches: EpochSchedule,
+    schedule: EpochSchedule,
     epoch: Epoch,
     augment: bool,
-    finds: Resumable,
-    s: Context,
+    results: Resumable,
+    context: Context,
     may_stop: bool = True,
 ) -> Iterator[Batch]:
-    """Yield the batches of a pass that are still to be done, under a bar."""
-    batches = s.pass_progress.along(
-        micro_batches, lambda rest: s.train(rest, epoch.number, augment), finds, may_stop
+    """Yield the batches of a pass that are still to be done, under a progress bar."""
+    batches = context.pass_progress.along(
+        schedule, lambda rest: context.train(rest, epoch.number, augment), results, may_stop
     )
-    return s.progress.bar(s.heartbeat.along(batches), len(micro_batches), label)
+    return context.progress.bar(context.heartbeat.along(batches), len(schedule), label)

@@ -51,7 +51,6 @@ from ..rundir.run_dir import enter_run, open_run, writing_to
 from ..rundir.timers import StageTimer
 from ..rundir.watchdog.heartbeat import Heartbeat
 from ..rundir.watchdog.watchdog import Watchdog
-from ..selection.batch_level import BatchMethod
 from ..selection.global_stats import GlobalStats
 from ..selection.method import FORWARD_COLUMNS, Method, init_ledger
 from ..selection.score_file import ScoreInfo, write_scores
@@ -236,7 +235,7 @@ class _Run:
         job, context, comm = self._job, self._stages, self._world.comm
         ledger = init_ledger(job.selection, context.homes, comm, self._data.fingerprint)
         ledger = context.shards.placed(ledger) if context.shards else ledger
-        method_state = job.selection.init_state() if isinstance(job.selection, BatchMethod) else {}
+        method_state = job.selection.init_state()
         found = self._found = comm.on_rank_zero(
             lambda: open_run(self._directory, job, resume, lock, allow_changes)
         )
@@ -341,11 +340,10 @@ class _Run:
                 print_line(
                     f"warning: the ledger file of epoch {epoch.number} could not be written ({problem.strerror}); the run goes on without"
                 )
-        if job.selection.weights_column and (
-            job.selection.weighs_after(epoch) or epoch.number in job.record.weights_at
-        ):
+        weights = job.selection.weights
+        if weights and epoch.number in (weights.epoch, *job.record.weights_at):
             try:
-                _write_weights(self._directory, epoch, outcome.ledger, job, world, self._data)
+                _write_weights(self._directory, epoch, outcome.ledger, weights.column, job, world, self._data)
             except DataError as problem:
                 print_line(f"warning: {problem}; the run goes on without")
 
@@ -418,14 +416,18 @@ def _is_finished(job: Job, directory: Path, allow_changes: bool) -> bool:
 
 
 def _write_weights(
-    directory: Path, epoch: Epoch, ledger: Ledger, job: Job, world: World, data: DatasetSplits
+    directory: Path,
+    epoch: Epoch,
+    ledger: Ledger,
+    column: str,
+    job: Job,
+    world: World,
+    data: DatasetSplits,
 ) -> None:
     how = f"{job.name}, seed {job.seed}, after epoch {epoch.number}"
     about = ScoreInfo(job.selection.method, how, job.data.name, data.fingerprint, ledger.n_total, 0.0, 0, 0)
     path = directory / "weights" / f"epoch_{epoch.number:04d}.h5"
-    write_scores(
-        path, about, ledger.extra[job.selection.weights_column], world.comm, ledger.extra.get("label")
-    )
+    write_scores(path, about, ledger.extra[column], world.comm, ledger.extra.get("label"))
 
 
 def _stage(context: Context, shards: Shards, ledger: Ledger, max_hidden_fraction: float) -> None:

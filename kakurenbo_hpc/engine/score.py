@@ -1,26 +1,28 @@
-"""Scores for static pruning: train a little, ask every sample how hard it is, and write the answers to one file.
+"""Scoring runs for static pruning: train briefly, score every sample, write a score file.
 
-el2n: the mean over several initialisations of ||p - onehot(y)||_2 after some epochs (Paul et al. 2021).
-grand: likewise, the norm of the loss gradient in all parameters, or in the last layer's (Paul et al. 2021).
-forgetting: how often a sample went from correct to wrong during training; never learned counts as most (Toneva et al. 2019).
-random: a draw.
+el2n: mean over several initialisations of ||p - onehot(y)||_2 after some epochs (Paul et al., NeurIPS 2021).
+grand: likewise, the norm of the loss gradient in all parameters, or in the last layer's (Paul et al., NeurIPS 2021).
+forgetting: number of changes from correct to wrong during training; samples never learned count as most forgotten
+(Toneva et al., ICLR 2019).
+random: a uniform draw.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 
 from ..config.job import Job
 from ..core.batch import Batch
 from ..core.ledger import Ledger
 from ..core.plan import Epoch
+from ..core.rng import Stream
 from ..distributed.comm import Comm
 from ..distributed.gradient_sync import open_gradient_sync
 from ..distributed.world import settle
@@ -32,15 +34,16 @@ from ..selection.methods.everything import Everything
 from ..selection.score_file import ScoreInfo, write_scores
 from ..training.batch_stats import BatchStats
 from ..training.gradient_norm import gradient_norms
+from ..training.learner import Learner
 from .context import Context
 from .epoch import run_epoch
-from .loops import forward_only
+from .loops import forward_pass
 from .run import set_up
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how often a scoring method trains before it asks, as its paper does."""
+    """Epochs of training before scoring, and repeats with other seeds, as in the method's paper."""
 
     epochs: int
     repeats: int
@@ -63,48 +66,66 @@ def score(
     repeats: int | None = None,
     last_layer: bool = False,
 ) -> ScoreInfo:
-    """Score every training sample of the job's data by this method, write the file, and return what it cost.
+    """Score every training sample of the job's data and write the score file.
 
-    epochs, repeats: of the recipe if not given. last_layer: grand by the last layer's gradient, for large networks.
-    Raises UserError on all ranks alike.
+    Args:
+        name: the scoring method.
+        job: gives data, model and training; its selection is not used.
+        path: the score file.
+        comm: all ranks.
+        epochs: of the recipe if not given.
+        repeats: of the recipe if not given.
+        last_layer: for grand, take the last layer's gradient, which is cheaper for large networks.
+
+    Returns:
+        What the file says of how the scores came about and what they cost.
+
+    Raises:
+        UserError: on all ranks alike.
     """
-    epochs, repeats = comm.on_rank_zero(lambda: _fitting(name, path, epochs, repeats))
-    begun, world = time.perf_counter(), settle(comm)
-    everywhere = job.data.model_copy(update={"placement": "shared"})  # a few passes do not pay for staging
-    total, label, n_forward, n_backward = 0.0, None, 0, 0
-    for repeat in range(repeats):
-        one = job.model_copy(update={"seed": job.seed + repeat, "data": everywhere})
+    n_epochs, n_repeats = comm.on_rank_zero(lambda: _check_arguments(name, path, epochs, repeats))
+    begin, world = time.perf_counter(), settle(comm)
+    data_options = job.data.model_copy(update={"placement": "shared"})  # a few passes do not pay for staging
+    label, n_forward, n_backward = None, 0, 0
+    scores: list[np.ndarray] = []
+    for repeat in range(n_repeats):
+        repeat_job = job.model_copy(update={"seed": job.seed + repeat, "data": data_options})
         method = _METHODS[name](method=name)
-        context, data = set_up(one, world, method)
-        gradients = open_gradient_sync(one.world, one.training.accumulate, world)
+        context, data = set_up(repeat_job, world, method)
+        gradients = open_gradient_sync(repeat_job.world, repeat_job.training.accumulate, world)
         context.learner.join(gradients, data.shape)
         ledger = init_ledger(method, context.homes, comm, data.fingerprint)
-        for number in range(epochs):
+        for number in range(n_epochs):
             outcome = run_epoch(
-                Epoch(number, epochs, one.seed), ledger, {}, context, StageTimer(world.device)
+                Epoch(number, n_epochs, repeat_job.seed), ledger, {}, context, StageTimer(world.device)
             )
             ledger = outcome.ledger
             n_forward += outcome.line["n_forward"]
             n_backward += outcome.line["n_backward"]
-        ledger, n_looked = _ask(name, Epoch(epochs, epochs + 1, one.seed), ledger, context, last_layer)
-        n_forward += n_looked
-        n_backward += n_looked if name == "grand" and not last_layer else 0
-        total = total + _answer(name, ledger, one.seed)
+        final = Epoch(n_epochs, n_epochs + 1, repeat_job.seed)
+        ledger, n_scored = _final_pass(name, final, ledger, context, last_layer)
+        n_forward += n_scored
+        n_backward += n_scored if name == "grand" and not last_layer else 0
+        scores.append(_scores_in(name, ledger, final.rng.of_run()))
         label = ledger.extra.get("label")
         gradients.close()
-    how = f"{job.name}, seed {job.seed}, {epochs} epochs, {repeats} times" + (
+    how = f"{job.name}, seed {job.seed}, {n_epochs} epochs, {n_repeats} times" + (
         ", last layer" if last_layer else ""
     )
-    seconds = comm.broadcast(time.perf_counter() - begun)
-    about = ScoreInfo(
+    seconds = comm.broadcast(time.perf_counter() - begin)
+    info = ScoreInfo(
         name, how, job.data.name, data.fingerprint, context.homes.n, seconds, n_forward, n_backward
     )
-    write_scores(path, about, total / repeats, comm, label)
-    return about
+    write_scores(path, info, np.asarray(sum(scores)) / n_repeats, comm, label)
+    return info
 
 
-def _fitting(name: str, path: Path, epochs: int | None, repeats: int | None) -> tuple[int, int]:
-    """Return epochs and repeats. Raises UserError if there is no such method, or it cannot be asked so, or the file cannot be there."""
+def _check_arguments(name: str, path: Path, epochs: int | None, repeats: int | None) -> tuple[int, int]:
+    """Return epochs and repeats.
+
+    Raises:
+        UserError: there is no such method, it needs more epochs, or the file cannot be at this path.
+    """
     if name not in RECIPES:
         raise JobError(f"score {name}: no such scoring method; {nearest(name, RECIPES)}")
     epochs = RECIPES[name].epochs if epochs is None else epochs
@@ -116,17 +137,16 @@ def _fitting(name: str, path: Path, epochs: int | None, repeats: int | None) -> 
     return epochs, RECIPES[name].repeats if repeats is None else repeats
 
 
-class Asking(Everything):
-    """Trains everything, and has forward passes tell what is scored by."""
+class NormScore(Everything):
+    """Trains everything; el2n and grand are scored by a forward pass at the end."""
 
     method: Literal["el2n", "grand"]
 
     @property
     def columns(self) -> dict[str, tuple]:
-        return {
-            name: FORWARD_COLUMNS[name]
-            for name in ("label", "el2n" if self.method == "el2n" else "grad_norm")
-        }
+        """Labels, and the norm that is the score."""
+        names = ("label", "el2n" if self.method == "el2n" else "grad_norm")
+        return {name: FORWARD_COLUMNS[name] for name in names}
 
 
 class Forgetting(Everything):
@@ -136,6 +156,7 @@ class Forgetting(Everything):
 
     @property
     def columns(self) -> dict[str, tuple]:
+        """Labels, and the counts."""
         return {
             "label": FORWARD_COLUMNS["label"],
             "was_correct": (bool, False),
@@ -143,7 +164,10 @@ class Forgetting(Everything):
             "forgotten": (np.int32, 0),
         }
 
-    def on_epoch_end(self, epoch: Epoch, ledger: Ledger) -> Mapping[str, np.ndarray]:
+    def update(
+        self, epoch: Epoch, ledger: Ledger, after: Literal["scoring", "epoch"]
+    ) -> Mapping[str, np.ndarray]:
+        """Count what this epoch forgot."""
         return {
             "forgotten": ledger.extra["forgotten"] + (ledger.extra["was_correct"] & ~ledger.correct),
             "learned": ledger.extra["learned"] | ledger.correct,
@@ -151,46 +175,50 @@ class Forgetting(Everything):
         }
 
 
-class Drawing(Everything):
-    """Asks nobody."""
+class RandomScore(Everything):
+    """Trains everything; scores are draws."""
 
     method: Literal["random"]
 
 
-_METHODS = {"el2n": Asking, "grand": Asking, "forgetting": Forgetting, "random": Drawing}
+_METHODS: dict[str, type[Everything]] = {
+    "el2n": NormScore,
+    "grand": NormScore,
+    "forgetting": Forgetting,
+    "random": RandomScore,
+}
 
 
-def _ask(name: str, epoch: Epoch, ledger: Ledger, s: Context, last_layer: bool) -> tuple[Ledger, int]:
-    """Pass every sample forward, without augmentation, where the method scores by what it is like at the end."""
+def _final_pass(
+    name: str, epoch: Epoch, ledger: Ledger, context: Context, last_layer: bool
+) -> tuple[Ledger, int]:
+    """Pass every sample forward without augmentation, where the score is a norm at the end of training.
+
+    Returns:
+        The ledger with that norm, and the number of samples passed.
+    """
     if name not in ("el2n", "grand"):
         return ledger, 0
-    if name == "grand" and not last_layer:
-        s.learner.forward_only = _exactly(s.learner)
-    everyone = np.ones(len(ledger), bool)
-    return forward_only(everyone, "eval", False, epoch, ledger, s), ledger.n_total
+    exact = name == "grand" and not last_layer
+    forward = partial(_forward_with_gradient_norms, context.learner) if exact else None
+    rows = np.ones(len(ledger), bool)
+    return forward_pass(rows, "eval", False, epoch, ledger, context, forward), ledger.n_total
 
 
-def _exactly(learner):
-    """Return a look that notes the norm of each sample's gradient in all parameters instead of the last layer's."""
-    plain = learner.forward_only
-
-    def look_exactly(batch: Batch, mode: str) -> tuple[BatchStats, torch.Tensor]:
-        seen, losses = plain(batch, mode)
-        seen.columns["grad_norm"] = gradient_norms(
-            learner.model, learner.criterion, batch.input, batch.target
-        )
-        return seen, losses
-
-    return look_exactly
+def _forward_with_gradient_norms(learner: Learner, batch: Batch, mode: str) -> BatchStats:
+    """Pass a batch forward; grad_norm is of each sample's gradient in all parameters, not the last layer's."""
+    batch_stats, _ = learner.forward_only(batch, mode)
+    norms = gradient_norms(learner.model, learner.criterion, batch.input, batch.target)
+    return replace(batch_stats, columns={**batch_stats.columns, "grad_norm": norms})
 
 
-def _answer(name: str, ledger: Ledger, seed: int) -> np.ndarray:
+def _scores_in(name: str, ledger: Ledger, rng: Stream) -> np.ndarray:
     """Return this rank's scores, (S,) float64."""
     if name == "el2n":
         return ledger.extra["el2n"].astype(np.float64)
     if name == "grand":
         return ledger.extra["grad_norm"].astype(np.float64)
     if name == "forgetting":
-        never = ledger.seen_epoch.max(initial=0) + 2.0  # more than anything that was learned can be forgotten
+        never = ledger.seen_epoch.max(initial=0) + 2.0  # more often than a learned sample can be forgotten
         return np.where(ledger.extra["learned"], ledger.extra["forgotten"], never)
-    return Epoch(0, 1, seed).uniform(ledger.id, "random score")
+    return rng.uniform(ledger.id, "random score")

@@ -19,9 +19,8 @@ from ..distributed.launch_env import read_launch_env
 from ..distributed.world import open_comm
 from ..errors import DataError, JobError, LoopError
 from ..order.deal import EpochSchedule, deal
-from ..order.home import send_home
+from ..order.home import bring_home
 from ..selection import METHODS
-from ..selection.batch_level import BatchMethod
 from ..selection.global_stats import GlobalStats
 from ..selection.method import FORWARD_COLUMNS, Method, init_ledger
 from ..training.batch_stats import SampleStatsBuffer, batch_stats
@@ -126,7 +125,7 @@ class Hiding:
         looked = self._pass is not None and self._pass.name == "whole" and self._epoch.number == epoch
         if looked:
             self._end_pass()
-            self._ledger = self._ledger.with_columns(self.method.on_scored(self._epoch, self._ledger))
+            self._ledger = self._ledger.with_columns(self.method.update(self._epoch, self._ledger, "scoring"))
         elif self._epoch is None or self._plan is not None or self._epoch.number != epoch:
             self._begin_epoch(epoch)
         if self.method.needs_scoring_pass(self._epoch) and not looked:
@@ -304,7 +303,7 @@ class Hiding:
                 "hiding.hidden(loader) after training, or they stay hidden for good"
             )
         self._end_pass()
-        self._ledger = self._ledger.with_columns(self.method.on_epoch_end(self._epoch, self._ledger))
+        self._ledger = self._ledger.with_columns(self.method.update(self._epoch, self._ledger, "epoch"))
         self._done, self._epoch, self._plan = self._epoch.number, None, None
 
     def _begin_pass(self, name: str, times: np.ndarray, weight: np.ndarray | None = None) -> EpochSchedule:
@@ -331,8 +330,8 @@ class Hiding:
                 f"hiding: observe was called for {n_observed} of the {n} batches of epoch {self._epoch.number}; call it for every "
                 "batch, and let the loader drop none"
             )
-        self._ledger = self._ledger.observed(
-            send_home(self._pass.stats_buffer.stats(), self._homes, self._comm), self._epoch.number
+        self._ledger = bring_home(
+            self._pass.stats_buffer.stats(), self._ledger, self._homes, self._comm, self._epoch
         )
         self._pass = None
 
@@ -353,9 +352,7 @@ def _own_loop_method(method: str | Method, options: dict, epochs: int) -> Method
         raise JobError(
             f"hiding: {', '.join(options)} given beside a method that has its options already; set them there"
         )
-    if isinstance(method, BatchMethod) or any(
-        method.draws_each_step(Epoch(number, epochs, 0)) for number in range(epochs)
-    ):
+    if any(method.selection_level(Epoch(number, epochs, 0)) != "epoch" for number in range(epochs)):
         raise JobError(
             f"hiding: {method.method} chooses batch by batch, which a loop of one's own cannot; use kakurenbo train"
         )

@@ -14,7 +14,7 @@ from ..core.plan import Epoch
 from ..core.rng import key
 from ..distributed.comm import Comm
 from ..order.deal import EpochSchedule
-from ..order.entries import entries_of, ids_in, in_order, order_hash, sent
+from ..order.entries import build_entries, exchange_entries, order_hash, sort_entries, unpack_ids
 
 
 def deal_local(
@@ -37,13 +37,15 @@ def deal_local(
     One exchange of each rank's own entries; memory O(n / P), if no place has more than its share.
     """
     stream = key(epoch.seed, "order", epoch.number)
-    entries = entries_of(ids, times, weight, stream)
+    entries = build_entries(ids, times, weight, stream)
     if late is not None:
         entries["late"] = np.repeat(late, times.astype(np.int64))
     at = np.repeat(place, times.astype(np.int64))
     by_place = np.argsort(at, kind="stable")
     ends = np.searchsorted(at[by_place], np.arange(1, comm.size))
-    entries = in_order(sent({name: column[by_place] for name, column in entries.items()}, ends, comm))
+    entries = sort_entries(
+        exchange_entries({name: column[by_place] for name, column in entries.items()}, ends, comm)
+    )
 
     n_each = np.array(comm.gather(len(entries["packed"])))
     n, position = int(n_each.sum()), positions(n_each, comm.rank)
@@ -52,7 +54,7 @@ def deal_local(
         steps=-(-n // global_batch),
         accumulate=accumulate,
         order_hash=order_hash(entries, position, comm),
-        id=ids_in(entries["packed"]),
+        id=unpack_ids(entries["packed"]),
         position=position,
         copy=entries.get("copy"),
         weight=entries.get("weight"),

@@ -1,1 +1,1 @@
-"""Who trains what, when: from a plan to this rank's batches, and from its results home to the ledger."""
+"""Order of an epoch: from a plan to each rank's batches, and from sample statistics back to the ledgers."""

@@ -1,14 +1,15 @@
-"""From a plan to turns: the epoch's global order, cut into batches, and each rank's part of every batch.
+"""Order and partition of an epoch: a plan's entries in global order, cut into each rank's batches.
 
-The order is a pure function of (seed, epoch, id, copy): everything is permuted by a hash and the hidden are dropped, so
-that hiding never disturbs the order of the rest, and global batch b is the same set of ids on any number of ranks.
-Ranks sort by buckets of the hash; no rank ever holds more than about its share, O(n / P).
+The order is a pure function of (seed, epoch, id, copy): all entries are permuted by a hash and the hidden
+ones are dropped. So hiding never disturbs the order of the rest, and global batch b is the same set of ids
+on any number of ranks. Ranks sort by buckets of the hash; each holds O(n / P) entries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,18 +17,24 @@ from ..core.batch import MicroBatch
 from ..core.plan import Epoch
 from ..core.rng import key
 from ..distributed.comm import Comm
-from .entries import entries_of, ids_in, in_order, order_hash, sent
+from .entries import build_entries, exchange_entries, order_hash, sort_entries, unpack_ids
 
 
 @dataclass(frozen=True)
 class EpochSchedule:
-    """This rank's local batches of one pass, in order; every rank has equally many.
+    """This rank's micro-batches of one pass, in order; every rank has the same number.
 
-    n: entries of all ranks together. steps: optimizer steps; batch b holds the positions from floor(b n / steps) to
-    floor((b + 1) n / steps). order_hash: of the global order, the same on every rank.
-    id: (n_local,) int64, this rank's entries in order; position: (n_local,) int64, their places in the global order,
-    growing, or None for 0, 1, 2, ... copy, weight: alike, or None for 0 and 1.
-    filler: an id for a rank that has nothing to do while others work.
+    Attributes:
+        n: entries of all ranks together.
+        steps: optimizer steps; global batch b holds the positions from floor(b n / steps) to floor((b + 1)
+            n / steps).
+        accumulate: micro-batches per step.
+        order_hash: hash of the global order, the same on every rank.
+        id: (n_local,) int64, this rank's entries in order.
+        position: (n_local,) int64, their positions in the global order, increasing; None for 0, 1, 2, ...
+        copy: (n_local,) int32, or None for 0.
+        weight: (n_local,) float32, or None for 1.
+        filler: an id for a rank that has no entry in a step in which others have one.
     """
 
     n: int
@@ -50,28 +57,26 @@ class EpochSchedule:
             first, last = last, stop if self.position is None else int(np.searchsorted(self.position, stop))
             for part in range(self.accumulate):
                 a, b = (first + _cut(last - first, self.accumulate, p) for p in (part, part + 1))
-                rows = slice(a, b)
-                counts = b > a
-                yield MicroBatch(
-                    step=step,
-                    id=self.id[rows] if counts else np.array([self.filler]),
-                    copy=np.zeros(max(1, b - a), np.int32)
-                    if self.copy is None or not counts
-                    else self.copy[rows],
-                    weight=np.ones(max(1, b - a), np.float32)
-                    if self.weight is None or not counts
-                    else self.weight[rows],
-                    position=np.array([start])
-                    if not counts
-                    else np.arange(a, b)
-                    if self.position is None
-                    else self.position[rows],
-                    counts=counts,
-                    n_global=stop - start,
-                    begins=part == 0,
-                    ends=part == self.accumulate - 1,
-                    progress=(step + 0.5) / self.steps,
-                )
+                yield self._micro_batch(step, part, a, b, start, stop - start)
+
+    def _micro_batch(self, step: int, part: int, a: int, b: int, start: int, n_global: int) -> MicroBatch:
+        """Return the entries a to b, or a filler where there are none; start: the step's first position."""
+        counts, k, rows = b > a, max(1, b - a), slice(a, b)
+        return MicroBatch(
+            step=step,
+            id=self.id[rows] if counts else np.array([self.filler]),
+            copy=self.copy[rows] if counts and self.copy is not None else np.zeros(k, np.int32),
+            weight=self.weight[rows] if counts and self.weight is not None else np.ones(k, np.float32),
+            position=self._positions(a, b) if counts else np.array([start]),
+            counts=counts,
+            n_global=n_global,
+            begins=part == 0,
+            ends=part == self.accumulate - 1,
+            progress=(step + 0.5) / self.steps,
+        )
+
+    def _positions(self, a: int, b: int) -> np.ndarray:
+        return np.arange(a, b) if self.position is None else self.position[a:b]
 
 
 def deal(
@@ -83,31 +88,39 @@ def deal(
     accumulate: int = 1,
     weight: np.ndarray | None = None,
 ) -> EpochSchedule:
-    """Return this rank's turns over all entries of all ranks, in the epoch's order.
+    """Return this rank's micro-batches over all entries of all ranks, in the epoch's order.
 
-    ids: (S,) int64 or a range, this rank's rows, below 2**32. times: (S,) bool or int, how often each is to be passed.
-    weight: (S,) float32, or None for 1; given on all ranks or on none. global_batch: the largest batch; n entries make
-    ceil(n / global_batch) batches, equal in size up to one.
-    Two exchanges of each rank's own entries; memory O(n / P).
+    Two exchanges of each rank's own entries; memory O(n / P). n entries make ceil(n / global_batch) steps,
+    whose global batches are of equal size up to one entry.
+
+    Args:
+        ids: (S,) int64 below 2**32, or a range; this rank's rows.
+        times: (S,) bool or integers, how often each row is passed.
+        epoch: decides the order, by its seed and number.
+        comm: all ranks.
+        global_batch: the largest global batch, in entries.
+        accumulate: micro-batches per step.
+        weight: (S,) float32, or None for 1; given on all ranks or on none.
     """
     stream = key(epoch.seed, "order", epoch.number)
-    entries = _bucket_sorted(entries_of(ids, times, weight, stream), comm)
-    n_here = np.array([len(entries["packed"])])
-    n, before = int(comm.sum(n_here)[0]), int(comm.exscan(n_here)[0])
+    entries = _sort_by_bucket(build_entries(ids, times, weight, stream), comm)
+    n_local = np.array([len(entries["packed"])])
+    n, before = int(comm.sum(n_local)[0]), int(comm.exscan(n_local)[0])
     steps = -(-n // global_batch)
     hash_of_all = order_hash(entries, range(before, n), comm)
 
     packed = entries.pop("packed")
-    entries["id"] = ids_in(packed, out=packed)
+    entries["id"] = unpack_ids(packed, out=packed)
     filler = next((first[0] for first in comm.gather(entries["id"][:1]) if len(first)), 0)
     position = None
     if comm.size > 1:
-        owner = _owner(np.arange(before, before + len(packed)), n, steps, comm.size)
+        owner = _owner_of(np.arange(before, before + len(packed)), n, steps, comm.size)
         by_owner = np.argsort(owner, kind="stable")
         ends = np.searchsorted(owner[by_owner], np.arange(1, comm.size))
-        # What comes from a lower rank is earlier in the order, so the parts only need to be put end to end.
-        entries = sent({name: column[by_owner] for name, column in entries.items()}, ends, comm)
-        position = _owned(comm.rank, n, steps, comm.size)
+        # Entries of a lower rank are earlier in the order, so the received parts only need to be
+        # concatenated.
+        entries = exchange_entries({name: column[by_owner] for name, column in entries.items()}, ends, comm)
+        position = _positions_of(comm.rank, n, steps, comm.size)
     return EpochSchedule(
         n=n,
         steps=steps,
@@ -121,13 +134,13 @@ def deal(
     )
 
 
-def _cut(n: int, parts: int, i: int) -> int:
-    """Where part i begins when n things are cut into equal parts: the one rule by which work is divided."""
+def _cut(n: Any, parts: int, i: Any) -> Any:
+    """Return where part i begins when n items are cut into equal parts; everything is divided by this rule."""
     return i * n // parts
 
 
-def _owner(position: np.ndarray, n: int, steps: int, size: int) -> np.ndarray:
-    """Return which rank trains each position, (k,) int64: ``_cut`` turned round, for batches and for ranks in them."""
+def _owner_of(position: np.ndarray, n: int, steps: int, size: int) -> np.ndarray:
+    """Return the rank that trains each position, (k,) int64: ``_cut`` inverted, for batches, then ranks."""
     if not n:
         return position
     batch = ((position + 1) * steps - 1) // n
@@ -136,19 +149,20 @@ def _owner(position: np.ndarray, n: int, steps: int, size: int) -> np.ndarray:
     return ((position - start + 1) * size - 1) // length
 
 
-def _owned(rank: int, n: int, steps: int, size: int) -> np.ndarray:
-    """Return the positions that a rank trains, growing, (n_local,) int64: its part of every batch."""
+def _positions_of(rank: int, n: int, steps: int, size: int) -> np.ndarray:
+    """Return the positions that a rank trains, increasing, (n_local,) int64: its part of every batch."""
     step = np.arange(steps)
     start = _cut(n, steps, step)
     length = _cut(n, steps, step + 1) - start
-    first, n_mine = start + _cut(length, size, rank), _cut(length, size, rank + 1) - _cut(length, size, rank)
-    return np.arange(n_mine.sum()) + np.repeat(first - np.cumsum(n_mine) + n_mine, n_mine)
+    first = start + _cut(length, size, rank)
+    n_local = _cut(length, size, rank + 1) - _cut(length, size, rank)
+    return np.arange(n_local.sum()) + np.repeat(first - np.cumsum(n_local) + n_local, n_local)
 
 
-def _bucket_sorted(entries: dict[str, np.ndarray], comm: Comm) -> dict[str, np.ndarray]:
-    """Sort all ranks' entries: the hash's range is cut evenly into a bucket a rank, so buckets are alike in size."""
-    entries = in_order(entries)
+def _sort_by_bucket(entries: dict[str, np.ndarray], comm: Comm) -> dict[str, np.ndarray]:
+    """Sort all ranks' entries; each rank gets an equal range of the hash, so about equally many entries."""
+    entries = sort_entries(entries)
     if comm.size == 1:
         return entries
     borders = np.array([(rank << 64) // comm.size for rank in range(1, comm.size)], np.uint64)
-    return in_order(sent(entries, np.searchsorted(entries["packed"], borders), comm))
+    return sort_entries(exchange_entries(entries, np.searchsorted(entries["packed"], borders), comm))

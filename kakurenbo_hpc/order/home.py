@@ -1,16 +1,36 @@
-"""The way home: what forward passes found out on any rank goes to the ranks whose ledgers want it."""
+"""Exchange of sample statistics: from the ranks that computed them to the home ranks' ledgers."""
+
+from __future__ import annotations
 
 import numpy as np
 
-from ..core.ledger import Homes
+from ..core.ledger import Homes, Ledger
+from ..core.plan import Epoch
 from ..core.sample_stats import SampleStats
 from ..distributed.comm import Comm
 
 
-def send_home(stats: SampleStats, homes: Homes, comm: Comm) -> SampleStats:
-    """Return the notes, of all ranks, on samples whose home this rank is. Each rank sends and gets O(its share).
+def bring_home(stats: SampleStats, ledger: Ledger, homes: Homes, comm: Comm, epoch: Epoch) -> Ledger:
+    """Return this rank's ledger, updated with the statistics that any rank has of its samples.
 
-    All ranks' notes carry the same extra columns, in dtype and name.
+    All ranks call it together; see ``send_home`` for the columns. Of several entries of one id, the one
+    with the largest position counts.
+
+    Args:
+        stats: statistics of samples of any home.
+        ledger: this rank's rows.
+        homes: the home rank of every id.
+        comm: all ranks.
+        epoch: becomes ``seen_epoch`` of these samples.
+    """
+    return ledger.observed(send_home(stats, homes, comm), epoch.number)
+
+
+def send_home(stats: SampleStats, homes: Homes, comm: Comm) -> SampleStats:
+    """Return all ranks' statistics of the samples whose home this rank is.
+
+    One exchange, in which each rank sends and receives O(its share). All ranks' statistics carry the same
+    extra columns, in name and dtype.
     """
     columns = {"id": stats.id, "position": stats.position, "loss": stats.loss, "correct": stats.correct}
     columns |= {"confidence": stats.confidence, **stats.extra}
@@ -22,6 +42,6 @@ def send_home(stats: SampleStats, homes: Homes, comm: Comm) -> SampleStats:
     by_home = np.argsort(home, kind="stable")
     ends = np.searchsorted(home[by_home], np.arange(1, comm.size))
     incoming = np.concatenate(comm.alltoallv(np.split(outgoing[by_home], ends)))
-    arrived = {name: np.ascontiguousarray(incoming[name]) for name in columns}
-    extra = {name: arrived.pop(name) for name in stats.extra}
-    return SampleStats(**arrived, extra=extra)
+    received = {name: np.ascontiguousarray(incoming[name]) for name in columns}
+    extra = {name: received.pop(name) for name in stats.extra}
+    return SampleStats(**received, extra=extra)

@@ -1,76 +1,85 @@
-"""What batch-level methods share: candidate batches, a choice after a forward pass, and what each rank keeps in mind."""
+"""Batch-level methods: `BatchMethod` selects from candidate batches after a forward pass."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from ..core.batch import Candidates, MethodState
 from ..core.plan import Epoch
 from .global_stats import GlobalStats
-from .method import Method
+from .method import Level, Method
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which candidates to train: rows (m,) int64 of a candidate batch, repeats allowed, and their (m,) float32 weights."""
+    """The candidates to train.
+
+    Attributes:
+        rows: (m,) int64, rows of the candidate batch; repeats are allowed.
+        weight: (m,) float32, multiplies their losses.
+    """
 
     rows: np.ndarray
     weight: np.ndarray
 
 
-class BatchMethod(Method):
-    """A method with a second verb: ``thin`` picks from each candidate batch of an epoch after a forward pass.
+@dataclass(frozen=True)
+class SelectionPass:
+    """The forward pass over candidates.
 
-    The same result at the same number of ranks; all ranks thin together, each its own part of the candidates.
+    Attributes:
+        global_batch: candidates at a time, of all ranks together.
+        precision: "same" as in training, "bf16" or "fp16".
+        reuse_graph: run it in train mode and keep its autograd graph, so that candidates that are trained
+            before the next optimizer step need no second forward pass.
+        loss_column: the ledger column that keeps the losses of this pass, if the method declares one.
     """
 
-    batch_level: ClassVar[bool] = True
+    global_batch: int
+    precision: str = "same"
+    reuse_graph: bool = False
+    loss_column: str | None = None
 
-    def init_state(self) -> MethodState:
-        """Return what a rank keeps in mind at the start of a run. trained: samples trained so far, by all ranks."""
-        return {"trained": np.zeros(1, np.int64)}
 
-    def thins(self, epoch: Epoch) -> bool:
-        """Whether this epoch's plan names candidates; otherwise it names what is trained, as at epoch level."""
-        return True
+class BatchMethod(Method):
+    """A method that selects from each candidate batch, by a forward pass that was just made.
 
-    def looks(self, state: MethodState) -> bool:
-        """Whether the next candidate batch gets a forward pass and a choice; otherwise all of it is trained. The same on all ranks."""
+    The epoch's plan names the candidates. All ranks select together, each from its own part of a candidate
+    batch; what they select is queued, and all take a step when every rank's queue holds a batch. Results
+    are the same at the same number of ranks. An epoch in detail::
+
+        for each candidate batch, of `selection_pass`.global_batch candidates:
+            if `selects_next`(state):
+                forward pass over the batch
+                choice, state = `select`(epoch, candidates, state, everyone)
+                queue the choice
+            else:
+                queue the whole batch
+            for each step that is due:
+                train; if it followed no selection: state = `on_step`(batch, state, everyone)
+    """
+
+    def selection_level(self, epoch: Epoch) -> Level:
+        """Return "batch"; a method whose plan already decides some epochs returns "epoch" for these."""
+        return "batch"
+
+    def selection_pass(self, global_batch: int) -> SelectionPass:
+        """Return how candidates are passed forward in a run with this global batch."""
+        return SelectionPass(global_batch)
+
+    def selects_next(self, state: MethodState) -> bool:
+        """Return whether the next candidate batch is selected from, not trained whole; the same on all ranks."""
         return True
 
     @abstractmethod
     def select(
         self, epoch: Epoch, candidates: Candidates, state: MethodState, everyone: GlobalStats
     ) -> tuple[Choice, MethodState]:
-        """Choose from one candidate batch."""
+        """Choose from this rank's part of one candidate batch; return the choice and the state after it."""
 
-    def learned(self, batch: Candidates, state: MethodState, everyone: GlobalStats) -> MethodState:
-        """Take note of a training step that followed no choice."""
+    def on_step(self, batch: Candidates, state: MethodState, everyone: GlobalStats) -> MethodState:
+        """Return the state after a training step that followed no selection; batch: this rank's part of it."""
         return state
-
-    def candidates(self, global_batch: int) -> int:
-        """Return the size of a global candidate batch."""
-        return global_batch
-
-    def trained(self, epoch: Epoch, losses: np.ndarray, state: MethodState) -> MethodState:
-        """Take note of an epoch without candidates: (k,) float32 losses of this rank's training passes, in order."""
-        return state
-
-    @property
-    def clocked_by_trained(self) -> bool:
-        """Whether the learning-rate schedule follows samples trained instead of candidates."""
-        return False
-
-    @property
-    def look_precision(self) -> str:
-        """The precision of the forward pass over candidates, or "same" as in training."""
-        return "same"
-
-    @property
-    def keeps_graph(self) -> bool:
-        """Whether that pass runs in train mode and is not repeated for the chosen while the weights are the same."""
-        return False

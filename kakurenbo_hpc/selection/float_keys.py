@@ -1,64 +1,63 @@
-"""Float32 values as integers: keys in the same order, and mantissas, which add without rounding."""
+"""Order-preserving integer keys of float32 values, and exact sums of their integer mantissas."""
 
 from __future__ import annotations
 
 import numpy as np
 
-PIECE = (
-    1 << 16
-)  # rows handled at a time: temporaries stay in the cache, and float64 sums of mantissas stay exact
+# Rows handled at a time: temporaries stay in the cache, and float64 sums of mantissas stay exact.
+CHUNK = 1 << 16
 INF_KEY = np.uint32(0xFF800000)  # the key of +inf, and of NaN
 
 
-def keys_of(value: np.ndarray) -> np.ndarray:
+def to_keys(value: np.ndarray) -> np.ndarray:
     """Return (S,) uint32 keys in the order of the float32 values: -0 equals 0, and NaN equals +inf."""
     keys = np.empty(len(value), np.uint32)
-    for start in range(0, len(value), PIECE):
-        some = np.asarray(value[start : start + PIECE], np.float32)
-        key = (some + np.float32(0)).view(np.uint32)  # -0 becomes 0
-        # Positive floats are ordered as integers are; of negative ones all bits turn over.
+    for start in range(0, len(value), CHUNK):
+        chunk = np.asarray(value[start : start + CHUNK], np.float32)
+        key = (chunk + np.float32(0)).view(np.uint32)  # -0 becomes 0
+        # The bits of positive floats are ordered as integers are; those of negative ones are inverted.
         key ^= (key.view(np.int32) >> 31).view(np.uint32) | np.uint32(0x80000000)
-        nan = np.isnan(some)
+        nan = np.isnan(chunk)
         if nan.any():
             key[nan] = INF_KEY
-        keys[start : start + PIECE] = key
+        keys[start : start + CHUNK] = key
     return keys
 
 
-def values_of(keys: np.ndarray) -> np.ndarray:
+def from_keys(keys: np.ndarray) -> np.ndarray:
+    """Return the (S,) float32 values of these keys."""
     positive = keys >> np.uint32(31) == 1
     return np.where(positive, keys ^ np.uint32(0x80000000), ~keys).astype(np.uint32).view(np.float32)
 
 
-def mantissas_by_exponent(value: np.ndarray) -> np.ndarray:
+def sum_mantissas(value: np.ndarray) -> np.ndarray:
     """Return (256,) int64: the sums of mantissas for exponents 0 to 254, and the number of finite values."""
     cells = np.zeros(512, np.int64)  # sign and exponent
     n_special = 0
-    for start in range(0, len(value), PIECE):
-        raw = np.ascontiguousarray(value[start : start + PIECE]).view(np.uint32)
+    for start in range(0, len(value), CHUNK):
+        raw = np.ascontiguousarray(value[start : start + CHUNK]).view(np.uint32)
         cell = (raw >> np.uint32(23)).astype(np.intp)
-        cells += np.bincount(cell, mantissas(raw), 512).astype(np.int64)
+        cells += np.bincount(cell, extract_mantissas(raw), 512).astype(np.int64)
         n_special += np.count_nonzero(cell & 255 == 255)
     return np.append(cells[:255] - cells[256:511], len(value) - n_special)
 
 
-def mantissas(raw: np.ndarray) -> np.ndarray:
+def extract_mantissas(raw: np.ndarray) -> np.ndarray:
     """Return (S,) float64, the integer mantissas below 2**24 of float32 bits, without sign."""
     mantissa = raw & np.uint32(0x7FFFFF)
-    mantissa |= (raw & np.uint32(0x7F800000) != 0).astype(np.uint32) << np.uint32(
-        23
-    )  # the bit that subnormals lack
+    implicit = (raw & np.uint32(0x7F800000) != 0).astype(np.uint32)  # the leading bit, which subnormals lack
+    mantissa |= implicit << np.uint32(23)
     return mantissa.astype(np.float64)
 
 
-def ceiling(value: float) -> np.float32:
-    """Return the smallest float32 that is not below the value: float32 x < value if and only if x < ceiling(value)."""
+def round_up(value: float) -> np.float32:
+    """Return the smallest float32 that is not below the value: float32 x < value if and only if x < round_up(value)."""
     near = np.float32(value)
     return near if near >= value else np.nextafter(near, np.float32(np.inf))
 
 
-def join(sums: np.ndarray, first_exponent: int = 0) -> float:
-    """Return the float64 nearest to the sum of sums[e] x 2**(e + first_exponent - 150), subnormals (e = 0) as e = 1."""
+def combine_exponents(sums: np.ndarray, first_exponent: int = 0) -> float:
+    """Return the float64 nearest to the sum of sums[e] x 2**(e + first_exponent - 150); subnormals count as e = 1."""
     total = 0
     for exponent, mantissas in enumerate(sums.tolist(), first_exponent):
         total += mantissas << (max(exponent, 1) - 1)

@@ -1,14 +1,15 @@
-"""What every method is: options that a job may set, declarations, and one question a epoch, who trains."""
+"""Selection methods: the interface `Method`, and `StepMethod` for those that draw each step anew."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
 from ..config.options import Options
+from ..core.batch import MethodState
 from ..core.ledger import Homes, Ledger
 from ..core.plan import Epoch, Plan
 from ..distributed.comm import Comm
@@ -16,94 +17,176 @@ from ..distributed.comm import Comm
 if TYPE_CHECKING:
     from .global_stats import GlobalStats
 
+Level = Literal["epoch", "batch", "step"]
 
-# What a forward pass can note of a sample beside loss, correctness and confidence; a column of this name is filled with it.
+# Ledger columns that forward passes fill for a method that declares them, beside loss, correctness and
+# confidence.
 FORWARD_COLUMNS: dict[str, tuple] = {
-    "probability": (np.float32, np.nan),  # p_i[y_i], the softmax probability of the target
-    "label": (np.int32, -1),  # y_i
-    "el2n": (
-        np.float32,
-        np.nan,
-    ),  # ||p_i - onehot(y_i)||_2, also the norm of d loss / d logits of plain cross entropy
-    "grad_norm": (
-        np.float32,
-        np.nan,
-    ),  # el2n x ||the last layer's input||_2: the gradient's norm in that layer's weights
+    # p_i[y_i], the softmax probability of the target
+    "probability": (np.float32, np.nan),
+    # y_i
+    "label": (np.int32, -1),
+    # ||p_i - onehot(y_i)||_2; also the norm of d loss / d logits of plain cross entropy
+    "el2n": (np.float32, np.nan),
+    # el2n x ||input of the last layer||_2: the norm of the loss gradient in that layer's weights
+    "grad_norm": (np.float32, np.nan),
 }
 
 
-class Method(Options):
-    """A selection method. Its fields are its options; it has no state: what it must remember stands in the ledger.
+class SamplingWeights(NamedTuple):
+    """The ledger column that a method draws by, and the epoch at whose end a weights file of it is written."""
 
-    needs_losses: it orders samples by what is known of them, so an unseen sample is never hidden.
-    may_repeat: a plan may train a sample several times.
-    weights_column: the ledger column that it draws by, which weights files hold.
+    column: str
+    epoch: int
+
+
+class Method(Options):
+    """A selection method: decides, each epoch and over all ranks at once, which samples are trained.
+
+    Its fields are its options. A method has no state: what it remembers stands in columns of the ledger
+    (or, at batch level, in a ``MethodState``), so that saving, resuming and testing need nothing of it. It
+    knows neither ranks nor
+    PyTorch: it sees the rows of its own rank and asks ``everyone`` about all of them. A run calls it like
+    this::
+
+        ledger = unseen rows with `columns`, then `init_columns`
+        state = `init_state`
+        for epoch in epochs:
+            if `needs_scoring_pass`(epoch):
+                forward pass over all samples; statistics go home to the ledger
+                ledger columns = `update`(epoch, ledger, "scoring")
+            plan = `plan`(epoch, ledger, everyone)
+            match `selection_level`(epoch):
+                "epoch": train what the plan names
+                "step":  for each step: train what `plan_step` draws (class StepMethod)
+                "batch": for each candidate batch of the plan: forward pass, train what `select` picks
+                         (class BatchMethod)
+            statistics of the training passes go home to the ledger
+            state = `on_epoch_trained`(epoch, losses, state)
+            forward pass over plan.refresh; statistics go home to the ledger
+            ledger columns = `update`(epoch, ledger, "epoch")
+            evaluate; write metrics; after the epoch that `weights` names, write a weights file
+
+    Only ``plan`` must be written. Everything else has a default that suits a method that hides samples once
+    per epoch.
+
+    Attributes:
+        needs_losses: the method orders samples by their losses, so it never hides a sample that was not
+            seen yet.
+        may_repeat: a plan may train a sample several times.
+        scaling_options: options that scale learning rate or losses; comparisons set them to False for a
+            control.
+        method: the name by which a job asks for the method.
     """
 
     needs_losses: ClassVar[bool] = False
     may_repeat: ClassVar[bool] = False
-    weights_column: ClassVar[str | None] = None
+    scaling_options: ClassVar[tuple[str, ...]] = ()
 
     method: str
 
     @property
     def columns(self) -> dict[str, tuple]:
-        """Further ledger columns that it keeps, name -> (dtype, first value); names in OBSERVED are filled for it."""
+        """Ledger columns of the method: name -> (dtype, first value); names in FORWARD_COLUMNS are filled for it."""
         return {}
 
     @property
     def max_hidden_fraction(self) -> float:
-        """The share of the samples that a plan leaves out at most, in expectation where it draws; 1 where nothing is known of it."""
+        """Largest fraction of the samples that a plan hides (expected, for random plans); 1 where it is unknown."""
         return 1.0
 
-    def init_columns(self, rows: range, n_total: int, fingerprint: str) -> Mapping[str, np.ndarray]:
-        """Return columns that do not begin with their first value: name -> (S,), S the length of rows.
+    @property
+    def weights(self) -> SamplingWeights | None:
+        """Sampling weights to be written to a file, if the method has any."""
+        return None
 
-        Called once on every rank when the ledger of a new run is made, not on resume. rows: the ids at home here, of
-        n_total. fingerprint: of the data set. Raises DataError, perhaps on one rank only: call it under ``comm.agreed``.
+    def init_columns(self, rows: range, n_total: int, fingerprint: str) -> Mapping[str, np.ndarray]:
+        """Return the columns that do not begin with their first value, such as scores that are read from a file.
+
+        Called once per rank when the ledger of a new run is made, not on resume.
+
+        Args:
+            rows: ids of this rank's samples.
+            n_total: samples of the data set.
+            fingerprint: of the data set.
+
+        Returns:
+            Name -> (S,) array, S the length of rows.
+
+        Raises:
+            DataError: perhaps on one rank only; the caller sees to it that all ranks raise together.
+        """
+        return {}
+
+    def init_state(self) -> MethodState:
+        """Return what a rank keeps beside the ledger at the start of a run; nothing for an epoch-level method.
+
+        If it has an array ``trained``, (1,) int64, the engine counts there the samples that all ranks have
+        trained, and the learning-rate schedule follows this count instead of the epochs.
         """
         return {}
 
     def warnings(self, epochs: int) -> list[str]:
-        """Return what a person should know before a run of so many epochs, one sentence each."""
+        """Return what the user should know before a run of so many epochs, one sentence each."""
         return []
 
-    def weighs_after(self, epoch: Epoch) -> bool:
-        """Whether ``weights_column`` holds new weights for the rest of the run at the end of this epoch."""
-        return False
-
     def needs_scoring_pass(self, epoch: Epoch) -> bool:
-        """Whether all samples get a forward pass before this epoch is planned."""
+        """Return whether all samples get a forward pass before this epoch is planned."""
         return False
-
-    def on_scored(self, epoch: Epoch, ledger: Ledger) -> Mapping[str, np.ndarray]:
-        """Return the columns that change once the notes of that pass stand in the ledger, before the plan: name -> (S,)."""
-        return {}
 
     @abstractmethod
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
-        """Decide what this epoch does with the rows of this rank's ledger; the same for any split of the rows."""
+        """Decide what this epoch does with each row; at batch level, which samples are candidates.
 
-    def draws_each_step(self, epoch: Epoch) -> bool:
-        """Whether this epoch's samples are drawn step by step, each by what the step before has told."""
-        return False
+        All ranks call it together. The plan must not depend on how the samples are split over ranks.
 
-    def plan_step(self, epoch: Epoch, step: int, n: int, ledger: Ledger, everyone: GlobalStats) -> Plan:
-        """Decide which n entries, of all ranks together, one step of such an epoch trains."""
-        raise TypeError(f"{self.method} draws whole epochs")
+        Args:
+            epoch: its number, the number of all epochs, and its random draws ``epoch.rng``.
+            ledger: the rows of this rank.
+            everyone: questions to the rows of all ranks.
+        """
 
-    def on_epoch_end(self, epoch: Epoch, ledger: Ledger) -> Mapping[str, np.ndarray]:
-        """Return the columns that change once this epoch's notes stand in the ledger: name -> (S,).
+    def selection_level(self, epoch: Epoch) -> Level:
+        """Return how this epoch's samples are chosen: by its plan, or within it, batch by batch or step by step."""
+        return "epoch"
 
-        ``ledger.seen_epoch == epoch.number`` are the rows that were noted.
+    def on_epoch_trained(self, epoch: Epoch, losses: np.ndarray, state: MethodState) -> MethodState:
+        """Return the state after an epoch's training passes; losses: (k,) float32 of this rank's, in order."""
+        return state
+
+    def update(
+        self, epoch: Epoch, ledger: Ledger, after: Literal["scoring", "epoch"]
+    ) -> Mapping[str, np.ndarray]:
+        """Return the ledger columns that change now that new statistics stand in the ledger: name -> (S,).
+
+        Args:
+            epoch: rows with ``ledger.seen_epoch == epoch.number`` have statistics of this epoch.
+            ledger: the rows of this rank.
+            after: what gave the new statistics, the scoring pass before the plan or the epoch itself.
         """
         return {}
 
 
-def init_ledger(method: Method, homes: Homes, comm: Comm, fingerprint: str) -> Ledger:
-    """Return this rank's ledger before the first epoch: nothing seen, and what the method brings along.
+class StepMethod(Method):
+    """A method that draws the samples of each step anew, by what the step before has changed in the ledger."""
 
-    fingerprint: of the data set. Raises DataError on all ranks alike.
+    def selection_level(self, epoch: Epoch) -> Level:
+        """Return "step"."""
+        return "step"
+
+    @abstractmethod
+    def plan_step(self, epoch: Epoch, step: int, n: int, ledger: Ledger, everyone: GlobalStats) -> Plan:
+        """Decide which n entries, of all ranks together, this step trains.
+
+        The epoch's plan only gives the number of entries of the whole epoch.
+        """
+
+
+def init_ledger(method: Method, homes: Homes, comm: Comm, fingerprint: str) -> Ledger:
+    """Return this rank's ledger before the first epoch: unseen samples, and the method's own columns.
+
+    Raises:
+        DataError: ``init_columns`` failed on some rank; raised on all ranks alike.
     """
     rows = homes.rows(comm.rank)
     ledger = Ledger.unseen(homes.n, *rows, method.columns)

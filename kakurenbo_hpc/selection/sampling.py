@@ -1,4 +1,4 @@
-"""From what a method thinks of its samples to draws with replacement in proportion to it: what all that draw share."""
+"""Weighted sampling with replacement: from weights per sample to a plan, and the plan that trains everything."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ..core.plan import Epoch, Plan
 from .global_stats import GlobalStats
 
 
-def known(ledger: Ledger) -> np.ndarray:
-    """(S,) bool: samples that were seen and whose loss is finite; the others count as +inf, one like the other."""
+def has_loss(ledger: Ledger) -> np.ndarray:
+    """Return (S,) bool: samples that were seen and have a finite loss; all others count as of loss +inf."""
     return ledger.seen & np.isfinite(ledger.loss)
 
 
-def all_once(ledger: Ledger) -> Plan:
-    """The uniform sampler without replacement."""
+def train_all(ledger: Ledger) -> Plan:
+    """Return the plan that trains every sample once: the uniform sampler without replacement."""
     return Plan(train=np.ones(len(ledger), bool))
 
 
-def drawn(
+def draw_plan(
     weight: np.ndarray,
     epoch: Epoch,
     ledger: Ledger,
@@ -28,21 +28,29 @@ def drawn(
     unbiased: bool = False,
     n: int | None = None,
 ) -> Plan:
-    """Return a plan of n (or N) draws with replacement in proportion to weight, completed as ``complete`` says.
+    """Return a plan of n draws with replacement in proportion to weight.
 
-    weight: (S,) floats, not negative; what is not finite is not known. unbiased: train each draw with the inverse of its
-    weight, so that the expected sum over the draws is the sum over all samples.
+    Args:
+        weight: (S,) floats, not negative; one that is not finite is unknown and becomes the largest of all
+            ranks.
+        epoch: whose draws these are.
+        ledger: the rows of this rank.
+        everyone: the rows of all ranks.
+        purpose: of the draws.
+        unbiased: weigh each draw by the inverse of its probability, so that the expected sum over the draws
+            is the sum over all samples.
+        n: draws of all ranks together; N if not given.
     """
-    weight = complete(scaled(weight, everyone), everyone)
+    weight = fill_unknown(scale_to_float32(weight, everyone), everyone)
     return Plan(
-        train=everyone.draw(weight, ledger.n_total if n is None else n, ledger.id, epoch, purpose),
-        weight=inverse(weight, everyone) if unbiased else None,
+        train=everyone.draw(weight, ledger.n_total if n is None else n, ledger.id, epoch.rng, purpose),
+        weight=importance_weights(weight, everyone) if unbiased else None,
         max_fraction=1.0,
     )
 
 
-def scaled(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
-    """Return (S,) float32 in the proportions of weight, the largest of all ranks in [1/2, 1); NaN where it is not finite.
+def scale_to_float32(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
+    """Return (S,) float32 in proportion to weight, the largest of all ranks in [1/2, 1); NaN where not finite.
 
     The scale is a power of two, so nothing is rounded that float32 can hold.
     """
@@ -51,11 +59,11 @@ def scaled(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
     return np.where(np.isfinite(weight), np.ldexp(weight, -exponent), np.nan).astype(np.float32)
 
 
-def complete(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
-    """Return weights that can be drawn by: NaN becomes the largest weight of all ranks, 1 if there is none.
+def fill_unknown(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
+    """Return (S,) float32 weights without NaN: it becomes the largest weight of all ranks, 1 if there is none.
 
-    Where all weights are 0 there is nothing to prefer, and all become 1 (our choice).
-    weight: (S,) float32, NaN or not negative.
+    Where all weights are 0 there is nothing to prefer, and all become 1 (our choice). weight: (S,) float32,
+    NaN or not negative.
     """
     largest = everyone.max(weight)
     if not largest > 0:
@@ -63,8 +71,8 @@ def complete(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
     return np.where(np.isnan(weight), np.float32(largest), weight)
 
 
-def inverse(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
-    """Return (S,) float32, 1 / (N P(i)) for draws in proportion to weight: in expectation over the draws, its mean is 1.
+def importance_weights(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
+    """Return (S,) float32, 1 / (N P(i)) for draws in proportion to weight; their expected mean over draws is 1.
 
     0 where the weight is 0; where it is so small that float32 cannot hold the inverse, the largest float32.
     """
@@ -73,11 +81,15 @@ def inverse(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
     return np.minimum(exact, np.finfo(np.float32).max).astype(np.float32)
 
 
-def of_class(weight: np.ndarray, label: np.ndarray, everyone: GlobalStats) -> np.ndarray:
+def average_by_class(weight: np.ndarray, label: np.ndarray, everyone: GlobalStats) -> np.ndarray:
     """Return (S,) float32: for each sample the mean weight of its class, over those whose weight is known.
 
-    So a class is drawn in proportion to the sum of its weights, and its samples uniformly. weight: (S,) float32, NaN
-    where not known; it stays NaN. label: (S,) int, -1 where not known; those count as one more class.
+    So a class is drawn in proportion to the sum of its weights, and its samples uniformly.
+
+    Args:
+        weight: (S,) float32, NaN where unknown; it stays NaN.
+        label: (S,) int, -1 where unknown; these samples count as one more class.
+        everyone: the rows of all ranks.
     """
     n_classes = int(everyone.max(label)) + 2
     finite = np.isfinite(weight)

@@ -1,7 +1,7 @@
-"""Score files: one number for each sample, from `kakurenbo score` or from a run of sample_importance; weights are scores.
+"""Score files: one number for each sample, from `kakurenbo score` or from a run of sample_importance (its weights).
 
 HDF5. Datasets ``id`` (N,) int64, 0 to N - 1 in order, ``score`` (N,) float64, and, where the classes were known,
-``label`` (N,) int32. Attributes: the fields of ``About``.
+``label`` (N,) int32. Attributes: the fields of ``ScoreInfo``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..rundir.atomic_io import Hdf5
 if TYPE_CHECKING:
     import h5py
 
-_AT_ONCE = 1 << 22  # rows that rank 0 takes in before it writes them
+_AT_ONCE = 1 << 22  # rows that rank 0 receives before it writes them
 
 
 def _as_list(value: Any) -> Any:
@@ -35,10 +35,17 @@ Paths = Annotated[list[str], BeforeValidator(_as_list)]  # one file may be writt
 
 @dataclass(frozen=True)
 class ScoreInfo:
-    """Where scores come from, and what they cost.
+    """Origin and cost of scores.
 
-    method: such as el2n. how: one line that says it exactly enough to do it again. data, fingerprint: the data set.
-    n: its samples. seconds, n_forward, n_backward: the cost, of all ranks' wall clock and of samples passed.
+    Attributes:
+        method: such as el2n.
+        how: one line that says it exactly enough to repeat it.
+        data: name of the data set.
+        fingerprint: of the data set.
+        n: samples of the data set.
+        seconds: wall-clock time of the whole run.
+        n_forward: forward passes of samples.
+        n_backward: backward passes of samples.
     """
 
     method: str
@@ -52,38 +59,59 @@ class ScoreInfo:
 
 
 def write_scores(
-    path: str | Path, about: ScoreInfo, score: np.ndarray, comm: Comm, label: np.ndarray | None = None
+    path: str | Path, info: ScoreInfo, score: np.ndarray, comm: Comm, label: np.ndarray | None = None
 ) -> None:
-    """Write the scores of all ranks' rows, which lie in order of rank; rank 0 writes, beside, and renames.
+    """Write the scores of all ranks' rows, in order of rank, through rank 0 and a temporary file.
 
-    score: (S,) floats, this rank's; label: (S,) int, on all ranks or on none. Rank 0 holds at most about 4M rows of
-    others at a time. Raises DataError on every rank if the file cannot be written.
+    Rank 0 holds at most about 4M rows of others at a time.
+
+    Args:
+        path: the score file.
+        info: goes into the file's attributes.
+        score: (S,) floats, of this rank's rows.
+        comm: all ranks.
+        label: (S,) int, on all ranks or on none.
+
+    Raises:
+        DataError: the file cannot be written; on all ranks alike.
     """
-    columns = {"id": None, "score": np.asarray(score, np.float64)}
+    start = int(comm.exscan(np.array([len(score)]))[0])
+    columns: dict[str, np.ndarray] = {
+        "id": np.arange(start, start + len(score), dtype=np.int64),
+        "score": np.asarray(score, np.float64),
+    }
     if label is not None:
         columns["label"] = np.asarray(label, np.int32)
-    start = int(comm.exscan(np.array([len(score)]))[0])
-    columns["id"] = np.arange(start, start + len(score), dtype=np.int64)
-    written = _begun(path, about, columns) if comm.rank == 0 else None
+    output = _create(path, info, columns) if comm.rank == 0 else None
     for turn in range(int(comm.max(np.array([start // _AT_ONCE]))[0]) + 1):
-        mine = slice(None) if start // _AT_ONCE == turn else slice(0)
-        parts = {name: _to_first(column[mine], comm) for name, column in columns.items()}
-        if written is not None:
-            _append(written, parts)
-    comm.on_rank_zero(lambda: _close(path, written))
+        rows = slice(None) if start // _AT_ONCE == turn else slice(0)
+        parts = {name: _send_to_rank_zero(column[rows], comm) for name, column in columns.items()}
+        if output is not None:
+            _append(output, parts)
+    comm.on_rank_zero(lambda: _close(path, output))
 
 
 def read_scores(
     paths: Sequence[str], rows: range, n_total: int, fingerprint: str, labels: bool = False
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return these rows' scores, (S,) float64, the mean over the files, and their labels, (S,) int32, if asked for.
+    """Read the scores of these rows, and only these.
 
-    rows: of the n_total samples of the data set with this fingerprint. Reads these rows only. A NaN in one file is a NaN.
-    Raises DataError, perhaps on one rank only, if a file is not what it should be.
+    Args:
+        paths: score files of the same data set.
+        rows: ids to read.
+        n_total: samples of the data set.
+        fingerprint: of the data set.
+        labels: whether to read labels too.
+
+    Returns:
+        (S,) float64, the mean over the files, where a NaN in one is a NaN; and (S,) int32 labels or None.
+
+    Raises:
+        DataError: a file is missing, damaged or of another data set; perhaps on one rank only.
     """
     total, label = np.zeros(len(rows)), None
     for path in paths:
-        with _opened(path) as file:
+        with _open(path) as file:
             _check(path, file, rows, n_total, fingerprint)
             total += file["score"][rows.start : rows.stop]
             if labels and label is None:
@@ -96,7 +124,7 @@ def read_scores(
 
 
 def read_weights(paths: Sequence[str], rows: range, n_total: int, fingerprint: str) -> np.ndarray:
-    """Return what ``read_scores`` does, to be drawn by: a negative one is a DataError."""
+    """Read scores to be used as sampling weights; as ``read_scores``, but a negative one is a DataError."""
     weight, _ = read_scores(paths, rows, n_total, fingerprint)
     negative = np.flatnonzero(weight < 0)
     if len(negative):
@@ -107,42 +135,49 @@ def read_weights(paths: Sequence[str], rows: range, n_total: int, fingerprint: s
     return weight
 
 
-def about_scores(path: str) -> ScoreInfo:
-    """Return where a file's scores come from. Raises DataError if it is no score file."""
-    with _opened(path) as file:
-        return _about(path, file)
+def read_score_info(path: str) -> ScoreInfo:
+    """Read where a file's scores come from.
+
+    Raises:
+        DataError: it is no score file.
+    """
+    with _open(path) as file:
+        return _info(path, file)
 
 
-def _begun(path: str | Path, about: ScoreInfo, columns: Mapping[str, Any]) -> Hdf5:
-    written = Hdf5(Path(path))
+def _create(path: str | Path, info: ScoreInfo, columns: Mapping[str, np.ndarray]) -> Hdf5:
+    output = Hdf5(Path(path))
     for name, column in columns.items():
-        written.file.create_dataset(name, (0,), column.dtype, maxshape=(None,), chunks=(1 << 16,))
-    written.file.attrs.update(dataclasses.asdict(about))
-    return written
+        output.file.create_dataset(name, (0,), column.dtype, maxshape=(None,), chunks=(1 << 16,))
+    output.file.attrs.update(dataclasses.asdict(info))
+    return output
 
 
-def _append(written: Hdf5, parts: Mapping[str, np.ndarray]) -> None:
+def _append(output: Hdf5, parts: Mapping[str, np.ndarray]) -> None:
     for name, part in parts.items():
-        column = written.file[name]
+        column = output.file[name]
         n = len(column)
         column.resize(n + len(part), axis=0)
         column[n:] = part
 
 
-def _close(path: str | Path, written: Hdf5) -> None:
+def _close(path: str | Path, output: Hdf5 | None) -> None:
+    """Close the file and move it to its path; rank 0 alone has one."""
+    if output is None:
+        return
     try:
-        written.close()
+        output.close()
     except OSError as problem:
         raise DataError(
             f"{path}: cannot be written ({problem.strerror}); make room, or choose another place"
         ) from None
 
 
-def _to_first(column: np.ndarray, comm: Comm) -> np.ndarray:
+def _send_to_rank_zero(column: np.ndarray, comm: Comm) -> np.ndarray:
     return np.concatenate(comm.alltoallv([column] + [column[:0]] * (comm.size - 1)))
 
 
-def _opened(path: str) -> h5py.File:
+def _open(path: str) -> h5py.File:
     import h5py
 
     if not os.path.isfile(path):  # Path.is_file would raise where the name is too long
@@ -153,7 +188,7 @@ def _opened(path: str) -> h5py.File:
         raise DataError(f"{path}: not an HDF5 file; write one with kakurenbo score") from None
 
 
-def _about(path: str, file: h5py.File) -> ScoreInfo:
+def _info(path: str, file: h5py.File) -> ScoreInfo:
     names = [field.name for field in dataclasses.fields(ScoreInfo)]
     columns = [name for name in ("id", "score", "label") if name in file or name != "label"]
     missing = [name for name in columns if not _is_column(file.get(name))] + [
@@ -161,29 +196,38 @@ def _about(path: str, file: h5py.File) -> ScoreInfo:
     ]
     if missing:
         raise DataError(f"{path}: no score file, {missing[0]} is missing; write one with kakurenbo score")
-    return ScoreInfo(
-        **{name: getattr(file.attrs[name], "item", lambda v=file.attrs[name]: v)() for name in names}
-    )
+    return ScoreInfo(**{name: _to_python(file.attrs[name]) for name in names})
 
 
-def _is_column(found: Any) -> bool:
-    return found is not None and getattr(found, "ndim", 0) == 1 and found.dtype.kind in "biuf"
+def _to_python(value: Any) -> Any:
+    """Return a NumPy scalar as Python's own type."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _is_column(node: Any) -> bool:
+    return node is not None and getattr(node, "ndim", 0) == 1 and node.dtype.kind in "biuf"
 
 
 def _check(path: str, file: h5py.File, rows: range, n_total: int, fingerprint: str) -> None:
-    found = _about(path, file)
-    again = "score this data set"
-    if not found.n == len(file["score"]) == len(file["id"]) == n_total:
+    """Check that the file has scores of this data set, with the ids in order.
+
+    Raises:
+        DataError: it has not.
+    """
+    info = _info(path, file)
+    if not info.n == len(file["score"]) == len(file["id"]) == n_total:
         raise DataError(
-            f"{path}: scores of {len(file['score'])} samples, but the data set has {n_total}; {again}"
+            f"{path}: scores of {len(file['score'])} samples, but the data set has {n_total}; score this data set"
         )
-    if found.fingerprint != fingerprint:
+    if info.fingerprint != fingerprint:
         raise DataError(
-            f"{path}: scores of data set {found.data} ({found.fingerprint}), but this run's data is another ({fingerprint}); {again}"
+            f"{path}: scores of data set {info.data} ({info.fingerprint}), but this run's data is another "
+            f"({fingerprint}); score this data set"
         )
     ids = file["id"][rows.start : rows.stop]
     wrong = np.flatnonzero(ids != np.arange(rows.start, rows.stop))
     if len(wrong):
         raise DataError(
-            f"{path}: id {rows[wrong[0]]} is missing, {ids[wrong[0]]} stands in its place; give all ids, in order"
+            f"{path}: id {rows[wrong[0]]} is missing, {ids[wrong[0]]} stands in its place; "
+            "give all ids, in order"
         )

@@ -34,7 +34,7 @@ def test_the_stream_of_draws_is_the_one_it_has_always_been():
     assert bits(GOLDEN_KEYS[0], ids, 2).tolist() == GOLDEN_COPIES
     assert uniform(GOLDEN_KEYS[0], ids).tolist() == [b // 2**11 / 2**53 for b in GOLDEN_BITS]
     assert [one(GOLDEN_KEYS[0]), one(GOLDEN_KEYS[0], 5)] == GOLDEN_ONES
-    assert Epoch(3, 9, seed=7).uniform(ids, "random").tolist() == uniform(GOLDEN_KEYS[1], ids).tolist()
+    assert Epoch(3, 9, seed=7).rng.uniform(ids, "random").tolist() == uniform(GOLDEN_KEYS[1], ids).tolist()
 
 
 @pytest.mark.parametrize("stream", [0, 1, key(0, "order"), 2**64 - 1])
@@ -66,12 +66,12 @@ def test_draws_of_neighbouring_ids_are_independent():
 
 
 def test_seed_purpose_epoch_and_copy_each_make_an_independent_draw():
-    draws = Epoch(0, 9, seed=0).uniform(IDS, "order")
+    draws = Epoch(0, 9, seed=0).rng.uniform(IDS, "order")
     for other in [
-        Epoch(0, 9, seed=1).uniform(IDS, "order"),
-        Epoch(1, 9, seed=0).uniform(IDS, "order"),
-        Epoch(0, 9, seed=0).uniform(IDS, "random"),
-        Epoch(0, 9, seed=0).uniform(IDS, "order", copy=1),
+        Epoch(0, 9, seed=1).rng.uniform(IDS, "order"),
+        Epoch(1, 9, seed=0).rng.uniform(IDS, "order"),
+        Epoch(0, 9, seed=0).rng.uniform(IDS, "random"),
+        Epoch(0, 9, seed=0).rng.uniform(IDS, "order", copy=1),
     ]:
         assert are_independent(draws, other)
     assert are_independent(uniform(1, IDS, 1), uniform(1, IDS, 2))
@@ -82,7 +82,7 @@ def test_seed_purpose_epoch_and_copy_each_make_an_independent_draw():
 
 def test_the_length_of_the_run_decides_no_draw():
     np.testing.assert_array_equal(
-        Epoch(2, 3, 0).uniform(IDS, "order"), Epoch(2, 300, 0).uniform(IDS, "order")
+        Epoch(2, 3, 0).rng.uniform(IDS, "order"), Epoch(2, 300, 0).rng.uniform(IDS, "order")
     )
 
 

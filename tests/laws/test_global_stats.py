@@ -282,7 +282,7 @@ def test_with_ties_at_most_seven_allreduces_do_however_many_rows_there_are(first
 
 def drawn(weight, n, epoch, ids=None, purpose="test"):
     ids = np.arange(len(weight)) if ids is None else ids
-    return GlobalStats(SerialComm()).draw(np.asarray(weight, np.float32), n, ids, epoch, purpose)
+    return GlobalStats(SerialComm()).draw(np.asarray(weight, np.float32), n, ids, epoch.rng, purpose)
 
 
 def in_all(weight, n, n_epochs):
@@ -294,7 +294,7 @@ def test_draws_are_exactly_as_many_as_asked_and_the_same_for_any_split(data, n, 
     weight = picked(data.draw, [0, 1e-3, 0.5, 1, 30], data.draw(st.integers(1, 30)), np.float32)
     weight[data.draw(st.integers(0, len(weight) - 1))] = 1  # somebody can be drawn
     ids, cuts = np.arange(len(weight)) + 2**32 - 100, data.draw(splits(len(weight)))
-    times = joined(cuts, lambda everyone, mine: everyone.draw(weight[mine], n, ids[mine], epoch, "test"))
+    times = joined(cuts, lambda everyone, mine: everyone.draw(weight[mine], n, ids[mine], epoch.rng, "test"))
     assert times.sum() == n and not times[weight == 0].any()
     np.testing.assert_array_equal(times, drawn(weight, n, epoch, ids))
 

@@ -173,12 +173,12 @@ def _epochs(method, world, everyone, rows, seed):
         epoch = Epoch(number, TOTAL, seed)
         if method.needs_scoring_pass(epoch):
             ledger = after(ledger, 1, number, np.ones(len(ledger), bool))
-            ledger = ledger.with_columns(method.on_scored(epoch, ledger))
+            ledger = ledger.with_columns(method.update(epoch, ledger, "scoring"))
         plan = method.plan(epoch, ledger, everyone)
         yield plan
         noted = (plan.train > 0) & (world.noted_first[rows] if number == 0 else True)
         ledger = after(ledger, 0, number, noted)
-        ledger = ledger.with_columns(method.on_epoch_end(epoch, ledger))
+        ledger = ledger.with_columns(method.update(epoch, ledger, "epoch"))
 
 
 def plans_of_the_oracle(name, options, looks, world, seed):

@@ -55,7 +55,7 @@ def epochs_of(name, options, n, n_epochs):
     extra = {column: filled.get(column, first) for column, first in ledger.extra.items()}
     loss, seen = np.float32(LOSS[:n]), np.zeros(n, np.int32)
     ledger = dataclasses.replace(ledger, loss=loss, seen_epoch=seen, extra=extra)
-    ledger = ledger.with_columns(method.on_epoch_end(Epoch(0, 2, 0), ledger))
+    ledger = ledger.with_columns(method.update(Epoch(0, 2, 0), ledger, "epoch"))
     return np.array(
         [method.plan(Epoch(1, 2, seed), ledger, GlobalStats(SerialComm())).train for seed in range(n_epochs)]
     )

@@ -27,7 +27,7 @@ def test_tau_is_the_papers_formula_of_all_ranks_scores():
 
     def work(comm):
         mine = np.split(scores, [20, 50])[comm.rank]
-        return method().learned(candidates(mine), {"tau": np.ones(1)}, GlobalStats(comm))["tau"][0]
+        return method().on_step(candidates(mine), {"tau": np.ones(1)}, GlobalStats(comm))["tau"][0]
 
     g = scores.astype(float) / scores.sum(dtype=float)
     reduction = (1 - ((g - 1 / 90) ** 2).sum() / (g**2).sum()) ** -0.5
@@ -36,8 +36,8 @@ def test_tau_is_the_papers_formula_of_all_ranks_scores():
 
 def test_it_is_on_above_the_papers_threshold():
     kath = method(presample=3.0)  # (B + 3b) / (3b) with B = 3b
-    assert not kath.looks({"tau": np.array([2.0])}) and kath.looks({"tau": np.array([2.0001])})
-    assert not kath.looks(kath.init_state())
+    assert not kath.selects_next({"tau": np.array([2.0])}) and kath.selects_next({"tau": np.array([2.0001])})
+    assert not kath.selects_next(kath.init_state())
 
 
 def weighted_means(value, scores, reweight):
@@ -76,4 +76,4 @@ def test_draws_are_in_proportion_to_the_score():
 
 def test_nan_scores_count_as_the_largest_finite_one():
     kath = method(score="loss")
-    assert kath.scores(candidates([1, np.nan, 3, np.inf, -1])).tolist() == [1, 3, 3, 3, 0]
+    assert kath.scores_of(candidates([1, np.nan, 3, np.inf, -1])).tolist() == [1, 3, 3, 3, 0]

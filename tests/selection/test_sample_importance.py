@@ -101,7 +101,7 @@ def test_fresh_weights_come_from_a_look_before_epoch_e():
     assert [m.needs_scoring_pass(Epoch(e, 4, 0)) for e in range(4)] == [False, True, False, False]
     assert np.all(np.isnan(weights_after(m)))
     looked = noted(rows(m), 1, range(4), [1] * 4, probability=np.float32(P))
-    assert m.on_scored(Epoch(1, 4, 0), looked)["importance"] == pytest.approx([1, 0.5, 0.2, 0], abs=1e-6)
+    assert m.update(Epoch(1, 4, 0), looked, "scoring")["importance"] == pytest.approx([1, 0.5, 0.2, 0], abs=1e-6)
 
 
 def test_online_weights_are_renewed_before_every_epoch_from_e_on():
@@ -165,7 +165,7 @@ def test_a_wrong_option_is_one_line(options, line):
 def test_online_by_step_draws_each_step_by_what_is_known_then():
     m = importance(pretrain_epochs=1, online="step", gamma=1.0)
     epoch, everyone = Epoch(1, 9, 0), GlobalStats(SerialComm())
-    assert not m.draws_each_step(Epoch(0, 9, 0)) and m.draws_each_step(epoch)
+    assert m.selection_level(Epoch(0, 9, 0)) == "epoch" and m.selection_level(epoch) == "step"
     rows = after(
         m, ledger(m, [1.0] * 4), 0, range(4), [1.0] * 4, probability=np.array([0.0, 1, 1, 1], np.float32)
     )

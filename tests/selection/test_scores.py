@@ -11,7 +11,7 @@ from kakurenbo_hpc.errors import DataError
 from kakurenbo_hpc.selection import score_file as scores
 from kakurenbo_hpc.selection.score_file import (
     ScoreInfo,
-    about_scores,
+    read_score_info,
     read_scores,
     read_weights,
     write_scores,
@@ -47,7 +47,7 @@ def refusal(*args, **options):
 def test_what_was_written_is_read(path):
     score, label = read_scores([path], range(N), N, "f00d", labels=True)
     assert score.tolist() == SCORE.tolist() and label.tolist() == LABEL.tolist()
-    assert about_scores(path) == ABOUT
+    assert read_score_info(path) == ABOUT
 
 
 @pytest.mark.parametrize("at_once", [1 << 22, 5])

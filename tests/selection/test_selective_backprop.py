@@ -46,7 +46,7 @@ def test_the_choice_is_the_papers(R, beta):
         assert (choice.weight == 1).all(), "nothing is reweighted"
         got += marks.tolist()
         first += len(batch)
-    coin = EPOCH.uniform(np.arange(first), "selective_backprop")
+    coin = EPOCH.rng.uniform(np.arange(first), "selective_backprop")
     assert got == by_the_paper(batches, R, beta, coin)
 
 
@@ -99,7 +99,7 @@ def test_a_nan_is_a_candidate_like_the_largest_loss_and_changes_no_other_choice(
 
 def test_selection_passes_come_every_nth_epoch_after_the_prime_ones():
     sb = method(stale=3, prime_epochs=2)
-    assert [sb.thins(Epoch(e, 9, 0)) for e in range(9)] == [
+    assert [sb.selection_level(Epoch(e, 9, 0)) == "batch" for e in range(9)] == [
         False,
         False,
         True,
@@ -114,6 +114,6 @@ def test_selection_passes_come_every_nth_epoch_after_the_prime_ones():
 
 def test_the_history_begins_with_the_last_losses_of_the_prime_epochs_and_takes_none_of_stale_ones():
     sb = method(prime_epochs=1, stale=2, history=3)
-    state = sb.trained(Epoch(0, 9, 0), np.arange(5, dtype=np.float32), sb.init_state())
+    state = sb.on_epoch_trained(Epoch(0, 9, 0), np.arange(5, dtype=np.float32), sb.init_state())
     assert state["history"].tolist() == [2, 3, 4]
-    assert sb.trained(Epoch(2, 9, 0), np.ones(5, np.float32), state)["history"].tolist() == [2, 3, 4]
+    assert sb.on_epoch_trained(Epoch(2, 9, 0), np.ones(5, np.float32), state)["history"].tolist() == [2, 3, 4]

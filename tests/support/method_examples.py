@@ -46,7 +46,7 @@ def noted(rows, epoch, ids, loss, **extra):
 def after(method, rows, epoch, ids, loss, total=100, **extra):
     """The ledger at the end of an epoch that trained these samples."""
     rows = noted(rows, epoch, ids, loss, **extra)
-    return rows.with_columns(method.on_epoch_end(Epoch(epoch, total, 0), rows))
+    return rows.with_columns(method.update(Epoch(epoch, total, 0), rows, "epoch"))
 
 
 def hidden(plan):

@@ -1,1 +1,1 @@
-"""One file, one method, one page."""
+"""Selection methods, one file each."""

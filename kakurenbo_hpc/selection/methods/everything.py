@@ -1,4 +1,4 @@
-"""Train on every sample once: what all methods are compared with."""
+"""Baseline: train on every sample once per epoch."""
 
 import numpy as np
 
@@ -9,11 +9,13 @@ from ..method import Method
 
 
 class Everything(Method):
-    """The baseline: nothing is hidden."""
+    """Hides nothing: what all methods are compared with."""
 
     @property
     def max_hidden_fraction(self) -> float:
+        """Nothing."""
         return 0.0
 
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
+        """Train every row."""
         return Plan(train=np.ones(len(ledger), bool))

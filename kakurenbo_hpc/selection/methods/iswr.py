@@ -1,21 +1,19 @@
-"""Importance sampling with replacement, by the loss (after Katharopoulos & Fleuret 2018), as in KAKURENBO's comparisons."""
+"""Importance sampling with replacement, by the loss (after Katharopoulos and Fleuret, ICML 2018)."""
 
 from typing import Literal
 
 import numpy as np
 
+from ...config.options import option
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
 from ..global_stats import GlobalStats
 from ..method import Method
-from ..sampling import all_once, drawn
+from ..sampling import draw_plan, train_all
 
 
 class Iswr(Method):
-    """Each epoch trains N draws with replacement, P(i) = l_i / sum l.
-
-    scores: full, a forward pass over all samples before every epoch; or lagging, the loss of the last time a sample was
-    drawn. reweight: multiply the loss of a draw by 1 / (N P(i)), which keeps the expected gradient.
+    """Each epoch trains N draws with replacement, P(i) = l_i / sum l; the form that KAKURENBO's authors compared with.
 
     Our choices where the paper is silent: with lagging scores, epochs before anything was seen train every sample once;
     negative losses count as 0; samples without a finite loss have the largest weight.
@@ -23,13 +21,21 @@ class Iswr(Method):
 
     may_repeat = True
 
-    scores: Literal["full", "lagging"] = "full"
-    reweight: bool = False
+    scores: Literal["full", "lagging"] = option(
+        "full",
+        "Losses to draw by: full, of a forward pass over all samples before every epoch; or lagging, of the last time "
+        "that a sample was drawn.",
+    )
+    reweight: bool = option(
+        False, "Multiply the loss of a draw by 1 / (N P(i)), which keeps the expected gradient."
+    )
 
     def needs_scoring_pass(self, epoch: Epoch) -> bool:
+        """Before every epoch, for full scores."""
         return self.scores == "full"
 
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
+        """Draw in proportion to the loss."""
         if everyone.count(ledger.seen) == [0]:
-            return all_once(ledger)
-        return drawn(np.maximum(ledger.loss, 0), epoch, ledger, everyone, "iswr", unbiased=self.reweight)
+            return train_all(ledger)
+        return draw_plan(np.maximum(ledger.loss, 0), epoch, ledger, everyone, "iswr", unbiased=self.reweight)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from ...config.options import Count, Fraction, Probability
+from ...config.options import Count, Fraction, Probability, option
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
 from ..global_stats import GlobalStats
@@ -16,42 +16,72 @@ from ..method import Method
 class Kakurenbo(Method):
     """Hides the samples of lowest loss that are also predicted correctly and with confidence, and scales the rate up.
 
-    max_fraction: F, the ceiling on the share hidden. confidence: tau.
-    fraction_decay, fraction_epochs: F_e = F x decay[j] from fraction_epochs[j] on (RF); the paper's [30, 60, 80] is [0, 30, 60, 80] here.
-    move_back (MB), reduce_fraction (RF), scale_lr (LR): the paper's components, Table 5.
-    lr_fraction: divide the rate by one minus what was really hidden, or minus the ceiling, as the authors' code did.
-    drop_top: d, the share of highest losses left out too (DropTop, Section D).
-    refresh_every, refresh_mode, refresh_augment: the forward pass over the hidden, every so many epochs; in eval mode
-    (our choice: train mode, the authors', moves BatchNorm's statistics); under the training augmentation.
+    F: ``max_fraction``. tau: ``confidence``. d: ``drop_top``. MB, RF, LR: the components of Table 5. In epoch e:
 
-    Our choices where the paper is silent: ties by id; what DropTop leaves out counts in F* and is refreshed.
+    1. F_e = F x decay(e), the fraction that may be hidden (RF). Candidates are the floor(F_e N) samples of lowest loss.
+    2. Candidates that were predicted correctly with a confidence of at least tau are hidden; the others move back to
+       training (MB), and nothing takes their place. F*_e is the fraction that is hidden.
+    3. The others are trained at the learning rate eta_e / (1 - F*_e) (LR).
+    4. After training, a forward pass over the hidden samples refreshes loss, correctness and confidence.
+    5. DropTop (Section D): the floor(d N) samples of highest loss are left out too.
+
+    The first epoch hides nothing, since nothing was seen before.
+
+    Our choices where the paper is silent: ties by id; what DropTop leaves out counts in F* and is refreshed; the
+    refresh pass is in eval mode, since the authors' train mode moves BatchNorm's statistics.
     """
 
     needs_losses = True
+    scaling_options = ("scale_lr",)
 
-    max_fraction: Fraction = 0.3
-    fraction_decay: list[Probability] = [1.0, 0.8, 0.6, 0.4]
-    fraction_epochs: list[Annotated[int, Field(ge=0)]] = [0]
-    confidence: Probability = 0.7
-    move_back: bool = True
-    reduce_fraction: bool = True
-    scale_lr: bool = True
-    lr_fraction: Literal["actual", "ceiling"] = "actual"
-    drop_top: Fraction = 0.0
-    refresh_every: Count = 1
-    refresh_mode: Literal["eval", "train"] = "eval"
-    refresh_augment: bool = True
+    max_fraction: Fraction = option(0.3, "Largest fraction F of the samples that is hidden.", "fraction")
+    fraction_decay: list[Probability] = option(
+        [1.0, 0.8, 0.6, 0.4],
+        "Factors of max_fraction (component RF); the paper lists three, the fourth is ours, for after its last epoch.",
+    )
+    fraction_epochs: list[Annotated[int, Field(ge=0)]] = option(
+        [0],
+        "Epoch from which each factor of fraction_decay holds, the first one 0; the paper's [30, 60, 80] is "
+        "[0, 30, 60, 80] here.",
+        "epochs",
+    )
+    confidence: Probability = option(
+        0.7, "Confidence tau, the largest class probability, that a hidden sample must have at least."
+    )
+    move_back: bool = option(
+        True, "Train candidates that are predicted wrongly or without confidence (component MB)."
+    )
+    reduce_fraction: bool = option(True, "Reduce max_fraction by fraction_decay (component RF).")
+    scale_lr: bool = option(
+        True, "Divide the learning rate by one minus the fraction hidden, after warm-up (component LR)."
+    )
+    lr_fraction: Literal["actual", "ceiling"] = option(
+        "actual",
+        "Fraction by which the rate is scaled: what is actually hidden, or the ceiling F_e, as in the authors' code.",
+    )
+    drop_top: Fraction = option(
+        0.0, "Fraction d of the samples, those of highest loss, that is left out too (DropTop).", "fraction"
+    )
+    refresh_every: Count = option(
+        1, "Epochs from one forward pass over the hidden samples to the next.", "epochs"
+    )
+    refresh_mode: Literal["eval", "train"] = option(
+        "eval", "Mode of the network in that pass; train, the authors' mode, moves BatchNorm's statistics."
+    )
+    refresh_augment: bool = option(True, "Whether that pass uses the training augmentation.")
 
     @property
     def max_hidden_fraction(self) -> float:
+        """The ceiling and DropTop."""
         return self.max_fraction + self.drop_top
 
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
-        ceiling = self.fraction(epoch.number)
+        """Hide what is easy and certain."""
+        ceiling = self.ceiling_of(epoch.number)
         seen, ids = ledger.seen, ledger.rows
         easy = everyone.smallest(ledger.loss, ceiling, ids, among=seen & ~np.isnan(ledger.loss))
-        sure = ledger.correct & (ledger.confidence >= self.confidence)
-        hidden = easy & sure if self.move_back else easy
+        certain = ledger.correct & (ledger.confidence >= self.confidence)
+        hidden = easy & certain if self.move_back else easy
         hard = everyone.largest(ledger.loss, self.drop_top, ids, among=seen)
         left_out = hidden | hard
 
@@ -59,7 +89,7 @@ class Kakurenbo(Method):
         share = n_left_out / ledger.n_total if self.lr_fraction == "actual" else ceiling
         return Plan(
             train=~left_out,
-            refresh=left_out if self.refreshes(epoch) else None,
+            refresh=left_out if self.refreshes_after(epoch) else None,
             refresh_mode=self.refresh_mode,
             refresh_augment=self.refresh_augment,
             lr_scale=1 / (1 - share) if self.scale_lr else 1.0,
@@ -68,14 +98,14 @@ class Kakurenbo(Method):
             n_moved_back=n_easy - n_hidden,
         )
 
-    def fraction(self, number: int) -> float:
-        """Return F_e, the ceiling of epoch ``number``."""
+    def ceiling_of(self, number: int) -> float:
+        """Return F_e of epoch ``number``."""
         if not self.reduce_fraction:
             return self.max_fraction
         return self.max_fraction * self.fraction_decay[max(0, bisect_right(self.fraction_epochs, number) - 1)]
 
-    def refreshes(self, epoch: Epoch) -> bool:
-        """The last epoch needs none: nobody will ask for the losses."""
+    def refreshes_after(self, epoch: Epoch) -> bool:
+        """Return whether this epoch has a refresh pass; the last one needs none, since no plan follows."""
         return epoch.number % self.refresh_every == 0 and epoch.number < epoch.total - 1
 
     @model_validator(mode="after")

@@ -1,8 +1,8 @@
-"""Hide one random share of the samples for the whole run (Random in InfoBatch): what any score must beat."""
+"""Static random pruning: hide one random fraction of the samples for the whole run (Random in InfoBatch)."""
 
 import numpy as np
 
-from ...config.options import Fraction
+from ...config.options import Fraction, option
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
 from ..global_stats import GlobalStats
@@ -10,20 +10,26 @@ from ..method import Method
 
 
 class RandomStatic(Method):
-    """Hides floor(F N) samples: those with the smallest draws, the same in every epoch, ties by id.
+    """Hides floor(F N) samples: those with the smallest draws, the same in all epochs. Any score must do better.
 
-    fraction: F. scale_lr: divide the learning rate by the share that is trained, as KAKURENBO does.
+    F: ``fraction``.
     """
 
-    fraction: Fraction = 0.3
-    scale_lr: bool = False
+    scaling_options = ("scale_lr",)
+
+    fraction: Fraction = option(0.3, "Fraction F of the samples that is hidden.", "fraction")
+    scale_lr: bool = option(
+        False, "Divide the learning rate by the fraction that is trained, as KAKURENBO does."
+    )
 
     @property
     def max_hidden_fraction(self) -> float:
+        """Always this fraction."""
         return self.fraction
 
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
-        draw = Epoch(0, epoch.total, epoch.seed).uniform(ledger.id, "random_static").astype(np.float32)
+        """Hide by the run's draws."""
+        draw = epoch.rng.of_run().uniform(ledger.id, "random_static").astype(np.float32)
         hidden = everyone.smallest(draw, self.fraction, ledger.id)
         (n_hidden,) = everyone.count(hidden)
         return Plan(

@@ -1,21 +1,22 @@
-"""Prioritized Experience Replay, rank-based (Schaul et al. 2015), as sample importance's authors compared with it."""
+"""Prioritized Experience Replay, rank-based (Schaul et al., ICLR 2016), as a sampler of training data."""
 
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
+from ...config.options import option
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
 from ..global_stats import GlobalStats
 from ..method import Method
-from ..sampling import all_once, drawn, known
+from ..sampling import draw_plan, has_loss, train_all
 
 
 class Rank(Method):
     """Each epoch trains N draws with replacement, P(i) in proportion to p_i^alpha, p_i = 1 / rank(i).
 
-    rank(i): 1 for the largest |loss|. alpha: Schaul's.
+    rank(i) is 1 for the largest |loss|. The authors of Sample Importance compared with it; alpha is Schaul's.
 
     Our choices where the paper is silent: epochs before anything was seen train every sample once; equal losses rank by
     id; samples without a finite loss have the weight of rank 1 and take no rank from the others.
@@ -23,11 +24,12 @@ class Rank(Method):
 
     may_repeat = True
 
-    alpha: Annotated[float, Field(ge=0)] = 0.7
+    alpha: Annotated[float, Field(ge=0)] = option(0.7, "Exponent of the priority: 0 draws uniformly.")
 
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
+        """Draw in proportion to p^alpha."""
         if everyone.count(ledger.seen) == [0]:
-            return all_once(ledger)
-        is_known = known(ledger)
-        rank = 1.0 + everyone.rank(np.where(is_known, -np.abs(ledger.loss), np.float32(np.nan)), ledger.id)
-        return drawn(np.where(is_known, (1 / rank) ** self.alpha, np.nan), epoch, ledger, everyone, "rank")
+            return train_all(ledger)
+        known = has_loss(ledger)
+        rank = 1.0 + everyone.rank(np.where(known, -np.abs(ledger.loss), np.float32(np.nan)), ledger.id)
+        return draw_plan(np.where(known, (1 / rank) ** self.alpha, np.nan), epoch, ledger, everyone, "rank")

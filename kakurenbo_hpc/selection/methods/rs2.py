@@ -2,32 +2,37 @@
 
 import numpy as np
 
-from ...config.options import Fraction
+from ...config.options import Fraction, option
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
-from ..cyclic_permutation import walked
+from ..cyclic_permutation import count_visits
 from ..global_stats import GlobalStats
 from ..method import Method
 
 
 class Rs2(Method):
-    """Walks through a permutation of all samples, N - floor(F N) of them an epoch; at its end a new one is drawn.
+    """Goes through a permutation of all samples, N - floor(F N) of them each epoch; at its end a new one is drawn.
 
-    fraction: F, the share not trained in an epoch. scale_lr: divide the learning rate by the share that is trained.
+    F: ``fraction``.
 
     Our choice where the paper is silent: an epoch that reaches the end of a permutation goes on in the next, so that all
-    epochs are equally long and none is left behind; a sample that stands in both parts is trained twice.
+    epochs are equally long and no sample is left behind; a sample that is in both parts is trained twice.
     """
 
     may_repeat = True
+    scaling_options = ("scale_lr",)
 
-    fraction: Fraction = 0.3
-    scale_lr: bool = False
+    fraction: Fraction = option(0.3, "Fraction F of the samples that is not trained in an epoch.", "fraction")
+    scale_lr: bool = option(
+        False, "Divide the learning rate by the fraction that is trained, as KAKURENBO does."
+    )
 
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
+        """Train the next part of the permutation."""
         n_total = ledger.n_total
         n = n_total - int(np.floor(self.fraction * n_total))
-        times = walked(epoch.number * n, (epoch.number + 1) * n, n_total, epoch, ledger.id, "rs2", everyone)
+        start = epoch.number * n
+        times = count_visits(start, start + n, n_total, epoch.rng, ledger.id, "rs2", everyone)
         (n_hidden,) = everyone.count(times == 0)
         return Plan(
             train=times,

@@ -1,105 +1,124 @@
-"""Accelerating Deep Learning by Focusing on the Biggest Losers (Angela Jiang et al., 2019): Selective-Backprop."""
+"""Accelerating Deep Learning by Focusing on the Biggest Losers (Angela Jiang et al. 2019): Selective-Backprop."""
 
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
-from ...config.options import Count
+from ...config.options import Count, option
 from ...core.batch import Candidates, MethodState
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
-from ..batch_level import BatchMethod, Choice
+from ..batch_level import BatchMethod, Choice, SelectionPass
 from ..global_stats import GlobalStats
-from ..sampling import all_once
-from ..selectivity import Selectivity
+from ..loss_percentile import LossPercentile
+from ..method import Level
+from ..sampling import train_all
+
+_LOSS_COLUMN = "selection_loss"
 
 
-class SelectiveBackprop(Selectivity, BatchMethod):
+class SelectiveBackprop(LossPercentile, BatchMethod):
     """Forward passes over candidate batches; sample i is trained with probability CDF_R(l_i)^beta.
 
-    history: R; CDF_R is the share of the last R losses <= l, the batch's own included. history_scope: of this rank's
-    candidates, or of all ranks'.
-    prime_epochs: epochs at the start that train everything (the authors' code has 1). stale: n, a selection pass only every
-    n-th epoch; between, the choice is made from known losses before data is read (Stale-SB). stale_from: losses of the
-    last selection pass, as in the paper, or the latest. calculator: random puts a uniform draw in the place of CDF_R,
-    at the same selectivity.
-    selection_batch: candidates at a time, all ranks together; the training batch if not given. selection_precision: of
-    the selection pass. reuse_forward: run it in train mode and keep its graph, so that what is chosen before the next
-    step needs no second forward pass. lr_clock: the schedule follows candidates, or samples trained.
+    CDF_R(l): the share of the last R (``history``) losses <= l, those of the batch included. beta: see
+    ``LossPercentile``. n (``stale``): only every n-th epoch has selection passes; in between, the choice is made from
+    known losses before data is read (Stale-SB).
 
-    Our choices where the paper is silent: in a stale epoch the CDF is over the known losses of all samples; NaN counts as
-    +inf; what is left in the queues at the end of an epoch is trained in a last step.
+    Our choices where the paper is silent: in a stale epoch the CDF is over the known losses of all samples; NaN counts
+    as +inf; what is left in the queues at the end of an epoch is trained in a last step.
     """
 
     needs_losses = True
 
-    history: Count = 1024
-    history_scope: Literal["rank", "global"] = "rank"
-    prime_epochs: Annotated[int, Field(ge=0)] = 0
-    stale: Count = 1
-    stale_from: Literal["selection", "latest"] = "selection"
-    calculator: Literal["loss", "random"] = "loss"
-    selection_batch: Count | None = None
-    selection_precision: Literal["same", "bf16", "fp16"] = "same"
-    reuse_forward: bool = False
-    lr_clock: Literal["forward", "backward"] = "forward"
+    history: Count = option(1024, "Number R of past losses that a loss is compared with.")
+    history_scope: Literal["rank", "global"] = option(
+        "rank", "Losses in the history: of this rank's candidates, or of all ranks'."
+    )
+    prime_epochs: Annotated[int, Field(ge=0)] = option(
+        0, "Epochs at the start that train everything; 1 in the authors' code.", "epochs"
+    )
+    stale: Count = option(
+        1, "Every n-th epoch has selection passes; the others choose by known losses (Stale-SB).", "epochs"
+    )
+    stale_from: Literal["selection", "latest"] = option(
+        "selection",
+        "Losses of the stale epochs: of the last selection pass, as in the paper, or the latest.",
+    )
+    calculator: Literal["loss", "random"] = option(
+        "loss", "The loss percentile; or random, a uniform draw in its place, at the same selectivity."
+    )
+    selection_batch: Count | None = option(
+        None, "Candidates at a time, all ranks together; the training batch if not given.", "samples"
+    )
+    selection_precision: Literal["same", "bf16", "fp16"] = option(
+        "same", "Precision of the selection pass; same as in training if not given."
+    )
+    reuse_forward: bool = option(
+        False,
+        "Run the selection pass in train mode and keep its graph, so that samples trained before the next step need no "
+        "second forward pass.",
+    )
+    lr_clock: Literal["forward", "backward"] = option(
+        "forward", "What the learning-rate schedule follows: candidates, or samples trained."
+    )
 
     @property
     def columns(self) -> dict[str, tuple]:
-        """selection_loss: the loss of the last selection pass, where stale epochs choose by it."""
-        return (
-            {"selection_loss": (np.float32, np.nan)}
-            if self.stale > 1 and self.stale_from == "selection"
-            else {}
-        )
-
-    def thins(self, epoch: Epoch) -> bool:
-        return epoch.number >= self.prime_epochs and (epoch.number - self.prime_epochs) % self.stale == 0
+        """The loss of the last selection pass, where stale epochs choose by it."""
+        keeps_loss = self.stale > 1 and self.stale_from == "selection"
+        return {_LOSS_COLUMN: (np.float32, np.nan)} if keeps_loss else {}
 
     @property
     def max_hidden_fraction(self) -> float:
-        return super().max_hidden_fraction if self.stale > 1 else 0.0  # else all are candidates
+        """Nothing where all samples are candidates in every epoch."""
+        return super().max_hidden_fraction if self.stale > 1 else 0.0
+
+    def init_state(self) -> MethodState:
+        """Return an empty history; and a count of samples trained, where the schedule follows it."""
+        trained = {"trained": np.zeros(1, np.int64)} if self.lr_clock == "backward" else {}
+        return {"history": np.zeros(0, np.float32), **trained}
+
+    def selection_level(self, epoch: Epoch) -> Level:
+        """Return "batch" in epochs with selection passes."""
+        since = epoch.number - self.prime_epochs
+        return "batch" if since >= 0 and since % self.stale == 0 else "epoch"
 
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
-        if epoch.number < self.prime_epochs or self.thins(epoch):
-            return all_once(ledger)
-        loss = ledger.extra.get("selection_loss", ledger.loss)
+        """Make all samples candidates, or choose by known losses in a stale epoch."""
+        if epoch.number < self.prime_epochs or self.selection_level(epoch) == "batch":
+            return train_all(ledger)
+        loss = ledger.extra.get(_LOSS_COLUMN, ledger.loss)
         if self.calculator == "random":
-            loss = epoch.uniform(ledger.id, "random percentile").astype(np.float32)
-        return self.chosen_by(loss, ledger.seen & np.isfinite(loss), epoch, ledger, everyone)
+            loss = epoch.rng.uniform(ledger.id, "random percentile").astype(np.float32)
+        return self.plan_by_loss(loss, ledger.seen & np.isfinite(loss), epoch, ledger, everyone)
+
+    def selection_pass(self, global_batch: int) -> SelectionPass:
+        """Return the pass that the options describe."""
+        return SelectionPass(
+            self.selection_batch or global_batch,
+            self.selection_precision,
+            self.reuse_forward,
+            loss_column=_LOSS_COLUMN if self.columns else None,
+        )
 
     def select(
         self, epoch: Epoch, candidates: Candidates, state: MethodState, everyone: GlobalStats
     ) -> tuple[Choice, MethodState]:
+        """Choose by the percentile of the loss in the history."""
         loss = np.where(np.isnan(candidates.loss), np.inf, candidates.loss)
-        latest = everyone.concatenated(loss) if self.history_scope == "global" else loss
+        latest = everyone.concatenate(loss) if self.history_scope == "global" else loss
         history = np.concatenate([state["history"], latest])[-self.history :]
         cdf = np.searchsorted(np.sort(history), loss, side="right") / len(history)
         if self.calculator == "random":
-            cdf = epoch.uniform(candidates.id, "random percentile", candidates.copy)
-        chosen = epoch.uniform(candidates.id, "selective_backprop", candidates.copy) < cdf**self.exponent
-        rows = np.flatnonzero(chosen)
+            cdf = epoch.rng.uniform(candidates.id, "random percentile", candidates.copy)
+        draw = epoch.rng.uniform(candidates.id, "selective_backprop", candidates.copy)
+        rows = np.flatnonzero(draw < cdf**self.exponent)
         return Choice(rows, np.ones(len(rows), np.float32)), {**state, "history": history}
 
-    def init_state(self) -> MethodState:
-        return {**super().init_state(), "history": np.zeros(0, np.float32)}
+    def on_epoch_trained(self, epoch: Epoch, losses: np.ndarray, state: MethodState) -> MethodState:
+        """Begin the history with the losses of the prime epochs.
 
-    def trained(self, epoch: Epoch, losses: np.ndarray, state: MethodState) -> MethodState:
-        # A stale epoch's losses are of chosen samples only, and would make what is usual look easy.
+        Those of a stale epoch are of chosen samples only, and would make ordinary losses look low.
+        """
         return {**state, "history": losses[-self.history :]} if epoch.number < self.prime_epochs else state
-
-    def candidates(self, global_batch: int) -> int:
-        return self.selection_batch or global_batch
-
-    @property
-    def clocked_by_trained(self) -> bool:
-        return self.lr_clock == "backward"
-
-    @property
-    def look_precision(self) -> str:
-        return self.selection_precision
-
-    @property
-    def keeps_graph(self) -> bool:
-        return self.reuse_forward
