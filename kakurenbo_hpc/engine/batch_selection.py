@@ -1,7 +1,8 @@
 """Batch-level selection on one rank: candidate batches, selection passes, a queue, and steps of full batches.
 
-Ranks step together, as often as the rank that selected least can; a rank that selected more keeps the rest in its queue.
-At the end of an epoch all queues are emptied in last steps, so that every selected sample is trained once.
+Ranks step together, as often as the rank that selected least can; a rank that selected more keeps the rest
+in its queue. At the end of an epoch all queues are emptied in last steps, so that every selected sample is
+trained once.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from .context import Context
 class _Selected:
     """Selected samples of one candidate batch, (k, ...) each.
 
-    losses are of the selection pass, with their autograd graph, or None; n_steps is the number of optimizer steps taken
-    when they were computed.
+    losses are of the selection pass, with their autograd graph, or None; n_steps is the number of optimizer
+    steps taken when they were computed.
     """
 
     id: np.ndarray
@@ -98,9 +99,10 @@ class BatchSelection:
             self._step([min(n, self._local_batch) for n in waiting], selects)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Return this rank's state between two candidate batches; ``all_`` marks what is the same on all ranks.
+        """Return this rank's state between two candidate batches; ``all_`` marks values common to all ranks.
 
-        Of queued samples only ids and copies are saved: their draws belong to these, so they can be read again.
+        Of queued samples only ids and copies are saved: their draws belong to these, so they can be read
+            again.
         """
         queue = {
             name: np.concatenate([getattr(part, name) for part in [self._spare, *self._queue]])[1:]

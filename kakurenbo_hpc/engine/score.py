@@ -1,9 +1,10 @@
 """Scoring runs for static pruning: train briefly, score every sample, write a score file.
 
 el2n: mean over several initialisations of ||p - onehot(y)||_2 after some epochs (Paul et al., NeurIPS 2021).
-grand: likewise, the norm of the loss gradient in all parameters, or in the last layer's (Paul et al., NeurIPS 2021).
-forgetting: number of changes from correct to wrong during training; samples never learned count as most forgotten
-(Toneva et al., ICLR 2019).
+grand: likewise, the norm of the loss gradient in all parameters, or in the last layer's (Paul et al.,
+NeurIPS 2021).
+forgetting: number of changes from correct to wrong during training; samples never learned count as most
+forgotten (Toneva et al., ICLR 2019).
 random: a uniform draw.
 """
 
@@ -150,7 +151,7 @@ class NormScore(Everything):
 
 
 class Forgetting(Everything):
-    """Trains everything and counts, from one epoch to the next, how often a sample goes from correct to wrong."""
+    """Trains everything and counts how often a sample goes from correct to wrong between epochs."""
 
     method: Literal["forgetting"]
 
@@ -206,7 +207,7 @@ def _final_pass(
 
 
 def _forward_with_gradient_norms(learner: Learner, batch: Batch, mode: str) -> BatchStats:
-    """Pass a batch forward; grad_norm is of each sample's gradient in all parameters, not the last layer's."""
+    """Pass a batch forward; grad_norm is that of the gradient in all parameters, not in the last layer."""
     batch_stats, _ = learner.forward_only(batch, mode)
     norms = gradient_norms(learner.model, learner.criterion, batch.input, batch.target)
     return replace(batch_stats, columns={**batch_stats.columns, "grad_norm": norms})

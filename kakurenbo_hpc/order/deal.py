@@ -135,7 +135,7 @@ def deal(
 
 
 def _cut(n: Any, parts: int, i: Any) -> Any:
-    """Return where part i begins when n items are cut into equal parts; everything is divided by this rule."""
+    """Return where part i begins when n items are cut into equal parts; all work is divided so."""
     return i * n // parts
 
 

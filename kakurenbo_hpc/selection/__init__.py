@@ -1,4 +1,4 @@
-"""Which samples matter: the one list of methods. Imports no torch and no MPI, since every command line reads it."""
+"""Selection methods: the table of their names. Imports neither torch nor MPI, for a fast command line."""
 
 from .method import Method
 from .methods.epsilon_greedy import EpsilonGreedy

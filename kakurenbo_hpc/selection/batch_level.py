@@ -71,7 +71,7 @@ class BatchMethod(Method):
         return SelectionPass(global_batch)
 
     def selects_next(self, state: MethodState) -> bool:
-        """Return whether the next candidate batch is selected from, not trained whole; the same on all ranks."""
+        """Return whether the next candidate batch is selected from; otherwise all of it is trained."""
         return True
 
     @abstractmethod
@@ -81,5 +81,5 @@ class BatchMethod(Method):
         """Choose from this rank's part of one candidate batch; return the choice and the state after it."""
 
     def on_step(self, batch: Candidates, state: MethodState, everyone: GlobalStats) -> MethodState:
-        """Return the state after a training step that followed no selection; batch: this rank's part of it."""
+        """Return the state after a step that followed no selection; batch: this rank's part of it."""
         return state

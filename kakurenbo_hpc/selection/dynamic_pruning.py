@@ -1,4 +1,4 @@
-"""Accelerating Deep Learning with Dynamic Data Pruning (Raju, Daruwalla, Lipasti 2021): shared by its methods."""
+"""Accelerating Deep Learning with Dynamic Data Pruning (Raju, Daruwalla, Lipasti 2021): common base."""
 
 from __future__ import annotations
 
@@ -47,11 +47,12 @@ class DynamicPruning(Method):
 
     @property
     def max_hidden_fraction(self) -> float:
+        """Always this fraction."""
         return self.fraction
 
     @abstractmethod
     def score(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-        """Return (S,) float64 from the moving averages, (S,) float64; samples of low scores are to be hidden."""
+        """Return (S,) float64 scores from the moving averages, (S,) float64; the lowest are hidden."""
 
     @abstractmethod
     def choose_hidden(self, rng: Stream, ledger: Ledger, everyone: GlobalStats) -> np.ndarray:
@@ -61,6 +62,7 @@ class DynamicPruning(Method):
         """
 
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
+        """Hide what the scores in force say."""
         since = epoch.number - (epoch.number - 1) % self.every
         hidden = self.choose_hidden(epoch.rng.of_epoch(since), ledger, everyone)
         return Plan(train=~hidden, max_fraction=self.fraction)
@@ -68,6 +70,7 @@ class DynamicPruning(Method):
     def update(
         self, epoch: Epoch, ledger: Ledger, after: Literal["scoring", "epoch"]
     ) -> Mapping[str, np.ndarray]:
+        """Update the moving averages, and the score every few epochs."""
         mean, variance = self._update_averages(epoch, ledger)
         if epoch.number % self.every != 0:
             return {"mean": mean, "variance": variance}

@@ -51,13 +51,13 @@ def extract_mantissas(raw: np.ndarray) -> np.ndarray:
 
 
 def round_up(value: float) -> np.float32:
-    """Return the smallest float32 that is not below the value: float32 x < value if and only if x < round_up(value)."""
+    """Return the smallest float32 that is not below the value: a float32 is below both or neither."""
     near = np.float32(value)
     return near if near >= value else np.nextafter(near, np.float32(np.inf))
 
 
 def combine_exponents(sums: np.ndarray, first_exponent: int = 0) -> float:
-    """Return the float64 nearest to the sum of sums[e] x 2**(e + first_exponent - 150); subnormals count as e = 1."""
+    """Return the sum of sums[e] x 2**(e + first_exponent - 150), rounded once; subnormals have e = 1."""
     total = 0
     for exponent, mantissas in enumerate(sums.tolist(), first_exponent):
         total += mantissas << (max(exponent, 1) - 1)

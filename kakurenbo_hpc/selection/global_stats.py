@@ -1,4 +1,4 @@
-"""Global statistics over the samples of all ranks: thresholds (k-th smallest, ties by id), counts, exact sums.
+"""Global statistics over all ranks' samples: thresholds (k-th smallest, ties by id), counts, exact sums.
 
 Methods ask these questions through ``GlobalStats``, usually as the variable ``everyone``. No answer depends
 on how the rows are split over ranks, and no message is as long as the data set. All ranks call together,
@@ -96,7 +96,7 @@ class GlobalStats:
     def smallest(
         self, value: np.ndarray, fraction: float, ids: np.ndarray | range, among: np.ndarray | None = None
     ) -> np.ndarray:
-        """Mark the floor(fraction x N) rows of smallest (value, id), N the rows of all ranks; NaN counts as +inf.
+        """Mark the floor(fraction x N) rows of smallest (value, id), N the rows of all ranks; NaN is +inf.
 
         Args:
             value: (S,) float32.
@@ -113,7 +113,7 @@ class GlobalStats:
     def largest(
         self, value: np.ndarray, fraction: float, ids: np.ndarray | range, among: np.ndarray | None = None
     ) -> np.ndarray:
-        """Mark the floor(fraction x N) rows of largest value, of equal values those of smaller id; as ``smallest``."""
+        """Mark the floor(fraction x N) rows of largest value, ties by the smaller id; see ``smallest``."""
         return self._mark(value, ids, among, fraction=fraction, highest=True)
 
     def first(
@@ -123,7 +123,7 @@ class GlobalStats:
         return self._mark(value, ids, among, n=n)
 
     def draw(self, weight: np.ndarray, n: int, ids: np.ndarray, rng: Stream, purpose: str) -> np.ndarray:
-        """Draw n times with replacement, in proportion to weight over all ranks: exactly n draws, exactly multinomial.
+        """Draw exactly n times with replacement, in proportion to weight over all ranks: a multinomial draw.
 
         Every sample has a Poisson process of rate ``weight``; the n earliest arrivals of all processes are
         the draws, ties by (id, number of the arrival). Their order does not depend on the scale of the
@@ -150,7 +150,7 @@ class GlobalStats:
         return np.bincount(row[earliest], minlength=len(ids))
 
     def mean(self, value: np.ndarray) -> Mean:
-        """Return the mean of the finite values, exactly rounded; NaN if there are none. value: as for ``sum``."""
+        """Return the exactly rounded mean of the finite values, NaN if there are none; see ``sum``."""
         total, n = self.sum(value)
         return Mean(total / n if n else float("nan"), n)
 
@@ -207,16 +207,16 @@ class GlobalStats:
         )
 
     def percentile(self, value: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        """Return (S,) float64: for each row the share of all ranks' rows with a smaller value; NaN as +inf."""
+        """Return (S,) float64, for each row the share of all rows with a smaller value; NaN is +inf."""
         positions = find_positions(to_keys(value), ids, self._comm)
         return positions.first_of_ties / max(1, positions.n)
 
     def rank(self, value: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        """Return (S,) int64: each row's position, from 0, in the order of (value, id) of all ranks; NaN as +inf."""
+        """Return (S,) int64, each row's position from 0 in the order of (value, id); NaN is +inf."""
         return find_positions(to_keys(value), ids, self._comm).position
 
     def histogram(self, value: np.ndarray) -> Histogram:
-        """Return the distribution of the finite values, without empty bins at its ends. One allreduce of 2048 int64."""
+        """Return the histogram of the finite values, without empty ends. One allreduce of 2048 int64."""
         keys = to_keys(value[np.isfinite(value)])
         counts = self._counts(keys, 32 - _DIGIT)
         (used,) = np.nonzero(counts)
@@ -228,7 +228,7 @@ class GlobalStats:
         )
 
     def concatenate(self, value: np.ndarray) -> np.ndarray:
-        """Return all ranks' values one after the other, on every rank; for arrays of a batch, not of a ledger."""
+        """Return all ranks' values, concatenated, on every rank; for arrays of a batch, not of a ledger."""
         return np.concatenate(self._comm.gather(value))
 
     def agree(self, value: object, what: str) -> None:
@@ -241,7 +241,8 @@ class GlobalStats:
         other = next((rank for rank, of_rank in enumerate(values) if of_rank != values[0]), None)
         if other is not None:
             problem = WorldError(
-                f"ranks differ in {what}: rank 0 has {values[0]}, rank {other} has {values[other]}; give all the same"
+                f"ranks differ in {what}: rank 0 has {values[0]}, rank {other} has {values[other]}; "
+                "give all the same"
             )
             problem.on_all_ranks = True
             raise problem

@@ -15,14 +15,15 @@ from .method import Method
 
 
 class LossPercentile(Method):
-    """Trains sample i with probability CDF(l_i)^beta, so that the expected share trained is s = 1 / (1 + beta).
+    """Trains sample i with probability CDF(l_i)^beta; the expected share trained is s = 1 / (1 + beta).
 
     beta: ``exponent``. s: ``selectivity``.
     """
 
     selectivity: Annotated[float, Field(gt=0, le=1)] | None = option(
         None,
-        "Expected fraction s of the samples that is trained; beta = 1 / s - 1. If neither is given, 0.33, the paper's "
+        "Expected fraction s of the samples that is trained; beta = 1 / s - 1. If neither is "
+        "given, 0.33, the paper's "
         "for CIFAR-10 (CIFAR-100: 0.5, SVHN: 0.25).",
         "fraction",
     )
@@ -37,12 +38,13 @@ class LossPercentile(Method):
 
     @property
     def max_hidden_fraction(self) -> float:
+        """The expected share, 1 - s."""
         return 1 - 1 / (1 + self.exponent)
 
     def plan_by_loss(
         self, loss: np.ndarray, is_known: np.ndarray, epoch: Epoch, ledger: Ledger, everyone: GlobalStats
     ) -> Plan:
-        """Return the plan that trains sample i with probability CDF(l_i)^beta, CDF(l) the share of losses <= l.
+        """Train sample i with probability CDF(l_i)^beta, CDF(l) the share of the known losses <= l.
 
         Args:
             loss: (S,) float32.

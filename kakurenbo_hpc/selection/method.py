@@ -34,7 +34,7 @@ FORWARD_COLUMNS: dict[str, tuple] = {
 
 
 class SamplingWeights(NamedTuple):
-    """The ledger column that a method draws by, and the epoch at whose end a weights file of it is written."""
+    """The ledger column that a method draws by, and the epoch after which a weights file is written."""
 
     column: str
     epoch: int
@@ -87,12 +87,12 @@ class Method(Options):
 
     @property
     def columns(self) -> dict[str, tuple]:
-        """Ledger columns of the method: name -> (dtype, first value); names in FORWARD_COLUMNS are filled for it."""
+        """Its ledger columns: name -> (dtype, first value); those in FORWARD_COLUMNS are filled for it."""
         return {}
 
     @property
     def max_hidden_fraction(self) -> float:
-        """Largest fraction of the samples that a plan hides (expected, for random plans); 1 where it is unknown."""
+        """Largest fraction that a plan hides, in expectation where it is random; 1 where it is unknown."""
         return 1.0
 
     @property
@@ -101,7 +101,7 @@ class Method(Options):
         return None
 
     def init_columns(self, rows: range, n_total: int, fingerprint: str) -> Mapping[str, np.ndarray]:
-        """Return the columns that do not begin with their first value, such as scores that are read from a file.
+        """Return the columns that do not begin with their first value, such as scores read from a file.
 
         Called once per rank when the ledger of a new run is made, not on resume.
 
@@ -119,7 +119,7 @@ class Method(Options):
         return {}
 
     def init_state(self) -> MethodState:
-        """Return what a rank keeps beside the ledger at the start of a run; nothing for an epoch-level method.
+        """Return what a rank keeps beside the ledger, at the start of a run; nothing at epoch level.
 
         If it has an array ``trained``, (1,) int64, the engine counts there the samples that all ranks have
         trained, and the learning-rate schedule follows this count instead of the epochs.
@@ -147,11 +147,11 @@ class Method(Options):
         """
 
     def selection_level(self, epoch: Epoch) -> Level:
-        """Return how this epoch's samples are chosen: by its plan, or within it, batch by batch or step by step."""
+        """Return how this epoch's samples are chosen: by its plan, by batches, or by steps."""
         return "epoch"
 
     def on_epoch_trained(self, epoch: Epoch, losses: np.ndarray, state: MethodState) -> MethodState:
-        """Return the state after an epoch's training passes; losses: (k,) float32 of this rank's, in order."""
+        """Return the state after training; losses: (k,) float32 of this rank's training passes, in order."""
         return state
 
     def update(
@@ -168,7 +168,7 @@ class Method(Options):
 
 
 class StepMethod(Method):
-    """A method that draws the samples of each step anew, by what the step before has changed in the ledger."""
+    """A method that draws the samples of each step, by the ledger after the step before."""
 
     def selection_level(self, epoch: Epoch) -> Level:
         """Return "step"."""

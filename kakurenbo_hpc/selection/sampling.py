@@ -1,4 +1,4 @@
-"""Weighted sampling with replacement: from weights per sample to a plan, and the plan that trains everything."""
+"""Weighted sampling with replacement: plans from weights per sample."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def draw_plan(
 
 
 def scale_to_float32(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
-    """Return (S,) float32 in proportion to weight, the largest of all ranks in [1/2, 1); NaN where not finite.
+    """Return (S,) float32 in proportion to weight, the largest in [1/2, 1); NaN where it is not finite.
 
     The scale is a power of two, so nothing is rounded that float32 can hold.
     """
@@ -60,7 +60,7 @@ def scale_to_float32(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
 
 
 def fill_unknown(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
-    """Return (S,) float32 weights without NaN: it becomes the largest weight of all ranks, 1 if there is none.
+    """Return (S,) float32 weights in which NaN became the largest weight of all ranks, 1 if there is none.
 
     Where all weights are 0 there is nothing to prefer, and all become 1 (our choice). weight: (S,) float32,
     NaN or not negative.
@@ -72,7 +72,7 @@ def fill_unknown(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
 
 
 def importance_weights(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
-    """Return (S,) float32, 1 / (N P(i)) for draws in proportion to weight; their expected mean over draws is 1.
+    """Return (S,) float32, 1 / (N P(i)) for draws in proportion to weight: in expectation their mean is 1.
 
     0 where the weight is 0; where it is so small that float32 cannot hold the inverse, the largest float32.
     """

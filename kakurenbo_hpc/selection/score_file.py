@@ -1,7 +1,7 @@
-"""Score files: one number for each sample, from `kakurenbo score` or from a run of sample_importance (its weights).
+"""Score files: one number for each sample, from `kakurenbo score`, or the weights of sample_importance.
 
-HDF5. Datasets ``id`` (N,) int64, 0 to N - 1 in order, ``score`` (N,) float64, and, where the classes were known,
-``label`` (N,) int32. Attributes: the fields of ``ScoreInfo``.
+HDF5. Datasets ``id`` (N,) int64, 0 to N - 1 in order, ``score`` (N,) float64, and, where the classes were
+known, ``label`` (N,) int32. Attributes: the fields of ``ScoreInfo``.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def read_scores(
             if labels and label is None:
                 if "label" not in file:
                     raise DataError(
-                        f"{path}: has no labels, which class_balance needs; score again, or set class_balance: false"
+                        f"{path}: has no labels, which class_balance needs; score again, or set "
+                        "class_balance: false"
                     )
                 label = file["label"][rows.start : rows.stop].astype(np.int32)
     return total / max(1, len(paths)), label
@@ -130,7 +131,8 @@ def read_weights(paths: Sequence[str], rows: range, n_total: int, fingerprint: s
     if len(negative):
         first = negative[0]
         raise DataError(
-            f"{', '.join(paths)}: id {rows[first]} has {weight[first]:g}, but weights to draw by cannot be negative"
+            f"{', '.join(paths)}: id {rows[first]} has {weight[first]:g}, but weights to draw by "
+            "cannot be negative"
         )
     return weight
 
@@ -217,7 +219,8 @@ def _check(path: str, file: h5py.File, rows: range, n_total: int, fingerprint: s
     info = _info(path, file)
     if not info.n == len(file["score"]) == len(file["id"]) == n_total:
         raise DataError(
-            f"{path}: scores of {len(file['score'])} samples, but the data set has {n_total}; score this data set"
+            f"{path}: scores of {len(file['score'])} samples, but the data set has {n_total}; score "
+            "this data set"
         )
     if info.fingerprint != fingerprint:
         raise DataError(

@@ -11,7 +11,7 @@ from ..sampling import has_loss
 
 
 class EpsilonGreedy(DynamicPruning):
-    """Keeps the N - floor(F N) samples of largest mean loss, but fills a share epsilon of the places at random.
+    """Keeps the N - floor(F N) samples of largest mean loss, but draws a share epsilon of them at random.
 
     Of the samples kept, floor(epsilon (N - floor(F N))) are drawn from those of low mean loss.
 

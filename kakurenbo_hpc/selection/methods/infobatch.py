@@ -26,14 +26,15 @@ def _check_threshold(value: str) -> str:
 
 
 class InfoBatch(Method):
-    """Leaves out samples of low loss at random and scales up those of them that stay: the expected gradient is kept.
+    """Leaves out samples of low loss at random and scales up the others, which keeps the expected gradient.
 
-    The score H_t(z) is the last loss; a pruned sample keeps its own (Eq. 4). In epochs below delta (``anneal``) x all
-    epochs, each sample whose score is below the mean is left out with probability r (``prune_ratio``), and weighs
+    The score H_t(z) is the last loss; a pruned sample keeps its own (Eq. 4). In epochs below delta
+    (``anneal``) x all epochs, each sample whose score is below the mean is left out with probability r
+    (``prune_ratio``), and weighs
     1 / (1 - r) if it stays. After that, everything is trained. There is no refresh pass.
 
-    Our choices where the paper is silent: the mean is over finite losses; other losses are above it; quantile(q) is the
-    loss below which lie at most floor(q n) of the n finite ones.
+    Our choices where the paper is silent: the mean is over finite losses; other losses are above it;
+    quantile(q) is the loss below which lie at most floor(q n) of the n finite ones.
     """
 
     needs_losses = True
@@ -54,7 +55,8 @@ class InfoBatch(Method):
     rescale: bool = option(True, "Multiply the losses of the samples left on the pruned side by 1 / (1 - r).")
     exact_share: bool = option(
         False,
-        "Hide exactly floor(r n) of the n samples on the pruned side, as the authors' code does, instead of each with "
+        "Hide exactly floor(r n) of the n samples on the pruned side, as the authors' code does, "
+        "instead of each with "
         "probability r (Eq. 3).",
     )
 

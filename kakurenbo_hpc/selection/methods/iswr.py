@@ -13,17 +13,20 @@ from ..sampling import draw_plan, train_all
 
 
 class Iswr(Method):
-    """Each epoch trains N draws with replacement, P(i) = l_i / sum l; the form that KAKURENBO's authors compared with.
+    """Each epoch trains N draws with replacement, P(i) = l_i / sum l.
 
-    Our choices where the paper is silent: with lagging scores, epochs before anything was seen train every sample once;
-    negative losses count as 0; samples without a finite loss have the largest weight.
+    The form that KAKURENBO's authors compared with.
+
+    Our choices where the paper is silent: with lagging scores, epochs before anything was seen train every
+    sample once; negative losses count as 0; samples without a finite loss have the largest weight.
     """
 
     may_repeat = True
 
     scores: Literal["full", "lagging"] = option(
         "full",
-        "Losses to draw by: full, of a forward pass over all samples before every epoch; or lagging, of the last time "
+        "Losses to draw by: full, of a forward pass over all samples before every epoch; or "
+        "lagging, of the last time "
         "that a sample was drawn.",
     )
     reweight: bool = option(

@@ -1,4 +1,4 @@
-"""KAKURENBO: Adaptively Hiding Samples in Deep Neural Network Training (Truong Thao Nguyen et al., NeurIPS 2023)."""
+"""KAKURENBO: Adaptively Hiding Samples in Deep Neural Network Training (Nguyen et al., NeurIPS 2023)."""
 
 from bisect import bisect_right
 from typing import Annotated, Literal
@@ -14,12 +14,15 @@ from ..method import Method
 
 
 class Kakurenbo(Method):
-    """Hides the samples of lowest loss that are also predicted correctly and with confidence, and scales the rate up.
+    """Hides samples of low loss that are predicted correctly and with confidence, and scales the rate up.
 
-    F: ``max_fraction``. tau: ``confidence``. d: ``drop_top``. MB, RF, LR: the components of Table 5. In epoch e:
+    F: ``max_fraction``. tau: ``confidence``. d: ``drop_top``. MB, RF, LR: the components of Table 5. In
+    epoch e:
 
-    1. F_e = F x decay(e), the fraction that may be hidden (RF). Candidates are the floor(F_e N) samples of lowest loss.
-    2. Candidates that were predicted correctly with a confidence of at least tau are hidden; the others move back to
+    1. F_e = F x decay(e), the fraction that may be hidden (RF). Candidates are the floor(F_e N) samples of
+    lowest loss.
+    2. Candidates that were predicted correctly with a confidence of at least tau are hidden; the others
+    move back to
        training (MB), and nothing takes their place. F*_e is the fraction that is hidden.
     3. The others are trained at the learning rate eta_e / (1 - F*_e) (LR).
     4. After training, a forward pass over the hidden samples refreshes loss, correctness and confidence.
@@ -27,8 +30,8 @@ class Kakurenbo(Method):
 
     The first epoch hides nothing, since nothing was seen before.
 
-    Our choices where the paper is silent: ties by id; what DropTop leaves out counts in F* and is refreshed; the
-    refresh pass is in eval mode, since the authors' train mode moves BatchNorm's statistics.
+    Our choices where the paper is silent: ties by id; what DropTop leaves out counts in F* and is
+    refreshed; the refresh pass is in eval mode, since the authors' train mode moves BatchNorm's statistics.
     """
 
     needs_losses = True
@@ -37,7 +40,8 @@ class Kakurenbo(Method):
     max_fraction: Fraction = option(0.3, "Largest fraction F of the samples that is hidden.", "fraction")
     fraction_decay: list[Probability] = option(
         [1.0, 0.8, 0.6, 0.4],
-        "Factors of max_fraction (component RF); the paper lists three, the fourth is ours, for after its last epoch.",
+        "Factors of max_fraction (component RF); the paper lists three, the fourth is ours, for "
+        "after its last epoch.",
     )
     fraction_epochs: list[Annotated[int, Field(ge=0)]] = option(
         [0],
@@ -57,7 +61,8 @@ class Kakurenbo(Method):
     )
     lr_fraction: Literal["actual", "ceiling"] = option(
         "actual",
-        "Fraction by which the rate is scaled: what is actually hidden, or the ceiling F_e, as in the authors' code.",
+        "Fraction by which the rate is scaled: what is actually hidden, or the ceiling F_e, as in "
+        "the authors' code.",
     )
     drop_top: Fraction = option(
         0.0, "Fraction d of the samples, those of highest loss, that is left out too (DropTop).", "fraction"
@@ -113,7 +118,8 @@ class Kakurenbo(Method):
         times = self.fraction_epochs
         if times != sorted(set(times)) or times[:1] != [0] or len(times) > len(self.fraction_decay):
             raise ValueError(
-                f"fraction_epochs is {times}, but must begin with 0, rise, and be no longer than fraction_decay, "
+                f"fraction_epochs is {times}, but must begin with 0, rise, and be no longer than "
+                "fraction_decay, "
                 f"{self.fraction_decay}; write the epoch from which each factor holds"
             )
         if self.max_fraction + self.drop_top >= 1:

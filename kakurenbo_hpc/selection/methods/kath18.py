@@ -1,4 +1,4 @@
-"""Not All Samples Are Created Equal: Deep Learning with Importance Sampling (Katharopoulos and Fleuret, ICML 2018)."""
+"""Not All Samples Are Created Equal: Deep Learning with Importance Sampling (Katharopoulos et al. 2018)."""
 
 from typing import Annotated, Literal
 
@@ -18,14 +18,16 @@ from ..sampling import train_all
 class Kath18(BatchMethod):
     """From a presample of B candidates draws b with replacement, in proportion to a score g, where that pays.
 
-    B / b: ``presample``. g: ``score``, summing to 1. A draw weighs 1 / (B g_i), which keeps the expected gradient.
+    B / b: ``presample``. g: ``score``, summing to 1. A draw weighs 1 / (B g_i), which keeps the expected
+    gradient.
 
     It pays while tau, a moving average (momentum 0.9) of the variance reduction of a presample,
     (1 - sum (g_i - 1/B)^2 / sum g_i^2)^(-1/2) = (B sum g_i^2)^(1/2), is above (B + 3b) / (3b). Until then all
     candidates are trained as they come, and tau is estimated from the training batches.
 
-    Our choices: each rank draws from its own part of the presample, so that all ranks have equally many; the sums in tau
-    are over all ranks, so that all switch in the same step; NaN scores are the largest finite one.
+    Our choices: each rank draws from its own part of the presample, so that all ranks have equally many;
+    the sums in tau are over all ranks, so that all switch in the same step; NaN scores are the largest
+    finite one.
     """
 
     presample: Annotated[float, Field(ge=1, le=1000)] = option(
@@ -34,7 +36,8 @@ class Kath18(BatchMethod):
     )
     score: Literal["loss", "gnorm"] = option(
         "gnorm",
-        "Score g: the loss, or gnorm, the norm of d loss / d logits, the paper's upper bound (of plain cross entropy).",
+        "Score g: the loss, or gnorm, the norm of d loss / d logits, the paper's upper bound (of "
+        "plain cross entropy).",
     )
     reweight: bool = option(
         True, "Weigh each draw by 1 / (B g_i); Selective-Backprop's authors ran score loss without it."

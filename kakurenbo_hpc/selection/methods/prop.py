@@ -18,8 +18,8 @@ class Prop(Method):
 
     The authors of Sample Importance compared with it; alpha and epsilon are Schaul's.
 
-    Our choices where the paper is silent: epochs before anything was seen train every sample once; samples without a
-    finite loss have the largest weight, as Schaul's new transitions have.
+    Our choices where the paper is silent: epochs before anything was seen train every sample once; samples
+    without a finite loss have the largest weight, as Schaul's new transitions have.
     """
 
     may_repeat = True

@@ -10,7 +10,9 @@ from ..method import Method
 
 
 class RandomStatic(Method):
-    """Hides floor(F N) samples: those with the smallest draws, the same in all epochs. Any score must do better.
+    """Hides floor(F N) samples: those with the smallest draws, the same in all epochs.
+
+    Any score must do better.
 
     F: ``fraction``.
     """

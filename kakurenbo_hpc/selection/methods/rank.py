@@ -18,8 +18,9 @@ class Rank(Method):
 
     rank(i) is 1 for the largest |loss|. The authors of Sample Importance compared with it; alpha is Schaul's.
 
-    Our choices where the paper is silent: epochs before anything was seen train every sample once; equal losses rank by
-    id; samples without a finite loss have the weight of rank 1 and take no rank from the others.
+    Our choices where the paper is silent: epochs before anything was seen train every sample once; equal
+    losses rank by id; samples without a finite loss have the weight of rank 1 and take no rank from the
+    others.
     """
 
     may_repeat = True

@@ -1,4 +1,4 @@
-"""Repeated Sampling of Random Subsets, RS2, without replacement across epochs (Okanovic et al., ICLR 2024)."""
+"""Repeated Random Sampling for Minimizing the Time-to-Accuracy of Learning (Okanovic et al. 2024): RS2."""
 
 import numpy as np
 
@@ -11,12 +11,13 @@ from ..method import Method
 
 
 class Rs2(Method):
-    """Goes through a permutation of all samples, N - floor(F N) of them each epoch; at its end a new one is drawn.
+    """Goes through permutations of all samples, N - floor(F N) of them each epoch, without replacement.
 
     F: ``fraction``.
 
-    Our choice where the paper is silent: an epoch that reaches the end of a permutation goes on in the next, so that all
-    epochs are equally long and no sample is left behind; a sample that is in both parts is trained twice.
+    Our choice where the paper is silent: an epoch that reaches the end of a permutation goes on in the
+    next, so that all epochs are equally long and no sample is left behind; a sample that is in both parts
+    is trained twice.
     """
 
     may_repeat = True

@@ -18,21 +18,24 @@ _MIN_DIFFICULTY = 1e-6  # a negative gamma divides by the difficulty
 
 
 class SampleImportance(StepMethod):
-    """After E uniform epochs, each epoch trains N draws with replacement, P(i) = w_i / sum w, w_i = (1 - p_i[y_i])^gamma.
+    """After E uniform epochs, each epoch trains N draws with replacement, P(i) = w_i / sum w.
 
-    E: ``pretrain_epochs``. p_i[y_i]: the probability of the target, at the end of epoch E - 1; w is kept from then on,
-    unless it is renewed ``online``. At class level (SGD-SCI), P(c) is the sum of the weights of class c over the sum of
-    all, and its samples are drawn uniformly. With gamma 0 and E 0 this is SGD with replacement.
+    w_i: (1 - p_i[y_i])^gamma. E: ``pretrain_epochs``. p_i[y_i]: the probability of the target, at the end of epoch E - 1; w is kept
+    from then on, unless it is renewed ``online``. At class level (SGD-SCI), P(c) is the sum of the weights
+    of class c over the sum of all, and its samples are drawn uniformly. With gamma 0 and E 0 this is SGD
+    with replacement.
 
-    Our choices where the paper is silent: gamma acts on every metric; with a negative one 1 - p is at least 1e-6; a
-    class's sum and size leave out samples without a weight; such samples (unseen, NaN) have the largest weight.
+    Our choices where the paper is silent: gamma acts on every metric; with a negative one 1 - p is at least
+    1e-6; a class's sum and size leave out samples without a weight; such samples (unseen, NaN) have the
+    largest weight.
     """
 
     may_repeat = True
 
     pretrain_epochs: Annotated[int, Field(ge=0)] = option(
         1,
-        "Uniform epochs E at the start; the paper has 10 for CIFAR-10, 1 for CIFAR-100, 5 for small networks.",
+        "Uniform epochs E at the start; the paper has 10 for CIFAR-10, 1 for CIFAR-100, 5 for "
+        "small networks.",
         "epochs",
     )
     gamma: Annotated[float, Field(ge=-20, le=20)] = option(
@@ -45,7 +48,8 @@ class SampleImportance(StepMethod):
     )
     weights_pass: Literal["lagging", "fresh"] = option(
         "lagging",
-        "Where p comes from: lagging, the last training pass, as in the paper; fresh, a forward pass over all samples "
+        "Where p comes from: lagging, the last training pass, as in the paper; fresh, a forward "
+        "pass over all samples "
         "before epoch E.",
     )
     metric: Literal["probability", "loss", "el2n", "grad_norm"] = option(
@@ -59,7 +63,8 @@ class SampleImportance(StepMethod):
     unbiased: bool = option(False, "Weigh the loss of a draw by the inverse of w, with mean 1.")
     online: Literal["none", "epoch", "step"] = option(
         "none",
-        "When weights are renewed after epoch E: never; before every epoch; or before every step, for the samples just "
+        "When weights are renewed after epoch E: never; before every epoch; or before every step, "
+        "for the samples just "
         "trained (the paper's Figure 20).",
     )
     weights_from: Paths = option(
@@ -126,7 +131,7 @@ class SampleImportance(StepMethod):
     def update(
         self, epoch: Epoch, ledger: Ledger, after: Literal["scoring", "epoch"]
     ) -> Mapping[str, np.ndarray]:
-        """Renew the weights: after every scoring pass, or at the end of the epoch before they are drawn by."""
+        """Renew the weights after every scoring pass, or at the end of the epoch before they are used."""
         lags = self.weights_pass == "lagging" and self.renews_before(epoch.number + 1)
         return self.renew_weights(ledger) if after == "scoring" or lags else {}
 
@@ -167,6 +172,7 @@ class SampleImportance(StepMethod):
             )
         if self.pretrain_epochs == 0 and self.weights_pass == "lagging" and self.needs_statistics:
             raise ValueError(
-                "pretrain_epochs is 0, so nothing is known at first; set weights_pass: fresh, or pretrain_epochs: 1"
+                "pretrain_epochs is 0, so nothing is known at first; set weights_pass: fresh, or "
+                "pretrain_epochs: 1"
             )
         return self

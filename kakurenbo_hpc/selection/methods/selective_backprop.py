@@ -1,4 +1,4 @@
-"""Accelerating Deep Learning by Focusing on the Biggest Losers (Angela Jiang et al. 2019): Selective-Backprop."""
+"""Accelerating Deep Learning by Focusing on the Biggest Losers (Jiang et al. 2019): Selective-Backprop."""
 
 from typing import Annotated, Literal
 
@@ -22,11 +22,11 @@ class SelectiveBackprop(LossPercentile, BatchMethod):
     """Forward passes over candidate batches; sample i is trained with probability CDF_R(l_i)^beta.
 
     CDF_R(l): the share of the last R (``history``) losses <= l, those of the batch included. beta: see
-    ``LossPercentile``. n (``stale``): only every n-th epoch has selection passes; in between, the choice is made from
-    known losses before data is read (Stale-SB).
+    ``LossPercentile``. n (``stale``): only every n-th epoch has selection passes; in between, the choice is
+    made from known losses before data is read (Stale-SB).
 
-    Our choices where the paper is silent: in a stale epoch the CDF is over the known losses of all samples; NaN counts
-    as +inf; what is left in the queues at the end of an epoch is trained in a last step.
+    Our choices where the paper is silent: in a stale epoch the CDF is over the known losses of all samples;
+    NaN counts as +inf; what is left in the queues at the end of an epoch is trained in a last step.
     """
 
     needs_losses = True
@@ -56,7 +56,8 @@ class SelectiveBackprop(LossPercentile, BatchMethod):
     )
     reuse_forward: bool = option(
         False,
-        "Run the selection pass in train mode and keep its graph, so that samples trained before the next step need no "
+        "Run the selection pass in train mode and keep its graph, so that samples trained before "
+        "the next step need no "
         "second forward pass.",
     )
     lr_clock: Literal["forward", "backward"] = option(

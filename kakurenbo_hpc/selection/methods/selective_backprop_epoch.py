@@ -1,4 +1,4 @@
-"""Accelerating Deep Learning by Focusing on the Biggest Losers (Angela Jiang et al. 2019): epoch-level variant."""
+"""Accelerating Deep Learning by Focusing on the Biggest Losers (Jiang et al. 2019): epoch-level variant."""
 
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
@@ -10,11 +10,11 @@ from ..sampling import has_loss
 class SelectiveBackpropEpoch(LossPercentile):
     """Trains each sample with probability CDF(l_i)^beta, CDF(l) the share of all lagging losses <= l.
 
-    A variant, not the paper's method: that one picks from candidate batches after a forward pass, by the last R losses.
-    KAKURENBO's authors compared with this one.
+    A variant, not the paper's method: that one picks from candidate batches after a forward pass, by the
+    last R losses. KAKURENBO's authors compared with this one.
 
-    Our choices: the CDF is over the finite losses; samples without one are always trained; nothing is reweighted or
-    refreshed, so a sample keeps its loss until it is drawn again.
+    Our choices: the CDF is over the finite losses; samples without one are always trained; nothing is
+    reweighted or refreshed, so a sample keeps its loss until it is drawn again.
     """
 
     needs_losses = True

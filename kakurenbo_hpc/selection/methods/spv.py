@@ -1,4 +1,4 @@
-"""Active Bias: Training More Accurate Neural Networks by Emphasizing High Variance Samples (Chang et al., NIPS 2017)."""
+"""Active Bias: Training More Accurate Networks by Emphasizing High Variance Samples (Chang et al. 2017)."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -15,14 +15,15 @@ from ..sampling import draw_plan, has_loss, train_all
 
 
 class Spv(Method):
-    """Each epoch trains N draws with replacement, P(i) in proportion to sqrt(var + var^2 / (|H| - 1)) + epsilon.
+    """Each epoch trains N draws with replacement, P(i) ~ sqrt(var + var^2 / (|H| - 1)) + epsilon.
 
-    SGD sampled by prediction variance, Eq. 6 of Sample Importance in SGD Training. H: the history of p_i[y_i], the
-    probability of the target, one for each epoch in which the sample was trained. var: its sample variance.
+    SGD sampled by prediction variance, Eq. 6 of Sample Importance in SGD Training. H: the history of
+    p_i[y_i], the probability of the target, one for each epoch in which the sample was trained. var: its
+    sample variance.
 
-    Our choices where the paper is silent: the weights are renewed each epoch; a sample trained several times in an
-    epoch adds its last probability; NaN is not added; the variance divides by |H| - 1; samples with fewer than two
-    probabilities, or whose last loss is not finite, have the largest weight.
+    Our choices where the paper is silent: the weights are renewed each epoch; a sample trained several
+    times in an epoch adds its last probability; NaN is not added; the variance divides by |H| - 1; samples
+    with fewer than two probabilities, or whose last loss is not finite, have the largest weight.
     """
 
     may_repeat = True
@@ -43,7 +44,8 @@ class Spv(Method):
         if max(self.burn_in, 2) < epochs:
             return []
         return [
-            f"selection.burn_in is {self.burn_in}, but the run ends after {epochs} epochs: every epoch is uniform"
+            f"selection.burn_in is {self.burn_in}, but the run ends after {epochs} epochs: every "
+            "epoch is uniform"
         ]
 
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:

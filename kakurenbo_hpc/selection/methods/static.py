@@ -1,4 +1,4 @@
-"""Static pruning by a score file (EL2N and GraNd: Paul et al., NeurIPS 2021; forgetting: Toneva et al., ICLR 2019)."""
+"""Static pruning by score files (EL2N and GraNd: Paul et al. 2021; forgetting: Toneva et al. 2019)."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -18,10 +18,12 @@ from ..score_file import Paths, read_scores
 class Static(Method):
     """Hides floor(F N) samples for the whole run: those of lowest score, or of highest.
 
-    F: ``fraction``. Scores come from `kakurenbo score`. With a budget of steps, an epoch takes as many steps as one over
+    F: ``fraction``. Scores come from `kakurenbo score`. With a budget of steps, an epoch takes as many
+    steps as one over
     everything: N entries, which go through permutations of what is kept, one after the other.
 
-    Our choices where the paper is silent: of equal scores the smaller id is hidden; a sample whose score is NaN stays.
+    Our choices where the paper is silent: of equal scores the smaller id is hidden; a sample whose score is
+    NaN stays.
     """
 
     may_repeat = True
@@ -30,7 +32,8 @@ class Static(Method):
     keep: Literal["highest", "lowest"] = option("highest", "Whether the highest or the lowest scores stay.")
     fraction: Fraction = option(
         0.3,
-        "Fraction F of the samples that is hidden; Paul et al. keep the highest 70 % on CIFAR-10, which is 0.3 here.",
+        "Fraction F of the samples that is hidden; Paul et al. keep the highest 70 % on CIFAR-10, "
+        "which is 0.3 here.",
         "fraction",
     )
     class_balance: bool = option(

@@ -1,4 +1,4 @@
-"""Accelerating Deep Learning with Dynamic Data Pruning (Raju, Daruwalla, Lipasti 2021): upper confidence bound."""
+"""Accelerating Deep Learning with Dynamic Data Pruning (Raju, Daruwalla, Lipasti 2021): UCB."""
 
 from typing import Annotated, Literal
 
