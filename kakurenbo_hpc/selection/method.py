@@ -62,7 +62,6 @@ class Method(Options):
                 "batch": for each candidate batch of the plan: forward pass, train what `select` picks
                          (class BatchMethod)
             statistics of the training passes go home to the ledger
-            state = `on_epoch_trained`(epoch, losses, state)
             forward pass over plan.refresh; statistics go home to the ledger
             ledger columns = `update`(epoch, ledger, "epoch")
             evaluate; write metrics; after the epoch that `weights` names, write a weights file
@@ -149,10 +148,6 @@ class Method(Options):
     def selection_level(self, epoch: Epoch) -> Level:
         """Return how this epoch's samples are chosen: by its plan, by batches, or by steps."""
         return "epoch"
-
-    def on_epoch_trained(self, epoch: Epoch, losses: np.ndarray, state: MethodState) -> MethodState:
-        """Return the state after training; losses: (k,) float32 of this rank's training passes, in order."""
-        return state
 
     def update(
         self, epoch: Epoch, ledger: Ledger, after: Literal["scoring", "epoch"]

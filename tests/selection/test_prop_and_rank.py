@@ -10,7 +10,8 @@ def shares(name, loss, unseen=(), **options):
     m, seen = method(name, **options), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "kakurenbo_hpc.selection.global_stats.GlobalStats.draw", lambda self, weight, *_: seen.append(weight)
+            "kakurenbo_hpc.selection.global_stats.GlobalStats.draw",
+            lambda self, weight, *_: seen.append(weight),
         )
         plan(m, ledger(m, loss, unseen))
     return (seen[0] / seen[0][-1]).tolist()

@@ -101,7 +101,9 @@ def test_fresh_weights_come_from_a_look_before_epoch_e():
     assert [m.needs_scoring_pass(Epoch(e, 4, 0)) for e in range(4)] == [False, True, False, False]
     assert np.all(np.isnan(weights_after(m)))
     looked = noted(rows(m), 1, range(4), [1] * 4, probability=np.float32(P))
-    assert m.update(Epoch(1, 4, 0), looked, "scoring")["importance"] == pytest.approx([1, 0.5, 0.2, 0], abs=1e-6)
+    assert m.update(Epoch(1, 4, 0), looked, "scoring")["importance"] == pytest.approx(
+        [1, 0.5, 0.2, 0], abs=1e-6
+    )
 
 
 def test_online_weights_are_renewed_before_every_epoch_from_e_on():
