@@ -1,4 +1,4 @@
-"""What every selection method promises. A method is tested by being listed in METHODS; further options in VARIANTS."""
+"""Laws of all methods. A method is tested by being listed in METHODS; further options in VARIANTS."""
 
 import copy
 import dataclasses

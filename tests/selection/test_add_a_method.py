@@ -1,4 +1,4 @@
-"""The method that selection/README.md writes from an empty file."""
+"""Tests of the how-to in selection/README.md: the method that it writes from an empty file."""
 
 import re
 from pathlib import Path
