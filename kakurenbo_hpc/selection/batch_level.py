@@ -61,7 +61,7 @@ class BatchMethod(Method):
             for each step that is due:
                 train; if it followed no selection: state = `on_step`(batch, state, everyone)
 
-    In an epoch whose `selection_level` is "epoch", what the plan names is trained, and then
+    In an epoch whose `selection_level` is "epoch", what the plan names is trained. After such an epoch,
     state = `on_epoch_trained`(epoch, losses, state).
     """
 

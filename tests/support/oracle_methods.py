@@ -1,8 +1,8 @@
 """Serial reference implementation of the epoch-level methods, one sample at a time, for tests.
 
-Written from the papers and the rules in selection/README.md, not from the code. There is no ledger: every sample keeps
-the full list of its forward passes, from which each epoch works everything out again. Only the hash of the draws is
-the package's own.
+Written from the papers and the rules in selection/README.md, not from the code. There is no ledger: every
+sample keeps the full list of its forward passes, from which each epoch works everything out again. Only the
+hash of the draws is the package's own.
 """
 
 import heapq
