@@ -42,10 +42,10 @@ class SamplingWeights(NamedTuple):
 class Method(Options):
     """A selection method: decides, each epoch and over all ranks at once, which samples are trained.
 
-    Its fields are its options. The object has no state: what a method remembers stands in columns of the ledger
-    (or, at batch level, in a ``MethodState``), so that saving, resuming and testing need nothing of it. It
-    knows neither ranks nor PyTorch: it sees the rows of its own rank and asks ``everyone`` about all of
-    them. A run calls it like this::
+    Its fields are its options. The object has no state: what a method remembers stands in columns of the
+    ledger (or, at batch level, in a ``MethodState``), so that saving, resuming and testing need nothing of
+    it. It knows neither ranks nor PyTorch: it sees the rows of its own rank and asks ``everyone`` about all
+    of them. A run calls it like this::
 
         ledger = unseen rows with `columns`, then `init_columns`
         state = `init_state`

@@ -284,7 +284,10 @@ def importance(o, s, at):
 
 
 def focused(difficulty, gamma):
-    return max(difficulty, 1e-6) ** gamma if gamma < 0 else max(difficulty, 0.0) ** gamma
+    try:
+        return max(difficulty, 1e-6 if gamma < 0 else 0.0) ** gamma
+    except OverflowError:
+        return math.inf
 
 
 # --- moving averages
