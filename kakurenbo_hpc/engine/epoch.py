@@ -44,7 +44,6 @@ def run_epoch(
 
     with clock("train"):
         after, method_state, trained = TRAIN_LOOPS[level](epoch, plan, micro_batches, ledger, method_state, s)
-        method_state = s.method.on_epoch_trained(epoch, trained.losses, method_state)
         s.learner.average_statistics()
 
     with clock("refresh"):

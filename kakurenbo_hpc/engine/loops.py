@@ -63,7 +63,10 @@ def train(
     ledger = _bring_home(stats, ledger, epoch, context)
     (n_hidden,) = context.everyone.count(plan.train == 0)
     result = TrainResult(stats.loss, n_hidden, schedule.n, schedule.n, schedule.steps)
-    return ledger, _count_trained(method_state, schedule.n), result
+    method_state = _count_trained(method_state, schedule.n)
+    if method_state:  # which only batch-level methods have
+        method_state = cast(BatchMethod, context.method).on_epoch_trained(epoch, stats.loss, method_state)
+    return ledger, method_state, result
 
 
 def train_by_steps(

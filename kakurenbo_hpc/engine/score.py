@@ -1,11 +1,10 @@
 """Scoring runs for static pruning: train briefly, score every sample, write a score file.
 
-el2n: mean over several initialisations of ||p - onehot(y)||_2 after some epochs (Paul et al., NeurIPS 2021).
-grand: likewise, the norm of the loss gradient in all parameters, or in the last layer's (Paul et al.,
-NeurIPS 2021).
-forgetting: number of changes from correct to wrong during training; samples never learned count as most
-forgotten (Toneva et al., ICLR 2019).
-random: a uniform draw.
+- el2n: mean over several initialisations of ||p - onehot(y)||_2 after some epochs (Paul et al. 2021).
+- grand: likewise, norm of the loss gradient in all parameters, or in the last layer's (Paul et al. 2021).
+- forgetting: how often a sample went from correct to wrong during training; samples that were never learned
+  count as most forgotten (Toneva et al. 2019).
+- random: a uniform draw.
 """
 
 from __future__ import annotations

@@ -60,6 +60,9 @@ class BatchMethod(Method):
                 queue the whole batch
             for each step that is due:
                 train; if it followed no selection: state = `on_step`(batch, state, everyone)
+
+    In an epoch whose `selection_level` is "epoch", what the plan names is trained. After such an epoch,
+    state = `on_epoch_trained`(epoch, losses, state).
     """
 
     def selection_level(self, epoch: Epoch) -> Level:
@@ -82,4 +85,14 @@ class BatchMethod(Method):
 
     def on_step(self, batch: Candidates, state: MethodState, everyone: GlobalStats) -> MethodState:
         """Return the state after a step that followed no selection; batch: this rank's part of it."""
+        return state
+
+    def on_epoch_trained(self, epoch: Epoch, losses: np.ndarray, state: MethodState) -> MethodState:
+        """Return the state after an epoch without selection passes.
+
+        Args:
+            epoch: that was trained.
+            losses: (k,) float32, of this rank's training passes, in order.
+            state: before the epoch.
+        """
         return state

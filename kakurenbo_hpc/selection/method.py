@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 Level = Literal["epoch", "batch", "step"]
 
-# Ledger columns that forward passes fill for a method that declares them, beside loss, correctness and
-# confidence.
+# Ledger columns that forward passes fill for a method that declares them.
 FORWARD_COLUMNS: dict[str, tuple] = {
     # p_i[y_i], the softmax probability of the target
     "probability": (np.float32, np.nan),
@@ -43,11 +42,10 @@ class SamplingWeights(NamedTuple):
 class Method(Options):
     """A selection method: decides, each epoch and over all ranks at once, which samples are trained.
 
-    Its fields are its options. A method has no state: what it remembers stands in columns of the ledger
-    (or, at batch level, in a ``MethodState``), so that saving, resuming and testing need nothing of it. It
-    knows neither ranks nor
-    PyTorch: it sees the rows of its own rank and asks ``everyone`` about all of them. A run calls it like
-    this::
+    Its fields are its options. The object has no state: what a method remembers stands in columns of the
+    ledger (or, at batch level, in a ``MethodState``), so that saving, resuming and testing need nothing of
+    it. It knows neither ranks nor PyTorch: it sees the rows of its own rank and asks ``everyone`` about all
+    of them. A run calls it like this::
 
         ledger = unseen rows with `columns`, then `init_columns`
         state = `init_state`
@@ -62,7 +60,6 @@ class Method(Options):
                 "batch": for each candidate batch of the plan: forward pass, train what `select` picks
                          (class BatchMethod)
             statistics of the training passes go home to the ledger
-            state = `on_epoch_trained`(epoch, losses, state)
             forward pass over plan.refresh; statistics go home to the ledger
             ledger columns = `update`(epoch, ledger, "epoch")
             evaluate; write metrics; after the epoch that `weights` names, write a weights file
@@ -149,10 +146,6 @@ class Method(Options):
     def selection_level(self, epoch: Epoch) -> Level:
         """Return how this epoch's samples are chosen: by its plan, by batches, or by steps."""
         return "epoch"
-
-    def on_epoch_trained(self, epoch: Epoch, losses: np.ndarray, state: MethodState) -> MethodState:
-        """Return the state after training; losses: (k,) float32 of this rank's training passes, in order."""
-        return state
 
     def update(
         self, epoch: Epoch, ledger: Ledger, after: Literal["scoring", "epoch"]

@@ -28,6 +28,7 @@ def find_positions(keys: np.ndarray, ids: np.ndarray, comm: Comm) -> Positions:
 
     Two exchanges of each rank's rows. O(N / P) memory even if all keys are equal, since the pairs (key, id)
     never are.
+
     Source: sample sort with regular sampling, Shi and Schaeffer 1992.
 
     Args:

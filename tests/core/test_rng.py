@@ -107,3 +107,14 @@ def test_keys_of_like_names_differ():
 
 def test_no_two_of_a_million_ids_get_the_same_bits():
     assert len(np.unique(bits(0, np.arange(1_000_000)))) == 1_000_000
+
+
+def test_streams_of_other_epochs_and_of_the_run_are_those_of_their_epochs():
+    epoch = Epoch(3, 9, seed=7)
+    other = epoch.rng.of_epoch(5).uniform(IDS, "order")
+    assert other.tolist() == Epoch(5, 9, seed=7).rng.uniform(IDS, "order").tolist()
+    whole = epoch.rng.of_run().uniform(IDS, "order")
+    assert whole.tolist() == Epoch(0, 9, seed=7).rng.uniform(IDS, "order").tolist()
+    assert (epoch.rng.bits(IDS, "order") >> np.uint64(11)).tolist() == (
+        epoch.rng.uniform(IDS, "order") * 2.0**53
+    ).tolist()

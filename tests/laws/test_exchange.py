@@ -1,4 +1,4 @@
-"""Where samples lie after any plans on any ranks: in one place each, evenly, with the fewest moves, and within the storage."""
+"""Laws of the exchange: each sample in one place, evenly, by the fewest moves, within the storage."""
 
 from fractions import Fraction
 from math import floor

@@ -1,4 +1,4 @@
-"""Every question to everyone has one answer, that of a serial sort or an exact sum, however the rows are split."""
+"""Laws of GlobalStats: every answer is that of a serial sort or exact sum, for any split."""
 
 import numpy as np
 import pytest

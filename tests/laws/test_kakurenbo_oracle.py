@@ -1,4 +1,4 @@
-"""KAKURENBO's plan is that of METHODS.md, for all its options, on any ledger."""
+"""KAKURENBO's plans equal those of a serial implementation, for all options and any ledger."""
 
 import numpy as np
 from hypothesis import given, settings

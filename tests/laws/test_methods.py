@@ -1,4 +1,4 @@
-"""What every selection method promises. A method is tested by being listed in METHODS; further options in VARIANTS."""
+"""Laws of all methods. A method is tested by being listed in METHODS; further options in VARIANTS."""
 
 import copy
 import dataclasses
@@ -14,7 +14,9 @@ from kakurenbo_hpc.core.ledger import Ledger
 from kakurenbo_hpc.core.plan import Epoch
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.selection.batch_level import BatchMethod
 from kakurenbo_hpc.selection.global_stats import GlobalStats
+from kakurenbo_hpc.selection.method import StepMethod
 
 # Options under which a method does something that it does not do by default. A method that is not here runs by default.
 VARIANTS: dict[str, list[dict]] = {
@@ -218,3 +220,21 @@ def test_a_plan_is_made_of_the_ledger_alone_and_leaves_it_as_it_was(method, data
         np.testing.assert_array_equal(getattr(ledger, name), getattr(before, name), name)
     for name, column in before.extra.items():
         np.testing.assert_array_equal(ledger.extra[name], column, name)
+
+
+@pytest.mark.parametrize("method", methods())
+def test_only_methods_with_the_hooks_of_a_level_choose_at_it(method):
+    levels = {method.selection_level(Epoch(number, 6, 0)) for number in range(6)}
+    assert "batch" not in levels or isinstance(method, BatchMethod)
+    assert "step" not in levels or isinstance(method, StepMethod)
+
+
+@pytest.mark.parametrize("method", methods())
+def test_scaling_options_can_be_switched_off(method):
+    off = dict.fromkeys(method.scaling_options, False)
+    assert type(method)(**{**method.model_dump(), **off}).model_dump() == {**method.model_dump(), **off}
+
+
+@pytest.mark.parametrize("method", methods())
+def test_only_batch_level_methods_have_a_state(method):
+    assert not method.init_state() or isinstance(method, BatchMethod)

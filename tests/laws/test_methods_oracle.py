@@ -1,4 +1,4 @@
-"""Every epoch-level method, with every option, decides in every epoch of a run what the serial oracle decides."""
+"""Epoch-level methods plan every epoch of a run as a serial implementation does, for all options."""
 
 import dataclasses
 import math

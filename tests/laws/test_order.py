@@ -1,4 +1,4 @@
-"""The epoch's order, for any plan, any batch and any split over ranks: nothing is lost, counted twice, or waited for."""
+"""Laws of an epoch's order, for any plan, batch and split: nothing is lost or counted twice."""
 
 import math
 

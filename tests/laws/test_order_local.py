@@ -1,4 +1,4 @@
-"""Where every rank trains what lies on it: the same entries in as many batches of the same sizes as when all read everything."""
+"""Laws of node-local order: the same entries, in as many batches of the same sizes, as when shared."""
 
 from fractions import Fraction
 

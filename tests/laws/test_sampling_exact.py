@@ -1,4 +1,4 @@
-"""Draws with replacement have exactly the distribution they should: shares, and whole epochs as multinomials."""
+"""Draws with replacement are exactly distributed: shares, and whole epochs as multinomials."""
 
 import dataclasses
 import itertools

@@ -1,4 +1,4 @@
-"""Where a paper claims that the expected gradient is kept, it is kept, over many epochs; without the weights it is not.
+"""Unbiased methods keep the expected gradient over many epochs; without their weights they do not.
 
 Every sample has a fixed gradient of three numbers; an epoch adds up times trained x weight x gradient.
 """

@@ -1,4 +1,4 @@
-"""Dealing by examples, small enough to be counted on the fingers."""
+"""Order and partition of an epoch on small examples."""
 
 import numpy as np
 import pytest

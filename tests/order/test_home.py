@@ -1,14 +1,15 @@
-"""Whoever found something out of a sample, its home rank hears of it, and nobody else does."""
+"""Tests of the exchange of sample statistics: each home rank receives those of its samples, and no others."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kakurenbo_hpc.core.ledger import Homes
+from kakurenbo_hpc.core.ledger import Homes, Ledger
+from kakurenbo_hpc.core.plan import Epoch
 from kakurenbo_hpc.core.sample_stats import SampleStats
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
-from kakurenbo_hpc.order.home import send_home
+from kakurenbo_hpc.order.home import bring_home, send_home
 
 
 def stats(ids, position=None):
@@ -75,3 +76,20 @@ def test_what_a_nan_says_is_brought_home_as_well():
     mine.loss[:] = np.nan
     (got,) = sent([mine], 4)
     assert np.isnan(got.loss).tolist() == [True]
+
+
+@given(st.integers(1, 4))
+def test_the_ledgers_of_all_ranks_have_the_latest_statistics_of_their_samples(n_ranks):
+    n = 20
+    homes, last = Homes(n, n_ranks), n_ranks - 1
+    passes = {rank: stats(range(n), np.arange(rank * n, (rank + 1) * n)) for rank in range(n_ranks)}
+
+    def ledger_on(comm):
+        ledger = Ledger.unseen(n, *homes.rows(comm.rank), {"clock": (np.float64, np.nan)})
+        clock = passes[comm.rank].extra["clock"] + comm.rank
+        return bring_home(passes[comm.rank].with_extra(clock=clock), ledger, homes, comm, Epoch(4, 9, 0))
+
+    for ledger in run_in_threads(n_ranks, ledger_on):
+        assert ledger.seen_epoch.tolist() == [4] * len(ledger)
+        assert ledger.loss.tolist() == ledger.id.tolist()
+        assert ledger.extra["clock"].tolist() == (ledger.id * 3.0 + last).tolist()

@@ -1,4 +1,4 @@
-"""InfoBatch by examples: ten samples, losses 0 to 9, mean 4.5."""
+"""InfoBatch on examples: ten samples, losses 0 to 9, mean 4.5."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Importance sampling with replacement by examples."""
+"""Importance sampling with replacement on examples."""
 
 import numpy as np
 import pytest

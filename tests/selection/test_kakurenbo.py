@@ -1,4 +1,4 @@
-"""KAKURENBO by examples: ten samples, losses 0 to 9, all known, right and sure unless an example says otherwise."""
+"""KAKURENBO on examples: ten samples, losses 0 to 9, all seen, correct and confident by default."""
 
 import numpy as np
 import pytest

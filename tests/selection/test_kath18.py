@@ -1,4 +1,4 @@
-"""Katharopoulos and Fleuret 2018: when importance sampling is on, what it draws, and that weights keep the mean."""
+"""Katharopoulos and Fleuret 2018: when sampling is on, what it draws, and unbiased weights."""
 
 import numpy as np
 import pytest

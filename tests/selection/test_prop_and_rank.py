@@ -1,4 +1,4 @@
-"""Schaul's two priorities by examples: what share of the draws each sample gets."""
+"""Schaul's two priorities on examples: each sample's share of the draws."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""random_static and rs2 by examples: ten samples."""
+"""random_static and rs2 on examples: ten samples."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Sample importance in SGD by examples: four samples."""
+"""Sample importance in SGD on examples: four samples."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Score files: what one rank count wrote, another reads; and every way in which a file can be the wrong one."""
+"""Score files: written and read on different numbers of ranks, and all ways to be wrong."""
 
 import h5py
 import numpy as np

@@ -1,4 +1,4 @@
-"""Selective-Backprop's choice, candidate batch by candidate batch, against Algorithms 1 and 2 of the paper done one by one."""
+"""Selective-Backprop's selection of candidates, against Algorithms 1 and 2 of the paper."""
 
 import numpy as np
 import pytest

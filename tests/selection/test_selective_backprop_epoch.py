@@ -1,4 +1,4 @@
-"""The epoch-level variant of Selective-Backprop by examples."""
+"""The epoch-level variant of Selective-Backprop on examples."""
 
 import numpy as np
 import pytest

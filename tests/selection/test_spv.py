@@ -1,4 +1,4 @@
-"""SPV by examples."""
+"""SPV on examples."""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""Score, then prune, by examples: ten samples with scores 0 to 9."""
+"""Static pruning on examples: ten samples with scores 0 to 9."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Raju's two by examples: ten samples, whose losses are 0 to 9 in every epoch unless an example says otherwise."""
+"""UCB and epsilon-greedy on examples: ten samples, losses 0 to 9 in every epoch by default."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What hypothesis draws for the laws: float32 values with all that is awkward in them, ledgers, and splits over ranks."""
+"""Hypothesis strategies: awkward float32 values, ledgers, and splits over ranks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small ledgers and plans for the examples of each method's page."""
+"""Small ledgers and plans for the examples of the methods' tests."""
 
 import dataclasses
 

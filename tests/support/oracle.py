@@ -1,6 +1,6 @@
-"""What METHODS.md says, done in the plainest way on whole arrays: what the package is measured against.
+"""Serial reference implementation of KAKURENBO and the exact sums, on whole arrays, for tests.
 
-Written from that page, not from the code. One process, one sort, Python's own exact sum.
+Written from the paper, not from the code. One process, one sort, Python's own exact sum.
 """
 
 import math
@@ -70,7 +70,7 @@ def random_quota(fraction, n):
 
 
 def kakurenbo(options, epoch, n_epochs, loss, correct, confidence, seen):
-    """The plan of one epoch, steps 1 to 5 of METHODS.md. options: its options in a job, none left out."""
+    """The plan of one epoch, steps 1 to 5 of the method's docstring. options: its options in a job, none left out."""
     n, ids, o = len(loss), np.arange(len(loss)), SimpleNamespace(**options)
 
     factor = 1.0

@@ -1,8 +1,8 @@
-"""The epoch-level methods, one sample at a time: what their pages are measured against.
+"""Serial reference implementation of the epoch-level methods, one sample at a time, for tests.
 
-Written from METHODS.md and the papers, not from the code. There is no ledger here: every sample keeps the full list of its
-forward passes, and whatever a method wants to know is worked out from that list again, in each epoch. Only the
-draws' hash is the package's own.
+Written from the papers and the rules in selection/README.md, not from the code. There is no ledger: every
+sample keeps the full list of its forward passes, from which each epoch works everything out again. Only the
+hash of the draws is the package's own.
 """
 
 import heapq
@@ -284,7 +284,10 @@ def importance(o, s, at):
 
 
 def focused(difficulty, gamma):
-    return max(difficulty, 1e-6) ** gamma if gamma < 0 else max(difficulty, 0.0) ** gamma
+    try:
+        return max(difficulty, 1e-6 if gamma < 0 else 0.0) ** gamma
+    except OverflowError:
+        return math.inf
 
 
 # --- moving averages

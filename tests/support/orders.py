@@ -1,4 +1,4 @@
-"""An epoch dealt to ranks that are threads, and what came of it."""
+"""An epoch dealt to ranks that are threads."""
 
 from __future__ import annotations
 

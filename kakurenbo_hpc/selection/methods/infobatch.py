@@ -30,8 +30,8 @@ class InfoBatch(Method):
 
     The score H_t(z) is the last loss; a pruned sample keeps its own (Eq. 4). In epochs below delta
     (``anneal``) x all epochs, each sample whose score is below the mean is left out with probability r
-    (``prune_ratio``), and weighs
-    1 / (1 - r) if it stays. After that, everything is trained. There is no refresh pass.
+    (``prune_ratio``), and weighs 1 / (1 - r) if it stays. After that, everything is trained. There is no
+    refresh pass.
 
     Our choices where the paper is silent: the mean is over finite losses; other losses are above it;
     quantile(q) is the loss below which lie at most floor(q n) of the n finite ones.

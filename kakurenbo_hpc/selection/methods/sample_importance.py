@@ -20,10 +20,10 @@ _MIN_DIFFICULTY = 1e-6  # a negative gamma divides by the difficulty
 class SampleImportance(StepMethod):
     """After E uniform epochs, each epoch trains N draws with replacement, P(i) = w_i / sum w.
 
-    w_i: (1 - p_i[y_i])^gamma. E: ``pretrain_epochs``. p_i[y_i]: the probability of the target, at the end of epoch E - 1; w is kept
-    from then on, unless it is renewed ``online``. At class level (SGD-SCI), P(c) is the sum of the weights
-    of class c over the sum of all, and its samples are drawn uniformly. With gamma 0 and E 0 this is SGD
-    with replacement.
+    w_i: (1 - p_i[y_i])^gamma. E: ``pretrain_epochs``. p_i[y_i]: the probability of the target, at the end
+    of epoch E - 1; w is kept from then on, unless it is renewed ``online``. At class level (SGD-SCI), P(c)
+    is the sum of the weights of class c over the sum of all, and its samples are drawn uniformly. With
+    gamma 0 and E 0 this is SGD with replacement.
 
     Our choices where the paper is silent: gamma acts on every metric; with a negative one 1 - p is at least
     1e-6; a class's sum and size leave out samples without a weight; such samples (unseen, NaN) have the

@@ -19,8 +19,8 @@ class Static(Method):
     """Hides floor(F N) samples for the whole run: those of lowest score, or of highest.
 
     F: ``fraction``. Scores come from `kakurenbo score`. With a budget of steps, an epoch takes as many
-    steps as one over
-    everything: N entries, which go through permutations of what is kept, one after the other.
+    steps as one over everything: N entries, which go through permutations of what is kept, one after the
+    other.
 
     Our choices where the paper is silent: of equal scores the smaller id is hidden; a sample whose score is
     NaN stays.
