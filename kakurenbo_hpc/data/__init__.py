@@ -1,16 +1,16 @@
-"""Sample id in, (input, target) out: the one list of data sets. Imports no torch, since every command line reads it."""
+"""Data sets: from sample ids to (input, target) batches. Imports no torch, since every command line reads it."""
 
 from pathlib import Path
 
 from ..config.job import DataOptions
 from ..distributed.comm import Comm
-from .augmentation import augmented
+from .augmentation import augment
 from .dataset import DatasetSplits
 from .datasets.deepcam import DeepCam
 from .datasets.digits import Digits
 from .datasets.hdf5 import Hdf5
 from .datasets.visual_atoms import VisualAtoms
-from .variations import varied
+from .variations import vary
 
 DATA: dict[str, type[DataOptions]] = {
     "deepcam": DeepCam,
@@ -21,10 +21,16 @@ DATA: dict[str, type[DataOptions]] = {
 
 
 def open_data(options: DataOptions, seed: int, comm: Comm, directory: Path | None = None) -> DatasetSplits:
-    """Return the data set as the job wants it. Rank 0 alone opens it, and tells the others what it found. Collective.
+    """Open the job's data set with its variations and augmentation. Collective: rank 0 opens it and broadcasts it.
 
-    seed: the run's, for the draws of the training augmentation. directory: the run's.
-    Raises DataError, on all ranks alike, if the data is not there, or cannot be varied or augmented as its options say.
+    Args:
+        options: the job's data section.
+        seed: the run's, for the draws of the training augmentation.
+        comm: all ranks.
+        directory: the run directory, where what is learned about the files is kept if not beside the data.
+
+    Raises:
+        DataError: on all ranks alike, the data is missing, or does not fit its variations or augmentation.
     """
     data = comm.on_rank_zero(lambda: options.open(directory))
-    return comm.run_or_raise_together(lambda: augmented(varied(data, options), options, seed))
+    return comm.run_or_raise_together(lambda: augment(vary(data, options), options, seed))
