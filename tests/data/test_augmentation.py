@@ -153,16 +153,22 @@ PROGRAM = """
 import numpy as np
 from kakurenbo_hpc.data import DATA, open_data
 from kakurenbo_hpc.data.dataset import ReadRequest
-from kakurenbo_hpc.distributed.comm import Serial
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.world import open_comm
 comm = open_comm()
-options = dict(classes=4, instances=10, pixels=16, label_noise=0.3, repeats=2, augmentation=["flip", "trivial_augment_wide"])
-data = open_data(DATA["visual_atoms"](name="visual_atoms", **options), 3, Serial())
+options = dict(classes=4, instances=10, pixels=16, label_noise=0.3, repeats=2)
+augmentation = ["flip", "trivial_augment_wide"]
+options = DATA["visual_atoms"](name="visual_atoms", augmentation=augmentation, **options)
+data = open_data(options, 3, SerialComm())
+
+
+def sums(ids):
+    images, labels = data.train.__getitems__(ReadRequest(ids, ids * 0, 1, True))
+    return np.array([float(images.double().sum()), float((labels.double() * (1 + ids)).sum())])
+
+
 ids = np.arange(len(data.train))
-mine, labels = data.train.__getitems__(ReadRequest(ids[comm.rank :: comm.size], ids[comm.rank :: comm.size] * 0, 1, True))
-total = comm.sum(np.array([float(mine.double().sum()), float((labels.double() * (1 + ids[comm.rank :: comm.size])).sum())]))
-whole, labels = data.train.__getitems__(ReadRequest(ids, ids * 0, 1, True))
-assert np.allclose(total, [float(whole.double().sum()), float((labels.double() * (1 + ids)).sum())], rtol=1e-12)
+assert np.allclose(comm.sum(sums(ids[comm.rank :: comm.size])), sums(ids), rtol=1e-12)
 comm.close()
 """
 
