@@ -1,4 +1,7 @@
-"""Data sets: from sample ids to (input, target) batches. Imports no torch, since every command line reads it."""
+"""Data sets: from sample ids to (input, target) batches.
+
+Imports no torch, since every command line reads it.
+"""
 
 from pathlib import Path
 
@@ -21,7 +24,7 @@ DATA: dict[str, type[DataOptions]] = {
 
 
 def open_data(options: DataOptions, seed: int, comm: Comm, directory: Path | None = None) -> DatasetSplits:
-    """Open the job's data set with its variations and augmentation. Collective: rank 0 opens it and broadcasts it.
+    """Open the job's data set with its variations and augmentation. Collective; rank 0 alone opens it.
 
     Args:
         options: the job's data section.

@@ -1,9 +1,10 @@
 """Training augmentation of images by name; the draws of a sample are keyed by (seed, epoch, id, copy).
 
-``flip`` mirrors left to right, every second image on average. ``crop`` pads with zeros by an eighth of the width and cuts
-the size out again (He et al. 2016: 4 of 32 pixels). ``shift`` does the same with one pixel. ``cutout`` sets a square of
-half the side to zero, centred anywhere (DeVries and Taylor 2017: 16 of 32 pixels). The other names are torchvision's with
-their defaults: AutoAugment (ImageNet's policy), RandAugment, TrivialAugmentWide, RandomErasing.
+``flip`` mirrors left to right, every second image on average. ``crop`` pads with zeros by an eighth of the
+width and cuts the size out again (He et al. 2016: 4 of 32 pixels). ``shift`` does the same with one pixel.
+``cutout`` sets a square of half the side to zero, centred anywhere (DeVries and Taylor 2017: 16 of 32
+pixels). The other names are torchvision's with their defaults: AutoAugment (ImageNet's policy), RandAugment,
+TrivialAugmentWide, RandomErasing.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def augment(data: DatasetSplits, options: DataOptions, seed: int) -> DatasetSpli
     colours = sorted(set(names) & {"auto_augment", "rand_augment", "trivial_augment_wide"})
     if colours and data.shape[0] not in (1, 3):
         raise DataError(
-            f"data.augmentation holds {colours[0]}, which takes images of 1 or 3 channels, but {options.name} has "
+            f"data.augmentation holds {colours[0]}, which takes images of 1 or 3 channels, but "
+            f"{options.name} has "
             f"{data.shape[0]}; remove it"
         )
     return replace(data, train=Augmented(data.train, names, seed))

@@ -1,4 +1,4 @@
-"""Data sets: the `Dataset` interface, views of a data set, and the two splits that a job trains and validates on."""
+"""Data sets: the `Dataset` interface, views of a data set, and its training and validation splits."""
 
 from __future__ import annotations
 
@@ -55,14 +55,15 @@ class SampleFiles:
 class Dataset(ABC):
     """Samples 0 to N - 1, read by batches.
 
-    Rank 0 alone opens a data set. It is then pickled: once to the other ranks, and again to every DataLoader worker.
-    So it should hold paths and small arrays, and open its files when it reads. After that it is only read. A batch may
-    be read in any process, in any order and more than once, and its content depends on the request alone.
+    Rank 0 alone opens a data set. It is then pickled: once to the other ranks, and again to every DataLoader
+    worker. So it should hold paths and small arrays, and open its files when it reads. After that it is only
+    read. A batch may be read in any process, in any order and more than once, and its content depends on the
+    request alone.
 
-    A data set must have ``__len__`` and ``__getitems__``. It should have ``labels`` if its targets are classes:
-    augmentation and the variations (label noise, imbalance ...) need them. The rest is for data on disk: ``files`` and
-    ``relocate`` for samples in files of their own, which can be staged on the nodes' disks; ``reads_ahead`` and
-    ``stream`` for reading in threads instead of DataLoader workers.
+    A data set must have ``__len__`` and ``__getitems__``. It should have ``labels`` if its targets are
+    classes: augmentation and the variations (label noise, imbalance ...) need them. The rest is for data on
+    disk: ``files`` and ``relocate`` for samples in files of their own, which can be staged on the nodes'
+    disks; ``reads_ahead`` and ``stream`` for reading in threads instead of DataLoader workers.
     """
 
     @abstractmethod
@@ -81,7 +82,7 @@ class Dataset(ABC):
         """
 
     def labels(self) -> np.ndarray | None:
-        """Return the class of every sample, (N,) int64, without reading any; None where targets are not classes."""
+        """Return the class of every sample, (N,) int64, without reading any; None if there are none."""
         return None
 
     def files(self) -> SampleFiles | None:
@@ -112,7 +113,8 @@ class Dataset(ABC):
 class DatasetView(Dataset):
     """The samples of another data set under other ids or changed after reading.
 
-    It is the data set beneath in everything that a subclass does not override, usually ``to_base`` or ``convert``.
+    It is the data set beneath in everything that a subclass does not override, usually ``to_base`` or
+    ``convert``.
     """
 
     def __init__(self, base: Dataset):

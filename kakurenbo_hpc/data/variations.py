@@ -1,8 +1,8 @@
 """Variations of a data set: dropped classes, class imbalance, label noise, repeated samples.
 
-All draws use ``data.seed``, not the run's. The order is: classes are dropped and the rest renumbered; classes are thinned to
-a long tail; labels are flipped; samples are repeated, chosen by their true class, with the label that they then have.
-Validation data only loses the dropped classes.
+All draws use ``data.seed``, not the run's. The order is: classes are dropped and the rest renumbered; classes
+are thinned to a long tail; labels are flipped; samples are repeated, chosen by their true class, with the
+label that they then have. Validation data only loses the dropped classes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def vary(data: DatasetSplits, options: DataOptions) -> DatasetSplits:
     """Return the data set with the variations of its options, which its fingerprint names.
 
     Raises:
-        DataError: a variation needs the class of each sample, and the data set has none, or lacks a class named.
+        DataError: a variation needs the class of each sample, and the data set has none, or lacks a class
+            named.
     """
     changes = options.model_dump(include=set(VARIATIONS), exclude_defaults=True)
     if not changes:
@@ -115,7 +116,8 @@ def _remaining_classes(data: DatasetSplits, options: DataOptions) -> np.ndarray:
     beyond = [number for number in options.drop_classes if number >= data.n_classes]
     if beyond:
         raise DataError(
-            f"data.drop_classes names class {beyond[0]}, but {options.name} has classes 0 to {data.n_classes - 1}; "
+            f"data.drop_classes names class {beyond[0]}, but {options.name} has classes 0 to "
+            f"{data.n_classes - 1}; "
             "remove it"
         )
     classes = np.setdiff1d(np.arange(data.n_classes), options.drop_classes)
@@ -162,7 +164,7 @@ def _flip_labels(row: np.ndarray, label: np.ndarray, n_classes: int, options: Da
 
 
 def _repeat(dataset: Dataset, row: np.ndarray, label: np.ndarray | None, times: np.ndarray) -> Varied:
-    """Return the rows so many times each: first all of them in order, then those that come a second time, and so on."""
+    """Return each row so many times: first all in order, then those that come a second time, and so on."""
     places = [np.flatnonzero(times > repeat) for repeat in range(times.max())]
     place = np.concatenate(places)
     repeat = np.repeat(np.arange(len(places)), [len(rows) for rows in places])

@@ -100,10 +100,10 @@ class SampleStatsBuffer:
     def __init__(self, extra: Sequence[str] = ()):
         self._extra = extra
         self._batches: list[BatchStats] = []
-        dtypes = {"id": np.int64, "position": np.int64}
+        dtypes: dict[str, type] = {"id": np.int64, "position": np.int64}
         dtypes |= {"loss": np.float32, "correct": bool, "confidence": np.float32}
         dtypes |= {name: np.int32 if name == "label" else np.float32 for name in extra}
-        self._restored = {name: np.zeros(0, dtype) for name, dtype in dtypes.items()}
+        self._restored: dict[str, np.ndarray] = {name: np.zeros(0, dtype) for name, dtype in dtypes.items()}
 
     def add(self, stats: BatchStats) -> None:
         """Keep the statistics of a batch."""
@@ -123,7 +123,7 @@ class SampleStatsBuffer:
 
     def load_state_dict(self, columns: Mapping[str, np.ndarray]) -> None:
         """Begin with what ``state_dict`` returned before the run was interrupted."""
-        self._restored = {name: columns[name] for name in self._restored}
+        self._restored: dict[str, np.ndarray] = {name: columns[name] for name in self._restored}
 
     def _parts(self, name: str) -> list[np.ndarray]:
         """Return one column of all batches; those of the device in one copy."""

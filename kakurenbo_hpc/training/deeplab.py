@@ -66,7 +66,7 @@ class DeepLab(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
         # As DeepCAM's files have it: inputs need no copy, and gradients lie as DDP's buckets expect them.
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits of every pixel, (k, C, H, W)."""

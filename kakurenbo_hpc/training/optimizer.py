@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from fnmatch import fnmatch
 from typing import Any
 
@@ -56,8 +57,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     Biases and vectors, such as those of norms, never decay, nor do the parameters whose names match what the
     model's ``no_weight_decay()`` returns. Source: timm's ``param_groups_weight_decay``.
     """
-    patterns = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
-    constant, decaying = [], []
+    patterns: Collection[str] = getattr(model, "no_weight_decay", tuple)()
+    constant: list[nn.Parameter] = []
+    decaying: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
