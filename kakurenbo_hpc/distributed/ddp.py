@@ -34,7 +34,7 @@ class DdpSync(GradientSync):
         self._store: dist.Store | None = None
         self._group: dist.ProcessGroup | None = None
         if world.size > 1:
-            # DDP imports it in any case. A million objects of modules then cost no garbage collection any time.
+            # DDP imports it in any case. Then no collection, such as that of `close`, traverses the modules.
             importlib.import_module("torch._dynamo")
             gc.freeze()
 
