@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 import traceback
@@ -466,6 +467,7 @@ def main() -> None:
             stream.flush()
         except OSError as problem:
             _give_up(stream, problem)
+    gc.freeze()  # else the interpreter would look for garbage in all modules of torch, which takes seconds
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -27,7 +27,7 @@ from kakurenbo_hpc.config.job import Job, read_job
 from kakurenbo_hpc.core.batch import Candidates
 from kakurenbo_hpc.core.plan import Epoch
 from kakurenbo_hpc.data import DATASETS, open_data
-from kakurenbo_hpc.data.dataset import ReadRequest, Dataset
+from kakurenbo_hpc.data.dataset import Dataset, ReadRequest
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.ddp import DdpSync
 from kakurenbo_hpc.distributed.world import World, settle

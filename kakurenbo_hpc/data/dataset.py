@@ -1,7 +1,8 @@
-"""What every data set is to the driver: samples by id, read a batch at a time."""
+"""Data sets: the `Dataset` interface, views of a data set, and its training and validation splits."""
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReadRequest:
-    """Which samples to read. id: (k,) int64; copy: (k,) int32, told apart by their augmentation draws.
+    """The samples of one batch.
 
-    augment: under the training augmentation, drawn from (seed, epoch, id, copy); else the plain sample.
+    Attributes:
+        id: (k,) int64, which samples.
+        copy: (k,) int32, which of several appearances in the epoch; each has its own augmentation draws.
+        epoch: the current epoch.
+        augment: whether the training augmentation applies, drawn from (seed, epoch, id, copy).
     """
 
     id: np.ndarray
@@ -29,9 +34,13 @@ class ReadRequest:
 
 @dataclass(frozen=True)
 class SampleFiles:
-    """Where samples lie, one file each: sample i is root / names[i], of sizes[i] bytes, last changed at changed[i], in ns.
+    """The files of samples that have one each.
 
-    names: relative, with forward slashes.
+    Attributes:
+        root: the folder that the names are relative to.
+        names: of each sample's file, with forward slashes.
+        sizes: (N,) int64, in bytes.
+        changed: (N,) int64, times of last change in nanoseconds.
     """
 
     root: Path
@@ -44,17 +53,36 @@ class SampleFiles:
 
 
 class Dataset(ABC):
-    """Samples 0 to len - 1. It goes to loader processes by pickling, and is opened there."""
+    """Samples 0 to N - 1, read by batches.
+
+    Rank 0 alone opens a data set. It is then pickled: once to the other ranks, and again to every DataLoader
+    worker. So it should hold paths and small arrays, and open its files when it reads. After that it is only
+    read. A batch may be read in any process, in any order and more than once, and its content depends on the
+    request alone.
+
+    A data set must have ``__len__`` and ``__getitems__``. It should have ``labels`` if its targets are
+    classes: augmentation and the variations (label noise, imbalance ...) need them. The rest is for data on
+    disk: ``files`` and ``relocate`` for samples in files of their own, which can be staged on the nodes'
+    disks; ``reads_ahead`` and ``stream`` for reading in threads instead of DataLoader workers.
+    """
 
     @abstractmethod
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Return N, the number of samples."""
 
     @abstractmethod
     def __getitems__(self, request: ReadRequest) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return inputs (k, ...) float32 and targets (k, ...) int64. Named as torch's fetcher wants it."""
+        """Read a batch of k samples. PyTorch's DataLoader expects this name.
+
+        Returns:
+            Inputs (k, ...) float32, and targets int64: classes (k,) or masks (k, H, W).
+
+        Raises:
+            DataError: a file cannot be read; the message names it.
+        """
 
     def labels(self) -> np.ndarray | None:
-        """Return the class of every sample, (len,) int64, without reading any; None where targets are no classes."""
+        """Return the class of every sample, (N,) int64, without reading any; None if there are none."""
         return None
 
     def files(self) -> SampleFiles | None:
@@ -67,21 +95,86 @@ class Dataset(ABC):
 
     @property
     def reads_ahead(self) -> bool:
-        """Whether threads of the rank's own process read samples ahead, where the job asks for no loader processes."""
+        """Whether ``stream`` can be used, where the job asks for no DataLoader workers."""
         return False
 
     def stream(
         self, requests: Sequence[ReadRequest], device: torch.device
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield what ``__getitems__`` returns for each request, read ahead, on the device or not there yet."""
+        """Yield what ``__getitems__`` returns for each request, read ahead by threads.
+
+        Args:
+            requests: the batches of a pass, in order.
+            device: where the batches are needed. They may be there already, or still on the CPU.
+        """
         raise TypeError(f"{type(self).__name__} does not read ahead")
+
+
+class DatasetView(Dataset):
+    """The samples of another data set under other ids or changed after reading.
+
+    It is the data set beneath in everything that a subclass does not override, usually ``to_base`` or
+    ``convert``.
+    """
+
+    def __init__(self, base: Dataset):
+        self._base = base
+
+    def to_base(self, request: ReadRequest) -> ReadRequest:
+        """Return the request for the same samples in the data set beneath."""
+        return request
+
+    def convert(
+        self, request: ReadRequest, batch: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return inputs and targets of this data set, made of those of the data set beneath."""
+        return batch
+
+    def __len__(self) -> int:
+        return len(self._base)
+
+    def __getitems__(self, request: ReadRequest) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read a batch."""
+        return self.convert(request, self._base.__getitems__(self.to_base(request)))
+
+    def labels(self) -> np.ndarray | None:
+        """Return the class of every sample."""
+        return self._base.labels()
+
+    def files(self) -> SampleFiles | None:
+        """Return the file of every sample."""
+        return self._base.files()
+
+    def relocate(self, root: Path) -> DatasetView:
+        """Return the same view of files below another folder."""
+        view = copy.copy(self)
+        view._base = self._base.relocate(root)
+        return view
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether the data set beneath can stream."""
+        return self._base.reads_ahead
+
+    def stream(
+        self, requests: Sequence[ReadRequest], device: torch.device
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield batches, read ahead."""
+        # Not a generator: its frame would keep a batch, whose memory the next one may need.
+        return map(self.convert, requests, self._base.stream([*map(self.to_base, requests)], device))
 
 
 @dataclass(frozen=True)
 class DatasetSplits:
-    """A data set in two parts. shape: of one input. fingerprint: changes when ids would mean other samples.
+    """A data set in two parts.
 
-    target_shape: (H, W) of masks; () where targets are class labels.
+    Attributes:
+        train: what is trained on.
+        validation: what is validated on.
+        n_classes: number of classes of the targets.
+        shape: of one input, channels first.
+        fingerprint: changes whenever ids would mean other samples; a run resumes only with the same one.
+        target_shape: (H, W) of masks; () where targets are class labels.
     """
 
     train: Dataset

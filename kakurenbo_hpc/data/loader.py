@@ -1,10 +1,11 @@
-"""From turns to batches: reads what the turns name, in loader processes where the job asks for them."""
+"""Data loader: reads the batches of a rank's micro-batches, in worker processes or in the rank itself."""
 
 from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterable, Iterator
 from multiprocessing import connection
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,80 +14,94 @@ from torch.utils.data import DataLoader
 from ..core.batch import Batch, MicroBatch
 from ..errors import DataError
 from .dataset import Dataset, ReadRequest
-from .workers import can_be, end_with_the_rank, forkserver_context
+from .workers import exit_with_rank, forkserver_context, workers_available
 
 
 class Loader:
-    """Reads batches of one source. Loader processes persist over passes and epochs: only what they are asked changes.
+    """Reads batches of one data set. Workers persist over passes and epochs.
 
-    workers: how many there are; none, whatever was asked for, on a machine without /dev/shm, through which they talk.
-    Without loader processes, a source that reads ahead does so: its memory is used again once nothing refers to a batch.
+    Without workers, a data set that can read ahead does so; the memory of a batch is then reused once nothing
+    refers to it.
     """
 
     def __init__(self, source: Dataset, workers: int, device: torch.device):
-        self.source, self.workers = source, workers if workers and can_be() else 0
+        """Prepare to read; workers start with the first pass.
+
+        Args:
+            source: the data set.
+            workers: their number; there are none, whatever this says, on a machine without /dev/shm.
+            device: where batches go.
+        """
+        self.source, self.workers = source, workers if workers and workers_available() else 0
         self._device = device
-        self._reads_ahead = source.reads_ahead and self.workers == 0
-        self._asked = _RequestSampler()
-        self._processes: dict[
-            int, int
-        ] = {}  # number of each loader process, by what becomes ready when it ends
-        self._loader = DataLoader(
-            _Reads(source),
-            batch_sampler=self._asked,
-            collate_fn=_as_it_is,
+        self._streams = source.reads_ahead and self.workers == 0
+        self._sampler = _RequestSampler()
+        self._worker_pids: dict[
+            int, int | None
+        ] = {}  # by the sentinel that becomes ready when a worker exits
+        self._loader: DataLoader = DataLoader(
+            _ErrorsAsResults(source),
+            batch_sampler=self._sampler,  # type: ignore[arg-type]  # torch's stub wants lists of indices
+            collate_fn=_identity,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=device.type == "cuda",
             multiprocessing_context=forkserver_context(__name__) if self.workers else None,
-            worker_init_fn=end_with_the_rank,
+            worker_init_fn=exit_with_rank,
             generator=torch.Generator(),  # else every pass would take a number from torch's global stream
         )
 
     def __call__(self, micro_batches: Iterable[MicroBatch], epoch: int, augment: bool) -> Iterator[Batch]:
-        """Read these turns in order. One pass at a time. Raises DataError for a file that cannot be read."""
+        """Yield the batches of these micro-batches in order. Only one pass can run at a time.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
         micro_batches = list(micro_batches)
-        self._asked.requests = requests = [
-            ReadRequest(micro_batch.id, micro_batch.copy, epoch, augment) for micro_batch in micro_batches
-        ]
+        requests = [ReadRequest(one.id, one.copy, epoch, augment) for one in micro_batches]
+        self._sampler.requests = requests
         if not micro_batches:
             return
-        batches = self.source.stream(requests, self._device) if self._reads_ahead else self._batches()
-        for micro_batch, read in zip(micro_batches, batches, strict=True):
-            if isinstance(read, DataError):
-                raise read
-            input, target = read
+        batches = self.source.stream(requests, self._device) if self._streams else self._load()
+        for micro_batch, result in zip(micro_batches, batches, strict=True):
+            if isinstance(result, DataError):
+                raise result
+            inputs, targets = result
             yield Batch(
                 micro_batch=micro_batch,
-                input=input.to(self._device, non_blocking=True),
-                target=target.to(self._device, non_blocking=True),
+                input=inputs.to(self._device, non_blocking=True),
+                target=targets.to(self._device, non_blocking=True),
             )
 
-    def _batches(self) -> Iterator:
-        """Yield what is read, in this process or in others. Raises RuntimeError that names those of them that have ended."""
+    def _load(self) -> Iterator[Any]:
+        """Yield what DataLoader reads.
+
+        Raises:
+            RuntimeError: a worker has exited; the message has its process id.
+        """
         try:
             batches = iter(self._loader)
-            self._processes = self._processes or {
+            self._worker_pids = self._worker_pids or {
                 process.sentinel: process.pid for process in multiprocessing.active_children()
             }
             yield from batches
-        except (
-            RuntimeError,
-            ConnectionError,
-            EOFError,
-        ) as problem:  # where it is missed depends on what it was about to send
-            ended = [self._processes[sentinel] for sentinel in connection.wait(self._processes, timeout=1)]
+        # Which of them it is depends on what the worker was about to send.
+        except (RuntimeError, ConnectionError, EOFError) as problem:
+            ended = [
+                self._worker_pids[sentinel]  # type: ignore[index]  # sentinels of processes are numbers here
+                for sentinel in connection.wait(self._worker_pids, timeout=1)
+            ]
             if not ended:
                 raise
-            told = " and ".join(map(str, ended))
+            pids = " and ".join(map(str, ended))
             raise RuntimeError(
-                f"loader process {told} has ended; often the system was out of memory (dmesg says so)"
+                f"loader process {pids} has ended; often the system was out of memory (dmesg says so)"
             ) from problem
 
 
 def plain_micro_batches(first: int, last: int, size: int) -> list[MicroBatch]:
-    """Return turns over ids first to last - 1 in their own order, ``size`` at a time: one rank's share of an evaluation."""
-    micro_batches = []
+    """Return micro-batches of ``size`` over ids first to last - 1 in order, for one rank's evaluation."""
+    micro_batches: list[MicroBatch] = []
     for start in range(first, last, size):
         ids = np.arange(start, min(start + size, last))
         micro_batches.append(
@@ -106,8 +121,8 @@ def plain_micro_batches(first: int, last: int, size: int) -> list[MicroBatch]:
     return micro_batches
 
 
-class _Reads:
-    """A source that returns what is wrong with its files, instead of raising it: loader processes would add their tracebacks."""
+class _ErrorsAsResults(torch.utils.data.Dataset):
+    """A data set that returns errors of its files: workers would add tracebacks to raised ones."""
 
     def __init__(self, source: Dataset):
         self._source = source
@@ -124,12 +139,13 @@ class _Reads:
             if problem.filename is None:
                 raise
             return DataError(
-                f"{problem.filename}: cannot be read ({problem.strerror}); put it back, and add --resume to go on"
+                f"{problem.filename}: cannot be read ({problem.strerror}); put it back, and add --resume to "
+                "go on"
             )
 
 
 class _RequestSampler:
-    """The batch sampler of the pass that runs now."""
+    """The batch sampler of DataLoader, which yields the requests of the current pass."""
 
     requests: list[ReadRequest] = []
 
@@ -140,5 +156,5 @@ class _RequestSampler:
         return len(self.requests)
 
 
-def _as_it_is(batch):
+def _identity(batch: Any) -> Any:
     return batch

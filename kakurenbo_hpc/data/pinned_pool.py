@@ -1,4 +1,4 @@
-"""Memory to read into, used again as soon as nobody refers to it: fresh pages cost more than reading does."""
+"""Pool of read buffers, reused as soon as nothing refers to them: fresh pages cost more than reading."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ import torch
 
 
 class PinnedPool:
-    """Arrays of one dtype and of one shape but for their first length, which is that of the longest asked for."""
+    """Arrays (n, *shape) of one dtype, in memory for the largest n so far, pinned or not."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, pinned: bool):
         self._shape, self._dtype, self._pinned = shape, dtype, pinned
-        self._memory: list[
-            np.ndarray
-        ] = []  # bytes: every view of them, however it was made, refers to just these arrays
-        self._leaving: deque[tuple[torch.cuda.Event, torch.Tensor]] = deque()
+        # Arrays of bytes: every view of one, however it was made, refers to just this array.
+        self._memory: list[np.ndarray] = []
+        self._transfers: deque[tuple[torch.cuda.Event, torch.Tensor]] = deque()
 
     def take(self, n: int) -> np.ndarray:
-        """Return an array (n, ...), of any content, that nobody else has."""
-        while self._leaving and self._leaving[0][0].query():
-            self._leaving.popleft()
+        """Return an array (n, *shape) of undefined content that nothing else uses."""
+        while self._transfers and self._transfers[0][0].query():
+            self._transfers.popleft()
         n_bytes = n * math.prod(self._shape) * self._dtype.itemsize
-        for memory, n_references in zip(self._memory, _references(self._memory)):
+        for memory, n_references in zip(self._memory, _references(self._memory), strict=True):
             if len(memory) >= n_bytes and n_references == _FREE:
                 return self._array(memory, n_bytes)
         self._memory = [memory for memory in self._memory if len(memory) >= n_bytes]
@@ -37,14 +36,14 @@ class PinnedPool:
         return self._array(self._memory[-1], n_bytes)
 
     def to(self, array: np.ndarray, device: torch.device) -> torch.Tensor:
-        """Return what was read as a tensor on the device; on a CPU it is the array's memory."""
+        """Return an array as a tensor on the device; on a CPU it shares the array's memory."""
         tensor = torch.from_numpy(array)
         if device.type == "cpu":
             return tensor
         moved = tensor.to(device, non_blocking=True)
         event = torch.cuda.Event()
         event.record()
-        self._leaving.append((event, tensor))  # the array is not free before its copy has been made
+        self._transfers.append((event, tensor))  # the array is in use until it is copied
         return moved
 
     def _array(self, memory: np.ndarray, n_bytes: int) -> np.ndarray:
@@ -55,5 +54,5 @@ def _references(arrays: list[np.ndarray]) -> list[int]:
     return [sys.getrefcount(array) for array in arrays]
 
 
-# A tensor over an array, a view of it or a graph that keeps one is one reference more.
+# The references to an array that is free; a tensor, a view or a graph that keeps one adds one.
 _FREE = _references([np.empty(0, np.uint8)])[0]

@@ -1,4 +1,4 @@
-"""A file system that is busy forgets files for a moment: what fails once may be there a second later."""
+"""Retry transient OSErrors of a loaded parallel file system."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ T = TypeVar("T")
 
 
 def retry(work: Callable[[], T]) -> T:
-    """Return what work returns, tried again after each pause. Raises the last OSError."""
+    """Return what work returns, tried again after each pause.
+
+    Raises:
+        OSError: of the last try.
+    """
     for pause in PAUSES:
         try:
             return work()

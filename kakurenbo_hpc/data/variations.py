@@ -1,15 +1,13 @@
-"""What a job may make of any data set: classes dropped, a long tail, wrong labels, samples that are there several times.
+"""Variations of a data set: dropped classes, class imbalance, label noise, repeated samples.
 
-Everything is drawn by ``data.seed``, not by the run's. In this order: classes are dropped and the rest renumbered; the tail
-is thinned; labels are flipped; samples are repeated, by their true class and with the label that they then have. Validation
-data only loses the dropped classes.
+All draws use ``data.seed``, not the run's. The order is: classes are dropped and the rest renumbered; classes
+are thinned to a long tail; labels are flipped; samples are repeated, chosen by their true class, with the
+label that they then have. Validation data only loses the dropped classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +15,7 @@ import numpy as np
 from ..config.job import DataOptions
 from ..core.rng import bits, key, uniform
 from ..errors import DataError
-from .dataset import Dataset, DatasetSplits, ReadRequest, SampleFiles
+from .dataset import Dataset, DatasetSplits, DatasetView, ReadRequest, SampleFiles
 
 if TYPE_CHECKING:
     import torch
@@ -25,10 +23,12 @@ if TYPE_CHECKING:
 VARIATIONS = ("drop_classes", "imbalance", "label_noise", "repeats", "repeats_classes")
 
 
-def varied(data: DatasetSplits, options: DataOptions) -> DatasetSplits:
-    """Return the data set as its options vary it; its fingerprint says how.
+def vary(data: DatasetSplits, options: DataOptions) -> DatasetSplits:
+    """Return the data set with the variations of its options, which its fingerprint names.
 
-    Raises DataError if they need the class of each sample and the data set does not tell it, or has no such classes.
+    Raises:
+        DataError: a variation needs the class of each sample, and the data set has none, or lacks a class
+            named.
     """
     changes = options.model_dump(include=set(VARIATIONS), exclude_defaults=True)
     if not changes:
@@ -40,140 +40,132 @@ def varied(data: DatasetSplits, options: DataOptions) -> DatasetSplits:
         n, label = len(data.train), data.train.labels()
         return replace(
             data,
-            train=_repeated(data.train, np.arange(n), label, np.full(n, options.repeats)),
+            train=_repeat(data.train, np.arange(n), label, np.full(n, options.repeats)),
             fingerprint=fingerprint,
         )
     if data.train.labels() is None or data.validation.labels() is None:
         name = min(changes.keys() - {"repeats"})
         raise DataError(
-            f"data.{name} is {changes[name]}, but {options.name} does not tell the class of each sample; remove it"
+            f"data.{name} is {changes[name]}, but {options.name} has no class for each sample; remove it"
         )
 
-    left = _classes_left(data, options)
-    row, label = _without_dropped(data.train, left)
-    kept = _long_tailed(row, label, len(left), options)
+    classes = _remaining_classes(data, options)
+    n_classes = len(classes)
+    row, label = _keep_classes(data.train, classes)
+    kept = _long_tail(row, label, n_classes, options)
     row, label = row[kept], label[kept]
-    repeated = label >= len(left) - round(options.repeats_classes * len(left))
-    validation = _without_dropped(data.validation, left)
+    is_repeated = label >= n_classes - round(options.repeats_classes * n_classes)
+    times = np.where(is_repeated, options.repeats, 1)
+    validation_row, validation_label = _keep_classes(data.validation, classes)
     return replace(
         data,
-        train=_repeated(
-            data.train, row, _flipped(row, label, len(left), options), np.where(repeated, options.repeats, 1)
-        ),
-        validation=_repeated(data.validation, *validation, np.ones_like(validation[0])),
-        n_classes=len(left),
+        train=_repeat(data.train, row, _flip_labels(row, label, n_classes, options), times),
+        validation=_repeat(data.validation, validation_row, validation_label, np.ones_like(validation_row)),
+        n_classes=n_classes,
         fingerprint=fingerprint,
     )
 
 
-class Varied(Dataset):
-    """Rows of a source, under ids and labels of their own.
+class Varied(DatasetView):
+    """Some samples of a data set, perhaps several times, under other ids and labels."""
 
-    row: (n,) int64, which sample an id is. again: (n,) int64, 0 for its first appearance, 1 for the second, ...
-    label: (n,) int64, or None for the targets that the source gives.
-    """
+    def __init__(self, base: Dataset, row: np.ndarray, repeat: np.ndarray, label: np.ndarray | None):
+        """Choose the samples.
 
-    def __init__(self, source: Dataset, row: np.ndarray, again: np.ndarray, label: np.ndarray | None):
-        self._source, self._row, self._again, self._label = source, row, again, label
-        self._most = int(again.max(initial=0)) + 1
+        Args:
+            base: the data set beneath.
+            row: (n,) int64, the id beneath of each sample.
+            repeat: (n,) int64, 0 for the first appearance of a row, 1 for the second, and so on.
+            label: (n,) int64, or None for the targets of the data set beneath.
+        """
+        super().__init__(base)
+        self._row, self._repeat, self._label = row, repeat, label
+        self._n_repeats = int(repeat.max(initial=0)) + 1
 
     def __len__(self) -> int:
         return len(self._row)
 
     def labels(self) -> np.ndarray | None:
+        """Return the class of every sample, which is perhaps a wrong one."""
         return self._label
 
     def files(self) -> SampleFiles | None:
-        files = self._source.files()
-        if files is None or self._again.any():  # a file that several samples share belongs to none of them
+        """Return the file of every sample; None if samples share files."""
+        files = self._base.files()
+        if files is None or self._repeat.any():
             return None
-        return SampleFiles(
-            files.root,
-            [files.names[row] for row in self._row],
-            files.sizes[self._row],
-            files.changed[self._row],
-        )
+        names = [files.names[row] for row in self._row]
+        return SampleFiles(files.root, names, files.sizes[self._row], files.changed[self._row])
 
-    def relocate(self, root: Path) -> Varied:
-        return Varied(self._source.relocate(root), self._row, self._again, self._label)
+    def to_base(self, request: ReadRequest) -> ReadRequest:
+        """Return the request beneath, in which repeats of a sample are further copies."""
+        copy = request.copy * self._n_repeats + self._repeat[request.id]
+        return replace(request, id=self._row[request.id], copy=copy)
 
-    def __getitems__(self, request: ReadRequest):
-        return self._labelled(request, self._source.__getitems__(self._of_source(request)))
-
-    @property
-    def reads_ahead(self) -> bool:
-        return self._source.reads_ahead
-
-    def stream(self, requests: Sequence[ReadRequest], device: torch.device):
-        return map(
-            self._labelled,
-            requests,
-            self._source.stream([self._of_source(request) for request in requests], device),
-        )
-
-    def _of_source(self, request: ReadRequest) -> ReadRequest:
-        return replace(
-            request, id=self._row[request.id], copy=request.copy * self._most + self._again[request.id]
-        )
-
-    def _labelled(
-        self, request: ReadRequest, read: tuple[torch.Tensor, torch.Tensor]
+    def convert(
+        self, request: ReadRequest, batch: tuple[torch.Tensor, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Replace the targets if there are labels."""
         import torch
 
-        input, target = read
-        return input, target if self._label is None else torch.from_numpy(self._label[request.id])
+        inputs, targets = batch
+        return inputs, targets if self._label is None else torch.from_numpy(self._label[request.id])
 
 
-def _classes_left(data: DatasetSplits, options: DataOptions) -> np.ndarray:
+def _remaining_classes(data: DatasetSplits, options: DataOptions) -> np.ndarray:
     beyond = [number for number in options.drop_classes if number >= data.n_classes]
     if beyond:
         raise DataError(
-            f"data.drop_classes names class {beyond[0]}, but {options.name} has classes 0 to {data.n_classes - 1}; remove it"
+            f"data.drop_classes names class {beyond[0]}, but {options.name} has classes 0 to "
+            f"{data.n_classes - 1}; "
+            "remove it"
         )
-    left = np.setdiff1d(np.arange(data.n_classes), options.drop_classes)
-    if len(left) < 2:
+    classes = np.setdiff1d(np.arange(data.n_classes), options.drop_classes)
+    if len(classes) < 2:
         raise DataError(
-            f"data.drop_classes leaves {len(left)} of the {data.n_classes} classes of {options.name}; leave at least 2"
+            f"data.drop_classes leaves {len(classes)} of the {data.n_classes} classes of {options.name}; "
+            "leave at least 2"
         )
-    return left
+    return classes
 
 
-def _without_dropped(source: Dataset, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows that stay, and their labels, renumbered: two of (n,) int64."""
-    label = source.labels()
-    row = np.flatnonzero(np.isin(label, left))
-    return row, np.searchsorted(left, label[row])
+def _keep_classes(dataset: Dataset, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of these classes and their labels, renumbered from 0: two of (n,) int64."""
+    label = dataset.labels()
+    assert label is not None
+    row = np.flatnonzero(np.isin(label, classes))
+    return row, np.searchsorted(classes, label[row])
 
 
-def _long_tailed(row: np.ndarray, label: np.ndarray, n_classes: int, options: DataOptions) -> np.ndarray:
-    """Return which rows stay, sorted: of class c, imbalance^(c / (n_classes - 1)) of its samples, rounded, but at least one.
+def _long_tail(row: np.ndarray, label: np.ndarray, n_classes: int, options: DataOptions) -> np.ndarray:
+    """Return which rows stay, sorted.
+
+    Of class c stay imbalance^(c / (n_classes - 1)) of its samples, rounded, but at least one.
 
     Source: Cao et al. 2019, "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss", 4.1.
     """
     draw = uniform(key(options.seed, "imbalance"), row)
     kept = []
     for number in range(n_classes):
-        mine = np.flatnonzero(label == number)
-        n = max(round(len(mine) * options.imbalance ** (number / (n_classes - 1))), 1)
-        kept.append(mine[np.argsort(draw[mine], kind="stable")[:n]])
+        members = np.flatnonzero(label == number)
+        n = max(round(len(members) * options.imbalance ** (number / (n_classes - 1))), 1)
+        kept.append(members[np.argsort(draw[members], kind="stable")[:n]])
     return np.sort(np.concatenate(kept))
 
 
-def _flipped(row: np.ndarray, label: np.ndarray, n_classes: int, options: DataOptions) -> np.ndarray:
-    """Return the labels, a share label_noise of them (rounded to whole samples) turned into any other class, each as likely."""
+def _flip_labels(row: np.ndarray, label: np.ndarray, n_classes: int, options: DataOptions) -> np.ndarray:
+    """Return the labels with a fraction label_noise of them, in whole samples, changed to any other class."""
     n = round(options.label_noise * len(row))
-    struck = np.argsort(uniform(key(options.seed, "label noise"), row), kind="stable")[:n]
-    further = 1 + bits(key(options.seed, "label noise, class"), row[struck]) % np.uint64(n_classes - 1)
+    flipped = np.argsort(uniform(key(options.seed, "label noise"), row), kind="stable")[:n]
+    step = 1 + bits(key(options.seed, "label noise, class"), row[flipped]) % np.uint64(n_classes - 1)
     noisy = label.copy()
-    noisy[struck] = (label[struck] + further.astype(np.int64)) % n_classes
+    noisy[flipped] = (label[flipped] + step.astype(np.int64)) % n_classes
     return noisy
 
 
-def _repeated(source: Dataset, row: np.ndarray, label: np.ndarray | None, times: np.ndarray) -> Varied:
-    """Return these rows, each so many times: first all of them in order, then those that come again, and so on."""
-    place = np.concatenate([np.flatnonzero(times > again) for again in range(times.max())])
-    again = np.repeat(
-        np.arange(times.max()), [np.count_nonzero(times > again) for again in range(times.max())]
-    )
-    return Varied(source, row[place], again, None if label is None else label[place])
+def _repeat(dataset: Dataset, row: np.ndarray, label: np.ndarray | None, times: np.ndarray) -> Varied:
+    """Return each row so many times: first all in order, then those that come a second time, and so on."""
+    places = [np.flatnonzero(times > repeat) for repeat in range(times.max())]
+    place = np.concatenate(places)
+    repeat = np.repeat(np.arange(len(places)), [len(rows) for rows in places])
+    return Varied(dataset, row[place], repeat, None if label is None else label[place])

@@ -1,4 +1,4 @@
-"""Processes that read for a rank: how they begin, what they never hear, and that they end with it."""
+"""DataLoader workers: start method, blocked signals, exit with the parent rank."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from ..core.signals import SIGNALS
 from ..errors import FAILED
 
 
-def forkserver_context(preload: str):
-    """Return the context that starts them: a fork of a process that runs MPI and its network drivers is undefined.
+def forkserver_context(preload: str) -> multiprocessing.context.ForkServerContext:
+    """Return the multiprocessing context of the workers.
 
-    preload: the module that they need, with torch; it is imported once, not once a process.
+    Forking a process that runs MPI and its network drivers is undefined, so a server process forks them.
+
+    Args:
+        preload: the module that they need, with torch; the server imports it once for all.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
-    for start in (
-        resource_tracker.ensure_running,
-        forkserver.ensure_running,
-    ):  # once a process; the first unblocks what it blocks
+    # In this order, each with signals blocked again: the first call unblocks them.
+    for start in (resource_tracker.ensure_running, forkserver.ensure_running):
         with _signals_blocked():
             start()
     return context
 
 
-def can_be() -> bool:
-    """Return whether they can talk here: their locks lie in /dev/shm."""
+def workers_available() -> bool:
+    """Return whether workers can run here: their locks need /dev/shm."""
     try:
         multiprocessing.get_context("fork").Lock()
     except OSError:
@@ -39,11 +40,16 @@ def can_be() -> bool:
     return True
 
 
-def end_with_the_rank(worker: int) -> None:
-    """Let a loader process end when its rank does, even by a kill; it would keep the rank's pipes open, and mpirun waits for those."""
+def exit_with_rank(worker: int) -> None:
+    """Let a worker exit when its rank does, even if that is killed.
+
+    Otherwise mpirun would wait for the pipes that it keeps open.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
     def wait() -> None:
-        connection.wait([multiprocessing.parent_process().sentinel])
+        connection.wait([parent.sentinel])
         os._exit(FAILED)
 
     threading.Thread(target=wait, daemon=True).start()
@@ -51,9 +57,10 @@ def end_with_the_rank(worker: int) -> None:
 
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Let processes that are started here, and those that they start, never hear what asks a run to leave.
+    """Block stop signals in processes that are started here, and in those that they start.
 
-    Batch systems send it to every process of a job; the ranks, which heed it, read on until they have agreed to leave.
+    Batch systems send them to every process of a job. The ranks handle them, and read on until they have
+    agreed to stop.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import inspect
 import os
 import socket
@@ -32,6 +33,10 @@ class DdpSync(GradientSync):
         self._world = world
         self._store: dist.Store | None = None
         self._group: dist.ProcessGroup | None = None
+        if world.size > 1:
+            # DDP imports it in any case. Then no collection, such as that of `close`, traverses the modules.
+            importlib.import_module("torch._dynamo")
+            gc.freeze()
 
     def _meet(self) -> None:
         """Form the process group; rank 0 lets the system pick a port, and tells it over the ranks' own channel."""

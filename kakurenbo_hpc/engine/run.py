@@ -254,7 +254,7 @@ class _Run:
             ledger = context.shards.placed(ledger) if context.shards else ledger
         comm.on_rank_zero(lambda: self._enter(lock, found))
         if comm.rank == 0:
-            self._snapshot.of(context.learner.rehearsed_state())
+            self._snapshot.of(context.learner.example_state())
         _greet(job, context, found, resume)
         if context.shards:
             context.heartbeat.enter(first, "staging")

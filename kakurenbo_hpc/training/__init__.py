@@ -1,1 +1,1 @@
-"""The network and how it learns: model, optimizer, schedule, one step, one look, evaluation."""
+"""Training: model, criterion, optimizer, schedule, the steps of one rank and their per-sample statistics."""

@@ -1,4 +1,4 @@
-"""What a forward pass says of each sample, kept on the device until the pass over all of them is done."""
+"""Per-sample statistics of forward passes: kept on the device until the pass is over."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ import torch.nn.functional as F
 
 from ..core.batch import MicroBatch
 from ..core.sample_stats import SampleStats
-from .criterion import by_sample
+from .criterion import mean_over_pixels
 from .gradient_norm import LastInput
 from .segmentation import CORRECT_IOU, mean_iou, overlap
 
 
 @dataclass(frozen=True)
 class BatchStats:
-    """One batch's results on its device, nothing waited for. Columns are (k, ...): loss float32, correct bool, and so on."""
+    """The statistics of one batch, on its device and perhaps still being computed.
+
+    Attributes:
+        micro_batch: which samples.
+        columns: (k, ...) each, by name; see ``columns``.
+    """
 
     micro_batch: MicroBatch
     columns: dict[str, torch.Tensor]
@@ -33,7 +38,7 @@ def batch_stats(
     last_input: LastInput | None = None,
     correct_iou: float = CORRECT_IOU,
 ) -> BatchStats:
-    """Return what a batch's forward pass says of each sample; arguments as for ``columns``."""
+    """Return the statistics of a batch; arguments as for ``columns``."""
     return BatchStats(micro_batch, columns(logits, target, losses, extra, last_input, correct_iou))
 
 
@@ -46,77 +51,84 @@ def columns(
     last_input: LastInput | None = None,
     correct_iou: float = CORRECT_IOU,
 ) -> dict[str, torch.Tensor]:
-    """Return loss, correctness, confidence and the asked-for extras of each sample, (k,) on the device.
+    """Return loss, correct, confidence and extra columns of each sample, on the device.
 
-    logits: (k, C) and target: (k,); or (k, C, H, W) and masks (k, H, W), where a sample is its pixels' mean, and correct
-    if its mean IoU reaches correct_iou. losses: (k,), before weights. Softmax is over classes, in float32.
-    extra: also, of masks alone, intersection and union (k, C). last_input: for grad_norm, what went into the last layer.
+    Correct is bool, loss and confidence are float32. Of masks, confidence and the extra columns are means
+    over a sample's pixels. The softmax over classes is in float32.
+
+    Args:
+        logits: (k, C), or (k, C, H, W).
+        target: classes (k,), or masks (k, H, W).
+        losses: (k,), before weights.
+        extra: names of further columns: probability (of the target), el2n, grad_norm, label; of masks,
+            intersection and union, (k, C) each.
+        last_input: the observer of the last layer, for grad_norm.
+        correct_iou: mean IoU from which a sample with a mask counts as correct.
     """
     probability = F.softmax(logits.float(), dim=1)
-    n_classes, of_masks = probability.shape[1], target.dim() > 1
+    n_classes, has_masks = probability.shape[1], target.dim() > 1
     confidence, predicted = probability.max(dim=1)
     known = {
         "loss": losses.detach().float(),
         "correct": predicted == target,
-        "confidence": by_sample(confidence),
+        "confidence": mean_over_pixels(confidence),
     }
-    if of_masks:
+    if has_masks:
         intersection, union = overlap(predicted, target, n_classes)
         known["correct"] = mean_iou(intersection, union) >= correct_iou
         known |= {
             name: value for name, value in (("intersection", intersection), ("union", union)) if name in extra
         }
     if "probability" in extra:
-        known["probability"] = by_sample(probability.gather(1, target[:, None])[:, 0])
+        known["probability"] = mean_over_pixels(probability.gather(1, target[:, None])[:, 0])
     if "el2n" in extra or "grad_norm" in extra:
-        known["el2n"] = by_sample((probability - F.one_hot(target, n_classes).movedim(-1, 1)).norm(dim=1))
+        known["el2n"] = mean_over_pixels(
+            (probability - F.one_hot(target, n_classes).movedim(-1, 1)).norm(dim=1)
+        )
     if "grad_norm" in extra:
+        assert last_input is not None
         known["grad_norm"] = known["el2n"] * last_input.norms()
-    if "label" in extra:  # a mask belongs to no class: all are of class 0
-        known["label"] = torch.zeros_like(losses, dtype=torch.int32) if of_masks else target.int()
+    if "label" in extra:
+        # A mask has no single class: all samples are of class 0.
+        known["label"] = torch.zeros_like(losses, dtype=torch.int32) if has_masks else target.int()
     return known
 
 
 class SampleStatsBuffer:
-    """Collects what is seen in one pass, and brings it to the host in one go. Fillers are not noted."""
+    """Collects the statistics of one pass and copies them to the host at once. Fillers are left out."""
 
     def __init__(self, extra: Sequence[str] = ()):
         self._extra = extra
-        self._seen: list[BatchStats] = []
-        columns = {"loss": np.float32, "correct": bool, "confidence": np.float32}
-        columns |= {name: np.int32 if name == "label" else np.float32 for name in extra}
-        self._before = {
-            name: np.zeros(0, dtype)
-            for name, dtype in {"id": np.int64, "position": np.int64, **columns}.items()
-        }
+        self._batches: list[BatchStats] = []
+        dtypes: dict[str, type] = {"id": np.int64, "position": np.int64}
+        dtypes |= {"loss": np.float32, "correct": bool, "confidence": np.float32}
+        dtypes |= {name: np.int32 if name == "label" else np.float32 for name in extra}
+        self._restored: dict[str, np.ndarray] = {name: np.zeros(0, dtype) for name, dtype in dtypes.items()}
 
-    def add(self, seen: BatchStats) -> None:
-        if seen.micro_batch.counts:
-            self._seen.append(seen)
+    def add(self, stats: BatchStats) -> None:
+        """Keep the statistics of a batch."""
+        if stats.micro_batch.counts:
+            self._batches.append(stats)
 
     def stats(self) -> SampleStats:
-        """Return everything noted, (k,) columns on the host."""
+        """Return all statistics, (k,) columns on the host."""
         columns = dict(self.state_dict())
         return SampleStats(
             **{name: columns.pop(name) for name in columns.keys() - set(self._extra)}, extra=columns
         )
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Return everything noted as named columns, (k, ...) each."""
-        columns = {
-            "id": [seen.micro_batch.id for seen in self._seen],
-            "position": [seen.micro_batch.position for seen in self._seen],
-        }
-        for name in self._before.keys() - columns.keys():
-            columns[name] = (
-                [torch.cat([seen.columns[name] for seen in self._seen]).cpu().numpy()] if self._seen else []
-            )
-        parts = {
-            name: [part for part in (before, *columns[name]) if len(part)]
-            for name, before in self._before.items()
-        }
-        return {name: np.concatenate(some) if some else self._before[name] for name, some in parts.items()}
+        """Return all statistics as named columns, (k, ...) each."""
+        return {name: np.concatenate([self._restored[name], *self._parts(name)]) for name in self._restored}
 
-    def load_state_dict(self, found: Mapping[str, np.ndarray]) -> None:
-        """Begin with what an earlier book had found."""
-        self._before = {name: found[name] for name in self._before}
+    def load_state_dict(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Begin with what ``state_dict`` returned before the run was interrupted."""
+        self._restored: dict[str, np.ndarray] = {name: columns[name] for name in self._restored}
+
+    def _parts(self, name: str) -> list[np.ndarray]:
+        """Return one column of all batches; those of the device in one copy."""
+        if not self._batches:
+            return []
+        if name in ("id", "position"):
+            return [getattr(batch.micro_batch, name) for batch in self._batches]
+        return [torch.cat([batch.columns[name] for batch in self._batches]).cpu().numpy()]

@@ -1,4 +1,4 @@
-"""How large each sample's gradient is: exactly, sample by sample, or of the last layer's weights alone."""
+"""Per-sample gradient norms: exact, or of the last layer's weights alone."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from .criterion import Criterion
 
 
 def gradient_norms(
-    model: nn.Module, criterion: Criterion, input: torch.Tensor, target: torch.Tensor
+    model: nn.Module, criterion: Criterion, inputs: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
-    """Return (k,) float32, the 2-norm of each sample's loss gradient in all parameters; k gradients are in memory at once.
+    """Return the 2-norm of each sample's loss gradient in all parameters, (k,) float32.
 
-    The model is called in the mode it is in; in eval mode no sample's gradient depends on another's.
+    All k gradients are in memory at once. The model is called in the mode that it is in; in eval mode no
+    sample's gradient depends on another's.
     """
     parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     buffers = {name: b.detach() for name, b in model.named_buffers()}
 
-    def loss(parameters: dict, one: torch.Tensor, its_target: torch.Tensor) -> torch.Tensor:
-        logits = functional_call(model, (parameters, buffers), (one[None],))
-        return criterion(logits, its_target[None])[0]
+    def loss(parameters: dict[str, torch.Tensor], sample: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        logits = functional_call(model, (parameters, buffers), (sample[None],))
+        return criterion(logits, target[None])[0]
 
-    gradients = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, input, target)
+    gradients = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, inputs, targets)
     return torch.stack([g.flatten(1).square().sum(1) for g in gradients.values()]).sum(0).sqrt()
 
 
 class LastInput:
-    """Remembers what went into the last linear layer of a model in its latest forward pass."""
+    """Observes the input of a model's last linear layer in its latest forward pass."""
 
     def __init__(self, model: nn.Module):
         layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
         if not layers:
             raise ValueError("the model has no linear layer")
-        layers[-1].register_forward_pre_hook(self._remember)
+        layers[-1].register_forward_pre_hook(self._observe)
 
-    def _remember(self, layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    def _observe(self, layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         self._input = inputs[0].detach()
 
     def norms(self) -> torch.Tensor:
-        """Return (k,) float32."""
+        """Return the 2-norm of each sample's input, (k,) float32."""
         return self._input.float().flatten(1).norm(dim=1)

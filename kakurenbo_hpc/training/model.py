@@ -1,4 +1,4 @@
-"""A network by name: ours for the digits and for DeepCAM, or any of timm's or torchvision's."""
+"""Models by name: the package's own for digits and DeepCAM, or any of timm's or torchvision's."""
 
 from __future__ import annotations
 
@@ -16,31 +16,40 @@ from .norms import NORMS
 
 
 class SmallCnn(nn.Module):
-    """Three convolutions for small images. width: channels of the first. norm: group, batch or none.
+    """Three convolutions for small images.
 
-    GroupNorm by default: unlike BatchNorm, it makes a sample's loss independent of how many ranks share its batch.
+    GroupNorm is the default: unlike BatchNorm, it makes a sample's loss independent of how many ranks share
+    its batch.
     """
 
     def __init__(self, n_classes: int, channels: int, width: int = 16, norm: str = "group"):
+        """Build the network.
+
+        Args:
+            n_classes: of the images.
+            channels: of the images.
+            width: channels of the first convolution.
+            norm: ``group``, ``batch`` or ``none``.
+        """
         super().__init__()
         self.features = nn.Sequential(
             _block(channels, width, norm),
             _block(width, 2 * width, norm),
             nn.MaxPool2d(2),
             _block(2 * width, 4 * width, norm),
-            nn.AdaptiveAvgPool2d(4),  # keeps some of where things are: digits are told apart by it
+            nn.AdaptiveAvgPool2d(4),  # not 1: digits differ by where their strokes are
             nn.Flatten(),
         )
         self.head = nn.Linear(4 * width * 16, n_classes)
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return self.head(self.features(input))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits (k, C) of images (k, channels, H, W)."""
+        return self.head(self.features(images))
 
 
-def _block(inputs: int, outputs: int, norm: str) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), NORMS[norm](outputs), nn.ReLU()
-    )
+def _block(n_in: int, n_out: int, norm: str) -> nn.Module:
+    convolution = nn.Conv2d(n_in, n_out, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, NORMS[norm](n_out), nn.ReLU())
 
 
 MODELS = Registry(
@@ -58,10 +67,18 @@ def build_model(
     target_shape: Sequence[int] = (),
     device: torch.device | str = "cpu",
 ) -> nn.Module:
-    """Return the network on the device, initialised from the seed alike on every rank, and tried on one input.
+    """Return the model on the device, initialised alike on every rank, after a trial on one input.
 
-    shape: of one input, channels first. target_shape: (H, W) of masks, () of class labels.
-    Raises JobError for a name nobody knows, or options or input that do not fit.
+    Args:
+        model: its name and options.
+        n_classes: of its logits.
+        shape: of one input, channels first.
+        seed: for the initialisation.
+        target_shape: (H, W) of masks, () of class labels.
+        device: where it runs.
+
+    Raises:
+        JobError: the name is unknown, or options or input do not fit.
     """
     torch.manual_seed(seed)
     try:
@@ -73,10 +90,11 @@ def build_model(
         raise
     except (
         Exception
-    ) as problem:  # whatever a constructor of someone else's raises is about what the job asked of it
+    ) as problem:  # constructors of other libraries raise anything for options that they do not like
         reason = " ".join(str(problem).split()) or type(problem).__name__
         raise JobError(
-            f"model.name is {model.name} with options {model.options}, which cannot be built for inputs of shape "
+            f"model.name is {model.name} with options {model.options}, which cannot be built for inputs of "
+            "shape "
             f"{tuple(shape)} ({reason[:200]}); choose another model or change its options"
         ) from None
     needed, kind = (1, n_classes, *target_shape), "segmentation" if target_shape else "classification"
@@ -87,8 +105,9 @@ def build_model(
             else f"is of type {type(output).__name__}"
         )
         raise JobError(
-            f"model.name is {model.name}, whose output for one input {found}, but {needed} is needed, logits of one sample; "
-            f"choose a {kind} model"
+            f"model.name is {model.name}, whose output for one input {found}, but {needed} is needed, logits "
+            "of one "
+            f"sample; choose a {kind} model"
         )
     return network.train()
 
@@ -103,4 +122,4 @@ def _build(model: Model, n_classes: int, channels: int) -> nn.Module:
     if model.name in known.list_models():
         return known.get_model(model.name, num_classes=n_classes, **model.options)
     names = [*MODELS, *library.list_models(), *known.list_models()]
-    raise JobError(f"model.name is {model.name!r}, which nobody knows; {nearest(model.name, names)}")
+    raise JobError(f"model.name is {model.name!r}, which is unknown; {nearest(model.name, names)}")

@@ -1,31 +1,38 @@
-"""How well predicted masks cover the true ones: intersection over union, IoU, of each class."""
+"""Intersection over union (IoU) of predicted and true masks."""
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-CORRECT_IOU = 0.7  # above 2/3: of three classes, none may be missed altogether
+Counts = TypeVar("Counts", torch.Tensor, np.ndarray)
+
+CORRECT_IOU = 0.7  # above 2/3: a sample that misses one of three classes altogether is wrong
 
 
 def overlap(
     predicted: torch.Tensor, target: torch.Tensor, n_classes: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the pixels in the intersection and in the union of each class, (k, C) int64 each.
+    """Return the numbers of pixels in the intersection and in the union of each class, (k, C) int64 each.
 
-    predicted, target: (k, H, W) int64.
+    Args:
+        predicted: (k, H, W) int64.
+        target: (k, H, W) int64.
+        n_classes: C.
     """
     classes = torch.arange(n_classes, device=target.device)[:, None, None]
-    found, true = predicted[:, None] == classes, target[:, None] == classes
-    return (found & true).sum((2, 3)), (found | true).sum((2, 3))
+    in_predicted, in_target = predicted[:, None] == classes, target[:, None] == classes
+    return (in_predicted & in_target).sum((2, 3)), (in_predicted | in_target).sum((2, 3))
 
 
-def mean_iou(
-    intersection: torch.Tensor | np.ndarray, union: torch.Tensor | np.ndarray
-) -> torch.Tensor | np.ndarray:
-    """Return (k,), each image's mean over classes; a class that is neither there nor found counts 1.
+def mean_iou(intersection: Counts, union: Counts) -> Counts:
+    """Return each image's mean IoU over classes, (k,); a class that is in neither mask counts 1.
 
-    intersection, union: (k, C) integers, tensors or arrays alike.
+    Args:
+        intersection: (k, C) integers, tensors or arrays alike.
+        union: (k, C) integers.
 
     Source: the MLPerf HPC reference of DeepCAM, utils/metric.py.
     """

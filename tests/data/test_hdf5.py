@@ -104,7 +104,7 @@ def test_memory_is_used_again_but_never_while_somebody_has_it(root, pinned, monk
     monkeypatch.setattr(
         torch, "empty", lambda *size, pin_memory=False, **how: empty(*size, **how)
     )  # pinning itself needs a GPU
-    source._buffers = [PinnedPool(shape, dtype, pinned) for shape, dtype in source._forms()]
+    source._buffers = [PinnedPool(shape, dtype, pinned) for shape, dtype in source._formats()]
     places = {input.data_ptr() for input, _ in source.stream(requests, CPU)}
     assert len(places) <= 6  # one in use, one just left, the threads' two and those begun beside them
     kept = [input[:, :2] for input, _ in source.stream(requests, CPU)]  # views keep it as a graph would
@@ -134,8 +134,8 @@ def test_varied_and_augmented_samples_are_read_ahead_too(tmp_path):
 
 
 def test_one_rank_looks_and_all_know(root, monkeypatch):
-    n_listed, listed = [], manifest._listed
-    monkeypatch.setattr(manifest, "_listed", lambda *words: n_listed.append(1) or listed(*words))
+    n_listed, listed = [], manifest._list_files
+    monkeypatch.setattr(manifest, "_list_files", lambda *words: n_listed.append(1) or listed(*words))
     options = DATASETS["deepcam"](name="deepcam", path=str(root))
     found = run_in_threads(3, lambda comm: open_data(options, 0, comm))
     assert len({data.fingerprint for data in found}) == 1 and len(found) == 3
@@ -155,7 +155,7 @@ def test_what_normalises_is_copied_to_the_device_once(root, monkeypatch):
 
 def test_files_are_looked_into_once(root, monkeypatch):
     first = deepcam(root)
-    monkeypatch.setattr(manifest, "_examine", None)
+    monkeypatch.setattr(manifest, "read_layout", None)
     again = deepcam(root)
     assert again.fingerprint == first.fingerprint
     assert torch.equal(again.train.__getitems__(asked(2))[0], first.train.__getitems__(asked(2))[0])
@@ -169,7 +169,7 @@ def test_the_manifest_lies_in_the_run_directory_where_the_data_cannot_be_written
     options = DATASETS["deepcam"](name="deepcam", path=str(root))
     open_data(options, 0, SerialComm(), run)
     assert (run / "manifest" / "train.npz").exists()
-    monkeypatch.setattr(manifest, "_examine", None)
+    monkeypatch.setattr(manifest, "read_layout", None)
     open_data(options, 0, SerialComm(), run)
 
 
@@ -222,7 +222,7 @@ def test_rows_may_have_masks_and_any_numbers(tmp_path):
     data = hdf5(tmp_path, n_classes=3)
     input, target = data.train.__getitems__(asked(4, 1))
     assert np.array_equal(input.numpy(), inputs[[4, 1]]) and np.array_equal(target.numpy(), masks[[4, 1]])
-    with pytest.raises(DataError, match="data.n_classes is not given, but .* holds masks"):
+    with pytest.raises(DataError, match="data.n_classes is missing, but .* holds masks"):
         hdf5(tmp_path)
 
 
@@ -269,7 +269,7 @@ def test_what_h5py_cannot_read_is_named(root, monkeypatch):
     with h5py.File(path, "r+") as file:
         del file["climate/data"]
     with pytest.raises(
-        DataError, match="data-0002.h5: holds no dataset climate/data any more; was the data set changed?"
+        DataError, match="data-0002.h5: no longer holds dataset climate/data; was the data set changed?"
     ):
         source.__getitems__(asked(2))
 
@@ -342,7 +342,7 @@ WRONG = {
     ),
     "dangling link": (
         dangling,
-        r"data-9999.h5: is listed, but cannot be found \(No such file or directory\); copy it again, or remove it",
+        r"data-9999.h5: listed, but cannot be found \(No such file or directory\); copy it again, or remove it",
     ),
     "absurd": (
         absurd,
@@ -358,7 +358,7 @@ WRONG = {
     ),
     "no stats": (
         lambda root: (root / "stats.h5").unlink(),
-        "stats.h5: not there; make it: kakurenbo data stats ",
+        "stats.h5: missing; make it: kakurenbo data stats ",
     ),
     "other stats": (
         lambda root: rewrite(root / "stats.h5", minval=np.zeros(16), maxval=np.ones(16)),

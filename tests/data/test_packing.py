@@ -75,7 +75,7 @@ def test_images_and_classes_come_in_the_order_of_their_names(source, tmp_path, m
 
 @pytest.mark.parametrize("at_once", [1, 2, 1000])
 def test_parts_are_cut_at_their_size_and_hold_all_images_once(source, tmp_path, monkeypatch, at_once):
-    monkeypatch.setattr(packing, "_AT_ONCE_BYTES", at_once * 3 * 6 * 8)
+    monkeypatch.setattr(packing, "_CHUNK_BYTES", at_once * 3 * 6 * 8)
     done = pack(source, tmp_path / "packed", part_bytes=3 * (3 * 6 * 8) + 5)
     assert (done.parts, done.written) == (4, 4)
     parts = [h5py.File(path) for path in sorted((tmp_path / "packed" / "train").iterdir())]
@@ -135,7 +135,7 @@ def test_tens_of_thousands_of_classes_have_room_for_their_names(tmp_path):
     names = [f"n{number:08d}" for number in range(30_000)]
     with packing.ThreadPoolExecutor(1) as pool:
         list(
-            packing._written(
+            packing._write_part(
                 packing._Part(tmp_path / "part_0000.h5", images), names, expected.shape, None, pool
             )
         )

@@ -167,9 +167,7 @@ def test_stats_are_computed_where_they_are_missing_and_replaced_only_if_told_so(
     made, tmp_path, monkeypatch, capsys
 ):
     make(tmp_path, SMALL, processes=1)
-    assert "stats.h5: is there already; add --replace" in refused(
-        ["data", "stats", str(tmp_path)], monkeypatch, capsys
-    )
+    assert "stats.h5: exists; add --replace" in refused(["data", "stats", str(tmp_path)], monkeypatch, capsys)
     (tmp_path / "stats.h5").unlink()
     assert (
         told(["data", "stats", str(tmp_path)], monkeypatch, capsys)

@@ -39,7 +39,7 @@ def test_another_seed_difficulty_or_part_holds_other_images(other):
 
 def test_labels_are_known_without_drawing_and_are_the_targets(monkeypatch):
     target = read(TRAIN, np.arange(300))[1]
-    monkeypatch.setattr(visual_atoms, "_splat", None)
+    monkeypatch.setattr(visual_atoms, "_rasterize", None)
     assert np.array_equal(TRAIN.labels(), target) and np.bincount(TRAIN.labels()).tolist() == [30] * 10
 
 
@@ -76,7 +76,7 @@ def test_a_contour_is_closed_and_as_long_as_its_shape_says():
     )
     across, down = visual_atoms._contours(shape, 256)
     assert np.allclose(np.hypot(across, down), 0.5, atol=1e-6)
-    (image,) = visual_atoms._splat(across, down, shape.brightness, 32)[0]
+    (image,) = visual_atoms._rasterize(across, down, shape.brightness, 32)[0]
     assert image.sum() == pytest.approx(256 * 0.02, rel=1e-4), "every point is somewhere, once"
     row, column = np.indices(image.shape)
     centre = (image * row).sum() / image.sum(), (image * column).sum() / image.sum()
@@ -87,7 +87,7 @@ def test_a_contour_is_closed_and_as_long_as_its_shape_says():
 
 def test_what_lies_outside_the_image_is_left_out():
     far = np.full((1, 1, 4), 5, np.float32)
-    image = visual_atoms._splat(far, -far, np.ones((1, 1, 1), np.float32), 8)
+    image = visual_atoms._rasterize(far, -far, np.ones((1, 1, 1), np.float32), 8)
     assert not image.any()
 
 

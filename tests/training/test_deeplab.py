@@ -1,11 +1,14 @@
 """DeepCAM's network: shapes, sizes, and batches of one image."""
 
+import importlib
+
 import pytest
 import torch
 from torch import nn
 
 from kakurenbo_hpc.config.job import Model
-from kakurenbo_hpc.training.deeplab import DeepLab
+from kakurenbo_hpc.core.torchvision_compat import timm, torchvision_models
+from kakurenbo_hpc.training.deeplab import DeepLab, _ExitBlock, _Pyramid, _XceptionBlock
 from kakurenbo_hpc.training.model import build_model
 
 
@@ -56,3 +59,43 @@ def test_half_precision_is_close(dtype, error):
     with torch.no_grad():
         exact = model(image)
     assert (half - exact).norm() < error * exact.norm()
+
+
+def their_block(*arguments, **options):
+    timm()
+    block = importlib.import_module("timm.models.xception_aligned").XceptionModule
+    return block(*arguments, norm_layer=nn.BatchNorm2d, **options)
+
+
+def their_pyramid(n_in, n_out):
+    pyramid = torchvision_models().segmentation.deeplabv3.ASPP(n_in, [6, 12, 18], n_out)
+    pyramid.convs[-1][1], pyramid.convs[-1][2] = nn.Conv2d(n_in, n_out, 1), nn.Identity()
+    pyramid.project[-1] = nn.Identity()
+    return pyramid
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (lambda: _XceptionBlock(8, [16, 16, 24], stride=2), lambda: their_block(8, [16, 16, 24], stride=2)),
+        (lambda: _XceptionBlock(8, [8, 8, 8]), lambda: their_block(8, [8, 8, 8])),
+        (
+            lambda: _ExitBlock(8, [16, 16, 24]),
+            lambda: their_block(8, [16, 16, 24], dilation=2, no_skip=True, start_with_relu=False),
+        ),
+        (lambda: _Pyramid(8, 16), lambda: their_pyramid(8, 16)),
+    ],
+)
+def test_blocks_are_those_of_timm_and_torchvision_to_the_bit(ours, theirs):
+    built = []
+    for build_block in (ours, theirs):
+        torch.manual_seed(3)
+        built.append(build_block())
+        after = torch.rand(1)
+        built.append(after)
+    mine, my_next, same, its_next = built
+    assert torch.equal(my_next, its_next)  # what is drawn afterwards, in the layers that follow
+    state, expected = mine.state_dict(), same.state_dict()
+    assert list(state) == list(expected) and all(torch.equal(state[name], expected[name]) for name in state)
+    images = torch.randn(2, 8, 16, 24)
+    assert torch.equal(mine(images), same(images))

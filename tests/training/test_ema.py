@@ -73,16 +73,16 @@ def test_a_state_that_is_restored_learns_and_evaluates_alike(ema):
     assert torch.equal(loss(one), loss(other))
 
 
-def test_a_rehearsed_state_has_every_tensor_of_a_later_one_and_changes_nothing():
+def test_an_example_state_has_every_tensor_of_a_later_one_and_changes_nothing():
     one = learner()
     before = copy.deepcopy(one.state_dict())
-    rehearsed = tensors(one.rehearsed_state())
+    example = tensors(one.example_state())
     assert {path: t.tolist() for path, t in tensors(one.state_dict()).items()} == {
         path: t.tolist() for path, t in tensors(before).items()
     }
     one.step(batch())
     assert {path: t.shape for path, t in tensors(one.state_dict()).items()} == {
-        path: t.shape for path, t in rehearsed.items()
+        path: t.shape for path, t in example.items()
     }
 
 

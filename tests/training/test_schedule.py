@@ -1,12 +1,16 @@
 """The learning rate as a function of how far the run is."""
 
+import random
+
 import pytest
 import torch
 from torch import nn
 
 from kakurenbo_hpc.config.job import Training
+from kakurenbo_hpc.core.torchvision_compat import timm
 from kakurenbo_hpc.errors import JobError
-from kakurenbo_hpc.training.optimizer import Schedule, build_optimizer, onecycle
+from kakurenbo_hpc.training.optimizer import build_optimizer
+from kakurenbo_hpc.training.schedule import Schedule, onecycle
 
 
 def schedule(n=1000, **options):
@@ -60,11 +64,40 @@ def test_a_warm_up_longer_than_the_run_is_told():
         schedule(warmup_steps=100)
 
 
-@pytest.mark.parametrize("name", ["lamb", "adamw", "rmsprop"])
-def test_optimizers_of_the_papers_take_a_step(name):
-    model = nn.Linear(2, 2)
-    before = model.weight.detach().clone()
-    optimizer = build_optimizer(Training(epochs=1, global_batch=2, lr=0.01, optimizer=name), model, 0.01)
-    model(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    assert not torch.equal(model.weight, before)
+SCHEDULES = [
+    {"schedule": "constant"},
+    {"schedule": "constant", "warmup_epochs": 3},
+    {"schedule": "cosine"},
+    {"schedule": "cosine", "warmup_epochs": 2.7, "min_lr": 1e-3},
+    {"schedule": "cosine", "warmup_epochs": 1, "lr": 0.3, "epochs": 7},
+    {"schedule": "step", "decay_epochs": 2.4, "decay_rate": 0.3, "warmup_epochs": 3},
+    {"schedule": "multistep", "milestones": [3, 4.5, 8.0], "decay_rate": 0.2, "warmup_epochs": 0.5},
+    {"schedule": "poly", "decay_rate": 0.9, "min_lr": 1e-5, "warmup_epochs": 1},
+    {"schedule": "tanh"},
+    {"schedule": "tanh", "warmup_epochs": 2, "min_lr": 1e-4},
+]
+
+
+@pytest.mark.parametrize("options", SCHEDULES, ids=str)
+def test_rates_are_those_of_timm_to_the_bit(options):
+    training = Training(**{"epochs": 10, "global_batch": 100, "lr": 0.1, **options})
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=training.lr)
+    constant = training.schedule == "constant"
+    theirs, _ = timm().scheduler.create_scheduler_v2(
+        optimizer,
+        sched="step" if constant else training.schedule,
+        num_epochs=training.epochs,
+        warmup_epochs=training.warmup_epochs,
+        warmup_lr=0.0,
+        min_lr=training.min_lr,
+        decay_epochs=training.decay_epochs or training.epochs,
+        # timm's falls come an epoch before its milestones.
+        decay_milestones=[milestone + 1 for milestone in training.milestones],
+        decay_rate=1.0 if constant else training.decay_rate,
+    )
+    ours = Schedule(training, torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=training.lr))
+    rng = random.Random(1)
+    steps = [(step + 0.5) / 17 for step in range(17 * training.epochs)]
+    for progress in [*range(training.epochs + 1), *steps, *(rng.uniform(0, 10) for _ in range(3000))]:
+        theirs.step(progress)
+        assert ours.set(progress) == optimizer.param_groups[0]["lr"], progress

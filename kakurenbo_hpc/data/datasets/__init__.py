@@ -1,1 +1,1 @@
-"""The data sets, one file each."""
+"""Data sets by name, one file each: an options model that opens it, and its samples."""

@@ -1,4 +1,4 @@
-"""Packed HDF5 files: datasets of inputs and of labels, one row a sample, in as many files as one likes."""
+"""Packed HDF5 files: one dataset of inputs and one of labels per file, one row per sample."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ...config.job import DataOptions
-from ...config.options import Count
+from ...config.options import Count, option
 from ...errors import DataError
 from ..dataset import DatasetSplits
 from ..hdf5.manifest import Manifest, find, fingerprint
@@ -19,78 +19,90 @@ if TYPE_CHECKING:
 
 
 class Hdf5(DataOptions):
-    """path: a folder with train/*.h5 and validation/*.h5, read in the order of their names.
+    """Rows of HDF5 files, read in the order of the files' names."""
 
-    inputs: the dataset (n, C, H, W), or of any shape that the network takes; bytes 0 to 255 become 0 to 1, other numbers stay
-    what they are. labels: the dataset (n,) of classes, or of masks (n, H, W). n_classes: 1 + the largest training label if
-    not given. threads: samples that are read at once.
-    """
-
-    name: Literal["hdf5"]
-    path: str
-    inputs: str = "inputs"
-    labels: str = "labels"
-    n_classes: Count | None = None
-    threads: Count = 4
+    name: Literal["hdf5"] = option(..., "Packed HDF5 files, one row per sample.")
+    path: str = option(..., "A folder with train/*.h5 and validation/*.h5, read in the order of their names.")
+    inputs: str = option(
+        "inputs",
+        "The dataset of inputs, (n, C, H, W) or of any shape that the model takes. "
+        "Bytes 0 to 255 become 0 to 1; other numbers stay what they are.",
+    )
+    labels: str = option("labels", "The dataset of classes (n,), or of masks (n, H, W).")
+    n_classes: Count | None = option(
+        None, "Number of classes; 1 + the largest training label if not given. Masks need it.", "classes"
+    )
+    threads: Count = option(4, "Samples that a rank reads at once, where workers is 0.", "threads")
 
     def open(self, directory: Path | None = None) -> DatasetSplits:
+        """Look up the files and read their labels.
+
+        Raises:
+            DataError: files are missing or damaged, or their shapes and labels do not fit together.
+        """
         root = Path(self.path)
-        parts = [
-            find(root, part, (self.inputs, self.labels), False, directory) for part in ("train", "validation")
-        ]
-        if parts[0].shapes != parts[1].shapes:
+        datasets = (self.inputs, self.labels)
+        manifests = [find(root, split, datasets, False, directory) for split in ("train", "validation")]
+        if manifests[0].shapes != manifests[1].shapes:
             raise DataError(
-                f"{parts[1].path(0)}: samples are of shape {parts[1].shapes[0]}, but of {parts[0].shapes[0]} in {parts[0].names[0]}"
+                f"{manifests[1].path(0)}: samples are of shape {manifests[1].shapes[0]}, "
+                f"but of {manifests[0].shapes[0]} in {manifests[0].names[0]}"
             )
-        inputs, masks = parts[0].shapes
+        inputs, masks = manifests[0].shapes
         if masks and self.n_classes is None:
             raise DataError(
-                f"data.n_classes is not given, but {parts[0].path(0)} holds masks; say how many classes there are"
+                f"data.n_classes is missing, but {manifests[0].path(0)} holds masks; give the number of "
+                "classes"
             )
-        labels = [None if masks else _labels(manifest, self.labels) for manifest in parts]
-        n_classes = self.n_classes or int(labels[0].max()) + 1
-        for manifest, known in zip(parts, labels):
+        labels = [None if masks else _read_labels(manifest, self.labels) for manifest in manifests]
+        n_classes = self.n_classes or 1 + max(int(known.max()) for known in labels[:1] if known is not None)
+        for manifest, known in zip(manifests, labels, strict=True):
             if known is not None and not (0 <= known.min() and known.max() < n_classes):
-                found = f"{self.labels} go from {known.min()} to {known.max()}"
                 raise DataError(
-                    f"{manifest.path(0)} and others: {found}, but classes are 0 to {n_classes - 1}"
+                    f"{manifest.path(0)} and others: {self.labels} go from {known.min()} to {known.max()}, "
+                    f"but classes are 0 to {n_classes - 1}"
                 )
         train, validation = (
-            Rows(manifest, known, n_classes, self.threads) for manifest, known in zip(parts, labels)
+            Rows(manifest, known, n_classes, self.threads)
+            for manifest, known in zip(manifests, labels, strict=True)
         )
-        return DatasetSplits(train, validation, n_classes, inputs, fingerprint(parts), target_shape=masks)
+        return DatasetSplits(train, validation, n_classes, inputs, fingerprint(manifests), target_shape=masks)
 
 
 class Rows(Hdf5Samples):
-    """Rows as they are."""
+    """Samples whose inputs are bytes from 0 to 255 or numbers of any size."""
 
-    def prepare(self, input: torch.Tensor, target: torch.Tensor):
+    def prepare(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scale bytes to 0 to 1."""
         import torch
 
-        return input.float().div_(255) if input.dtype == torch.uint8 else input.float(), target.long()
+        scaled = inputs.float().div_(255) if inputs.dtype == torch.uint8 else inputs.float()
+        return scaled, targets.long()
 
 
-def _labels(manifest: Manifest, name: str) -> np.ndarray:
+def _read_labels(manifest: Manifest, name: str) -> np.ndarray:
     """Return the labels of all samples, (N,) int64.
 
-    Raises DataError, which names the file, if they cannot be read or are no whole numbers.
+    Raises:
+        DataError: a file, which it names, cannot be read, or holds labels that are not whole numbers.
     """
     import h5py
 
-    found = []
+    columns = []
     for file in range(len(manifest.names)):
         path = manifest.path(file)
         try:
-            with h5py.File(path, "r") as opened:
-                labels = opened[name][:]
+            with h5py.File(path, "r") as h5:
+                labels = h5[name][:]
         except OSError as problem:
             raise DataError(
                 f"{path}: {name} cannot be read ({' '.join(str(problem).split())}); copy it again"
             ) from None
-        if (
-            labels.dtype.kind == "f"
-            and (wrong := labels[~np.isfinite(labels) | (labels != np.rint(labels))]).size
-        ):
-            raise DataError(f"{path}: {name} holds {wrong[0]}, but classes are whole numbers; mend the file")
-        found.append(labels)
-    return np.concatenate(found).astype(np.int64)
+        if labels.dtype.kind == "f":
+            wrong = labels[~np.isfinite(labels) | (labels != np.rint(labels))]
+            if wrong.size:
+                raise DataError(
+                    f"{path}: {name} holds {wrong[0]}, but classes are whole numbers; mend the file"
+                )
+        columns.append(labels)
+    return np.concatenate(columns).astype(np.int64)

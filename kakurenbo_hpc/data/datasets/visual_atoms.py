@@ -1,7 +1,7 @@
-"""Images by formula: closed contours, sums of sinusoids around several orbits; each class is one set of waves.
+"""Synthetic images of closed contours: circles with sinusoids added, the sinusoids chosen by class.
 
-The idea is that of VisualAtom (Takashima et al. 2023, "Visual Atoms: Pre-training Vision Transformers with Sinusoidal
-Waves"). Nothing is kept: an image is drawn from (seed, id) whenever it is read.
+The idea is that of VisualAtom (Takashima et al. 2023, "Visual Atoms: Pre-training Vision Transformers with
+Sinusoidal Waves"). Nothing is stored: an image is computed from (seed, id) whenever it is read.
 """
 
 from __future__ import annotations
@@ -9,38 +9,47 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
 from ...config.job import DataOptions
-from ...config.options import Count, Probability
+from ...config.options import Count, Probability, option
 from ...core.rng import bits, key
 from ..dataset import Dataset, DatasetSplits, ReadRequest
 
+if TYPE_CHECKING:
+    import torch
+
 ORBITS, WAVES = 3, 2  # contours of an image; sinusoids that each of them adds to its circle
-TURN = 4096  # angles are whole numbers, 4096 to a turn: sines are looked up, and images are alike to the bit on every machine
-AT_ONCE = 16  # images drawn together: what is worked on then fits in a core's cache
+# Angles are whole numbers, so many to a turn: sines are looked up, and images are the same on every machine.
+TURN = 4096
+CHUNK = 16  # images computed together, so that intermediate arrays fit in a core's cache
 
 _SINE = np.sin(np.arange(TURN) * (2 * np.pi / TURN)).astype(np.float32)
 
 
 class VisualAtoms(DataOptions):
-    """classes x instances to train on, classes x validation others to validate; images of pixels x pixels in [0, 1].
+    """Synthetic images with a difficulty of their own each."""
 
-    difficulty: how far instances stray from their class. Each has a jitter of its own, of heavy tail: most are easy, some hopeless.
-    """
-
-    name: Literal["visual_atoms"]
-    classes: Annotated[int, Field(ge=2, le=100_000)] = 20
-    instances: Count = 500
-    validation: Count = 100
-    pixels: Annotated[int, Field(ge=8, le=512)] = 32
-    channels: Literal[1, 3] = 1
-    difficulty: Probability = 0.5
+    name: Literal["visual_atoms"] = option(
+        ..., "Synthetic images of closed contours, computed when they are read."
+    )
+    classes: Annotated[int, Field(ge=2, le=100_000)] = option(20, "Number of classes.", "classes")
+    instances: Count = option(500, "Training samples of each class.", "samples")
+    validation: Count = option(100, "Validation samples of each class.", "samples")
+    pixels: Annotated[int, Field(ge=8, le=512)] = option(32, "Height and width of the images.", "pixels")
+    channels: Literal[1, 3] = option(1, "Channels of the images, grey or coloured.")
+    difficulty: Probability = option(
+        0.5,
+        "How far samples differ from their class. The jitter has a heavy tail: most samples are easy, a few "
+        "hopeless.",
+        "fraction",
+    )
 
     def open(self, directory: Path | None = None) -> DatasetSplits:
+        """Return the samples, of which none is computed yet."""
         return DatasetSplits(
             train=Atoms(self, "train", self.instances),
             validation=Atoms(self, "validation", self.validation),
@@ -52,40 +61,48 @@ class VisualAtoms(DataOptions):
 
 
 class Atoms(Dataset):
-    """One part of the data set. Sample id belongs to class id mod classes."""
+    """One split. The class of a sample is its id mod the number of classes."""
 
-    def __init__(self, options: VisualAtoms, part: str, instances: int):
+    def __init__(self, options: VisualAtoms, split: str, instances: int):
         self._options, self._n = options, options.classes * instances
-        self._stream = key(options.seed, f"visual atoms, instances, {part}")
-        self._of_class = _shapes(options)
+        self._stream = key(options.seed, f"visual atoms, instances, {split}")
+        self._shapes = _class_shapes(options)
 
     def __len__(self) -> int:
         return self._n
 
     def labels(self) -> np.ndarray:
+        """Return the class of every sample."""
         return np.arange(self._n) % self._options.classes
 
-    def __getitems__(self, request: ReadRequest):
+    def __getitems__(self, request: ReadRequest) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute images and classes."""
         import torch
 
-        parts = [self._draw(request.id[i : i + AT_ONCE]) for i in range(0, len(request.id), AT_ONCE)]
-        return torch.from_numpy(np.concatenate(parts)), torch.from_numpy(request.id % self._options.classes)
+        chunks = [self._render(request.id[i : i + CHUNK]) for i in range(0, len(request.id), CHUNK)]
+        return torch.from_numpy(np.concatenate(chunks)), torch.from_numpy(request.id % self._options.classes)
 
-    def _draw(self, id: np.ndarray) -> np.ndarray:
+    def _render(self, ids: np.ndarray) -> np.ndarray:
         """Return the images, (k, C, H, W) float32."""
-        shape = _strayed(
-            self._of_class.rows(id % self._options.classes), id, self._stream, self._options.difficulty
-        )
+        shapes = self._shapes.rows(ids % self._options.classes)
+        shape = _jitter(shapes, ids, self._stream, self._options.difficulty)
         across, down = _contours(shape, 1 << (8 * self._options.pixels - 1).bit_length())
-        return _splat(across, down, shape.brightness, self._options.pixels)
+        return _rasterize(across, down, shape.brightness, self._options.pixels)
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """k images before they are drawn: O contours around one centre, each a circle and W sinusoids.
+    """The shapes in k images: O contours around one centre, each a circle and W sinusoids.
 
-    frequency: (k, O, W) int32, waves a turn. phase: (k, O, W) float32, in turns. amplitude: (k, O, W), radius: (k, O) float32, in half
-    the image's side. brightness: (k, O, C) float32. pose: (k, 5) float32: rotation in turns, stretch and shift across and down.
+    Lengths are in half the image's side.
+
+    Attributes:
+        frequency: (k, O, W) int32, waves per turn.
+        phase: (k, O, W) float32, in turns.
+        amplitude: (k, O, W) float32.
+        radius: (k, O) float32.
+        brightness: (k, O, C) float32.
+        pose: (k, 5) float32, rotation in turns, then stretch across and down, then shift across and down.
     """
 
     frequency: np.ndarray
@@ -96,10 +113,11 @@ class Shapes:
     pose: np.ndarray
 
     def rows(self, which: np.ndarray) -> Shapes:
+        """Return the shapes of some of the images."""
         return Shapes(*(getattr(self, field.name)[which] for field in fields(self)))
 
 
-def _shapes(options: VisualAtoms) -> Shapes:
+def _class_shapes(options: VisualAtoms) -> Shapes:
     """Return one shape for each class."""
     k, stream = np.arange(options.classes), key(options.seed, "visual atoms, classes")
     frequency, phase, amplitude, radius, brightness = _draws(
@@ -111,18 +129,19 @@ def _shapes(options: VisualAtoms) -> Shapes:
         amplitude=0.04 + 0.10 * amplitude,
         radius=0.2 + 0.2 * (np.arange(ORBITS, dtype=np.float32) + radius),
         brightness=0.3 + 0.7 * brightness,
-        pose=np.tile(np.float32([0, 1, 1, 0, 0]), (options.classes, 1)),
+        pose=np.tile(np.array([0, 1, 1, 0, 0], np.float32), (options.classes, 1)),
     )
 
 
-def _strayed(shape: Shapes, id: np.ndarray, stream: int, difficulty: float) -> Shapes:
-    """Return instances of these shapes: every number moved at random, as far as the instance's own jitter lets it.
+def _jitter(shape: Shapes, ids: np.ndarray, stream: int, difficulty: float) -> Shapes:
+    """Return samples of these shapes: every number changed at random, up to the sample's own jitter.
 
-    The jitter is difficulty x a Pareto variable of shape 2, at most 4: from 1, half of all below 1.41, one in 16 at 4.
+    The jitter is difficulty x a Pareto variable of shape 2, at most 4: from 1, half of all below 1.41, one in
+    16 at 4.
     """
     parts = [getattr(shape, name) for name in ("phase", "amplitude", "radius", "brightness", "pose")]
-    fate, *moves = _draws(stream, id, [(), *(part.shape[1:] for part in parts)])
-    jitter = np.float32(difficulty) * np.minimum(1 / np.sqrt(1 - fate), np.float32(4))
+    quantile, *moves = _draws(stream, ids, [(), *(part.shape[1:] for part in parts)])
+    jitter = np.float32(difficulty) * np.minimum(1 / np.sqrt(1 - quantile), np.float32(4))
     phase, amplitude, radius, brightness, pose = (
         part + step * jitter.reshape(-1, *[1] * (part.ndim - 1)) * (2 * move - 1)
         for part, move, step in zip(parts, moves, STEPS, strict=True)
@@ -130,33 +149,33 @@ def _strayed(shape: Shapes, id: np.ndarray, stream: int, difficulty: float) -> S
     return Shapes(shape.frequency, phase, amplitude, radius, np.maximum(brightness, 0), pose)
 
 
-# What a jitter of 1 moves at most: phase, amplitude, radius, brightness, pose.
+# The largest changes at a jitter of 1: phase, amplitude, radius, brightness, pose.
 STEPS = (
     np.float32(0.1),
     np.float32(0.05),
     np.float32(0.1),
     np.float32(0.4),
-    np.float32([0.06, 0.2, 0.2, 0.2, 0.2]),
+    np.array([0.06, 0.2, 0.2, 0.2, 0.2], np.float32),
 )
 
 
 def _contours(shape: Shapes, n_points: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each contour's points lie, across and down: two of (k, O, n_points) float32, in half the image's side."""
+    """Return the points of the contours, across and down: two of (k, O, n_points) float32."""
     point = np.arange(n_points, dtype=np.int32) * (TURN // n_points)
-    angle = shape.frequency[..., None] * point + _whole(shape.phase)[..., None]
+    angle = shape.frequency[..., None] * point + _ticks(shape.phase)[..., None]
     waves = _SINE[angle & (TURN - 1)] * shape.amplitude[..., None]
     distance = shape.radius[..., None] + waves[:, :, 0] + waves[:, :, 1]
-    turned = point + _whole(shape.pose[:, 0])[:, None]
+    direction = point + _ticks(shape.pose[:, 0])[:, None]
     _, stretch_across, stretch_down, right, down = shape.pose.T[:, :, None, None]
     return (
-        distance * _SINE[turned + TURN // 4 & (TURN - 1)][:, None] * stretch_across + right,
-        distance * _SINE[turned & (TURN - 1)][:, None] * stretch_down + down,
+        distance * _SINE[direction + TURN // 4 & (TURN - 1)][:, None] * stretch_across + right,
+        distance * _SINE[direction & (TURN - 1)][:, None] * stretch_down + down,
     )
 
 
-def _splat(across: np.ndarray, down: np.ndarray, brightness: np.ndarray, pixels: int) -> np.ndarray:
-    """Return images (k, C, H, W) float32 in [0, 1] of points (k, O, P), each shared out among the four pixels around it."""
-    k, side = len(across), pixels + 3  # a margin takes what lies outside
+def _rasterize(across: np.ndarray, down: np.ndarray, brightness: np.ndarray, pixels: int) -> np.ndarray:
+    """Return images (k, C, H, W) float32 in [0, 1] of points (k, O, P), spread over four pixels each."""
+    k, side = len(across), pixels + 3  # with a margin for points outside
     column, left = _cell(across, pixels)
     row, above = _cell(down, pixels)
     corner = (np.arange(k, dtype=np.int32)[:, None, None] * side + row) * side + column
@@ -173,21 +192,22 @@ def _splat(across: np.ndarray, down: np.ndarray, brightness: np.ndarray, pixels:
 
 
 def _cell(position: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pixel before each position, counted from the margin, and how far past it the position lies."""
+    """Return the pixel before each position, counted from the margin, and the distance past it."""
     place = np.clip((position + 1) * np.float32(pixels / 2) + np.float32(0.5), 0, pixels + 1)
     before = place.astype(np.int32)
     return before, place - before
 
 
-def _whole(turns: np.ndarray) -> np.ndarray:
+def _ticks(turns: np.ndarray) -> np.ndarray:
+    """Return angles as whole numbers, TURN to a turn."""
     return np.floor(turns * np.float32(TURN)).astype(np.int32)
 
 
-def _draws(stream: int, id: np.ndarray, shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
-    """Return for each id the draws of these shapes, (k, ...) float32 in [0, 1)."""
+def _draws(stream: int, ids: np.ndarray, shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
+    """Return draws of these shapes for each id, (k, ...) float32 in [0, 1)."""
     sizes = [math.prod(shape) for shape in shapes]
     n = sum(sizes)
-    drawn = bits(stream, np.repeat(id, n), np.tile(np.arange(n), len(id))).reshape(-1, n)
-    drawn = (drawn >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
-    parts = np.split(drawn, np.cumsum(sizes)[:-1], axis=1)
+    draws = bits(stream, np.repeat(ids, n), np.tile(np.arange(n), len(ids))).reshape(-1, n)
+    draws = (draws >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
+    parts = np.split(draws, np.cumsum(sizes)[:-1], axis=1)
     return [part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]

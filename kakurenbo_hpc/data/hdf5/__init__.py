@@ -1,1 +1,1 @@
-"""HDF5 files: the manifest of what lies where, and reading samples at their offsets."""
+"""Samples in HDF5 files: the manifest of a split, the layout of a file, reading by threads."""

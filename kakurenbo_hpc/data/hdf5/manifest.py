@@ -1,42 +1,49 @@
-"""What lies where in the HDF5 files of a data set: looked up once, kept, and compared with the files when it is used again.
+"""Manifest of the HDF5 files of a split: looked up once, kept, and compared with the files later.
 
-A dataset that is one piece of unfiltered bytes can be read at its offset, without HDF5; its offset is noted. Everything else,
-chunked, compressed or of another dtype than the first file's, has none, and is read through h5py.
+A dataset that is contiguous, unfiltered and in this machine's byte order can be read at its offset without
+HDF5, so the manifest holds its offset. Every other one, chunked, compressed or of another dtype than the
+first file's, is read through h5py.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import math
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from ...errors import DataError
 from ...rundir.atomic_io import write_whole
 from ...rundir.console import bar
+from .layout import THROUGH_H5PY, Layout, read_layout, sample_bytes
 
-THROUGH_H5PY = -1
-STATS = "stats.h5"  # no sample, though the public small DeepCAM set has it among them
-LARGEST = 1 << 34  # bytes of one sample: what says more is damaged, or means harm
-_MANY = 2000  # files, from which on more than one process opens them
+STATS = "stats.h5"  # not a sample, though the public small DeepCAM set keeps it among them
+_MANY = 2000  # files, from which on several processes open them
 _FOLDER = "manifest"
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The files of one part of a data set, and what is the same in all of them.
+    """The files of one split, and what they have in common.
 
-    names: (F,) relative to root, with forward slashes. sizes: (F,) bytes. changed: (F,) ns, times of last change. rows: (F,)
-    samples in each. offsets: (F, D) where each dataset begins, or THROUGH_H5PY. single: each file is one sample.
-    datasets: (D,) names inside a file. shapes, dtypes: of one sample in each of them; dtypes in this machine's byte order.
+    Attributes:
+        root: the folder of the data set.
+        names: (F,) relative to root, with forward slashes.
+        sizes: (F,) int64, in bytes.
+        changed: (F,) int64, times of last change in nanoseconds.
+        rows: (F,) int64, samples in each.
+        offsets: (F, D) int64, where each dataset begins, or THROUGH_H5PY.
+        single: each file is one sample.
+        datasets: (D,) names inside a file.
+        shapes: (D,) of one sample in each of them.
+        dtypes: (D,) in this machine's byte order.
     """
 
     root: Path
@@ -51,28 +58,27 @@ class Manifest:
     dtypes: tuple[np.dtype, ...]
 
     def path(self, file: int) -> Path:
+        """Return the path of a file by its number."""
         return self.root / str(self.names[file])
 
 
-class Inside(NamedTuple):
-    """What one file holds; shapes: of one sample."""
+def find(root: Path, split: str, datasets: Sequence[str], single: bool, directory: Path | None) -> Manifest:
+    """Return the manifest of the files ``root / split / *.h5``: the kept one, or a new one to keep.
 
-    rows: int
-    offsets: list[int]
-    layout: str
-    shapes: list[tuple[int, ...]]
-    dtypes: list[np.dtype]
+    Args:
+        root: the folder of the data set.
+        split: ``train`` or ``validation``.
+        datasets: names inside a file.
+        single: each file is one sample; otherwise each row of its datasets is.
+        directory: where the manifest is kept if not beside the data.
 
-
-def find(root: Path, part: str, datasets: Sequence[str], single: bool, directory: Path | None) -> Manifest:
-    """Return the manifest of the files ``root / part / *.h5``, from where it is kept or from the files, and keep it.
-
-    single: each file is one sample; otherwise each row of its datasets is. directory: where it is kept if not beside the
-    data. Raises DataError if the folder is not there or is empty, a file lacks a dataset or is of another shape than the
-    first, or a manifest that was kept does not fit the files.
+    Raises:
+        DataError: the folder is missing or empty, a file lacks a dataset or differs in shape from the first,
+            or a kept manifest does not fit the files.
     """
-    names, sizes, changed = _listed(root, part)
-    for place in _places(root, part, directory):
+    names, sizes, changed = _list_files(root, split)
+    places = _manifest_paths(root, split, directory)
+    for place in places:
         if place.exists():
             try:
                 kept = _load(place, root)
@@ -80,169 +86,106 @@ def find(root: Path, part: str, datasets: Sequence[str], single: bool, directory
                     _check_fits(kept, place, names, sizes, changed)
                     return kept
             except DataError:
+                # A user who may not remove it goes on to the next place.
                 if os.access(place.parent, os.W_OK):
                     raise
-                # Who may not remove it looks the files up again, and keeps what is found in the next place.
-    insides = list(_examined([root / str(name) for name in names], datasets, single))
-    manifest = _together(root, names, sizes, changed, datasets, single, insides)
-    _keep(manifest, [inside.layout for inside in insides], _places(root, part, directory))
+    layouts = list(_read_layouts([root / str(name) for name in names], datasets, single))
+    manifest = _combine(root, names, sizes, changed, datasets, single, layouts)
+    _keep(manifest, [layout.description for layout in layouts], places)
     return manifest
 
 
-def fingerprint(parts: Sequence[Manifest]) -> str:
-    """Return what changes when ids would mean other samples: a digest of all names and sizes."""
+def fingerprint(manifests: Sequence[Manifest]) -> str:
+    """Return a digest of all names and sizes, which changes when ids would mean other samples."""
     digest = hashlib.blake2b(digest_size=8)
-    for manifest in parts:
+    for manifest in manifests:
         digest.update("\n".join(manifest.names.tolist()).encode())
         digest.update(np.stack([manifest.sizes, manifest.rows]).astype("<i8").tobytes())
-    return f"{'+'.join(str(manifest.rows.sum()) for manifest in parts)}-{digest.hexdigest()}"
+    return f"{'+'.join(str(manifest.rows.sum()) for manifest in manifests)}-{digest.hexdigest()}"
 
 
 def stats_path(root: Path) -> Path:
-    """Return where DeepCAM's statistics lie: among the samples if they are there, else beside train and validation."""
-    among = root / "train" / STATS
-    return among if among.exists() else root / STATS
+    """Return the path of DeepCAM's statistics: in train/ if they are there, else beside it."""
+    in_train = root / "train" / STATS
+    return in_train if in_train.exists() else root / STATS
 
 
-def _listed(root: Path, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _list_files(root: Path, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return names, sizes and times of last change, sorted by name."""
-    folder = root / part
+    folder = root / split
     try:
-        found = sorted(
+        names = sorted(
             entry.name
             for entry in os.scandir(folder)
             if entry.name.endswith((".h5", ".hdf5")) and entry.name != STATS
         )
     except OSError as problem:
         raise DataError(
-            f"{folder}: cannot be listed ({problem.strerror}); data.path must name a folder with {part}/*.h5 in it"
+            f"{folder}: cannot be listed ({problem.strerror}); data.path must name a folder with "
+            f"{split}/*.h5 in it"
         ) from None
-    if not found:
-        raise DataError(f"{folder}: holds no .h5 files; data.path must name a folder with {part}/*.h5 in it")
-    with ThreadPoolExecutor(16) as pool:  # a parallel file system answers many questions at once
-        facts = list(pool.map(_facts, [folder / name for name in found]))
+    if not names:
+        raise DataError(f"{folder}: holds no .h5 files; data.path must name a folder with {split}/*.h5 in it")
+    with ThreadPoolExecutor(16) as pool:  # a parallel file system serves many requests at once
+        stats = list(pool.map(_stat, [folder / name for name in names]))
     return (
-        np.array([f"{part}/{name}" for name in found]),
-        np.array([fact.st_size for fact in facts]),
-        np.array([fact.st_mtime_ns for fact in facts]),
+        np.array([f"{split}/{name}" for name in names]),
+        np.array([stat.st_size for stat in stats]),
+        np.array([stat.st_mtime_ns for stat in stats]),
     )
 
 
-def _facts(path: Path) -> os.stat_result:
+def _stat(path: Path) -> os.stat_result:
     try:
         return os.stat(path)
     except OSError as problem:
         raise DataError(
-            f"{path}: is listed, but cannot be found ({problem.strerror}); copy it again, or remove it"
+            f"{path}: listed, but cannot be found ({problem.strerror}); copy it again, or remove it"
         ) from None
 
 
-def _examined(paths: Sequence[Path], datasets: Sequence[str], single: bool) -> Iterator[Inside]:
-    asked = ([tuple(datasets)] * len(paths), [single] * len(paths))
+def _read_layouts(paths: Sequence[Path], datasets: Sequence[str], single: bool) -> Iterator[Layout]:
+    read = partial(read_layout, datasets=tuple(datasets), single=single)
     if len(paths) < _MANY:
-        yield from bar(map(_examine, paths, *asked), len(paths), "look up")
+        yield from bar(map(read, paths), len(paths), "look up")
         return
+    n_processes = min(16, len(os.sched_getaffinity(0)))
     # Never forked: this process may run MPI.
-    with ProcessPoolExecutor(
-        min(16, len(os.sched_getaffinity(0))), multiprocessing.get_context("forkserver")
-    ) as pool:
-        yield from bar(pool.map(_examine, paths, *asked, chunksize=64), len(paths), "look up")
+    with ProcessPoolExecutor(n_processes, multiprocessing.get_context("forkserver")) as pool:
+        yield from bar(pool.map(read, paths, chunksize=64), len(paths), "look up")
 
 
-def _examine(path: Path, datasets: Sequence[str], single: bool) -> Inside:
-    """Open a file and look at its datasets; no sample is read."""
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            found = [_dataset(file, path, name) for name in datasets]
-            lengths = [1 if single else dataset.shape[0] if dataset.shape else 0 for dataset in found]
-            if len(set(lengths)) > 1 or not lengths[0]:
-                pairs = ", ".join(f"{name} has {length}" for name, length in zip(datasets, lengths))
-                raise DataError(f"{path}: {pairs} rows, but all datasets must have as many, and at least one")
-            offsets = [_offset(dataset) for dataset in found]
-            shapes = [tuple(dataset.shape if single else dataset.shape[1:]) for dataset in found]
-            dtypes = [dataset.dtype.newbyteorder("=") for dataset in found]
-            n_bytes = max(map(_bytes, shapes, dtypes))
-            if n_bytes > LARGEST:
-                raise DataError(
-                    f"{path}: says that a sample has {n_bytes:,} bytes; the file is damaged, copy it again"
-                )
-            return Inside(lengths[0], offsets, "; ".join(map(_layout, found)), shapes, dtypes)
-    except OSError as problem:
-        raise DataError(
-            f"{path}: cannot be read as HDF5 ({' '.join(str(problem).split())}); copy it again"
-        ) from None
-
-
-def _dataset(file, path: Path, name: str):
-    """Return a dataset, checked: numbers that lie in this very file."""
-    import h5py
-
-    dataset = file.get(name) if not isinstance(file.get(name, getlink=True), h5py.ExternalLink) else None
-    if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
-        there = [inner for inner in _datasets(file)][:6]
-        raise DataError(
-            f"{path}: holds no dataset {name} of its own, but {', '.join(there) or 'none'}; is this the data set that the job names?"
-        )
-    if dataset.dtype.kind not in "biuf":
-        raise DataError(f"{path}: {name} holds {dataset.dtype}, but must hold numbers")
-    return dataset
-
-
-def _datasets(file) -> list[str]:
-    import h5py
-
-    found: list[str] = []
-    file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
-    return found
-
-
-def _offset(dataset) -> int:
-    """Return where a dataset's bytes begin, if they lie in one piece and as this machine has them in memory."""
-    offset = dataset.id.get_offset() if dataset.dtype.isnative and dataset.chunks is None else None
-    return THROUGH_H5PY if offset is None else offset
-
-
-def _bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
-    return math.prod(shape) * dtype.itemsize
-
-
-def _layout(dataset) -> str:
-    if dataset.chunks is None:
-        return "contiguous" if dataset.dtype.isnative else "contiguous, other byte order"
-    return f"chunks {dataset.chunks}" + (f", {dataset.compression}" if dataset.compression else "")
-
-
-def _together(
+def _combine(
     root: Path,
     names: np.ndarray,
     sizes: np.ndarray,
     changed: np.ndarray,
     datasets: Sequence[str],
     single: bool,
-    insides: Sequence[Inside],
+    layouts: Sequence[Layout],
 ) -> Manifest:
-    first = insides[0]
-    for name, inside in zip(names, insides):
-        if inside.shapes != first.shapes:
+    first = layouts[0]
+    for name, layout in zip(names, layouts, strict=True):
+        if layout.shapes != first.shapes:
             raise DataError(
-                f"{root / str(name)}: samples are of shape {inside.shapes}, but {first.shapes} in {names[0]}; all must be alike"
+                f"{root / str(name)}: samples are of shape {layout.shapes}, but {first.shapes} in "
+                f"{names[0]}; "
+                "all must be alike"
             )
-    offsets = np.array([inside.offsets for inside in insides])
-    for file, inside in enumerate(insides):
-        n_bytes = [inside.rows * n for n in map(_bytes, inside.shapes, inside.dtypes)]
-        if any(offset >= 0 and offset + n > sizes[file] for offset, n in zip(inside.offsets, n_bytes)):
+    offsets = np.array([layout.offsets for layout in layouts])
+    for file, layout in enumerate(layouts):
+        n_bytes = [layout.rows * n for n in map(sample_bytes, layout.shapes, layout.dtypes)]
+        ends = [offset + n for offset, n in zip(layout.offsets, n_bytes, strict=True) if offset >= 0]
+        if max(ends, default=0) > sizes[file]:
             raise DataError(f"{root / str(names[file])}: ends before its datasets do; copy it again")
-        if inside.dtypes != first.dtypes:
+        if layout.dtypes != first.dtypes:
             offsets[file] = THROUGH_H5PY
-    rows = np.array([inside.rows for inside in insides])
     return Manifest(
         root,
         names,
         sizes,
         changed,
-        rows,
+        np.array([layout.rows for layout in layouts]),
         offsets,
         single,
         tuple(datasets),
@@ -251,29 +194,27 @@ def _together(
     )
 
 
-def _places(root: Path, part: str, directory: Path | None) -> list[Path]:
-    return [folder / _FOLDER / f"{part}.npz" for folder in (root, directory) if folder is not None]
+def _manifest_paths(root: Path, split: str, directory: Path | None) -> list[Path]:
+    return [folder / _FOLDER / f"{split}.npz" for folder in (root, directory) if folder is not None]
 
 
-def _keep(manifest: Manifest, layouts: Sequence[str], places: Sequence[Path]) -> None:
-    """Write the manifest to the first place that takes it; it can be made again, so that none need to.
-
-    layouts: of each file, in words for people.
-    """
+def _keep(manifest: Manifest, descriptions: Sequence[str], places: Sequence[Path]) -> None:
+    """Write the manifest to the first place that takes it; without one, it is made again next time."""
     arrays = {
         field.name: getattr(manifest, field.name)
         for field in fields(Manifest)
         if field.name not in ("root", "shapes", "dtypes")
     }
     arrays |= {f"shape_{i}": np.array(shape, np.int64) for i, shape in enumerate(manifest.shapes)}
-    arrays["layouts"] = np.array(layouts)
+    arrays["layouts"] = np.array(descriptions)
     arrays["dtypes"] = np.array([dtype.str for dtype in manifest.dtypes])
     content = io.BytesIO()
     np.savez(content, **arrays)
     for place in places:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            return write_whole(place, content.getvalue())
+            write_whole(place, content.getvalue())
+            return
         except OSError:
             continue
 
@@ -288,7 +229,7 @@ def _load(place: Path, root: Path) -> Manifest:
         if len({len(column) for column in arrays.values()}) > 1:
             raise ValueError
         return Manifest(root, **arrays, single=single, datasets=datasets, shapes=shapes, dtypes=dtypes)
-    except Exception:  # zipfile and numpy have many words for damaged bytes
+    except Exception:  # zipfile and numpy raise many kinds for damaged bytes
         raise DataError(
             f"{place}: not a manifest that can be read; remove it, and the files are looked up again"
         ) from None
@@ -300,12 +241,16 @@ def _check_fits(
     if np.array_equal(manifest.names, names):
         differ = names[(manifest.sizes != sizes) | (manifest.changed != changed)]
         problem = (
-            f"{len(differ)} of {len(names)} files are of another size or date than it says, {differ[0]} for one"
+            f"{len(differ)} of {len(names)} files are of another size or date than it says, {differ[0]} for "
+            "one"
             if len(differ)
             else ""
         )
     else:
-        n_there = np.isin(manifest.names, names).sum()
-        problem = f"it names {len(manifest.names)} files, of which {n_there} are among the {len(names)} that are there"
+        n_present = np.isin(manifest.names, names).sum()
+        problem = (
+            f"it names {len(manifest.names)} files, of which {n_present} are among the {len(names)} that are "
+            "there"
+        )
     if problem:
         raise DataError(f"{place}: {problem}; if the data was changed on purpose, remove this manifest")

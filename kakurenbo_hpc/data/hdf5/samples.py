@@ -1,11 +1,12 @@
-"""Samples of HDF5 files, read by threads, several at a time, straight from the file into memory that is used again."""
+"""Samples of HDF5 files: threads read several at a time, from the file straight into reused buffers."""
 
 from __future__ import annotations
 
+import copy
 import os
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,8 @@ import numpy as np
 from ...errors import DataError, SampleError
 from ..dataset import Dataset, ReadRequest, SampleFiles
 from ..retry import retry
-from .manifest import THROUGH_H5PY, Manifest
+from .layout import THROUGH_H5PY
+from .manifest import Manifest
 
 if TYPE_CHECKING:
     import torch
@@ -25,146 +27,157 @@ if TYPE_CHECKING:
 
 
 class Hdf5Samples(Dataset):
-    """Rows of the manifest's files: the first dataset is the input, the second, where there is one, the mask.
-
-    labels: (N,) int64, the class of each sample, or None where masks are read. n_classes: what masks count up to.
-    threads: samples that are read at once.
-    """
+    """Rows of a manifest's files: inputs of the first dataset and, without labels, masks of the second."""
 
     def __init__(self, manifest: Manifest, labels: np.ndarray | None, n_classes: int, threads: int):
+        """Prepare to read.
+
+        Args:
+            manifest: of the files.
+            labels: (N,) int64, the class of each sample; None where masks are read.
+            n_classes: number of classes in masks.
+            threads: samples that are read at once.
+        """
         self._manifest, self._labels, self._n_classes, self._threads = manifest, labels, n_classes, threads
         self._ends = np.cumsum(manifest.rows)
         self._buffers: list[PinnedPool] | None = None
         self._advice = "copy it again"
 
     @abstractmethod
-    def prepare(self, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return float32 inputs (k, C, ...) and int64 targets, of what the files hold, on the device where it is."""
+    def prepare(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return inputs (k, C, ...) float32 and targets int64 of what the files hold, on its device."""
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
     def labels(self) -> np.ndarray | None:
+        """Return the class of every sample; None where masks are read."""
         return self._labels
 
     def files(self) -> SampleFiles | None:
+        """Return the file of every sample; None where files hold several."""
         manifest = self._manifest
-        return (
-            SampleFiles(manifest.root, manifest.names.tolist(), manifest.sizes, manifest.changed)
-            if manifest.rows.max() == 1
-            else None
-        )
+        if manifest.rows.max() > 1:
+            return None
+        return SampleFiles(manifest.root, manifest.names.tolist(), manifest.sizes, manifest.changed)
 
     def relocate(self, root: Path) -> Hdf5Samples:
-        there = object.__new__(type(self))
-        there.__dict__ = {**self.__dict__, "_manifest": replace(self._manifest, root=root), "_buffers": None}
-        there._advice = "resume the run, which fetches it again"
-        return there
+        """Return the same samples, read from files below another folder."""
+        moved = copy.copy(self)
+        moved._manifest, moved._buffers = replace(self._manifest, root=root), None
+        moved._advice = "resume the run, which fetches it again"
+        return moved
 
-    def __getitems__(self, request: ReadRequest):
+    def __getitems__(self, request: ReadRequest) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read a batch, one sample after the other."""
         import torch
 
-        arrays = [np.empty((len(request.id), *shape), dtype) for shape, dtype in self._forms()]
-        for row, id in enumerate(request.id.tolist()):
-            self._read(id, [array[row : row + 1] for array in arrays])
-        return self._prepared([torch.from_numpy(array) for array in arrays], request)
+        arrays = [np.empty((len(request.id), *shape), dtype) for shape, dtype in self._formats()]
+        for row, sample in enumerate(request.id.tolist()):
+            self._read(sample, [array[row : row + 1] for array in arrays])
+        return self._finish([torch.from_numpy(array) for array in arrays], request)
 
     @property
     def reads_ahead(self) -> bool:
+        """Whether ``stream`` can be used: it can."""
         return True
 
-    def stream(self, requests: Sequence[ReadRequest], device: torch.device):
-        requests, ahead, buffers = iter(requests), deque(), self._buffers_for(device)
+    def stream(
+        self, requests: Sequence[ReadRequest], device: torch.device
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield batches on the device, read ahead by threads."""
+        remaining, buffers = iter(requests), self._buffers_for(device)
+        queue: deque[_PendingBatch] = deque()
 
-        def is_enough() -> bool:  # while the first is trained, the others keep all threads at work
-            return (
-                len(ahead) > 1
-                and sum(len(one.request.id) for one in ahead) - len(ahead[0].request.id) >= self._threads
-            )
+        def is_enough() -> bool:  # while the first batch is trained on, the others keep all threads busy
+            n_behind_first = sum(len(batch.request.id) for batch in queue) - len(queue[0].request.id)
+            return len(queue) > 1 and n_behind_first >= self._threads
 
         with ThreadPoolExecutor(self._threads) as pool:
             while True:
-                while not is_enough() and (request := next(requests, None)) is not None:
-                    ahead.append(
-                        self._begin(request, [buffer.take(len(request.id)) for buffer in buffers], pool)
-                    )
-                if not ahead:
+                while not (queue and is_enough()) and (request := next(remaining, None)) is not None:
+                    arrays = [buffer.take(len(request.id)) for buffer in buffers]
+                    queue.append(self._begin(request, arrays, pool))
+                    del arrays  # or their memory would not be free for a later batch
+                if not queue:
                     return
-                begun = ahead.popleft()
-                for read in begun.reads:
+                batch = queue.popleft()
+                for read in batch.reads:
                     read.result()
-                tensors = [buffer.to(array, device) for buffer, array in zip(buffers, begun.arrays)]
-                yield self._prepared(tensors, begun.request)
-                del begun, tensors  # or their memory would not be free for the next
+                tensors = [
+                    buffer.to(array, device) for buffer, array in zip(buffers, batch.arrays, strict=True)
+                ]
+                yield self._finish(tensors, batch.request)
+                del batch, tensors  # or their memory would not be free for the next batch
 
     def _buffers_for(self, device: torch.device) -> list[PinnedPool]:
         if self._buffers is None:
             from ..pinned_pool import PinnedPool
 
             self._buffers = [
-                PinnedPool(shape, dtype, pinned=device.type == "cuda") for shape, dtype in self._forms()
+                PinnedPool(shape, dtype, pinned=device.type == "cuda") for shape, dtype in self._formats()
             ]
         return self._buffers
 
-    def _forms(self) -> list[tuple[tuple[int, ...], np.dtype]]:
-        """Return shape and dtype of what is read of a sample; labels that are known are not."""
-        return list(zip(self._manifest.shapes, self._manifest.dtypes))[: 1 if self._labels is not None else 2]
+    def _formats(self) -> list[tuple[tuple[int, ...], np.dtype]]:
+        """Return shape and dtype of a sample's input and, without labels, of its mask."""
+        formats = zip(self._manifest.shapes, self._manifest.dtypes, strict=True)
+        return list(formats)[: 1 if self._labels is not None else 2]
 
-    def _begin(self, request: ReadRequest, arrays: list[np.ndarray], pool: ThreadPoolExecutor) -> _Begun:
-        rows = enumerate(request.id.tolist())
-        return _Begun(
-            request,
-            arrays,
-            [pool.submit(self._read, id, [array[row : row + 1] for array in arrays]) for row, id in rows],
-        )
+    def _begin(
+        self, request: ReadRequest, arrays: list[np.ndarray], pool: ThreadPoolExecutor
+    ) -> _PendingBatch:
+        reads = [
+            pool.submit(self._read, sample, [array[row : row + 1] for array in arrays])
+            for row, sample in enumerate(request.id.tolist())
+        ]
+        return _PendingBatch(request, arrays, reads)
 
-    def _prepared(
-        self, tensors: list[torch.Tensor], request: ReadRequest
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _finish(self, tensors: list[torch.Tensor], request: ReadRequest) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
 
         if self._labels is not None:
-            tensors = [
-                *tensors,
-                torch.from_numpy(self._labels[request.id]).to(tensors[0].device, non_blocking=True),
-            ]
+            labels = torch.from_numpy(self._labels[request.id])
+            tensors = [*tensors, labels.to(tensors[0].device, non_blocking=True)]
         return self.prepare(*tensors)
 
-    def _read(self, id: int, into: list[np.ndarray]) -> None:
-        """Fill arrays (1, ...) with one sample. Raises DataError, which names the file, if it cannot be read whole or is wrong."""
-        file = int(np.searchsorted(self._ends, id, side="right"))
-        row = id - int(self._ends[file]) + int(self._manifest.rows[file])
+    def _read(self, sample: int, into: list[np.ndarray]) -> None:
+        """Fill arrays (1, ...) with one sample.
+
+        Raises:
+            DataError: the file, which it names, cannot be read whole, or its mask has other classes.
+        """
+        file = int(np.searchsorted(self._ends, sample, side="right"))
+        row = sample - int(self._ends[file]) + int(self._manifest.rows[file])
+        path = self._manifest.path(file)
         try:
             retry(lambda: self._read_once(file, row, into))
         except OSError as problem:
-            names, reason = (
-                " and ".join(self._manifest.datasets[: len(into)]),
-                problem.strerror or " ".join(str(problem).split()),
-            )
-            raise DataError(
-                f"{self._manifest.path(file)}: {names} cannot be read ({reason}); {self._advice}"
-            ) from None
-        if self._labels is None and not (into[1].min() >= 0 and into[1].max() < self._n_classes):
-            name, wrong = (
-                self._manifest.datasets[1],
-                next(x for x in (into[1].min(), into[1].max()) if not 0 <= x < self._n_classes),
-            )
-            found = f"{self._manifest.path(file)}: {name} holds {wrong}"
-            raise SampleError(f"{found}, but classes are 0 to {self._n_classes - 1}; mend the file")
+            names = " and ".join(self._manifest.datasets[: len(into)])
+            reason = problem.strerror or " ".join(str(problem).split())
+            raise DataError(f"{path}: {names} cannot be read ({reason}); {self._advice}") from None
+        if self._labels is None:
+            for value in (into[1].min(), into[1].max()):
+                if not 0 <= value < self._n_classes:
+                    raise SampleError(
+                        f"{path}: {self._manifest.datasets[1]} holds {value}, "
+                        f"but classes are 0 to {self._n_classes - 1}; mend the file"
+                    )
 
     def _read_once(self, file: int, row: int, into: list[np.ndarray]) -> None:
         path, offsets = self._manifest.path(file), self._manifest.offsets[file, : len(into)].tolist()
         if THROUGH_H5PY in offsets:
-            return self._read_through_h5py(path, row, into)
+            self._read_through_h5py(path, row, into)
+            return
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            for name, offset, array in zip(self._manifest.datasets, offsets, into):
-                left, offset = memoryview(array).cast("B"), offset + row * array.nbytes
-                while left:
-                    n = os.preadv(handle, [left], offset)
+            for name, begin, array in zip(self._manifest.datasets, offsets, into, strict=False):
+                remaining, offset = array.data.cast("B"), begin + row * array.nbytes
+                while remaining:
+                    n = os.preadv(handle, [remaining], offset)
                     if n == 0:
-                        raise OSError(f"{name} ends {len(left)} bytes early")
-                    left, offset = left[n:], offset + n
+                        raise OSError(f"{name} ends {len(remaining)} bytes early")
+                    remaining, offset = remaining[n:], offset + n
         finally:
             os.close(handle)
 
@@ -172,10 +185,10 @@ class Hdf5Samples(Dataset):
         import h5py
 
         with h5py.File(path, "r") as file:
-            for name, shape, array in zip(self._manifest.datasets, self._manifest.shapes, into):
+            for name, shape, array in zip(self._manifest.datasets, self._manifest.shapes, into, strict=False):
                 dataset = file.get(name)
                 if dataset is None:
-                    raise DataError(f"{path}: holds no dataset {name} any more; was the data set changed?")
+                    raise DataError(f"{path}: no longer holds dataset {name}; was the data set changed?")
                 if dataset.shape == shape:
                     dataset.read_direct(array[0])
                 elif dataset.shape[1:] == shape and row < len(dataset):
@@ -186,7 +199,7 @@ class Hdf5Samples(Dataset):
                     )
 
 
-class _Begun(NamedTuple):
+class _PendingBatch(NamedTuple):
     """A batch that threads are reading."""
 
     request: ReadRequest

@@ -1,1 +1,1 @@
-"""Tools that make and convert data sets: synthetic DeepCAM, channel statistics, packing."""
+"""Data tools: synthetic DeepCAM files, statistics of DeepCAM files, image folders packed into HDF5."""

@@ -1,4 +1,4 @@
-"""A folder that is filled with one data set: ours alone, and large enough before the first file is written."""
+"""Output folder of a data tool: enough free space, and nothing of another data set in it."""
 
 from __future__ import annotations
 
@@ -11,34 +11,45 @@ from ...rundir.atomic_io import write_whole
 from ...rundir.path_checks import free_bytes, in_words
 
 
-def need_room(folder: Path, n_bytes: int) -> None:
-    """Raise DataError if so much does not fit on the disk of this folder, which need not be there yet."""
-    _, free = free_bytes(
-        next(there for there in [folder, *folder.absolute().parents] if os.path.exists(there))
-    )
+def check_space(folder: Path, n_bytes: int) -> None:
+    """Check that so many bytes fit on the disk of a folder, which need not exist yet.
+
+    Raises:
+        DataError: they do not.
+    """
+    existing = next(path for path in [folder, *folder.absolute().parents] if os.path.exists(path))
+    _, free = free_bytes(existing)
     if n_bytes > free:
         raise DataError(
-            f"{folder}: {in_words(n_bytes)} are to be written there, but {in_words(free)} are free; choose a larger disk"
+            f"{folder}: {in_words(n_bytes)} are to be written there, but {in_words(free)} are free; choose a "
+            "larger disk"
         )
 
 
 def claim(folder: Path, name: str, content: dict) -> None:
-    """Make the folder, with a note of what it will hold, or go on where that note lies already.
+    """Make the folder with a file that describes what it will hold, or accept one with the same description.
 
-    name: of the note. Raises DataError if the folder cannot be written to, or holds anything else.
+    Args:
+        folder: to be filled.
+        name: of the description file.
+        content: the description.
+
+    Raises:
+        DataError: the folder cannot be written to, or holds anything else.
     """
-    note, text = folder / name, json.dumps(content) + "\n"
+    description, text = folder / name, json.dumps(content) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if note.exists():
-            found = note.read_text(errors="replace")
-            if found != text:
+        if description.exists():
+            existing = description.read_text(errors="replace")
+            if existing != text:
                 raise DataError(
-                    f"{folder}: holds another set, {found.strip()}; give another folder, or remove this one"
+                    f"{folder}: holds another set, {existing.strip()}; give another folder, or remove this "
+                    "one"
                 )
         elif any(folder.iterdir()):
             raise DataError(f"{folder}: not empty, and nothing that was begun here; give another folder")
         else:
-            write_whole(note, text)
+            write_whole(description, text)
     except OSError as problem:
         raise DataError(f"{folder}: cannot be written to ({problem.strerror}); give another folder") from None

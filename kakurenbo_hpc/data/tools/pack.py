@@ -1,7 +1,7 @@
-"""A folder of images into few large HDF5 files: ``train/part_0000.h5``, ``validation/part_0000.h5``, and so on.
+"""Packing of an image folder into large HDF5 files: ``{train,validation}/part_0000.h5`` and so on.
 
-A part holds ``inputs`` (n, 3, H, W) uint8 and ``labels`` (n,) int64, contiguous and unfiltered, with the names of the classes as
-the attribute ``classes`` of ``labels``. It is there when it is whole.
+A part holds ``inputs`` (n, 3, H, W) uint8 and ``labels`` (n,) int64, contiguous and unfiltered, with the
+names of the classes as the attribute ``classes`` of ``labels``. A part exists only if it is complete.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from PIL import Image, ImageOps
 
 from ...errors import DataError
 from ...rundir.console import bar
-from .output_folder import claim, need_room
+from .output_folder import check_space, claim
 
 PART_BYTES = 1 << 30
-_AT_ONCE_BYTES = 1 << 26  # decoded images that wait to be written
+_CHUNK_BYTES = 1 << 26  # decoded images that wait to be written
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What was packed: images to train on and to validate, their side lengths, classes; parts in all, and those written now."""
+    """What was packed: images of each split, their size, classes, parts in all, and parts written now."""
 
     train: int
     validation: int
@@ -43,22 +43,31 @@ class Packed:
 
 
 class _Images(NamedTuple):
-    """Images, with the class of each."""
+    """Images and the class of each."""
 
     paths: Sequence[Path]
     labels: Sequence[int]
 
 
 class _Part(NamedTuple):
+    """One HDF5 file and the images that belong in it."""
+
     path: Path
     images: _Images
 
 
 def pack(source: Path, folder: Path, size: int | None = None, part_bytes: int = PART_BYTES) -> Packed:
-    """Pack ``source/train/CLASS/*`` and ``source/validation/CLASS/*`` (or ``val``) into the folder; keep the parts that it has.
+    """Pack ``source/train/CLASS/*`` and ``source/validation/CLASS/*`` (or ``val``); complete parts are kept.
 
-    size: the shorter side is resized to it, and the centre cropped; without it all images must be of one size.
-    Raises DataError, which names the image or the folder, if an image cannot be read or does not fit, or the folder cannot be used.
+    Args:
+        source: the folder of images.
+        folder: for the HDF5 files.
+        size: the shorter side is resized to it, and the centre cropped; without it all images must be of one
+            size.
+        part_bytes: largest size of a part.
+
+    Raises:
+        DataError: an image cannot be read or does not fit, or the folder cannot be used.
     """
     classes = sorted(entry.name for entry in _folders(source / "train"))
     if not classes:
@@ -68,25 +77,30 @@ def pack(source: Path, folder: Path, size: int | None = None, part_bytes: int = 
     validation = source / (
         "val" if (source / "val").is_dir() and not (source / "validation").is_dir() else "validation"
     )
-    splits = {"train": _listed(source / "train", classes), "validation": _listed(validation, classes)}
+    splits = {
+        "train": _list_images(source / "train", classes),
+        "validation": _list_images(validation, classes),
+    }
     fingerprint = _fingerprint(source, chain.from_iterable(images.paths for images in splits.values()))
-    _, height, width = shape = _decoded(splits["train"].paths[0], size).shape
+    shape = _decode(splits["train"].paths[0], size).shape
+    _, height, width = shape
     parts = list(
         chain.from_iterable(
-            _cut(folder / split, images, part_bytes // (3 * height * width))
+            _split_parts(folder / split, images, part_bytes // (3 * height * width))
             for split, images in splits.items()
         )
     )
-    lacking = [part for part in parts if not _is_whole(part, shape)]
+    lacking = [part for part in parts if not _is_complete(part, shape)]
     n_lacking = sum(len(part.images.labels) for part in lacking)
-    need_room(folder, n_lacking * 3 * height * width)
+    check_space(folder, n_lacking * 3 * height * width)
     claim(folder, "packed.json", {"images": fingerprint, "height": height, "width": width, "size": size})
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        written = chain.from_iterable(_written(part, classes, shape, size, pool) for part in lacking)
+        written = chain.from_iterable(_write_part(part, classes, shape, size, pool) for part in lacking)
         for _ in bar(written, n_lacking, "pack"):
             pass
     return Packed(
-        *(len(images.labels) for images in splits.values()),
+        len(splits["train"].labels),
+        len(splits["validation"].labels),
         height,
         width,
         len(classes),
@@ -100,17 +114,19 @@ def _folders(folder: Path) -> list[os.DirEntry]:
         return [entry for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
     except OSError as problem:
         raise DataError(
-            f"{folder}: cannot be read ({problem.strerror}); give one that holds train/CLASS/ and validation/CLASS/"
+            f"{folder}: cannot be read ({problem.strerror}); give one that holds train/CLASS/ and "
+            "validation/CLASS/"
         ) from None
 
 
-def _listed(folder: Path, classes: list[str]) -> _Images:
+def _list_images(folder: Path, classes: list[str]) -> _Images:
     """Return the images of a split, by class and name."""
     number, paths, labels = {name: i for i, name in enumerate(classes)}, [], []
     for name in sorted(entry.name for entry in _folders(folder)):
         if name not in number:
             raise DataError(
-                f"{folder / name}: there is no such class to train on; remove it, or add {folder.parent / 'train' / name}"
+                f"{folder / name}: there is no such class to train on; remove it, or add "
+                f"{folder.parent / 'train' / name}"
             )
         found = sorted(
             p
@@ -127,7 +143,7 @@ def _listed(folder: Path, classes: list[str]) -> _Images:
 
 
 def _fingerprint(source: Path, images: Iterable[Path]) -> str:
-    """Return a word that is another one when the names or the sizes of the images are."""
+    """Return a digest of the names and sizes of the images."""
     digest = hashlib.blake2b(digest_size=8)
     for path in images:
         try:
@@ -141,16 +157,15 @@ def _fingerprint(source: Path, images: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _cut(folder: Path, images: _Images, rows: int) -> Iterator[_Part]:
-    """Yield the parts of a split, of at most so many images, but of one at least."""
+def _split_parts(folder: Path, images: _Images, rows: int) -> Iterator[_Part]:
+    """Yield the parts of a split, of at most so many images, but at least one."""
     rows = max(rows, 1)
     for number, start in enumerate(range(0, len(images.labels), rows)):
-        yield _Part(
-            folder / f"part_{number:04d}.h5", _Images(*(column[start : start + rows] for column in images))
-        )
+        part = slice(start, start + rows)
+        yield _Part(folder / f"part_{number:04d}.h5", _Images(images.paths[part], images.labels[part]))
 
 
-def _is_whole(part: _Part, shape: tuple[int, ...]) -> bool:
+def _is_complete(part: _Part, shape: tuple[int, ...]) -> bool:
     try:
         with h5py.File(part.path) as file:
             return file["inputs"].shape == (len(part.images.labels), *shape) and np.array_equal(
@@ -160,52 +175,58 @@ def _is_whole(part: _Part, shape: tuple[int, ...]) -> bool:
         return False
 
 
-def _written(
+def _write_part(
     part: _Part, classes: list[str], shape: tuple[int, ...], size: int | None, pool: ThreadPoolExecutor
 ) -> Iterator[Path]:
-    """Write a part, yielding each image that is in it."""
-    beside = part.path.with_name(f".{part.path.name}.part")
-    at_once = max(_AT_ONCE_BYTES // int(np.prod(shape)), 1)
+    """Write a part; yield each image in it."""
+    temporary = part.path.with_name(f".{part.path.name}.part")
+    chunk = max(_CHUNK_BYTES // int(np.prod(shape)), 1)
     n = len(part.images.labels)
     try:
         part.path.parent.mkdir(exist_ok=True)
-        with h5py.File(
-            beside, "w", libver="v110"
-        ) as file:  # the oldest in which the names of many thousand classes fit into an attribute
+        # The oldest version in which the names of many thousand classes fit into an attribute.
+        with h5py.File(temporary, "w", libver="v110") as file:
             inputs = file.create_dataset("inputs", (n, *shape), np.uint8)
             labels = file.create_dataset("labels", data=np.array(part.images.labels, np.int64))
             labels.attrs["classes"] = classes
-            for start in range(0, n, at_once):
-                paths = part.images.paths[start : start + at_once]
+            for start in range(0, n, chunk):
+                paths = part.images.paths[start : start + chunk]
                 inputs[start : start + len(paths)] = list(
-                    pool.map(partial(_decoded, size=size, shape=shape), paths)
+                    pool.map(partial(_decode, size=size, shape=shape), paths)
                 )
                 yield from paths
-        os.replace(beside, part.path)
+        os.replace(temporary, part.path)
     except OSError as problem:
         raise DataError(f"{part.path}: cannot be written ({problem})") from None
 
 
-def _decoded(path: Path, size: int | None, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Return an image, (3, H, W) uint8. Raises DataError if it cannot be read, or is not of the shape."""
+def _decode(path: Path, size: int | None, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """Return an image, (3, H, W) uint8.
+
+    Raises:
+        DataError: it cannot be read, or is not of the shape.
+    """
     try:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
                 raise DataError(
-                    f"{path}: has more than 8 bits a channel, of which the rest would be lost; convert it before"
+                    f"{path}: has more than 8 bits a channel, of which the rest would be lost; convert it "
+                    "before"
                 )
             image = image.convert("RGB")
     except DataError:
         raise
-    except Exception as problem:  # decoders raise all sorts
+    except Exception as problem:  # decoders raise many kinds
         raise DataError(
-            f"{path}: cannot be read as an image ({' '.join(str(problem).split())}); remove it, or put it right"
+            f"{path}: cannot be read as an image ({' '.join(str(problem).split())}); remove it, or put it "
+            "right"
         ) from None
     if size is not None:
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
-    found = np.asarray(image).transpose(2, 0, 1)
-    if shape is not None and found.shape != shape:
+    pixels = np.asarray(image).transpose(2, 0, 1)
+    if shape is not None and pixels.shape != shape:
         raise DataError(
-            f"{path}: has {found.shape[1]} x {found.shape[2]} pixels, but the first image {shape[1]} x {shape[2]}; add --size"
+            f"{path}: has {pixels.shape[1]} x {pixels.shape[2]} pixels, but the first image {shape[1]} x "
+            f"{shape[2]}; add --size"
         )
-    return found
+    return pixels

@@ -1,4 +1,4 @@
-"""The smallest and largest value of each channel of DeepCAM's training files: what samples are normalised with."""
+"""Statistics of DeepCAM's training files: the smallest and largest value of each channel."""
 
 from __future__ import annotations
 
@@ -13,24 +13,30 @@ import numpy as np
 
 from ...errors import DataError
 from ...rundir.console import bar
-from ..hdf5.manifest import LARGEST, STATS, stats_path
+from ..hdf5.layout import LARGEST
+from ..hdf5.manifest import STATS, stats_path
 
 
 class Extremes(NamedTuple):
-    """low, high: (C,) float32, over all pixels of one sample or of many."""
+    """The smallest and largest values over all pixels of one sample or of many, (C,) float32 each."""
 
     low: np.ndarray
     high: np.ndarray
 
 
 def write_stats(folder: Path, replace: bool = False) -> int:
-    """Write the statistics of the HDF5 files in ``folder/train``; return how many there are. One thread for each core reads.
+    """Write the statistics of the HDF5 files in ``folder/train``; return the number of files.
 
-    replace: do so even if it is there. Raises DataError that names the file if one cannot be read, or does not go with the others.
+    Args:
+        folder: of the data set.
+        replace: overwrite statistics that exist.
+
+    Raises:
+        DataError: a file, which it names, cannot be read or has other channels than the first.
     """
     stats = stats_path(folder)
     if stats.exists() and not replace:
-        raise DataError(f"{stats}: is there already; add --replace to compute it anew")
+        raise DataError(f"{stats}: exists; add --replace to compute it anew")
     paths = sorted(
         path
         for path in (folder / "train").glob("*")
@@ -41,18 +47,23 @@ def write_stats(folder: Path, replace: bool = False) -> int:
             f"{folder / 'train'}: found no .h5 files there; give the folder that holds train/ and validation/"
         )
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        found = list(bar(pool.map(extremes, paths), len(paths), "stats"))
-    for path, one in zip(paths, found, strict=True):
-        if one.low.shape != found[0].low.shape:
+        samples = list(bar(pool.map(extremes, paths), len(paths), "stats"))
+    for path, sample in zip(paths, samples, strict=True):
+        if sample.low.shape != samples[0].low.shape:
             raise DataError(
-                f"{path}: climate/data has {len(one.low)} channels, but {paths[0].name} has {len(found[0].low)}; remove one"
+                f"{path}: climate/data has {len(sample.low)} channels, but {paths[0].name} has "
+                f"{len(samples[0].low)}; remove one"
             )
-    save_stats(stats, found)
+    save_stats(stats, samples)
     return len(paths)
 
 
 def extremes(path: Path) -> Extremes:
-    """Return those of one file's sample. Raises DataError if it cannot be read, or holds no fields, or values that are not finite."""
+    """Return the extremes of one file's sample.
+
+    Raises:
+        DataError: it cannot be read, or holds no fields, or values that are not finite.
+    """
     try:
         with h5py.File(path) as file:
             dataset = file.get("climate/data")
@@ -60,7 +71,8 @@ def extremes(path: Path) -> Extremes:
                 raise DataError(f"{path}: has no dataset climate/data of numbers; is it a file of DeepCAM's?")
             if dataset.nbytes > LARGEST:
                 raise DataError(
-                    f"{path}: says that climate/data has {dataset.nbytes:,} bytes; the file is damaged, fetch or make it again"
+                    f"{path}: says that climate/data has {dataset.nbytes:,} bytes; the file is damaged, "
+                    "fetch or make it again"
                 )
             fields = dataset[...]
     except OSError as problem:
@@ -75,13 +87,17 @@ def extremes(path: Path) -> Extremes:
     return found
 
 
-def save_stats(path: Path, found: Iterable[Extremes]) -> None:
-    """Write ``climate/minval`` and ``climate/maxval``, (C,) float32, over all of these. Raises DataError if the file cannot be written."""
-    lows, highs = zip(*found, strict=True)
-    beside = path.with_name(f".{path.name}.part")
+def save_stats(path: Path, samples: Iterable[Extremes]) -> None:
+    """Write ``climate/minval`` and ``climate/maxval``, (C,) float32, over all samples.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    lows, highs = zip(*samples, strict=True)
+    partial = path.with_name(f".{path.name}.part")
     try:
-        with h5py.File(beside, "w") as file:
+        with h5py.File(partial, "w") as file:
             file["climate/minval"], file["climate/maxval"] = np.min(lows, axis=0), np.max(highs, axis=0)
-        os.replace(beside, path)
+        os.replace(partial, path)
     except OSError as problem:
         raise DataError(f"{path}: cannot be written ({problem})") from None

@@ -1,8 +1,8 @@
-"""Made weather: sixteen smooth fields of a climate model, with cyclones and filaments in them, and the mask that says where.
+"""Synthetic climate: sixteen smooth fields with cyclones and filaments in them, and their mask.
 
-A sample is a pure function of (seed, split, number). Rows go from south to north, columns around the globe; all sizes are in
-units of the height H, so that a small sample shows the same weather as a large one. Class 0 is background, 1 are tropical
-cyclones, 2 filaments of moist air (atmospheric rivers).
+A sample is a pure function of (seed, split, number). Rows go from south to north, columns around the globe;
+all sizes are in units of the height H, so that small samples look like large ones. Class 0
+is background, 1 are tropical cyclones, 2 filaments of moist air (atmospheric rivers).
 """
 
 from __future__ import annotations
@@ -13,18 +13,25 @@ import numpy as np
 
 from ...core.rng import key, one
 
-CYCLONES, FILAMENTS = 0.00046, 0.01327  # shares of all pixels, as in the public data set
-HARD = 0.15  # share of samples whose weather hardly shows in the fields
-MISLABELLED = 0.03  # share of training samples with a wrong mask
+CYCLONES, FILAMENTS = 0.00046, 0.01327  # fractions of all pixels, as in the public data set
+HARD = 0.15  # fraction of samples in which cyclones and filaments are faint
+MISLABELLED = 0.03  # fraction of training samples with a wrong mask
 
 _RADIUS = 0.025, 0.05  # of a cyclone: where its wind is strongest, and its mask ends
 _LENGTH, _WIDTH = (0.35, 0.7), (0.03, 0.05)  # of a filament
 
 
 class Channel(NamedTuple):
-    """A field. kind: what drives it. pole, tropics: means there. spread: standard deviation of its weather.
+    """A field.
 
-    cyclone, filament: what the middle of one adds; to a wind, along the direction in which it blows there.
+    Attributes:
+        name: in the public data set.
+        kind: what drives it.
+        pole: its mean at the poles.
+        tropics: its mean at the equator.
+        spread: standard deviation of its weather.
+        cyclone: what the centre of a cyclone adds; to a wind, along the direction in which it blows there.
+        filament: what the centre of a filament adds.
     """
 
     name: str
@@ -59,7 +66,14 @@ _KINDS = ("moist", "east", "north", "mass", "warm")
 
 
 class Sample(NamedTuple):
-    """fields: (H, W, 16) float32, in the order of CHANNELS. mask: (H, W) uint8. hard, mislabelled: what was done to it."""
+    """A sample.
+
+    Attributes:
+        fields: (H, W, 16) float32, in the order of CHANNELS.
+        mask: (H, W) uint8.
+        hard: whether its cyclones and filaments are faint.
+        mislabelled: whether its mask is wrong.
+    """
 
     fields: np.ndarray
     mask: np.ndarray
@@ -68,7 +82,14 @@ class Sample(NamedTuple):
 
 
 class _Feature(NamedTuple):
-    """A cyclone or a filament. inside: (H, W) bool. shape: (H, W) float32, 1 in its middle; east, north: its wind, at most 1."""
+    """A cyclone or a filament.
+
+    Attributes:
+        inside: (H, W) bool, its mask.
+        shape: (H, W) float32, 1 at its centre.
+        east: (H, W) float32, its wind to the east, at most 1.
+        north: (H, W) float32, its wind to the north.
+    """
 
     inside: np.ndarray
     shape: np.ndarray
@@ -77,12 +98,12 @@ class _Feature(NamedTuple):
 
 
 def draw(seed: int, split: str, number: int, height: int, width: int) -> Sample:
-    """Return sample ``number`` of the split "train" or "validation". Masks of validation are never wrong."""
+    """Return a sample of the split ``train`` or ``validation``; masks of validation are never wrong."""
     rng = np.random.default_rng(one(key(seed, f"deepcam, {split}"), number))
     hard, wrong = rng.random() < HARD, rng.random() < MISLABELLED and split == "train"
     fields = _background(rng, height, width)
     mask = np.zeros((height, width), np.uint8)
-    # Filaments first: a cyclone in one's way is on top.
+    # Filaments first: cyclones lie over them.
     for class_, (of, share, mean_area) in {
         2: (_filament, FILAMENTS, _MEAN_FILAMENT),
         1: (_cyclone, CYCLONES, _MEAN_CYCLONE),
@@ -92,18 +113,18 @@ def draw(seed: int, split: str, number: int, height: int, width: int) -> Sample:
             _add(feature, fields, class_, rng.uniform(0.15, 0.35) if hard else rng.uniform(0.7, 1.3))
             mask[feature.inside] = class_
     if wrong:
-        mask = _mistaken(rng, mask)
+        mask = _corrupt_mask(rng, mask)
     np.maximum(fields, 0, out=fields, where=_MOIST)
     return Sample(fields, mask, bool(hard), bool(wrong))
 
 
 _MEAN_CYCLONE = np.pi * np.mean(np.linspace(*_RADIUS, 1001) ** 2)  # area, in units of H x H
 _MEAN_FILAMENT = np.mean(_LENGTH) * np.mean(_WIDTH)
-_MOIST = np.array([channel.kind == "moist" for channel in CHANNELS])  # there is no less than no water
+_MOIST = np.array([channel.kind == "moist" for channel in CHANNELS])  # water cannot be negative
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Return the fields of a day without cyclones and filaments: fields of one kind have most of their weather in common."""
+    """Return fields without cyclones and filaments; those of one kind share most of their weather."""
     amplitude = _amplitude(height, width)
     common = {kind: _smooth(rng, amplitude, width) for kind in _KINDS}
     tropics = np.cos(_latitude(height))[:, None] ** 2
@@ -115,7 +136,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray
 
 
 def _amplitude(height: int, width: int) -> np.ndarray:
-    """Return what a wave of each frequency contributes to a smooth field, (H, W / 2 + 1) float32.
+    """Return the amplitude of each frequency in a smooth field, (H, W / 2 + 1) float32.
 
     Flat up to a few waves over the height, then falling with their square: weather of all sizes.
     """
@@ -133,19 +154,19 @@ def _smooth(rng: np.random.Generator, amplitude: np.ndarray, width: int) -> np.n
 
 
 def _cyclone(rng: np.random.Generator, height: int, width: int) -> _Feature:
-    """A round whirl over a warm sea, against the clock in the north and with it in the south."""
+    """Return a cyclone: a round vortex, anticlockwise in the north and clockwise in the south."""
     radius, hemisphere = rng.uniform(*_RADIUS), rng.choice([-1, 1])
-    across, down = _around(rng, hemisphere * np.deg2rad(rng.uniform(8, 30)), height, width)
+    across, down = _distances(rng, hemisphere * np.deg2rad(rng.uniform(8, 30)), height, width)
     squared = (across**2 + down**2) / np.float32(radius**2)
     shape = np.exp(-0.5 * squared)
-    whirl = shape * np.float32(hemisphere * np.exp(0.5) / radius)
-    return _Feature(squared < 1, shape, -down * whirl, across * whirl)
+    vortex = shape * np.float32(hemisphere * np.exp(0.5) / radius)
+    return _Feature(squared < 1, shape, -down * vortex, across * vortex)
 
 
 def _filament(rng: np.random.Generator, height: int, width: int) -> _Feature:
-    """A long and bent band from the tropics towards the pole and the east, in which the wind blows along."""
+    """Return a filament: a long, bent band from the tropics to the pole and the east, with wind along it."""
     length, thickness, hemisphere = rng.uniform(*_LENGTH), rng.uniform(*_WIDTH), rng.choice([-1, 1])
-    across, down = _around(rng, hemisphere * np.deg2rad(rng.uniform(28, 50)), height, width)
+    across, down = _distances(rng, hemisphere * np.deg2rad(rng.uniform(28, 50)), height, width)
     angle, bend = hemisphere * np.deg2rad(rng.uniform(10, 35)), rng.uniform(-0.5, 0.5)
     east, north = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     along = across * east + down * north
@@ -157,10 +178,10 @@ def _filament(rng: np.random.Generator, height: int, width: int) -> _Feature:
     return _Feature((off < 1) & (beyond < 1), shape, shape * east, shape * north)
 
 
-def _around(
+def _distances(
     rng: np.random.Generator, latitude: float, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return how far each pixel lies from a random point at this latitude: (1, W) to the east, (H, 1) to the north, float32."""
+    """Return the distances of pixels from a random point at this latitude, (1, W) east and (H, 1) north."""
     row, column = (latitude / np.pi + 0.5) * height, rng.uniform(0, width)
     across = (np.arange(width) + 0.5 - column + width / 2) % width - width / 2
     down = np.arange(height) + 0.5 - row
@@ -168,15 +189,15 @@ def _around(
 
 
 def _add(feature: _Feature, fields: np.ndarray, class_: int, strength: float) -> None:
-    """Let a feature show in all fields."""
+    """Add a feature to all fields."""
     for c, channel in enumerate(CHANNELS):
         peak = channel.cyclone if class_ == 1 else channel.filament
         pattern = {"east": feature.east, "north": feature.north}.get(channel.kind, feature.shape)
         fields[..., c] += np.float32(strength * peak) * pattern
 
 
-def _mistaken(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
-    """Return a wrong mask: that of another place, or one in which filaments were overlooked and cyclones taken for them."""
+def _corrupt_mask(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
+    """Return a wrong mask: shifted, or with filaments missed and cyclones taken for filaments."""
     if rng.random() < 0.5:
         return np.roll(mask, int(rng.uniform(0.3, 0.7) * mask.shape[1]), axis=1)
     return np.array([0, 2, 0], np.uint8)[mask]
