@@ -31,7 +31,7 @@ from bench_common import LEAST_TRIALS, header, median, spread, verdict
 from kakurenbo_hpc.config.job import Augmentation
 from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data.dataset import Dataset, ReadRequest
-from kakurenbo_hpc.data.datasets.deepcam import DATASETS, N_CLASSES
+from kakurenbo_hpc.data.datasets.deepcam import HDF5_DATASETS, N_CLASSES
 from kakurenbo_hpc.data.datasets.digits import Images
 from kakurenbo_hpc.data.hdf5.manifest import find
 from kakurenbo_hpc.data.hdf5.samples import Hdf5Samples
@@ -82,7 +82,7 @@ def deepcam(n_trials: int, n_files: int, size: tuple[int, int]) -> str:
         root = Path(folder)
         shape = (*size, len(CHANNELS))
         n_bytes = _write(root, n_files, shape)
-        manifest = find(root, "train", DATASETS, True, None)
+        manifest = find(root, "train", HDF5_DATASETS, True, None)
         ours = {n: _Unprepared(manifest, None, N_CLASSES, n) for n in THREADS}
         paths = [manifest.path(file) for file in range(n_files)]
         buffer = np.empty(max(path.stat().st_size for path in paths), np.uint8)
@@ -158,7 +158,10 @@ def _write(root: Path, n: int, shape: tuple[int, int, int]) -> int:
     for part, number in [("validation", 0), *(("train", number) for number in range(n))]:
         (root / part).mkdir(exist_ok=True)
         with h5py.File(root / part / f"data-{number:04d}.h5", "w") as file:
-            file[DATASETS[0]], file[DATASETS[1]] = noise + np.float32(number), np.zeros(shape[:2], np.float32)
+            file[HDF5_DATASETS[0]], file[HDF5_DATASETS[1]] = (
+                noise + np.float32(number),
+                np.zeros(shape[:2], np.float32),
+            )
     with h5py.File(root / "stats.h5", "w") as file:
         file["climate/minval"], file["climate/maxval"] = (
             np.zeros(shape[2], np.float32),
@@ -184,7 +187,7 @@ def _each(read: Callable[[Path], object], paths: Sequence[Path]) -> None:
 
 def _by_h5py(path: Path, index: object = ...) -> tuple[np.ndarray, np.ndarray]:
     with h5py.File(path, "r") as file:
-        return file[DATASETS[0]][index], file[DATASETS[1]][...]
+        return file[HDF5_DATASETS[0]][index], file[HDF5_DATASETS[1]][...]
 
 
 def _as_reference(path: Path, root: Path) -> tuple[torch.Tensor, torch.Tensor]:
@@ -258,7 +261,9 @@ def measure(sources: dict[str, Dataset], n_trials: int) -> dict[str, list[float]
 
 
 def _train(**options) -> Dataset:
-    return open_data(DATASETS["visual_atoms"](name="visual_atoms", **options), seed=0, comm=SerialComm()).train
+    return open_data(
+        DATASETS["visual_atoms"](name="visual_atoms", **options), seed=0, comm=SerialComm()
+    ).train
 
 
 def _in_memory(source: Dataset) -> Dataset:

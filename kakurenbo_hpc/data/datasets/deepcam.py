@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 N_CLASSES = 3  # background, cyclone, atmospheric river
-DATASETS = ("climate/data", "climate/labels_0")
+HDF5_DATASETS = ("climate/data", "climate/labels_0")
 
 
 class DeepCam(DataOptions):
@@ -40,7 +40,7 @@ class DeepCam(DataOptions):
             DataError: files or statistics are missing, damaged or do not fit together.
         """
         root = Path(self.path)
-        manifests = [find(root, split, DATASETS, True, directory) for split in ("train", "validation")]
+        manifests = [find(root, split, HDF5_DATASETS, True, directory) for split in ("train", "validation")]
         for manifest in manifests:
             _check_shapes(manifest)
         height, width, channels = manifests[0].shapes[0]
@@ -91,7 +91,7 @@ def _check_shapes(manifest: Manifest) -> None:
     inputs, masks = manifest.shapes
     if len(inputs) != 3 or masks != inputs[:2]:
         raise DataError(
-            f"{manifest.path(0)}: {DATASETS[0]} is of shape {inputs} and {DATASETS[1]} of {masks}, "
+            f"{manifest.path(0)}: {HDF5_DATASETS[0]} is of shape {inputs} and {HDF5_DATASETS[1]} of {masks}, "
             "but (H, W, channels) and (H, W) are read"
         )
 
