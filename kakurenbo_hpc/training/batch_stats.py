@@ -123,7 +123,7 @@ class SampleStatsBuffer:
 
     def load_state_dict(self, columns: Mapping[str, np.ndarray]) -> None:
         """Begin with what ``state_dict`` returned before the run was interrupted."""
-        self._restored: dict[str, np.ndarray] = {name: columns[name] for name in self._restored}
+        self._restored = {name: columns[name] for name in self._restored}
 
     def _parts(self, name: str) -> list[np.ndarray]:
         """Return one column of all batches; those of the device in one copy."""
