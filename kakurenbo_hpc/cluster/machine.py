@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ..config.options import Count, Options, checked, option
 from ..config.package_files import launch_dir
-from ..config.registry import is_path, search_folder
+from ..config.registry import Registry, is_path, search_folder
 from ..config.yaml import read_yaml
 from ..errors import JobError, nearest
 from .launchers import LAUNCHERS, open_launcher
@@ -49,15 +50,23 @@ def _check_folder(value: str) -> str:
 
 
 def _check_scheduler(name: str) -> str:
-    if name != "none" and name not in SCHEDULERS:
-        raise ValueError(f"there is no such scheduler; {nearest(name, ['none', *SCHEDULERS])}")
+    if name != "none":
+        _check_name(name, SCHEDULERS, ["none", *SCHEDULERS])
     return name
 
 
 def _check_launcher(name: str) -> str:
-    if name not in LAUNCHERS:
-        raise ValueError(f"there is no such launcher; {nearest(name, LAUNCHERS)}")
+    _check_name(name, LAUNCHERS, LAUNCHERS)
     return name
+
+
+def _check_name(name: str, registry: Registry, known: Iterable[str]) -> None:
+    try:
+        registry[name]
+    except KeyError:
+        raise ValueError(f"there is no such {registry.kind}; {nearest(name, known)}") from None
+    except JobError as problem:
+        raise ValueError(str(problem)) from None
 
 
 Word = Annotated[str, AfterValidator(check_word)]

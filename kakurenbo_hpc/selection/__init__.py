@@ -1,4 +1,4 @@
-"""Selection methods: which samples are trained. Imports neither torch nor MPI, since every command reads it."""
+"""Selection methods: which samples are trained. Imports neither torch nor MPI, as every command reads it."""
 
 from ..config.registry import Registry, scan
 from .method import Method

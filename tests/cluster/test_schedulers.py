@@ -7,17 +7,16 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from kakurenbo_hpc.cluster import launchers, schedulers
 from kakurenbo_hpc.cluster.launchers import LAUNCHERS, Layout, launcher_line
 from kakurenbo_hpc.cluster.launchers.launcher import Launcher
-from kakurenbo_hpc.cluster.machine import Machine
+from kakurenbo_hpc.cluster.machine import Machine, read_machine
 from kakurenbo_hpc.cluster.schedulers import SCHEDULERS, open_scheduler
 from kakurenbo_hpc.cluster.schedulers.scheduler import Scheduler
 from kakurenbo_hpc.cluster.script import Script
 from kakurenbo_hpc.cluster.walltime import check_walltime
-from kakurenbo_hpc.errors import UserError
+from kakurenbo_hpc.errors import JobError, UserError
 
 README = Path(schedulers.__file__).with_name("README.md")
 
@@ -86,10 +85,22 @@ def test_a_machine_file_names_a_scheduler_of_another_package(grid_engine, tmp_pa
     assert check_walltime("181m", machine) == 181 * 60
 
 
-@pytest.mark.parametrize("name", ["none_such:Lsf", "grid_engine:Other", "pathlib:Path", "slurmm"])
-def test_what_is_no_scheduler_is_one_line(name, grid_engine):
-    with pytest.raises(ValidationError, match="there is no such scheduler; "):
-        Machine(name="own", scheduler=name, starter="mpirun", ranks_per_node=4)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none_such:Lsf", "scheduler none_such:Lsf: no module none_such on the Python path"),
+        ("grid_engine:Other", "has no Other"),
+        ("pathlib:Path", "must be a class derived from"),
+        ("slurmm", "there is no such scheduler; did you mean slurm?"),
+    ],
+)
+def test_what_is_no_scheduler_is_one_line_that_names_the_file(name, message, grid_engine, tmp_path):
+    path = tmp_path / "machine.yaml"
+    path.write_text(f"name: own\nscheduler: {name}\nstarter: mpirun\nranks_per_node: 4\n")
+    with pytest.raises(JobError) as raised:
+        read_machine(str(path))
+    line = str(raised.value)
+    assert line.startswith(f"{path}: scheduler is '{name}', but ") and message in line and "\n" not in line
 
 
 def test_every_member_that_a_scheduler_may_answer_is_in_the_readme():
