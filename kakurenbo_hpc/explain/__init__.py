@@ -1,1 +1,1 @@
-"""What every key of job, machine and comparison files means: on the command line, as JSON Schema, as tables."""
+"""Explanations of every key of job, machine and comparison files: text, JSON Schema, Markdown tables."""
