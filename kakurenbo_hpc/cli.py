@@ -33,6 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+new_app = typer.Typer(help="Copy a job or a machine file that comes with the package.", no_args_is_help=True)
+app.add_typer(new_app, name="new")
 data_app = typer.Typer(help="Get data ready.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 make_app = typer.Typer(help="Make data to try things on.", no_args_is_help=True)
@@ -339,6 +341,95 @@ def compare(
         return run_all(*comm.run_or_raise_together(read), out, comm)
 
     return _together(work)
+
+
+@app.command()
+def explain(
+    key: Annotated[
+        Optional[str],
+        typer.Argument(
+            metavar="KEY", help="training.lr, selection.kakurenbo, machine.grace_s; all if not given."
+        ),
+    ] = None,
+) -> None:
+    """Explain a key of job, machine or comparison files, a method or a data set."""
+    from .explain.text import explain as explained
+
+    with _output_is_all():
+        print(explained(key))
+
+
+@app.command()
+def methods() -> None:
+    """List the selection methods: ours, and those of installed packages."""
+    from .explain.text import list_classes
+    from .selection import METHODS
+
+    with _output_is_all():
+        print(list_classes(METHODS))
+
+
+@app.command()
+def datasets() -> None:
+    """List the data sets: ours, and those of installed packages."""
+    from .data import DATASETS
+    from .explain.text import list_classes
+
+    with _output_is_all():
+        print(list_classes(DATASETS))
+
+
+@app.command()
+def models(
+    word: Annotated[Optional[str], typer.Argument(metavar="WORD", help="Only names that hold this.")] = None,
+) -> None:
+    """List the networks: ours, those of installed packages, timm's and torchvision's."""
+    from .explain.text import list_models
+
+    with _output_is_all():
+        print(list_models(word))
+
+
+@app.command()
+def schema(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="job, machine or comparison.")],
+) -> None:
+    """Print the JSON Schema of a kind of file, for editors."""
+    from .explain.schema import KINDS, schema_text
+
+    if kind not in KINDS:
+        raise UserError(f"schema: unknown kind {kind}; known: {', '.join(KINDS)}")
+    with _output_is_all():
+        print(schema_text(kind), end="")
+
+
+@new_app.command("job")
+def new_job(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A job that comes with the package, or a path.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where the copy goes.")],
+) -> None:
+    """Copy a job file, to change it."""
+    _copy("job", name, out)
+
+
+@new_app.command("machine")
+def new_machine(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A machine that comes with the package, or a path.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where the copy goes.")],
+) -> None:
+    """Copy a machine file, to change it."""
+    _copy("machine", name, out)
+
+
+def _copy(kind: str, name: str, out: Path) -> None:
+    from .explain.new import copy_file
+
+    copy_file(kind, name, out)
+    print(f"{out}: a copy of {name}")
 
 
 @data_app.command()

@@ -1,0 +1,1 @@
+"""Explanations of every key of job, machine and comparison files: text, JSON Schema, Markdown tables."""
