@@ -1,4 +1,4 @@
-"""The words a person types. Parses and calls, nothing else; imports neither torch nor MPI before a run needs them."""
+"""Command line: parses arguments and calls; imports neither torch nor MPI before a run needs them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -19,6 +19,7 @@ from .errors import DONE, FAILED, USER_ERROR, SampleError, TrainingError, UserEr
 from .rundir.console import print_error
 
 if TYPE_CHECKING:
+    from .compare.spec import Comparison, Entry
     from .config.job import Job
     from .distributed.comm import Comm
 
@@ -27,7 +28,8 @@ _UsageError = (
 )  # click's, or the one of the copy that newer versions of typer carry
 
 app = typer.Typer(
-    help="Train large networks in less time: choose each epoch, across all MPI ranks at once, what deserves a backward pass.",
+    help="Train large networks in less time: choose each epoch, across all MPI ranks at once, which samples "
+    "deserve a backward pass.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -35,17 +37,17 @@ app = typer.Typer(
 
 new_app = typer.Typer(help="Copy a job or a machine file that comes with the package.", no_args_is_help=True)
 app.add_typer(new_app, name="new")
-data_app = typer.Typer(help="Get data ready.", no_args_is_help=True)
+data_app = typer.Typer(help="Prepare data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-make_app = typer.Typer(help="Make data to try things on.", no_args_is_help=True)
+make_app = typer.Typer(help="Make synthetic data.", no_args_is_help=True)
 data_app.add_typer(make_app, name="make")
 
 JobArgument = Annotated[
     str, typer.Argument(metavar="JOB", help="A job file, or the name of one that comes with the package.")
 ]
-RunDir = Annotated[Optional[Path], typer.Option(help="Where the run is kept; runs/NAME if not given.")]
-Set = Annotated[
-    list[str],
+RunDir = Annotated[Path | None, typer.Option(help="Where the run is kept; runs/NAME if not given.")]
+Overrides = Annotated[
+    list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the job: --set training.epochs=5."),
 ]
 MachineOption = Annotated[
@@ -53,27 +55,27 @@ MachineOption = Annotated[
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")]
 Scratch = Annotated[
-    Optional[str],
+    str | None,
     typer.Option(help="A folder on each node's own disk, for data.placement local; $TMPDIR may stand in it."),
 ]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run directory.")
+    bool, typer.Option("--resume", help="Resume from the newest checkpoint in the run directory.")
 ]
 AllowChanges = Annotated[
-    bool, typer.Option("--allow-changes", help="With --resume: go on even if the job was another one.")
+    bool, typer.Option("--allow-changes", help="With --resume: accept a job that differs from the run's.")
 ]
 
 
-def _job(path: str, overrides: list[str]) -> Job:
+def _job(path: str, overrides: list[str] | None) -> Job:
     from .config.job import read_job
     from .config.package_files import find_job
     from .data import DATASETS
     from .selection import METHODS
 
-    return read_job(find_job(path), overrides, DATASETS, METHODS)
+    return read_job(find_job(path), overrides or [], DATASETS, METHODS)
 
 
-def _job_of_all_ranks(comm: Comm, path: str, overrides: list[str]) -> Job:
+def _job_of_all_ranks(comm: Comm, path: str, overrides: list[str] | None) -> Job:
     """Return the job on every rank; rank 0 alone reads the file. Each rank imports what the job names."""
     from .config.job import check_job
     from .data import DATASETS
@@ -87,6 +89,7 @@ def _job_of_all_ranks(comm: Comm, path: str, overrides: list[str]) -> Job:
 def kakurenbo(
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
 ) -> None:
+    """Answer --version."""
     if version:
         print(__version__)
         raise typer.Exit
@@ -96,22 +99,21 @@ def kakurenbo(
 def train(
     job: JobArgument,
     run_dir: RunDir = None,
-    set: Set = [],
+    overrides: Overrides = None,
     resume: Resume = False,
     allow_changes: AllowChanges = False,
     scratch: Scratch = None,
 ) -> int:
     """Train a job, as one of the ranks that mpirun, srun or torchrun started, or alone."""
-
     record_signals()
 
     def work(comm: Comm) -> int:
-        checked = _job_of_all_ranks(comm, job, set)
+        checked = _job_of_all_ranks(comm, job, overrides)
         from .engine.run import run
 
         return run(checked, run_dir or Path("runs") / checked.name, comm, resume, scratch, allow_changes)
 
-    return _together(work)
+    return _run_on_ranks(work)
 
 
 @app.command()
@@ -120,65 +122,67 @@ def score(
     job: JobArgument,
     out: Annotated[Path, typer.Option(help="The score file to write.")] = Path("scores.h5"),
     epochs: Annotated[
-        Optional[int], typer.Option(min=0, help="Epochs before asking; the paper's if not given.")
+        int | None,
+        typer.Option(min=0, help="Epochs of training before samples are scored; the paper's if not given."),
     ] = None,
     repeats: Annotated[
-        Optional[int], typer.Option(min=1, help="Initialisations to average over; the paper's if not given.")
+        int | None, typer.Option(min=1, help="Initialisations to average over; the paper's if not given.")
     ] = None,
     last_layer: Annotated[
         bool,
         typer.Option("--last-layer", help="grand: the gradient of the last layer alone, for large networks."),
     ] = False,
-    set: Set = [],
+    overrides: Overrides = None,
 ) -> int:
-    """Score every training sample of a job, for static pruning with selection.method static. Runs on ranks as train does."""
+    """Score every training sample of a job, for selection.method static. Runs on ranks, as train does."""
 
     def work(comm: Comm) -> int:
-        checked = _job_of_all_ranks(comm, job, set)
+        checked = _job_of_all_ranks(comm, job, overrides)
         from .engine.score import score as ask
 
         about = ask(method, checked, out, comm, epochs, repeats, last_layer)
         if comm.rank == 0:
             print(
-                f"{out}: {about.n} scores by {method} in {about.seconds:.1f} s, {about.n_forward} forward, {about.n_backward} backward"
+                f"{out}: {about.n} scores by {method} in {about.seconds:.1f} s, {about.n_forward} forward, "
+                f"{about.n_backward} backward"
             )
         return DONE
 
-    return _together(work)
+    return _run_on_ranks(work)
 
 
 @app.command()
 def launch(
     job: JobArgument,
     ranks: Annotated[
-        Optional[int],
+        int | None,
         typer.Option(min=1, max=1_000_000, help="Ranks to start; as many as the nodes take if not given."),
     ] = None,
     machine: MachineOption = "local",
     nodes: Annotated[
-        Optional[int],
+        int | None,
         typer.Option(min=1, max=1_000_000, help="Inside a batch job: the nodes to start ranks on."),
     ] = None,
     run_dir: RunDir = None,
-    set: Set = [],
+    overrides: Overrides = None,
     resume: Resume = False,
     allow_changes: AllowChanges = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the command line and start nothing.")
     ] = False,
 ) -> int:
-    """Start ranks, on this machine or on the nodes of the batch job that this is, and train a job on them."""
+    """Start ranks, here or on the nodes of the surrounding batch job, and train a job on them."""
     from .cluster.launch import launch as start
     from .config.package_files import find_job
 
-    checked = _job(job, set)
+    checked = _job(job, overrides)
     return start(
         find_job(job),
         run_dir or Path("runs") / checked.name,
         machine=machine,
         ranks=ranks,
         nodes=nodes,
-        overrides=set,
+        overrides=overrides or [],
         resume=resume,
         allow_changes=allow_changes,
         dry_run=dry_run,
@@ -201,27 +205,28 @@ def submit(
     walltime: Annotated[str, typer.Option(help="The most time that it takes: 2h, 90m, 1d or HH:MM:SS.")],
     nodes: Annotated[str, typer.Option(help="Nodes; several sizes, 1,2,4, make a sweep.")] = "1",
     scaling: Annotated[
-        Optional[str], typer.Option(help="Of a sweep, what stays: strong, the global batch; weak, a rank's.")
+        str | None, typer.Option(help="Of a sweep, what is kept: strong, the global batch; weak, a rank's.")
     ] = None,
     array_of_seeds: Annotated[
-        Optional[str], typer.Option(metavar="SEEDS", help="A job for each of these seeds: 1,2,3.")
+        str | None, typer.Option(metavar="SEEDS", help="A job for each of these seeds: 1,2,3.")
     ] = None,
-    name: Annotated[Optional[str], typer.Option(help="Of the run; the job's if not given.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the run; the job's if not given.")] = None,
     dependency: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(
-            help="Begin after another job, as the batch system says it: afterok:ID. On PBS a requeued run goes on under another id."
+            help="Start after another job, in the batch system's syntax: afterok:ID. On PBS a requeued "
+            "run has a new id."
         ),
     ] = None,
     run_dir: RunDir = None,
-    set: Set = [],
+    overrides: Overrides = None,
     resume: Resume = False,
     allow_changes: AllowChanges = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the script and the command, and submit nothing.")
     ] = False,
 ) -> int:
-    """Submit a job to Slurm or PBS. A run that its walltime interrupts is put into the queue again until it is done."""
+    """Submit a job to the batch system. A run that its walltime interrupts is requeued until it is done."""
     from .cluster.submit import Request, parse_numbers
     from .cluster.submit import submit as start
 
@@ -229,7 +234,7 @@ def submit(
         machine=machine,
         nodes=parse_numbers("--nodes", nodes, 1),
         walltime=walltime,
-        overrides=tuple(set),
+        overrides=tuple(overrides or []),
         name=name,
         run_dir=run_dir,
         dependency=dependency,
@@ -245,14 +250,14 @@ def submit(
 @app.command()
 def status(
     run: Annotated[
-        Optional[Path], typer.Argument(metavar="RUN", help="A run directory, or a folder of runs.")
+        Path | None, typer.Argument(metavar="RUN", help="A run directory, or a folder of runs.")
     ] = None,
-    all: Annotated[bool, typer.Option("--all", help="All runs below runs/.")] = False,
+    all_runs: Annotated[bool, typer.Option("--all", help="All runs below runs/.")] = False,
 ) -> int:
-    """Tell how runs that were submitted are."""
+    """Print the state of submitted runs."""
     from .cluster.status import status as how
 
-    if (run is None) != all:
+    if (run is None) != all_runs:
         raise UserError("status: name a run directory, or say --all for all below runs/; one of them")
     with _output_is_all():
         return how(run or Path("runs"))
@@ -260,7 +265,7 @@ def status(
 
 @app.command()
 def cancel(run: RunArgument) -> int:
-    """Cancel the job of a run that was submitted, and do not put it into the queue again."""
+    """Cancel the job of a submitted run; it is not requeued."""
     from .cluster.status import cancel as end
 
     return end(run)
@@ -269,9 +274,9 @@ def cancel(run: RunArgument) -> int:
 @app.command()
 def logs(
     run: RunArgument,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job has ended.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Follow the log until the job has ended.")] = False,
 ) -> int:
-    """Print what a run that was submitted has said."""
+    """Print the log of a submitted run."""
     from .cluster.status import logs as show
 
     with _output_is_all():
@@ -281,46 +286,45 @@ def logs(
 @app.command()
 def doctor(
     job: Annotated[
-        Optional[str],
-        typer.Argument(metavar="JOB", help="A job that is to run: its data and its size are looked at, too."),
+        str | None,
+        typer.Argument(metavar="JOB", help="Check this job's data and size, too."),
     ] = None,
     machine: MachineOption = "local",
     nodes: Annotated[
-        Optional[int], typer.Option(min=1, max=1_000_000, help="Nodes that the job is to have.")
+        int | None, typer.Option(min=1, max=1_000_000, help="Nodes that the job is to have.")
     ] = None,
     ranks: Annotated[
-        Optional[int],
+        int | None,
         typer.Option(
-            min=1, max=1_000_000, help="Inside a batch job: start so many, look at each, and measure."
+            min=1, max=1_000_000, help="Inside a batch job: start so many, check each, and measure."
         ),
     ] = None,
-    walltime: Annotated[Optional[str], typer.Option(help="The time that the job is to have.")] = None,
-    set: Set = [],
+    walltime: Annotated[str | None, typer.Option(help="The time that the job is to have.")] = None,
+    overrides: Overrides = None,
 ) -> int:
-    """Look at this machine before the queue does: OK, WARN or FAIL for each check, and what to do."""
+    """Check a machine before a job is queued: OK, WARN or FAIL for each check, and what to do."""
     from .cluster.doctor.run import doctor as look
 
-    if set and not job:
+    if overrides and not job:
         raise UserError("doctor: --set changes a job, but none is named; name it")
-    return look(machine, _job(job, set) if job else None, nodes, ranks, walltime)
+    return look(machine, _job(job, overrides) if job else None, nodes, ranks, walltime)
 
 
 @app.command()
 def compare(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A comparison file, or a job with --methods.")],
     methods: Annotated[
-        Optional[str], typer.Option(help="Methods to compare on a job, separated by commas.")
+        str | None, typer.Option(help="Methods to compare on a job, separated by commas.")
     ] = None,
     seeds: Annotated[
-        Optional[int],
+        int | None,
         typer.Option(min=1, max=1000, help="Seeds 1 to this; the file's own if not given, or 3."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where runs and tables are kept.")] = Path("compare"),
     quick: Annotated[bool, typer.Option("--quick", help="The file's smaller size.")] = False,
-    set: Set = [],
+    overrides: Overrides = None,
 ) -> int:
-    """Run contenders, seeds and controls by one protocol, and print one table. Runs on ranks as train does."""
-
+    """Run contenders, seeds and controls, and print one table. Runs on ranks, as train does."""
     record_signals()
 
     def work(comm: Comm) -> int:
@@ -328,25 +332,26 @@ def compare(
         from .compare.spec import of_methods, read_comparison
         from .config.package_files import find_job
 
-        def read():
+        def read() -> tuple[Comparison, dict[str, Entry]]:
             if methods is None:
-                return read_comparison(find_job(file), quick, seeds, set)
+                return read_comparison(find_job(file), quick, seeds, overrides or [])
             if quick:
                 raise UserError(
-                    "compare: --quick and --methods are both given, but only a comparison file has a smaller size; choose one"
+                    "compare: --quick and --methods are both given, but only a comparison file has a "
+                    "smaller size; choose one"
                 )
-            return of_methods(file, methods.split(","), seeds or 3, set)
+            return of_methods(file, methods.split(","), seeds or 3, overrides or [])
 
         # Every rank reads: a method of another package must be imported before an instance of it can arrive.
         return run_all(*comm.run_or_raise_together(read), out, comm)
 
-    return _together(work)
+    return _run_on_ranks(work)
 
 
 @app.command()
 def explain(
     key: Annotated[
-        Optional[str],
+        str | None,
         typer.Argument(
             metavar="KEY", help="training.lr, selection.kakurenbo, machine.grace_s; all if not given."
         ),
@@ -381,7 +386,7 @@ def datasets() -> None:
 
 @app.command()
 def models(
-    word: Annotated[Optional[str], typer.Argument(metavar="WORD", help="Only names that hold this.")] = None,
+    word: Annotated[str | None, typer.Argument(metavar="WORD", help="Only names that hold this.")] = None,
 ) -> None:
     """List the networks: ours, those of installed packages, timm's and torchvision's."""
     from .explain.text import list_models
@@ -441,14 +446,14 @@ def stage(
         bool,
         typer.Option("--checksum", help="Read what is there already, and compare it with the shared files."),
     ] = False,
-    set: Set = [],
+    overrides: Overrides = None,
 ) -> int:
-    """Copy each rank's share of a job's data to its node's disk, as train does where it lacks. Runs on ranks as train does."""
+    """Copy each rank's share of a job's data to its node's disk. Runs on ranks, as train does."""
 
     def work(comm: Comm) -> int:
         from .cluster.machine import read_machine
 
-        checked = _job_of_all_ranks(comm, job, set)
+        checked = _job_of_all_ranks(comm, job, overrides)
         there = comm.on_rank_zero(lambda: scratch or read_machine(machine).scratch)
         from .local_data.shards import stage
         from .rundir.path_checks import in_words
@@ -458,7 +463,7 @@ def stage(
             print(f"{folder}: {in_words(n_bytes)} copied for {comm.size} rank{'s' * (comm.size > 1)}")
         return DONE
 
-    return _together(work)
+    return _run_on_ranks(work)
 
 
 @make_app.command("deepcam")
@@ -468,9 +473,9 @@ def make_deepcam(
     validation: Annotated[int, typer.Option(min=1, max=1_000_000, help="Samples to validate on.")] = 64,
     height: Annotated[int, typer.Option(min=16, max=100_000, help="Pixels; 768 in the public set.")] = 64,
     width: Annotated[int, typer.Option(min=16, max=100_000, help="Pixels; 1152 in the public set.")] = 96,
-    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all samples.")] = 1,
 ) -> int:
-    """Make weather with cyclones and filaments in it, in HDF5 files laid out like the public DeepCAM set. On all cores of this node."""
+    """Make synthetic DeepCAM samples in the public set's HDF5 layout, on all cores of this node."""
     from .data.tools.synthetic_deepcam import SyntheticSpec, make
 
     asked = SyntheticSpec(samples, validation, height, width, seed)
@@ -505,23 +510,24 @@ def pack(
     ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the HDF5 files go.")],
     size: Annotated[
-        Optional[int],
+        int | None,
         typer.Option(min=1, max=100_000, help="Resize the shorter side to this, and crop the centre."),
     ] = None,
 ) -> int:
-    """Pack an image folder into HDF5 files of about a gigabyte each, which data.name hdf5 reads. Goes on where it was interrupted."""
+    """Pack an image folder into HDF5 files of about 1 GB, for data.name hdf5. Resumes where it stopped."""
     from .data.tools.pack import pack as pack_all
 
     done = pack_all(source, folder, size)
     print(
-        f"{folder}: {done.train} + {done.validation} images of 3 x {done.height} x {done.width} in {done.classes} classes, "
+        f"{folder}: {done.train} + {done.validation} images of 3 x {done.height} x {done.width} in "
+        f"{done.classes} classes, "
         f"{done.written} of {done.parts} parts written now"
     )
     return DONE
 
 
-def _together(work: Callable[[Comm], int]) -> int:
-    """Do the work on all ranks and return the exit code; whatever ends one rank ends all."""
+def _run_on_ranks(work: Callable[[Comm], int]) -> int:
+    """Run work on all ranks and return the exit code; a failure of one rank ends all."""
     from .distributed.world import await_the_cause, open_comm
 
     comm = open_comm()
@@ -532,62 +538,62 @@ def _together(work: Callable[[Comm], int]) -> int:
     except BaseException as problem:
         if isinstance(problem, UserError) and problem.on_all_ranks:
             if comm.rank == 0:
-                _complain(problem)
+                _print_problem(problem)
             comm.barrier()
             return FAILED if isinstance(problem, TrainingError) else USER_ERROR
         await_the_cause(problem)
-        _last_words(problem, comm.rank, comm.size)
+        _print_failure(problem, comm.rank, comm.size)
         comm.abort(USER_ERROR if isinstance(problem, SampleError) else FAILED)
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code; a UserError is one line and code 2."""
+    """Run the command line and exit; a UserError is one line and exit code 2."""
     try:
         code = app(standalone_mode=False)
     except _UsageError as problem:
         command = problem.ctx.command_path if problem.ctx else "kakurenbo"
-        _complain(UserError(f"{problem.format_message().rstrip('.')}; see {command} --help"))
+        _print_problem(UserError(f"{problem.format_message().rstrip('.')}; see {command} --help"))
         code = USER_ERROR
     except typer.Abort:
         code = FAILED
     except UserError as problem:
-        _complain(problem)
+        _print_problem(problem)
         code = USER_ERROR
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError as problem:
-            _give_up(stream, problem)
+            _abandon(stream, problem)
     gc.freeze()  # else the interpreter would look for garbage in all modules of torch, which takes seconds
     sys.exit(code if isinstance(code, int) else 0)
 
 
 @contextlib.contextmanager
 def _output_is_all() -> Iterator[None]:
-    """Leave with code 1 where standard output cannot be written, of a command that does nothing else."""
+    """Exit with code 1 where a command that only prints cannot write to standard output."""
     try:
         yield
         sys.stdout.flush()
     except OSError as problem:
         if problem.filename is not None:
             raise
-        _give_up(sys.stdout, problem)
+        _abandon(sys.stdout, problem)
         raise typer.Exit(FAILED) from None
 
 
-def _give_up(stream: TextIO, problem: OSError) -> None:
-    _complain(UserError(f"{stream.name}: not all of it could be written ({problem.strerror})"))
+def _abandon(stream: TextIO, problem: OSError) -> None:
+    _print_problem(UserError(f"{stream.name}: not all of it could be written ({problem.strerror})"))
     os.dup2(
         os.open(os.devnull, os.O_WRONLY), stream.fileno()
     )  # or Python would try again, and leave with a code of its own
 
 
-def _complain(problem: UserError) -> None:
+def _print_problem(problem: UserError) -> None:
     print_error(f"kakurenbo: {problem}")
 
 
-def _last_words(problem: BaseException, rank: int, size: int) -> None:
-    """Print what ended this rank; the line that names it comes last."""
+def _print_failure(problem: BaseException, rank: int, size: int) -> None:
+    """Print what ended this rank; the line that names the rank comes last."""
     if not isinstance(problem, SystemExit | KeyboardInterrupt | UserError):
         print_error("".join(traceback.format_exception(problem)).rstrip())
     reason = " ".join(str(problem).split()) or "no reason given"

@@ -1,1 +1,1 @@
-"""What people write: job files, options, YAML, and the files that travel with the package. Imports no torch."""
+"""What people write: job files, options, YAML, registries, packaged files. Imports no torch."""

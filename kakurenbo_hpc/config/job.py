@@ -53,14 +53,16 @@ class DataOptions(Options):
     )
     seed: Seed = option(
         0,
-        "Seed of the data set itself, whatever the seed of the run: what is rendered, and which samples the variations below affect.",
+        "Seed of the data set itself, whatever the seed of the run: what is rendered, and which samples "
+        "the variations below affect.",
     )
     label_noise: Probability = option(
         0.0, "Share of the training labels that are replaced by another class.", "fraction"
     )
     imbalance: Annotated[float, Field(gt=0, le=1)] = option(
         1.0,
-        "Training samples of the last class for each one of the first; classes between fall off geometrically.",
+        "Training samples of the last class for each one of the first; classes between fall off "
+        "geometrically.",
         "fraction",
     )
     repeats: Annotated[int, Field(ge=1, le=10_000)] = option(
@@ -75,20 +77,25 @@ class DataOptions(Options):
     augmentation: list[Augmentation] = option([], "Training augmentations, applied in this order.")
     placement: Literal["shared", "local"] = option(
         "shared",
-        "shared: every rank reads all samples from a shared file system; local: each rank trains from its shard on its node's own disk.",
+        "shared: every rank reads all samples from a shared file system; local: each rank trains from its "
+        "shard on its node's own disk.",
     )
     exchange: Probability = option(
         0.0,
-        "With placement local: the share of its samples that each rank swaps with random other ranks after each plan.",
+        "With placement local: the share of its samples that each rank swaps with random other ranks after "
+        "each plan.",
         "fraction",
     )
 
     @abstractmethod
     def open(self, directory: Path | None = None) -> Any:
-        """Open the data set and return it, a ``kakurenbo_hpc.data.dataset.DatasetSplits``. Called on rank 0 alone.
+        """Open the data set. Called on rank 0 alone.
 
         Args:
             directory: the run's, for what is worth keeping beside the data.
+
+        Returns:
+            A ``kakurenbo_hpc.data.dataset.DatasetSplits``.
 
         Raises:
             DataError: the data is not there, or is not what it must be.
@@ -113,7 +120,8 @@ class Model(Options):
 
     name: str = option(
         ...,
-        "Network: one of ours, any of timm's or torchvision's (kakurenbo models), an installed package's, or package.module:function.",
+        "Network: one of ours, any of timm's or torchvision's (kakurenbo models), an installed package's, "
+        "or package.module:function.",
     )
     options: Plain = option({}, "Arguments of the network's constructor, passed on as they are.")
 
@@ -141,7 +149,8 @@ class Training(Options):
     weight_decay: Annotated[float, Field(ge=0)] = option(0.0, "Weight decay of the optimizer.")
     schedule: Literal["constant", "cosine", "step", "multistep", "poly", "tanh", "onecycle"] = option(
         "cosine",
-        "Learning-rate schedule, a function of the progress through the epochs: hiding samples does not stretch it.",
+        "Learning-rate schedule, a function of the progress through the epochs: hiding samples does not "
+        "stretch it.",
     )
     warmup_epochs: Annotated[float, Field(ge=0)] = option(0, "Linear warm-up of the learning rate.", "epochs")
     warmup_steps: Annotated[int, Field(ge=0)] = option(
@@ -183,12 +192,14 @@ class Training(Options):
     )
     skipped_steps: Count = option(
         10,
-        "Steps in a row with a gradient that is not finite (each is skipped) that end the run; with fp16 they count once the loss scale is below 1, where overflow no longer explains them.",
+        "Steps in a row with a gradient that is not finite (each is skipped) that end the run; with fp16 "
+        "they count once the loss scale is below 1, where overflow no longer explains them.",
         "steps",
     )
     ema: Fraction = option(
         0.0,
-        "Share that an exponential moving average of the weights keeps of itself at each step, for example 0.999; the average is what is evaluated. 0 for none.",
+        "Share that an exponential moving average of the weights keeps of itself at each step, for example "
+        "0.999; the average is what is evaluated. 0 for none.",
         "fraction",
     )
 
@@ -206,7 +217,8 @@ class Training(Options):
             )
         if self.schedule == "onecycle" and (self.warmup_epochs or self.warmup_steps or self.min_lr):
             raise ValueError(
-                "schedule is onecycle, which has a rise and a lowest rate of its own; remove warm-up and min_lr"
+                "schedule is onecycle, which has a rise and a lowest rate of its own; remove warm-up and "
+                "min_lr"
             )
         if self.schedule == "step" and self.decay_epochs is None:
             raise ValueError(
@@ -229,13 +241,19 @@ class Training(Options):
         return self
 
     def batch(self, n_ranks: int) -> int:
-        """Return the global batch on n_ranks ranks, accumulation included. Raises ValueError if it does not divide."""
+        """Return the global batch on n_ranks ranks, accumulation included.
+
+        Raises:
+            ValueError: it does not divide.
+        """
         if self.batch_per_rank is not None:
             return self.batch_per_rank * n_ranks * self.accumulate
+        assert self.global_batch is not None
         if self.global_batch % (n_ranks * self.accumulate):
             raise ValueError(
-                f"training.global_batch is {self.global_batch}, not divisible by {n_ranks} ranks x {self.accumulate} "
-                f"accumulated batches; use a multiple of {n_ranks * self.accumulate}, or training.batch_per_rank"
+                f"training.global_batch is {self.global_batch}, not divisible by {n_ranks} ranks x "
+                f"{self.accumulate} accumulated batches; use a multiple of {n_ranks * self.accumulate}, or "
+                "training.batch_per_rank"
             )
         return self.global_batch
 
@@ -249,7 +267,8 @@ class Training(Options):
         if self.warmup_steps:
             if self.warmup_steps >= self.epochs * steps:
                 raise JobError(
-                    f"training.warmup_steps is {self.warmup_steps}, but must be less than the run's {self.epochs * steps} steps, "
+                    f"training.warmup_steps is {self.warmup_steps}, but must be less than the run's "
+                    f"{self.epochs * steps} steps, "
                     f"{self.epochs} epochs of {steps}"
                 )
             values["warmup_epochs"] = self.warmup_steps / steps
@@ -258,7 +277,7 @@ class Training(Options):
         return Training(**values)
 
     def peak_lr(self, n_ranks: int) -> float:
-        """Return the learning rate after warm-up: ``lr``, times the ranks if the job says so (Goyal et al. 2017)."""
+        """Return the learning rate after warm-up: ``lr``, or ``lr`` times the ranks (Goyal et al. 2017)."""
         return self.lr * (n_ranks if self.lr_scaling == "ranks" else 1)
 
 
@@ -271,7 +290,8 @@ class WorldOptions(Options):
     compression: Literal["none", "fp16"] = option("none", "Horovod only: send gradients as float16.")
     gradient_predivide_factor: Positive = option(
         1.0,
-        "Horovod only: divide gradients by this before they are summed, and by the rest of the number of ranks after, so that sums stay small.",
+        "Horovod only: divide gradients by this before they are summed, and by the rest of the number of "
+        "ranks after, so that sums stay small.",
     )
 
     @model_validator(mode="after")
@@ -279,7 +299,8 @@ class WorldOptions(Options):
         for name in ("compression", "gradient_predivide_factor"):
             if self.gradients != "horovod" and getattr(self, name) != WorldOptions.model_fields[name].default:
                 raise ValueError(
-                    f"{name} is {getattr(self, name)}, which Horovod alone knows, but gradients is {self.gradients}; remove it"
+                    f"{name} is {getattr(self, name)}, which Horovod alone knows, but gradients is "
+                    f"{self.gradients}; remove it"
                 )
         return self
 
@@ -301,7 +322,8 @@ class Record(Options):
     hang_timeout: Annotated[float, Field(ge=0)] = (
         option(  # NCCL gives up after 600 s, and does not report where the ranks were
             500.0,
-            "Time without progress on any rank after which all ranks report their position and abort; 0 for never.",
+            "Time without progress on any rank after which all ranks report their position and abort; 0 "
+            "for never.",
             "seconds",
         )
     )
@@ -328,7 +350,8 @@ class Job(Options):
         for name in ("mixup", "cutmix"):
             if getattr(self.training, name) and self.selection.method != "everything":
                 raise ValueError(
-                    f"training.{name} is {getattr(self.training, name):g} with selection.method {self.selection.method}, but its loss "
+                    f"training.{name} is {getattr(self.training, name):g} with selection.method "
+                    f"{self.selection.method}, but its loss "
                     "belongs to two samples and cannot choose between them; set it to 0, or select everything"
                 )
         return self
@@ -337,7 +360,8 @@ class Job(Options):
     def _one_batchnorm(self) -> Job:
         if self.training.sync_batchnorm and self.world.gradients == "horovod":
             raise ValueError(
-                "training.sync_batchnorm is true, but world.gradients is horovod; set it to false, or gradients to ddp"
+                "training.sync_batchnorm is true, but world.gradients is horovod; set it to false, or "
+                "gradients to ddp"
             )
         return self
 

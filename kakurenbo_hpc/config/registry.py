@@ -139,7 +139,7 @@ class Registry(Mapping[str, Any]):
             raise JobError(f"{self.kind} {name}: does not define {', '.join(sorted(missing))}")
         if issubclass(found, Options):
             for key in ("extra", "frozen", "strict", "allow_inf_nan"):
-                if found.model_config.get(key) != Options.model_config[key]:  # type: ignore[literal-required]
+                if found.model_config.get(key) != Options.model_config[key]:
                     raise JobError(
                         f"{self.kind} {name}: its model_config sets {key} to "
                         f"{found.model_config.get(key)!r}, which would let mistakes in a job pass; remove it"

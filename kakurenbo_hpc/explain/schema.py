@@ -26,8 +26,8 @@ def schema(kind: str) -> dict[str, Any]:
 
     Names that come with the package are listed; a name of an installed package is allowed with any keys.
     """
-    model: type[Options] = {"job": Job, "machine": Machine, "comparison": Comparison}[kind]
-    found = model.model_json_schema()
+    models: dict[str, type[Options]] = {"job": Job, "machine": Machine, "comparison": Comparison}
+    found = models[kind].model_json_schema()
     if kind == "job":
         properties, definitions = found["properties"], found.setdefault("$defs", {})
         properties["data"] = _choice(DATASETS, "name", definitions) | _described(Job, "data")

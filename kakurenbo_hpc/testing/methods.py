@@ -189,7 +189,7 @@ def _check_update(method: Method, epoch: Epoch, ledger: Ledger) -> None:
     law = "update returns columns that the method declares, a value for every row"
     for after in ("scoring", "epoch"):
         before = copy.deepcopy(ledger)
-        changed = method.update(epoch, ledger, after)  # type: ignore[arg-type]
+        changed = method.update(epoch, ledger, after)
         for name, column in changed.items():
             require(name in method.columns, law, f"column {name!r} is not among columns")
             require(
@@ -342,7 +342,8 @@ def _on_ranks(cuts: list[int], work: Callable[[GlobalStats, Ledger], Plan], ledg
 
 def _saved_and_loaded(ledger: Ledger) -> Ledger:
     file = io.BytesIO()
-    np.savez(file, **ledger.columns())
+    columns: dict[str, Any] = ledger.columns()
+    np.savez(file, **columns)
     file.seek(0)
     return Ledger.of(ledger.n_total, ledger.start, dict(np.load(file)))
 
