@@ -1,7 +1,8 @@
-"""The rooms of DESIGN.md: imports only go down, rooms on one level do not know each other."""
+"""Levels of imports: a room imports from lower levels only, and none of its own level."""
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ LEVELS = [
     {"engine"},
     {"hiding", "cluster"},
     {"compare"},
-    {"explain", "testing", "report"},
+    {"explain", "testing"},
     {"cli", "__init__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
@@ -71,9 +72,17 @@ def module_of(path: Path) -> str:
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
-def test_every_room_has_a_level():
+def test_the_levels_here_the_table_of_the_readme_its_map_and_the_folders_are_one_list():
     rooms = {room_of(path) for path in SOURCES}
-    assert not rooms - LEVEL.keys(), "give it a level in LEVELS, and in DESIGN.md"
+    assert rooms == LEVEL.keys()
+    table = re.findall(
+        r"^\| (\d+) \| `(\w+)", (PACKAGE / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert {room: int(level) for level, room in table} == {r: n for r, n in LEVEL.items() if r != "__init__"}
+    mapped = re.findall(
+        r"^  (\w+)(?:/|\.py) ", (PACKAGE.parent / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert set(mapped) == rooms - {"__init__", "errors"} and len(mapped) == len(set(mapped))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
