@@ -98,7 +98,7 @@ class Registry(Mapping[str, Any]):
             if found is None:
                 raise JobError(f"{self.kind} {name}: {module_name} ({module.__file__}) has no {attribute}")
         else:
-            found = next(value for value in vars(module).values() if self._is_own(value, module_name))
+            found = self._only_class(module, name)
         self._check(found, name)
         return found
 
@@ -120,9 +120,19 @@ class Registry(Mapping[str, Any]):
         reason = " ".join(str(problem).split())[:200]
         return JobError(f"{self.kind} {name}: importing it failed ({type(problem).__name__}: {reason})")
 
-    def _is_own(self, value: object, module_name: str) -> bool:
+    def _only_class(self, module: Any, name: str) -> Any:
         base = self.base or object
-        return inspect.isclass(value) and value.__module__ == module_name and issubclass(value, base)
+        classes = [
+            value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, base)
+        ]
+        own = [value for value in classes if value.__module__ == module.__name__]
+        if len(own) != 1:
+            found = ", ".join(value.__name__ for value in own) or "none"
+            raise JobError(
+                f"{self.kind} {name}: {module.__name__} must define one {base.__name__}, but defines "
+                f"{found}; name it: package.module:Class"
+            )
+        return own[0]
 
     def _check(self, found: Any, name: str) -> None:
         """Raise JobError unless what was found keeps the rules that ours keep."""

@@ -44,9 +44,15 @@ class Module(lightning.LightningModule):
 
 def fit(module, folder, epochs, checkpoint=None, **changed):
     trainer = lightning.Trainer(
-        **{"reload_dataloaders_every_n_epochs": 1} | changed, max_epochs=epochs, accelerator="cpu", logger=False, default_root_dir=folder,
-        callbacks=[HidingCallback()], enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
+        **{"reload_dataloaders_every_n_epochs": 1} | changed,
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        default_root_dir=folder,
+        callbacks=[HidingCallback()],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
     trainer.fit(module, ckpt_path=checkpoint)
     return module.lines
 

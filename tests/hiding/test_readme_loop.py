@@ -1,4 +1,6 @@
-"""The loop that README shows, run as it stands there: alone, under torchrun, under mpirun; and as it was before."""
+"""The loop that README shows, run as it stands there: alone, under torchrun, under mpirun; and as it was
+before.
+"""
 
 import json
 from pathlib import Path

@@ -107,6 +107,7 @@ class RankSession:
 
         Args:
             number: of the test, in the order in which they run.
+            nodeid: pytest's name of the test.
             following: the next test of this session, for which fixtures are kept, or "".
             limit_s: most seconds that it may take.
         """

@@ -1,4 +1,6 @@
-"""README's loop on the digits, alone or on the ranks that torchrun or mpirun started: own_loop.py plain|changed METRICS."""
+"""README's loop on the digits, alone or on the ranks that torchrun or mpirun started: own_loop.py
+plain|changed METRICS.
+"""
 
 import json
 import multiprocessing

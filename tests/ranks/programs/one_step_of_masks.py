@@ -1,4 +1,6 @@
-"""One step of a segmentation and its validation on these ranks against the same, computed serially in double precision."""
+"""One step of a segmentation and its validation on these ranks against the same, computed serially in double
+precision.
+"""
 
 from dataclasses import fields
 
