@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ranks import command, environment
+from support.start_ranks import command, environment
 
 from support.rank_reports import RankResult, Result
 
