@@ -121,6 +121,7 @@ class SelectionOptions(Options):
     method: str
 
 
+# Methods are not known here: whoever knows them writes Job[Method].
 SelectionT = TypeVar("SelectionT", bound=SelectionOptions)
 
 
@@ -339,10 +340,7 @@ class Record(Options):
 
 
 class Job(Options, Generic[SelectionT]):
-    """One experiment: the typed form of a job file.
-
-    ``Job[Method]`` says what ``selection`` is, since methods are not known here.
-    """
+    """One experiment: the typed form of a job file."""
 
     name: FileName = option(..., "Name of the run; its directory is runs/NAME by default.")
     seed: Seed = option(0, "Seed of the run: initial weights, order, draws.")

@@ -27,8 +27,8 @@ def n_samples(data: Sized | int) -> int:
         return int(data)
     if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):  # a DataLoader counts batches
         raise LoopError(
-            f"hiding: data is of type {type(data).__name__}; give the map-style data set that the loader reads, "
-            "or its length"
+            f"hiding: data is of type {type(data).__name__}; give the map-style data set that the loader "
+            "reads, or its length"
         )
     return len(data)
 
