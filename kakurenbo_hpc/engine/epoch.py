@@ -37,7 +37,7 @@ def run_epoch(
     epoch: Epoch, ledger: Ledger, method_state: MethodState, context: Context, timer: StageTimer
 ) -> EpochResult:
     """Run one epoch on this rank. Collective."""
-    method, learner, shards = context.method, context.learner, context.shards
+    method, shards = context.method, context.shards
     context.pass_progress.begin_epoch()
 
     with timer("plan"):
@@ -47,13 +47,13 @@ def run_epoch(
         plan = method.plan(epoch, ledger, context.everyone)
         if shards is not None:
             ledger = shards.exchange(epoch, plan.train != 0, ledger)
-        level, planned_on = method.selection_level(epoch), ledger
+        planned_on, level = ledger, method.selection_level(epoch)
         schedule = deal_passes(plan.train, epoch, ledger, context, plan.weight, level)
 
     with timer("train"):
         train = TRAIN_LOOPS[level]
         ledger, method_state, trained = train(epoch, plan, schedule, ledger, method_state, context)
-        learner.average_statistics()
+        context.learner.average_statistics()
 
     with timer("refresh"):
         if plan.refresh is not None:

@@ -1,4 +1,4 @@
-"""What a run takes up, and what it refuses to: checkpoints that are damaged, hostile, of another job or of a newer version."""
+"""Resuming: checkpoints that are whole, damaged, hostile, of another job or of another format."""
 
 import builtins
 import io
@@ -26,9 +26,12 @@ from kakurenbo_hpc.rundir.watchdog.heartbeat import Heartbeat
 from kakurenbo_hpc.selection import METHODS
 
 TINY = [
-    "training={epochs: 3, global_batch: 10, lr: 0.01}", "data={name: visual_atoms, classes: 2, instances: 20, validation: 5, pixels: 16}",
-    "model.options={width: 2}", "selection={method: kakurenbo, fraction_epochs: [0]}", "record.ledger=false",
-]  # fmt: skip
+    "training={epochs: 3, global_batch: 10, lr: 0.01}",
+    "data={name: visual_atoms, classes: 2, instances: 20, validation: 5, pixels: 16}",
+    "model.options={width: 2}",
+    "selection={method: kakurenbo, fraction_epochs: [0]}",
+    "record.ledger=false",
+]
 
 
 def job(*sets):

@@ -1,4 +1,4 @@
-"""What loops do wrong, and the one line that each is told."""
+"""Mistakes of a training loop in its use of Hiding, and the one-line error for each."""
 
 import numpy as np
 import pytest
