@@ -33,7 +33,7 @@ from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.ddp import DdpSync
 from kakurenbo_hpc.distributed.world import World, settle
 from kakurenbo_hpc.engine.epoch import run_epoch
-from kakurenbo_hpc.engine.run import set_up
+from kakurenbo_hpc.engine.set_up import set_up
 from kakurenbo_hpc.rundir.timers import StageTimer
 from kakurenbo_hpc.selection import METHODS
 from kakurenbo_hpc.selection.global_stats import GlobalStats
@@ -61,19 +61,20 @@ class Driver:
     """The package's epoch, set up as a run sets it up, on this rank alone."""
 
     def __init__(self, job: Job, world: World):
-        self._stages, data = set_up(job, world, job.selection)
-        self._stages.learner.join(DdpSync(world), data.shape)
-        self._ledger = init_ledger(job.selection, self._stages.homes, world.comm, data.fingerprint)
+        self._context = set_up(job, world, job.selection)
+        data = self._context.data
+        self._context.learner.join(DdpSync(world), data.shape)
+        self._ledger = init_ledger(job.selection, self._context.homes, world.comm, data.fingerprint)
         self._memory = job.selection.init_state()
         self._job, self._epochs = job, 0
 
     def epoch(self) -> Took:
-        clock = StageTimer(self._stages.world.device)
+        clock = StageTimer(self._context.world.device)
         epoch = Epoch(self._epochs, self._job.training.epochs, self._job.seed)
-        outcome = run_epoch(epoch, self._ledger, self._memory, self._stages, clock)
-        self._ledger, self._memory, line = outcome.ledger, outcome.method_state, outcome.line
+        outcome = run_epoch(epoch, self._ledger, self._memory, self._context, clock)
+        self._ledger, self._memory, line = outcome.ledger, outcome.method_state, outcome.metrics
         self._epochs += 1
-        seconds = clock.seconds(self._stages.learner.parts.take())
+        seconds = clock.seconds(self._context.learner.parts.take())
         return Took(seconds["total"] - seconds["evaluate"], seconds, line["hidden_fraction"], line["steps"])
 
 

@@ -20,16 +20,18 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import JobError
 from .options import Options
 
 OURS = "kakurenbo_hpc"
 
+T = TypeVar("T")
 
-class Registry(Mapping[str, Any]):
-    """Classes by name.
+
+class Registry(Mapping[str, T]):
+    """Classes by name; ``Registry[type[Method]]`` is one of methods.
 
     Args:
         kind: what the classes are, for messages: "method".
@@ -43,7 +45,7 @@ class Registry(Mapping[str, Any]):
         self.kind, self.group, self.base = kind, group, base
         self._names = dict(names)
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> T:
         """Import and return the class of this name.
 
         Raises:

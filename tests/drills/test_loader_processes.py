@@ -120,7 +120,8 @@ def test_without_shared_memory_ranks_read_by_themselves_and_say_so(whole, tmp_pa
     assert done.returncode == 0, done.stderr[-3000:]
     [told] = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
     assert (
-        told == "warning: data.workers is 1, but loader processes need /dev/shm, which is not there; ranks "
-        "read by themselves"
+        told
+        == "warning: data.workers is 1, but worker processes need /dev/shm, which is missing; ranks read "
+        "by themselves"
     )
     assert outcome(tmp_path / "run") == whole

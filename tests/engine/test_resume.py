@@ -1,6 +1,4 @@
-"""What a run takes up, and what it refuses to: checkpoints that are damaged, hostile, of another job or of a
-newer version.
-"""
+"""Resuming: checkpoints that are whole, damaged, hostile, of another job or of another format."""
 
 import builtins
 import io

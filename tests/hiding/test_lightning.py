@@ -1,4 +1,4 @@
-"""Lightning trains with the callback: it plans, hides, looks again, and goes on from its own checkpoints."""
+"""Lightning's Trainer with the callback: plans, hides, refreshes, resumes from its own checkpoints."""
 
 import pytest
 import torch
@@ -30,8 +30,8 @@ class Module(lightning.LightningModule):
         return DataLoader(POINTS, batch_sampler=self.hiding.batch_sampler)
 
     def training_step(self, batch, i):
-        input, target = batch
-        logits = self.model(input)
+        inputs, target = batch
+        logits = self.model(inputs)
         if i == 0 and torch.is_grad_enabled():
             self.lines.append(self.hiding.metrics)
         return self.hiding.observe(
