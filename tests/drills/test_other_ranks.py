@@ -48,7 +48,8 @@ def test_statistics_of_other_ranks_are_their_mean(tmp_path):
     torch.manual_seed(0)
     buffers = [{"mean": torch.randn(3)} for _ in range(4)]
     for rank, mine in enumerate(buffers):
-        write_part(tmp_path, rank, RankState(None, Ledger.unseen(8, 2 * rank, 2 * rank + 2), {}, MidEpoch([], mine)))
+        ledger = Ledger.unseen(8, 2 * rank, 2 * rank + 2)
+        write_part(tmp_path, rank, RankState(None, ledger, {}, MidEpoch([], mine)))
     want = torch.stack([mine["mean"].double() for mine in buffers]).mean(0)
     for n in (1, 2, 3, 5, 8):
         shares = [
