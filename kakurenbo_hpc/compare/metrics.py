@@ -35,7 +35,7 @@ _STUDENT = (
 
 @dataclass(frozen=True)
 class Curve:
-    """One run, (E,) each: accuracy after each epoch; steps, forward and backward samples and seconds spent until then."""
+    """One run, an entry per epoch: accuracy, and cumulative steps, forward and backward samples, seconds."""
 
     accuracy: np.ndarray
     steps: np.ndarray
@@ -97,7 +97,8 @@ def best(curves: Sequence[Curve]) -> Spread:
 def speed_up(method: Curve, baseline: Curve, tolerance: float) -> float | None:
     """Return t_b / t_n of two mean curves; None if the method never gets there.
 
-    t_b: the step of the baseline's best accuracy A_b. t_n: the first step, not after t_b, at which the method has A_b - tolerance.
+    t_b: the step of the baseline's best accuracy A_b. t_n: the first step, not after t_b, at which the method
+    has A_b - tolerance.
     """
     at = int(np.argmax(baseline.accuracy))
     t_b = baseline.steps[at]
@@ -106,13 +107,13 @@ def speed_up(method: Curve, baseline: Curve, tolerance: float) -> float | None:
 
 
 def cost_to_error(curve: Curve, error: float, cost: str) -> float | None:
-    """Return what a mean curve has spent, in ``steps`` or ``seconds``, when its error is first no larger; None if it never is."""
+    """Return the cost of a mean curve (``steps`` or ``seconds``) to an error; None if it is never reached."""
     there = 1 - curve.accuracy <= error
     return float(getattr(curve, cost)[np.argmax(there)]) if there.any() else None
 
 
 def accuracy_at(curve: Curve, forward: float) -> float | None:
-    """Return the accuracy after the last epoch that ends within so many forward samples; None if there is none."""
+    """Return the accuracy of the last epoch within so many forward samples; None if there is none."""
     done = int(np.searchsorted(curve.forward, forward, side="right"))
     return float(curve.accuracy[done - 1]) if done else None
 
@@ -120,13 +121,14 @@ def accuracy_at(curve: Curve, forward: float) -> float | None:
 def pareto_shares(curves: Mapping[str, Sequence[Curve]]) -> dict[str, float]:
     """Return each contender's share of the front of error against seconds, over every epoch of every run.
 
-    A point is on the front if no other has both less error and less time, or one of them less and the other equal.
+    A point is on the front if no other has both less error and less time, or one of them less and the other
+    equal.
     """
     points = [
         (seconds, 1 - accuracy, name)
         for name, runs in curves.items()
         for c in runs
-        for seconds, accuracy in zip(c.seconds, c.accuracy)
+        for seconds, accuracy in zip(c.seconds, c.accuracy, strict=True)
     ]
     front, least = [], np.inf
     for _, group in groupby(sorted(points), key=lambda point: point[0]):
@@ -138,10 +140,12 @@ def pareto_shares(curves: Mapping[str, Sequence[Curve]]) -> dict[str, float]:
 
 
 def differs(curves: Sequence[Curve], baseline: Sequence[Curve]) -> tuple[float, float, bool]:
-    """Return the mean difference of final accuracies, its standard error, and whether it is beyond noise: 95 %, by Student's t.
+    """Return the mean difference of final accuracies, its standard error, whether it is significant (95 %).
 
-    Seeds are paired where both have the same number of them; else the fewer count. Of a single seed the error is unknown: NaN,
-    and noise.
+    Student's t.
+
+    Seeds are paired where both have the same number of them; else the fewer count. Of a single seed the error
+    is unknown: NaN, and noise.
     """
     a, b = ([c.accuracy[-1] for c in runs] for runs in (curves, baseline))
     gap, n = float(np.mean(a) - np.mean(b)), min(len(a), len(b))

@@ -1,4 +1,4 @@
-"""Several runs by one protocol: contenders, seeds and controls one after another, and one table at the end."""
+"""Runs of a comparison: contenders, seeds and controls one after another, and one table."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ Lines = list[dict]  # a run's metrics, one line an epoch
 def compare(comparison: Comparison, entries: Mapping[str, Entry], out: Path, comm: Comm) -> int:
     """Run what has not been run yet, on these ranks, and write and print the table; return the exit code.
 
-    out: holds ``runs/`` and ``scores/``, shared by all comparisons there, ``NAME/comparison.json`` and ``NAME/table.md``.
-    Runs are of so many ranks; on other hardware another ``out`` keeps their seconds apart. A run that fails is named, and the
-    others go on; a table of which nothing failed is not replaced then.
+    out: holds ``runs/`` and ``scores/``, shared by all comparisons there, ``NAME/comparison.json`` and
+    ``NAME/table.md``. Runs are of so many ranks; on other hardware another ``out`` keeps their seconds apart.
+    A run that fails is named, and the others go on; a table of which nothing failed is not replaced then.
     """
     comm.on_rank_zero(lambda: _check_out(out))
     results = _Results(comparison, entries, out, comm)
@@ -83,7 +83,7 @@ class _Results:
         return {name: [curve(lines) for lines in runs] for name, runs in self._lines.items()}
 
     def add(self, name: str, entry: Entry) -> int:
-        """Run an entry with all seeds. Returns the exit code of a run that the ranks were asked to leave, else 0."""
+        """Run an entry with all seeds; return 0, or the exit code of a run that was stopped early."""
         self._against[name] = entry.against
         for seed in self._comparison.seeds:
             self._n_done += 1
@@ -93,7 +93,7 @@ class _Results:
                     scores, cost = self._scored(entry, seed)
                     job = entry.named(seed, self._comm.size, scores)
                     directory = self._out / "runs" / job.name
-                    begun = self._comm.on_rank_zero(lambda: (directory / "job.yaml").exists())
+                    begun = self._comm.on_rank_zero((directory / "job.yaml").exists)
                     # By its name it is this job; only what it keeps on disk may have been another.
                     if code := run(job, directory, self._comm, resume=begun, allow_changes=True):
                         return code
@@ -112,7 +112,10 @@ class _Results:
         return DONE
 
     def _scored(self, entry: Entry, seed: int) -> tuple[Path | None, tuple[int, int, int, float]]:
-        """Make the scores that an entry selects by, if it does; return the file and steps, passes and seconds spent on it."""
+        """Compute the scores that an entry selects by; return their file and their cost.
+
+        The cost is steps, forward and backward samples, seconds; 0 without scores.
+        """
         if entry.scores is None:
             return None, (0, 0, 0, 0.0)
         made_by = entry.job.model_copy(
@@ -195,7 +198,7 @@ def _lines(run: Path, epochs: int) -> Lines:
 
 
 def curve(lines: Lines) -> Curve:
-    """Return what a run's metrics say, cumulated over epochs. Accuracy is the validation accuracy, or the mean IoU of images."""
+    """Return a run's metrics, cumulative over epochs; accuracy is validation accuracy, or mean IoU."""
     measure = "val_accuracy" if "val_accuracy" in lines[0] else "val_iou"
 
     def summed(values: list) -> np.ndarray:
@@ -260,7 +263,8 @@ def _seconds_by_part(runs: Sequence[Lines]) -> dict[str, float]:
 def markdown(rows: Mapping[str, dict]) -> str:
     """Return the table that is printed.
 
-    gap: to the line that this one is measured against, with its standard error; a ``*`` marks what is beyond noise.
+    gap: to the line that this one is measured against, with its standard error; a ``*`` marks what is beyond
+    noise.
     """
 
     def of(row: dict, name: str, key: float, form: str) -> str:
@@ -290,9 +294,10 @@ def markdown(rows: Mapping[str, dict]) -> str:
     for name, row in rows.items():
         last, equal = row["final"], row["accuracy_at_equal_forward"]
         cells.append([
-            name, f"{last['mean']:.4f}", f"{last['std']:.4f}", f"{last['p16']:.4f} to {last['p84']:.4f}", f"{row['best']['mean']:.4f}",
-            gap_in_words(name, row), f"{row['hidden_fraction']:.3f}", f"{row['n_forward']:.0f}", f"{row['n_backward']:.0f}",
-            f"{row['seconds']:.1f}", *(f"{row['seconds_by_part'][part]:.2f}" for part in ("plan", "train", "refresh")),
+            name, f"{last['mean']:.4f}", f"{last['std']:.4f}", f"{last['p16']:.4f} to {last['p84']:.4f}",
+            f"{row['best']['mean']:.4f}", gap_in_words(name, row), f"{row['hidden_fraction']:.3f}",
+            f"{row['n_forward']:.0f}", f"{row['n_backward']:.0f}", f"{row['seconds']:.1f}",
+            *(f"{row['seconds_by_part'][part]:.2f}" for part in ("plan", "train", "refresh")),
             *(of(row, "speed_up", tolerance, ".2f") for tolerance in TOLERANCES),
             *(of(row, "steps_to_error", factor, ".0f") for factor in ERROR_FACTORS),
             *(of(row, "seconds_to_error", factor, ".1f") for factor in ERROR_FACTORS),
@@ -302,7 +307,7 @@ def markdown(rows: Mapping[str, dict]) -> str:
 
 
 def gap_in_words(name: str, row: dict) -> str:
-    """Return how far a line is from the one it is measured against: ``+0.0039 ± 0.0034``, with a ``*`` beyond noise."""
+    """Return the gap of a line to its baseline, ``+0.0039 ± 0.0034``, with a ``*`` if it is significant."""
     if row.get("against", name) == name:
         return "-"
     error = f" ± {row['standard_error']:.4f}" if np.isfinite(row["standard_error"]) else ""

@@ -1,4 +1,4 @@
-"""What is compared: a comparison file, its contenders and controls, every one of them a checked job."""
+"""Comparison files: contenders and controls, each of them a checked job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ..config.job import Job, check_job
-from ..config.options import Count, FileName, Options, Seed, checked
+from ..config.options import Count, FileName, Options, Seed, checked, option
 from ..config.package_files import find_job
 from ..config.yaml import read_yaml, set_value
 from ..data import DATASETS
@@ -22,74 +22,88 @@ from .metrics import Curve, mean_curve
 
 BASELINE = "everything"
 Picture = Literal[
-    "convergence", "hidden_and_accuracy", "speedup_over_tolerance", "error_over_steps", "error_over_seconds", "time_parts", "pareto",
-    "loss_histogram", "class_weights", "accuracy_over_steps",
-]  # fmt: skip
+    "convergence",
+    "hidden_and_accuracy",
+    "speedup_over_tolerance",
+    "error_over_steps",
+    "error_over_seconds",
+    "time_parts",
+    "pareto",
+    "loss_histogram",
+    "class_weights",
+    "accuracy_over_steps",
+]
 Seeds = Annotated[list[Seed], Field(min_length=1)]
 
 
 class Scores(Options):
-    """Scores that are made before a contender's run; it then selects by them. Their cost is added to its own."""
+    """Scores that are computed before a contender's run; their cost is added to its own."""
 
-    method: Literal["el2n", "grand", "forgetting", "random"]
-    epochs: Annotated[int, Field(ge=0)] | None = None
-    repeats: Count | None = None
+    method: Literal["el2n", "grand", "forgetting", "random"] = option(
+        ..., "Scoring method of kakurenbo score."
+    )
+    epochs: Annotated[int, Field(ge=0)] | None = option(
+        None, "Epochs of training before samples are scored; the paper's if not given.", "epochs"
+    )
+    repeats: Count | None = option(None, "Initialisations to average over; the paper's if not given.")
 
 
 class Change(Options):
-    """What differs from a job: keys of its sections; data that have a name, or a selection with a method, replace the job's."""
+    """Changes to a job, by section."""
 
-    data: dict[str, Any] = {}
-    model: dict[str, Any] = {}
-    training: dict[str, Any] = {}
-    selection: dict[str, Any] = {}
-    record: dict[str, Any] = {}
+    data: dict[str, Any] = option({}, "Keys of data; with a name, the whole section.")
+    model: dict[str, Any] = option({}, "Keys of model.")
+    training: dict[str, Any] = option({}, "Keys of training.")
+    selection: dict[str, Any] = option({}, "Keys of selection; with a method, the whole section.")
+    record: dict[str, Any] = option({}, "Keys of record.")
 
 
 class Contender(Change):
-    """What differs from the comparison's job. against: the line of the table that this one is measured against."""
+    """A contender: changes to the comparison's job."""
 
-    scores: Scores | None = None
-    against: str = BASELINE
+    scores: Scores | None = option(None, "Scores that the contender's run selects by.")
+    against: str = option(BASELINE, "The line of the table that this one is measured against.")
 
 
 class Quick(Options):
-    """A smaller size of the same comparison. contenders: their names, all if not given."""
+    """A smaller size of the same comparison, for --quick."""
 
-    set: Change = Change()
-    seeds: Seeds = [1]
-    contenders: list[str] | None = None
+    set: Change = option(Change(), "Changes to the job of all contenders.")
+    seeds: Seeds = option([1], "Seeds.")
+    contenders: list[str] | None = option(None, "Names of the contenders; all if not given.")
 
 
 class Comparison(Options):
-    """A comparison file. job: beside this file, or by name. set: what differs from it for everybody.
+    """A comparison file: several contenders on one job."""
 
-    controls: beside those that are always in, which are everything, random at each contender's share, and fewer epochs at its
-    compute. unscaled: each contender that scales its learning rate or its losses, without doing so.
-    pictures: wanted of the report.
-    """
-
-    name: FileName
-    shows: str = ""
-    job: str
-    set: Change = Change()
-    contenders: Annotated[dict[str, Contender], Field(min_length=1)]
-    seeds: Seeds = [1, 2, 3, 4]
-    controls: list[Literal["rs2", "unscaled"]] = []
-    pictures: list[Picture] = []
-    quick: Quick = Quick()
+    name: FileName = option(..., "Name of the comparison, and of its folder.")
+    shows: str = option("", "What the comparison shows, one line.")
+    job: str = option(..., "The job: a path beside this file, or a job that comes with the package.")
+    set: Change = option(Change(), "Changes to the job of all contenders.")
+    contenders: Annotated[dict[str, Contender], Field(min_length=1)] = option(
+        ..., "Contenders by name, each with its changes to the job."
+    )
+    seeds: Seeds = option([1, 2, 3, 4], "Seeds of the runs of every contender.")
+    controls: list[Literal["rs2", "unscaled"]] = option(
+        [],
+        "Controls beside everything, random at each contender's fraction and fewer epochs at its compute: "
+        "rs2; "
+        "unscaled, each contender without its scaling of learning rate or losses.",
+    )
+    pictures: list[Picture] = option([], "Figures for a report.")
+    quick: Quick = option(Quick(), "A smaller size, for --quick.")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the table: a job for any seed, what its scores are made by, and the line it is measured against."""
+    """One line of the table: a job for any seed, its scores, and the line that it is measured against."""
 
     job: Job
     scores: Scores | None = None
     against: str = BASELINE
 
     def named(self, seed: int, ranks: int, scores: Path | None = None) -> Job:
-        """Return the job of this seed, named by what it is on so many ranks: the same has the same name in every comparison."""
+        """Return the job of a seed, named by its content and the number of ranks."""
         update = {"seed": seed}
         if scores is not None:
             update["selection"] = self.job.selection.model_copy(update={"scores": [str(scores)]})
@@ -106,9 +120,16 @@ def digest(job: Job, *more: Any) -> str:
 def read_comparison(
     path: Path, quick: bool = False, seeds: int | None = None, overrides: Sequence[str] = ()
 ) -> tuple[Comparison, dict[str, Entry]]:
-    """Return a comparison file and the lines of its table that are known before anything runs. Raises JobError.
+    """Return a comparison file and the lines of its table that are known before anything runs.
 
-    seeds: 1 to this instead of the file's. overrides: ``section.key=value``, laid over the job of everybody.
+    Args:
+        path: of the file.
+        quick: take its smaller size.
+        seeds: 1 to this instead of the file's.
+        overrides: ``section.key=value``, of the job of all contenders.
+
+    Raises:
+        JobError: one line, for the first thing that is wrong.
     """
     comparison = checked(Comparison, read_yaml(path), str(path))
     for given in (comparison.seeds, comparison.quick.seeds):
@@ -128,7 +149,13 @@ def read_comparison(
 def of_methods(
     job: str, methods: Sequence[str], seeds: int, overrides: Sequence[str] = ()
 ) -> tuple[Comparison, dict[str, Entry]]:
-    """Return the comparison of some methods on one job: the job's own as it is set there, others by default. Raises JobError."""
+    """Return the comparison of some methods on one job.
+
+    The job's own method has the options that are set there, others their defaults.
+
+    Raises:
+        JobError: one line, for the first thing that is wrong.
+    """
     path = find_job(job)
     base = read_yaml(path)
     for override in overrides:
@@ -156,10 +183,11 @@ def of_methods(
 def controls(
     comparison: Comparison, entries: Mapping[str, Entry], curves: Mapping[str, Sequence[Curve]]
 ) -> Iterator[tuple[str, Entry]]:
-    """Yield random at each share that contenders left out, to 0.05, and everything for fewer epochs at their compute.
+    """Yield the controls that depend on what contenders spent.
 
-    A control that is a line of the table already is not made again. Compute counts a sample's forward pass as 1 and its
-    backward pass as 2; scores made before do not count.
+    Random at each fraction that contenders left out (to 0.05), and everything for fewer epochs at their
+    compute. A control that is a line of the table already is left out. Compute counts a sample's forward
+    pass as 1 and its backward pass as 2; scores do not count.
     """
     there = {digest(entry.job) for entry in entries.values()}
     for name, control in _controls(comparison, entries, curves):
@@ -220,14 +248,15 @@ def _smaller(comparison: Comparison, path: Path) -> Comparison:
     for name in chosen:
         if name not in comparison.contenders:
             raise JobError(
-                f"{path}: quick.contenders names {name}, which is no contender; {nearest(name, comparison.contenders)}"
+                f"{path}: quick.contenders names {name}, which is no contender; "
+                f"{nearest(name, comparison.contenders)}"
             )
     contenders = {name: comparison.contenders[name] for name in chosen}
     return comparison.model_copy(update={"contenders": contenders, "seeds": comparison.quick.seeds})
 
 
 def _entries(comparison: Comparison, base: dict, where: str) -> dict[str, Entry]:
-    """Return the baseline, the contenders and the controls that need no figures of theirs. Raises JobError."""
+    """Return the baseline, the contenders, and the controls that do not depend on results."""
     entries = {BASELINE: _entry(base, Contender(selection={"method": "everything"}), f"{where}: {BASELINE}")}
     for name, contender in comparison.contenders.items():
         if name in entries:
@@ -235,7 +264,10 @@ def _entries(comparison: Comparison, base: dict, where: str) -> dict[str, Entry]
         entries[name] = _entry(base, contender, f"{where}: contender {name}")
     for name, contender in comparison.contenders.items():
         if contender.against not in entries or contender.against == name:
-            found = f"{where}: contender {name}: against names {contender.against}, which is no other line of this table"
+            found = (
+                f"{where}: contender {name}: against names {contender.against}, which is no other line of "
+                "this table"
+            )
             raise JobError(f"{found}; {nearest(contender.against, entries)}")
     if "unscaled" in comparison.controls:
         entries |= {
@@ -249,7 +281,7 @@ def _entries(comparison: Comparison, base: dict, where: str) -> dict[str, Entry]
 
 
 def _unscaled(entry: Entry, entries: Mapping[str, Entry]) -> Entry | None:
-    """Return the entry with neither learning rate nor losses scaled; None if it scales nothing, or that is in already."""
+    """Return the entry without its scaling; None if it scales nothing, or is in the table already."""
     selection = entry.job.selection
     off = {name: False for name in selection.scaling_options if getattr(selection, name)}
     unscaled = replace(

@@ -1,1 +1,1 @@
-"""The records that stages of an epoch pass on: ledger, plan, batch, sample statistics; and keyed random numbers."""
+"""Records that the stages of an epoch pass on: ledger, plan, batch, sample statistics; random numbers."""

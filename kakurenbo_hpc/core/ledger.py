@@ -1,4 +1,4 @@
-"""The ledger: what each rank remembers of the samples whose home it is; and the notes that bring it up to date."""
+"""Ledger: each rank's rows of per-sample statistics, and the home rank of every id."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ BLOCKS = 16384  # fixed, so that a block never straddles two homes however many 
 
 @dataclass(frozen=True)
 class Homes:
-    """Who is home of which ids: n ids cut into min(n, 16384) fixed blocks, the blocks dealt to ranks in order."""
+    """Home rank of every id: n ids in min(n, BLOCKS) fixed blocks, which are dealt to ranks in order."""
 
     n: int
     n_ranks: int
 
     @property
     def n_blocks(self) -> int:
+        """Number of blocks."""
         return max(1, min(self.n, BLOCKS))
 
     def rows(self, rank: int) -> tuple[int, int]:
@@ -45,10 +46,15 @@ class Homes:
 class Ledger:
     """One rank's rows: ids ``start`` to ``start + S``, S rows, no id stored.
 
-    loss: (S,) float32, the training criterion at the sample's last forward pass, before weights; +inf if unseen.
-    correct: (S,) bool. confidence: (S,) float32, the largest class probability.
-    seen_epoch: (S,) int32, the epoch of that pass; -1 if the sample was never seen.
-    extra: further (S,) columns, which the method declares and owns.
+    Attributes:
+        n_total: samples of the whole data set.
+        start: first id.
+        loss: (S,) float32, training criterion at the sample's last forward pass, before weights; +inf if
+            unseen.
+        correct: (S,) bool.
+        confidence: (S,) float32, largest class probability.
+        seen_epoch: (S,) int32, epoch of that pass; -1 if the sample was never seen.
+        extra: further (S,) columns, which the method declares.
     """
 
     n_total: int
@@ -61,7 +67,7 @@ class Ledger:
 
     @classmethod
     def unseen(cls, n_total: int, start: int, stop: int, columns: Mapping[str, tuple] = {}) -> Ledger:
-        """Return rows that nobody has looked at. columns: name -> (dtype, first value)."""
+        """Return rows of samples that were never seen; columns: name -> (dtype, first value)."""
         n = stop - start
         return cls(
             n_total=n_total,
@@ -75,13 +81,13 @@ class Ledger:
 
     @classmethod
     def of(cls, n_total: int, start: int, columns: Mapping[str, np.ndarray]) -> Ledger:
-        """Return the ledger whose columns these are, named as ``columns`` names them."""
+        """Return the ledger with these columns, named as ``columns`` names them."""
         own = {name: columns[name] for name in _COLUMNS}
         extra = {name.removeprefix("extra_"): column for name, column in columns.items() if name not in own}
         return cls(n_total, start, **own, extra=extra)
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Return all columns, (S,) each, by the names that they have where a ledger is kept: a method's own begin with ``extra_``."""
+        """Return all columns, (S,) each, by their names in files: a method's own begin with ``extra_``."""
         own = {name: getattr(self, name) for name in _COLUMNS}
         return own | {f"extra_{name}": column for name, column in self.extra.items()}
 
@@ -90,30 +96,30 @@ class Ledger:
 
     @property
     def id(self) -> np.ndarray:
-        """(S,) int64."""
+        """Ids, (S,) int64."""
         return np.arange(self.start, self.start + len(self), dtype=np.int64)
 
     @property
     def rows(self) -> range:
-        """The same ids, where they need no memory."""
+        """Ids as a range, which takes no memory."""
         return range(self.start, self.start + len(self))
 
     @property
     def seen(self) -> np.ndarray:
-        """(S,) bool."""
+        """Whether each sample was seen, (S,) bool."""
         return self.seen_epoch >= 0
 
     def observed(self, stats: SampleStats, epoch: int) -> Ledger:
-        """Return the ledger after these notes, all of ids at home here; of several notes of one id the latest wins."""
-        rows, notes_kept = _latest(stats.id - self.start, stats.position)
+        """Return the ledger after these statistics of its ids; of several of one id the latest wins."""
+        rows, kept = _latest(stats.id - self.start, stats.position)
         columns = {name: getattr(self, name).copy() for name in _COLUMNS}
         for name in ("loss", "correct", "confidence"):
-            columns[name][rows] = getattr(stats, name)[notes_kept]
+            columns[name][rows] = getattr(stats, name)[kept]
         columns["seen_epoch"][rows] = epoch
         extra = dict(self.extra)
         for name in stats.extra.keys() & extra.keys():
             extra[name] = extra[name].copy()
-            extra[name][rows] = stats.extra[name][notes_kept]
+            extra[name][rows] = stats.extra[name][kept]
         return dataclasses.replace(self, **columns, extra=extra)
 
     def with_columns(self, changed: Mapping[str, np.ndarray]) -> Ledger:
@@ -122,7 +128,7 @@ class Ledger:
 
 
 def ids_at(ids: np.ndarray | range, rows: np.ndarray) -> np.ndarray:
-    """Return the ids of some rows, (k,) int64. ids: of all rows, (S,) int64 or a range."""
+    """Return the ids of some rows, (k,) int64; ids: of all rows, (S,) int64 or a range."""
     return ids.start + rows if isinstance(ids, range) else ids[rows]
 
 

@@ -1,4 +1,4 @@
-"""The plan: what one epoch does with every sample; and the epoch itself, which the draws are keyed by."""
+"""Plan: what one epoch does with every sample; and the epoch, which random draws are keyed by."""
 
 from __future__ import annotations
 
@@ -27,13 +27,16 @@ class Epoch:
 class Plan:
     """What this epoch does with the S samples of this rank's ledger.
 
-    train: (S,) bool or small integers, how often each sample is trained; 0 means hidden.
-    refresh: (S,) bool, hidden samples that get a forward pass after training; None for none.
-    refresh_mode, refresh_augment: whether that pass runs the network in "eval" or "train" mode, on augmented samples or not.
-    weight: (S,) float32, multiplies the sample's loss; None for 1 everywhere.
-    lr_scale: multiplies the schedule's learning rate for this epoch.
-    max_fraction: the largest share that this epoch's rule allowed to hide.
-    n_candidates, n_moved_back: global counts, of samples that could be hidden and of those put back into training.
+    Attributes:
+        train: (S,) bool or small integers, how often each sample is trained; 0 means hidden.
+        refresh: (S,) bool, hidden samples that get a forward pass after training; None for none.
+        refresh_mode: mode of the network in that pass, "eval" or "train".
+        refresh_augment: whether that pass uses the training augmentation.
+        weight: (S,) float32, multiplies the sample's loss; None for 1 everywhere.
+        lr_scale: multiplies the schedule's learning rate for this epoch.
+        max_fraction: largest fraction that this epoch's rule allowed to hide.
+        n_candidates: samples that could be hidden, over all ranks.
+        n_moved_back: candidates that were put back into training, over all ranks.
     """
 
     train: np.ndarray

@@ -1,7 +1,8 @@
-"""Random draws that belong to a sample: a counter-based hash, so that no draw depends on who makes it, or when.
+"""Random numbers keyed by the sample: a counter-based hash.
 
-A draw is a pure function of (seed, purpose, epoch, id, copy). It is the same on 1 or 1024 ranks, in any loader
-worker, and after any resume; nothing has to be saved. The mixing function is splitmix64 (Steele, Lea, Flood 2014).
+A draw is a pure function of (seed, purpose, epoch, id, copy). It is the same on 1 or 1024 ranks, in any
+loader worker, and after any resume; nothing has to be saved. The mixing function is splitmix64 (Steele, Lea,
+Flood 2014).
 """
 
 from __future__ import annotations
@@ -47,7 +48,16 @@ def key(seed: int, purpose: str, epoch: int = 0) -> int:
 
 
 def bits(stream: int, ids: np.ndarray, copy: np.ndarray | int = 0) -> np.ndarray:
-    """Return (n,) uint64, uniform over all 64-bit values: one draw for each id (n,) int64 and copy (n,) or scalar."""
+    """Return one uniform 64-bit draw for each id.
+
+    Args:
+        stream: key of the stream.
+        ids: (n,) int64.
+        copy: (n,) or scalar.
+
+    Returns:
+        (n,) uint64.
+    """
     x = ids.astype(
         np.uint64
     )  # a copy: mixed in place, since at 1.28M ids a temporary costs as much as the arithmetic

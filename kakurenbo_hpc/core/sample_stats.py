@@ -1,4 +1,4 @@
-"""Per-sample results of forward passes, on their way home to the ledger."""
+"""Sample statistics: per-sample results of forward passes, before they reach the ledger."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class SampleStats:
-    """What forward passes found out, one entry a pass: arrays of equal length k, in any order, of any samples.
+    """Results of forward passes, one entry per pass: arrays of length k, in any order, of any samples.
 
-    ``position`` (k,) int64 is the pass's place in the epoch's global order, so later steps have larger ones; of several
-    notes of one id the latest wins. ``extra`` holds further (k,) columns that a method asked for.
+    Attributes:
+        id: (k,) int64.
+        loss: (k,) float32.
+        correct: (k,) bool.
+        confidence: (k,) float32.
+        position: (k,) int64, place in the epoch's global order; of several entries of one id the one of
+            largest position wins.
+        extra: further (k,) columns that the method declares.
     """
 
     id: np.ndarray
@@ -28,5 +34,5 @@ class SampleStats:
         return len(self.id)
 
     def with_extra(self, **columns: np.ndarray) -> SampleStats:
-        """Return the notes with further columns."""
+        """Return the statistics with further columns."""
         return dataclasses.replace(self, extra={**self.extra, **columns})

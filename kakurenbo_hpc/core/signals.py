@@ -1,4 +1,4 @@
-"""The signals that ask a run to leave, heard from the first moment on: it takes seconds until a run can heed them."""
+"""Signals that request an early stop, recorded from the start: a run can act on them only seconds later."""
 
 import signal
 
@@ -7,6 +7,6 @@ received: list[int] = []
 
 
 def record_signals() -> None:
-    """Remember these signals from now on; a run that begins later leaves by them."""
+    """Record these signals from now on, for the run that begins later."""
     for number in SIGNALS:
         signal.signal(number, lambda number, frame: received.append(number))

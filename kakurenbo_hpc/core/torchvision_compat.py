@@ -1,4 +1,4 @@
-"""timm and torchvision, imported only where a job needs them: two seconds that others do not pay."""
+"""timm and torchvision beside any build of torch, imported only where a job needs them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def transforms() -> ModuleType:
 def _declare_missing_operators() -> torch.library.Library | None:
     """Let torchvision be imported beside a torch without CUDA.
 
-    Its compiled operators do not load there, and the import fails for want of their schemas. Returns what keeps them alive.
+    Its compiled operators do not load there, and the import fails for want of their schemas.
+
+    Returns:
+        The library that keeps the schemas alive; None where nothing is missing.
     """
     if torch.version.cuda or hasattr(torch.ops.torchvision, "nms"):
         return None

@@ -1,16 +1,17 @@
-"""Where samples lie, when every rank trains from a shard of its own: after each plan, the fewest moves that even out the work.
+"""Exchange between shards: after each plan, the fewest moves of samples that balance the ranks.
 
-A sample's row stays at its home rank; its *place* is the rank that holds its data. What a method hides is spread unevenly over
-places, and all would wait for the place with the most to train. So the fullest give some of their visible samples to the
-emptiest. Homes decide this for their own rows: only counts travel, one number a place, and nobody ever sees all ids.
-The exchange share is partial local shuffling (Nguyen et al. 2022, "Why globally re-shuffle? Revisiting data shuffling in
-large scale deep learning").
+A sample's row stays at its home rank; its *place* is the rank that holds its data. What a method hides is
+spread unevenly over places, and all would wait for the place with the most to train. So the fullest give some
+of their visible samples to the emptiest. Homes decide this for their own rows: only counts travel, one number
+a place, and nobody ever sees all ids. The exchange share is partial local shuffling (Nguyen et al. 2022, "Why
+globally re-shuffle? Revisiting data shuffling in large scale deep learning").
 
-Storage. A rank's share is N / P samples. Hidden samples stay where they lie, on top of the visible ones that come for them,
-up to twice a rank's share of the hidden; beyond that they are forgotten where they are too many, and fetched again from the
-shared file system where there is room (rare: it takes a rank that holds twice as many hidden samples as the mean). What is
-given away is deleted once it has arrived. So a rank holds at most ``most_held`` samples, about (1 + F) N / P with F hidden,
-and while samples are on their way the exchange share on top: (1 + Q + F) N / P.
+Storage. A rank's share is N / P samples. Hidden samples stay where they lie, on top of the visible ones that
+come for them, up to twice a rank's share of the hidden; beyond that they are forgotten where they are too
+many, and fetched again from the shared file system where there is room (rare: it takes a rank that holds
+twice as many hidden samples as the mean). What is given away is deleted once it has arrived. So a rank holds
+at most ``most_held`` samples, about (1 + F) N / P with F hidden, and while samples are on their way the
+exchange share on top: (1 + Q + F) N / P.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ..distributed.comm import Comm
 
 
 def first_places(ids: np.ndarray, n_ranks: int) -> np.ndarray:
-    """Return where each sample lies before anything moved, (k,) int32: dealt like cards, so that files in order of class mix."""
+    """Return each sample's first place, (k,) int32: round-robin, so that files in order of class mix."""
     return (ids % n_ranks).astype(np.int32)
 
 
@@ -32,11 +33,12 @@ def exchanged(
 ) -> np.ndarray:
     """Return where each row's data is to lie in this epoch, (S,) int32; it moves where that is not ``place``.
 
-    ids: (S,) int64, this rank's rows. place: (S,) int32, where they lie. visible: (S,) bool, whether the epoch trains them.
-    share: Q, the part of its visible samples that every rank swaps for as many of random other ranks', 0 to 1.
-    Afterwards the ranks' numbers of visible samples differ by at most one. With share 0, sum(max(0, visible_r - target_r))
-    visible samples move, and none moves with fewer. A function of (seed, epoch, id), of where samples lie and of their homes.
-    Four to ten reductions of P numbers; memory O(S + P).
+    ids: (S,) int64, this rank's rows. place: (S,) int32, where they lie. visible: (S,) bool, whether the
+    epoch trains them.
+    share: Q, the part of its visible samples that every rank swaps for as many of random other ranks', 0 to
+    1. Afterwards the ranks' numbers of visible samples differ by at most one. With share 0, sum(max(0,
+    visible_r - target_r)) visible samples move, and none moves with fewer. A function of (seed, epoch, id),
+    of where samples lie and of their homes. Four to ten reductions of P numbers; memory O(S + P).
     """
     before, place = place, place.copy()
     shown, hidden = np.flatnonzero(visible), np.flatnonzero(~visible)
@@ -52,7 +54,8 @@ def exchanged(
     crowded, room = np.maximum(n_hidden - allowed, 0), np.maximum(allowed - n_hidden, 0)
     _pour(hidden, crowded, room, ids, place, key(epoch.seed, "crowded", epoch.number), comm)
 
-    # While samples are on their way, nothing but the crowded has left yet, and everything visible may have come.
+    # While samples are on their way, nothing but the crowded has left yet, and everything visible may have
+    # come.
     held_before, held = n_shown + n_hidden, _at_each(place, comm)
     on_the_way = held_before - crowded + _at_each(place[shown][place[shown] != before[shown]], comm)
     most = most_held(int(n_shown.sum()), int(n_hidden.sum()), comm.size)
@@ -64,7 +67,7 @@ def exchanged(
 
 
 def even(n: np.ndarray) -> np.ndarray:
-    """Return (P,) int64 of the same sum that differ by at most one, the larger ones where there is most: fewest moves."""
+    """Return balanced counts, (P,) int64 of the same sum, the larger ones where most are: fewest moves."""
     target = np.full(len(n), n.sum() // len(n))
     target[np.argsort(-n, kind="stable")[: n.sum() % len(n)]] += 1
     return target
@@ -76,7 +79,7 @@ def swapped(n_visible: int, share: float, n_ranks: int) -> int:
 
 
 def most_held(n_visible: int, n_hidden: int, n_ranks: int) -> int:
-    """Return how many samples a rank holds at most, once all have arrived: its share of the visible, twice that of the hidden."""
+    """Return the most samples on a rank after an exchange: its share of the visible, twice the hidden."""
     return -(-n_visible // n_ranks) + _most_hidden(n_hidden, n_ranks)
 
 
@@ -98,7 +101,7 @@ def _pour(
     stream: int,
     comm: Comm,
 ) -> None:
-    """Move ``leaving[p]`` of the rows at each place p to the places with room, filled in order of rank; changes ``place``."""
+    """Move ``leaving[p]`` rows of each place p to the places with room, in order of rank, in ``place``."""
     if not leaving.any():
         return
     chosen, number = _some(rows, leaving, ids, place, stream, comm)
@@ -109,7 +112,8 @@ def _pour(
 def _swap(rows: np.ndarray, n: int, ids: np.ndarray, place: np.ndarray, epoch: Epoch, comm: Comm) -> None:
     """Let n of the rows at every place go elsewhere, and as many come; changes ``place``.
 
-    The i-th to leave its place goes as many ranks on as a draw for (epoch, i) says, at every place alike: so all get n.
+    The i-th to leave its place goes as many ranks on as a draw for (epoch, i) says, at every place alike: so
+    all get n.
     """
     if not n:
         return

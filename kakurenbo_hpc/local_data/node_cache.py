@@ -1,8 +1,9 @@
 """A rank's shard on its node's own disk: copies of files of the shared file system, each whole or not there.
 
-A store is a folder, ``SCRATCH/kakurenbo/NAME-MARK/rank_0003``, with a note of whose files it holds. A copy is of the size and of the
-time of last change of its original, and is known by them. What lies in a store may vanish at any time: every file can be fetched
-again. Nothing is removed but files of the data set that this store holds.
+A store is a folder, ``SCRATCH/kakurenbo/NAME-MARK/rank_0003``, with a note of whose files it holds. A copy is
+of the size and of the time of last change of its original, and is known by them. What lies in a store may
+vanish at any time: every file can be fetched again. Nothing is removed but files of the data set that this
+store holds.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class NodeCache:
     def __init__(self, folder: Path, fingerprint: str):
         """Open or make it, for this process alone. fingerprint: of the data set.
 
-        Raises DataError if it cannot be written to, holds files of another data set or of nobody, or is in use.
+        Raises DataError if it cannot be written to, holds files of another data set or of nobody, or is in
+        use.
         """
         self.folder = folder
         note = folder / _NOTE
@@ -39,7 +41,8 @@ class NodeCache:
             folder.mkdir(parents=True, exist_ok=True)
             if not note.exists() and any(folder.iterdir()):
                 raise DataError(
-                    f"{folder}: not empty, and not staged by us; give another scratch folder, or remove this one"
+                    f"{folder}: not empty, and not staged by us; give another scratch folder, or remove "
+                    "this one"
                 )
             self._lock = open(note, "a+")  # noqa: SIM115, locked until the process ends
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,7 +65,7 @@ class NodeCache:
             )
 
     def keep(self, names: Iterable[str], known: Iterable[str]) -> None:
-        """Remove all known files but these, and what was left half-written. Names that nobody knows are not ours."""
+        """Remove all known files but these, and partial ones; files of other names stay."""
         kept = {str(self.folder / name) for name in names}
         known = {str(self.folder / name) for name in known}
         for folder, _, found in os.walk(self.folder):
@@ -83,13 +86,13 @@ class NodeCache:
         return path
 
     def whole(self, name: str, changed: int) -> None:
-        """Give the file that was written beside its name, and the time of last change of its original, in ns."""
+        """Give a partial file its name, and its original's modification time in ns."""
         beside = self.beside(name)
         os.utime(beside, ns=(changed, changed))
         os.replace(beside, self.folder / name)
 
     def lacks(self, files: SampleFiles, rows: Iterable[int], compare: bool = False) -> list[int]:
-        """Return the rows whose files are not here; compare: or are not, byte for byte, what the shared file system has."""
+        """Return the rows whose files are missing; compare: or differ from the shared file system's."""
 
         def is_here(row: int) -> bool:
             name = files.names[row]
@@ -99,10 +102,10 @@ class NodeCache:
 
         rows = list(rows)
         with ThreadPoolExecutor(_THREADS) as pool:
-            return [row for row, here in zip(rows, pool.map(is_here, rows)) if not here]
+            return [row for row, here in zip(rows, pool.map(is_here, rows), strict=True) if not here]
 
     def fetch(self, files: SampleFiles, rows: Iterable[int]) -> Iterator[int]:
-        """Copy these rows' files from the shared file system, several at a time; yield each one's size once it is here.
+        """Copy these rows' files from the shared file system, several at a time; yield each one's size.
 
         Raises DataError if one is not there, or is not of its size, or the disk is full.
         """
@@ -130,7 +133,8 @@ class NodeCache:
             if found != size:
                 beside.unlink()
                 raise DataError(
-                    f"{source}: {found} bytes were copied, but {size} were expected; was the data set changed?"
+                    f"{source}: {found} bytes were copied, but {size} were expected; was the data set "
+                    "changed?"
                 )
             self.whole(name, changed)
         except OSError as problem:

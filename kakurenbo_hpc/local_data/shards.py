@@ -1,8 +1,8 @@
-"""Samples on node-local disks: which lie on this rank, how they change ranks after a plan, and turns over what lies here.
+"""Shards: samples on node-local disks, their exchange after a plan, and schedules over them.
 
-What moves comes in while the epoch trains what is there already; the turns that need it wait until all ranks have all of it.
-A place is where a sample is trained, and is in the ledger and its checkpoint; the files are only copies: whatever a disk
-lacks when a run begins or goes on is fetched from the shared file system.
+What moves comes in while the epoch trains what is there already; the turns that need it wait until all ranks
+have all of it. A place is where a sample is trained, and is in the ledger and its checkpoint; the files are
+only copies: whatever a disk lacks when a run begins or goes on is fetched from the shared file system.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Shards:
     """This rank's shard of the training samples, beside its part of the validation samples, which stays."""
 
     def __init__(self, options: DataOptions, data: DatasetSplits, scratch: str | None, world: World):
-        """Open this rank's store. scratch: a folder of the node. Raises UserError, perhaps on one rank only."""
+        """Open this rank's cache in the node's scratch folder; raises UserError, perhaps on one rank only."""
         self._store = open_store(options.name, data, scratch, world)
         self._files, self._validation = data.train.files(), data.validation.files()
         self._world, self._comm, self._share = world, world.comm, options.exchange
@@ -67,11 +67,13 @@ class Shards:
         )
 
     def fill(self, ledger: Ledger, bar: Callable, hides: float, compare: bool = False) -> int:
-        """Make the store hold what lies here, neither more nor less; return how many bytes all ranks fetched for it.
+        """Make the cache hold exactly this shard; return how many bytes all ranks fetched.
 
-        bar: ``Progress.bar``. hides: F, the largest share that the method may hide: a rank must have room for (1 + Q + F) of its share.
-        compare: what is there already must equal the shared files, byte for byte. Raises DataError on all ranks alike.
-        The next exchange is then waited for at once: an epoch that is taken up in its middle may need any sample.
+        bar: ``Progress.bar``. hides: F, the largest share that the method may hide: a rank must have room for
+        (1 + Q + F) of its share.
+        compare: what is there already must equal the shared files, byte for byte. Raises DataError on all
+        ranks alike. The next exchange is then waited for at once: an epoch that is taken up in its middle may
+        need any sample.
         """
         self._here, self._waits_for_all = np.sort(self._tell(ledger.extra["place"], ledger.id)), True
         validation = range(*Homes(len(self._validation), self._comm.size).rows(self._comm.rank))
@@ -84,7 +86,7 @@ class Shards:
         return fetch_all(parts, self._store, self._world, bar, spare, compare)
 
     def exchange(self, epoch: Epoch, visible: np.ndarray, ledger: Ledger) -> Ledger:
-        """Return the ledger whose places even out what this epoch trains; the files that move are under way then.
+        """Return the ledger with places that balance this epoch, and begin to move the files.
 
         visible: (S,) bool, of this rank's rows.
         """
@@ -156,7 +158,7 @@ class Shards:
         )
 
     def metrics(self) -> dict:
-        """Return what the metrics say: n_moved and bytes_moved of all ranks; waited, the longest wait for them, in seconds."""
+        """Return n_moved and bytes_moved of all ranks, and waited, the longest wait in seconds."""
         return self._told | {"waited": float(self._comm.max(np.array([self._told["waited"]]))[0])}
 
     def _tell(self, rank: np.ndarray, what: np.ndarray) -> np.ndarray:
@@ -171,13 +173,19 @@ class Shards:
     def _parcels(self, words: np.ndarray) -> list[FileMove]:
         files = self._files
         return [
-            FileMove(id, files.names[id], int(files.sizes[id]), int(files.changed[id]), rank)
-            for id, rank, _ in words.tolist()
+            FileMove(
+                sample,
+                files.names[sample],
+                int(files.sizes[sample]),
+                int(files.changed[sample]),
+                rank,
+            )
+            for sample, rank, _ in words.tolist()
         ]
 
 
 class _UnderWay(NamedTuple):
-    """An exchange that is not over. gone: files to remove, to_fetch: rows to fetch, once all ranks have what comes."""
+    """An exchange under way; gone: files to remove, to_fetch: rows to fetch, once it is complete."""
 
     delivery: FileExchange
     gone: list[str]
@@ -185,7 +193,7 @@ class _UnderWay(NamedTuple):
 
 
 class ShardLoader:
-    """Reads batches from this rank's shard, as a ``Loader`` does; those that need what is under way, once it is here."""
+    """Reads batches from this rank's shard, as a ``Loader`` does; waits for samples that are under way."""
 
     def __init__(self, loader: Loader, shards: Shards):
         self.source, self._loader, self._shards = loader.source, loader, shards
@@ -203,7 +211,7 @@ class ShardLoader:
 
 
 def stage(job: Job, scratch: str | None, comm: Comm, compare: bool) -> tuple[Path, int]:
-    """Fill every rank's store as a run of the job on these ranks finds it best; return where they lie and the bytes copied.
+    """Fill every rank's cache for a run of the job on these ranks; return its folder and the bytes copied.
 
     compare: as ``Shards.fill`` has it.
     """

@@ -1,4 +1,4 @@
-"""A rank's share of a data set, copied to its node's disk; what is needed is compared with what is free before anything is."""
+"""Staging: copies a rank's share of a data set to its node's disk, after a check of free space."""
 
 from __future__ import annotations
 
@@ -32,11 +32,13 @@ def open_store(name: str, data: DatasetSplits, scratch: str | None, world: World
     """
     if data.train.files() is None or data.validation.files() is None:
         raise JobError(
-            f"samples of {name} are not files of their own, which data.placement: local needs; set it to shared"
+            f"samples of {name} are not files of their own, which data.placement: local needs; set it to "
+            "shared"
         )
     if scratch is None:
         raise JobError(
-            "data.placement is local, but no scratch folder is named; give --scratch DIR, or scratch in the machine file"
+            "data.placement is local, but no scratch folder is named; give --scratch DIR, or scratch in "
+            "the machine file"
         )
     folder = os.path.expanduser(os.path.expandvars(scratch))
     if "$" in folder:
@@ -59,8 +61,9 @@ def fetch_all(
 ) -> int:
     """Fetch what the store lacks of these parts; return how many bytes all ranks fetched. Collective.
 
-    bar: ``Progress.bar``. spare: bytes that must be free beyond these. compare: files that are here must equal the shared ones.
-    Raises DataError, on all ranks alike, if a file cannot be copied, or, before copying, if a disk is too small.
+    bar: ``Progress.bar``. spare: bytes that must be free beyond these. compare: files that are here must
+    equal the shared ones. Raises DataError, on all ranks alike, if a file cannot be copied, or, before
+    copying, if a disk is too small.
     """
     lacking = [Part(files, store.lacks(files, rows, compare)) for files, rows in parts]
     needed = sum(int(files.sizes[row]) for files, rows in lacking for row in rows)
@@ -83,6 +86,7 @@ def _check(asked: list[tuple]) -> None:
         if needed + spare > free:
             moves = f", and {in_words(spare)} must be left for samples that move" if spare else ""
             raise DataError(
-                f"{folder} on {node}: {in_words(needed)} are to be copied there{moves}, but {in_words(free)} are free; "
+                f"{folder} on {node}: {in_words(needed)} are to be copied there{moves}, but "
+                f"{in_words(free)} are free; "
                 "give a larger scratch folder, use more nodes, or remove what other runs left there"
             )

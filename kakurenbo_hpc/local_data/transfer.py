@@ -1,8 +1,8 @@
-"""Files on their way from rank to rank while training goes on: read, sent, received and written in pieces, a few at a time.
+"""File transfers between ranks during training: read, sent, received and written in pieces.
 
-Every rank takes its pieces, outgoing and incoming, in the order of (number of the parcel, offset), which all ranks share. So
-of all pieces that are under way the first one is the next both for its sender and for its receiver: nobody waits in a circle,
-however few pieces a rank holds at a time.
+Every rank takes its pieces, outgoing and incoming, in the order of (number of the parcel, offset), which all
+ranks share. So of all pieces that are under way the first one is the next both for its sender and for its
+receiver: nobody waits in a circle, however few pieces a rank holds at a time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ AT_A_TIME = 4  # pieces that a rank holds in memory each way, some at the disk, 
 class FileMove:
     """One file that goes to, or comes from, another rank.
 
-    number: the same on both, unique over all ranks. size: in bytes. changed: when its original last was, in ns.
+    number: the same on both, unique over all ranks. size: in bytes. changed: when its original last was, in
+    ns.
     """
 
     number: int
@@ -38,7 +39,7 @@ class FileMove:
 
 
 class FileExchange:
-    """This rank's part of an exchange of files. Its sender keeps a file: remove it once all ranks have finished."""
+    """This rank's part of an exchange of files; a sender keeps its files until all ranks have finished."""
 
     def __init__(
         self, outgoing: Iterable[FileMove], incoming: Iterable[FileMove], store: NodeCache, comm: Comm
@@ -55,7 +56,11 @@ class FileExchange:
         self.go_on()
 
     def go_on(self) -> None:
-        """Do what can be done without waiting. Called between steps, on the main thread. Raises DataError where a disk fails."""
+        """Make progress without waiting; called between steps, on the main thread.
+
+        Raises:
+            DataError: a disk fails.
+        """
         moved = True
         while moved:
             self._begin()
@@ -138,7 +143,7 @@ class FileExchange:
 
 @dataclass
 class _Piece:
-    """Bytes of a file from offset on. An outgoing piece is read, then sent; an incoming one received, then written."""
+    """Bytes of a file from an offset: read then sent, or received then written."""
 
     parcel: FileMove
     offset: int
