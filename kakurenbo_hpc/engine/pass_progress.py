@@ -96,6 +96,6 @@ class PassProgress:
 
     def _heed(self, may_stop: bool = True) -> None:
         if self._saver is not None:
-            self._saver.go_on()
+            self._saver.poll()
         if may_stop and self._stop is not None and self._stop.should_stop():
             raise StopEarly

@@ -16,7 +16,7 @@ from ..data.loader import Loader
 from ..distributed.comm import Comm
 from ..distributed.gradient_sync import GradientSync, open_gradient_sync
 from ..distributed.preemption import Preemption
-from ..distributed.world import World, settle
+from ..distributed.world import World
 from ..errors import (
     DONE,
     REQUEUE,
@@ -29,15 +29,15 @@ from ..errors import (
 )
 from ..local_data.shards import ShardLoader, Shards
 from ..rundir.checkpoint.async_writer import CheckpointWriter
-from ..rundir.checkpoint.manifest import load_facts, problem_of
+from ..rundir.checkpoint.manifest import load_facts, validate_checkpoint
 from ..rundir.checkpoint.shards import (
     MidEpoch,
     RankState,
-    fitting,
-    load_inside,
     load_learner,
     load_ledger,
-    load_memory,
+    load_method_state,
+    load_mid_epoch,
+    reading,
 )
 from ..rundir.checkpoint.snapshot import Snapshot
 from ..rundir.console import Console
@@ -79,7 +79,7 @@ def run(
             f"{directory}: all {job.training.epochs} epochs are done"
         )
         return DONE
-    world = settle(comm)
+    world = World.detect(comm)
     gradients, heartbeat = open_gradient_sync(job.world, job.training.accumulate, world), Heartbeat()
     watch = Watchdog(heartbeat, directory, comm.rank, comm.size, job.record.hang_timeout, comm.abort)
     try:
@@ -177,7 +177,7 @@ class _Run:
             world.comm,
             self._snapshot,
             print_line,
-            heartbeat.goes_on,
+            heartbeat.touch,
         )
         self._stages, self._data = set_up(
             job, world, job.selection, scratch, PassProgress(stop, self._saver), directory, heartbeat
@@ -272,11 +272,11 @@ class _Run:
         self, found: Path, facts: dict, ledger: Ledger, method_state: MethodState
     ) -> tuple[Ledger, MethodState]:
         """Restore what the checkpoint holds; return ledger and memory. Raises RunDirectoryError, perhaps on one rank only."""
-        world, learner, job, goes_on = (
+        world, learner, job, on_progress = (
             self._world,
             self._stages.learner,
             self._job,
-            self._stages.heartbeat.goes_on,
+            self._stages.heartbeat.touch,
         )
         self._last = facts["line"]
         changes = differences(facts["job"], job)
@@ -287,13 +287,13 @@ class _Run:
             raise RunDirectoryError(
                 f"{found}: of another data set than {job.data.name} is now; give another --run-dir"
             )
-        with fitting(found):
+        with reading(found):
             ledger, method_state = (
-                load_ledger(found, facts, ledger, goes_on),
-                load_memory(found, facts, world.rank, method_state, goes_on),
+                load_ledger(found, facts, ledger, on_progress),
+                load_method_state(found, facts, world.rank, method_state, on_progress),
             )
-            learner.load_state_dict(load_learner(found, world.device, goes_on))
-            inside = load_inside(found, facts, world.rank, world.size, world.device, goes_on)
+            learner.load_state_dict(load_learner(found, world.device, on_progress))
+            inside = load_mid_epoch(found, facts, world.rank, world.size, world.device, on_progress)
         if inside is not None:
             if facts["global_batch"] != self._stages.global_batch:
                 raise RunDirectoryError(
@@ -412,7 +412,7 @@ def _is_finished(job: Job, directory: Path, allow_changes: bool) -> bool:
     if not allow_changes:
         check_same(directory / "job.yaml", job)
     last = directory / "checkpoints" / f"epoch_{job.training.epochs - 1:04d}"
-    return last.is_dir() and problem_of(last) is None
+    return last.is_dir() and validate_checkpoint(last) is None
 
 
 def _write_weights(
