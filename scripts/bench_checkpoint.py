@@ -2,9 +2,10 @@
 
     python scripts/bench_checkpoint.py [--parameters 100000000] [--folder DIR]
 
-One rank, a model of so many parameters with SGD's momentum. Each trial, in turn: a blocking save, from the call until the checkpoint
-has its name; a save in the background, and steps until it has its name as well; and as many steps with nothing to save. The call's
-stall is what ``save`` keeps the training waiting; the whole one is what steps beside the writing thread take longer, too.
+One rank, a model of so many parameters with SGD's momentum. Each trial, in turn: a blocking save, from the
+call until the checkpoint has its name; a save in the background, and steps until it has its name as well; and
+as many steps with nothing to save. The call's stall is what ``save`` keeps the training waiting; the whole
+one is what steps beside the writing thread take longer, too.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ class Training:
         return perf_counter() - begun
 
     def background(self) -> tuple[float, float, int]:
-        """Return the seconds of the call, those of call and steps until the checkpoint has its name, and the steps."""
+        """Return the seconds of the call, those of call and steps until the checkpoint has its name, and the
+        steps.
+        """
         begun, n_steps, here = perf_counter(), 0, self.folder / f"epoch_{self.n_saved + 1:04d}"
         self.save()
         called = perf_counter() - begun
@@ -108,13 +111,16 @@ def report(found: dict[str, list[float]], n_parameters: int, n_trials: int) -> s
     )
     call, whole = median(calls), median(wholes)
     lines = [
-        f"result:    a save in the background costs training {whole:.1%} of the time that a blocking one takes: {call:.1%} in the call, "
+        f"result:    a save in the background costs training {whole:.1%} of the time that a blocking one "
+        f"takes: {call:.1%} in the call, "
         "the rest in slower steps",
         header(
             ("torch",),
-            f"{n_trials} of each way, in turn, after one to warm up; {torch.get_num_threads()} thread of training",
+            f"{n_trials} of each way, in turn, after one to warm up; {torch.get_num_threads()} thread of "
+            "training",
         ),
-        f"data:      {n_parameters:,} parameters and their momentum, float32, {8 * n_parameters / 1e6:,.0f} MB, on one rank",
+        f"data:      {n_parameters:,} parameters and their momentum, float32, "
+        f"{8 * n_parameters / 1e6:,.0f} MB, on one rank",
         "",
         "seconds, median [quartiles]",
         f"  a blocking save                     {spread(found['blocking'])}",
@@ -123,7 +129,8 @@ def report(found: dict[str, list[float]], n_parameters: int, n_trials: int) -> s
         f"in {median(found['steps']):.0f} steps of {median(found['step']):.3f}",
         "of the blocking save",
         f"  the call                            {spread(calls)}",
-        f"  that, and what steps take longer    {spread(wholes)}   (where training leaves a core to the thread that writes)",
+        f"  that, and what steps take longer    {spread(wholes)}   (where training leaves a core to the "
+        "thread that writes)",
         "",
         verdict(call < WANTED, f"the call takes less than {WANTED:.0%} of a blocking save: {call:.1%}"),
         verdict(whole < WANTED, f"that, and what steps take longer, less than {WANTED:.0%}: {whole:.1%}"),

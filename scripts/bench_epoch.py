@@ -1,11 +1,12 @@
-"""What the driver costs beside a bare PyTorch loop, and what KAKURENBO's epoch costs beside its ideal; one rank.
+"""What the driver costs beside a bare PyTorch loop, and what KAKURENBO's epoch costs beside its ideal; one
+rank.
 
     python scripts/bench_epoch.py
 
-In both comparisons the network, the digits (not augmented), batch size, optimizer, loss and threads are the same, and
-contenders take turns. Counted for the driver: everything that run_epoch does (plan, deal, steps, per-sample notes, ledger,
-line of metrics) except its evaluation. Counted for the bare loop: a DataLoader with shuffle over tensors in memory,
-forward, backward, step; no evaluation, no per-sample results.
+In both comparisons the network, the digits (not augmented), batch size, optimizer, loss and threads are the
+same, and contenders take turns. Counted for the driver: everything that run_epoch does (plan, deal, steps,
+per-sample notes, ledger, line of metrics) except its evaluation. Counted for the bare loop: a DataLoader with
+shuffle over tensors in memory, forward, backward, step; no evaluation, no per-sample results.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.ddp import DdpSync
 from kakurenbo_hpc.distributed.world import World
 from kakurenbo_hpc.engine.epoch import run_epoch
-from kakurenbo_hpc.engine.run import set_up
+from kakurenbo_hpc.engine.set_up import set_up
 from kakurenbo_hpc.rundir.timers import StageTimer
 from kakurenbo_hpc.selection import METHODS
 from kakurenbo_hpc.selection.global_stats import GlobalStats
@@ -60,19 +61,20 @@ class Driver:
     """The package's epoch, set up as a run sets it up, on this rank alone."""
 
     def __init__(self, job: Job, world: World):
-        self._stages, data = set_up(job, world, job.selection)
-        self._stages.learner.join(DdpSync(world), data.shape)
-        self._ledger = init_ledger(job.selection, self._stages.homes, world.comm, data.fingerprint)
+        self._context = set_up(job, world, job.selection)
+        data = self._context.data
+        self._context.learner.join(DdpSync(world), data.shape)
+        self._ledger = init_ledger(job.selection, self._context.homes, world.comm, data.fingerprint)
         self._memory = job.selection.init_state()
         self._job, self._epochs = job, 0
 
     def epoch(self) -> Took:
-        clock = StageTimer(self._stages.world.device)
+        clock = StageTimer(self._context.world.device)
         epoch = Epoch(self._epochs, self._job.training.epochs, self._job.seed)
-        outcome = run_epoch(epoch, self._ledger, self._memory, self._stages, clock)
-        self._ledger, self._memory, line = outcome.ledger, outcome.method_state, outcome.line
+        outcome = run_epoch(epoch, self._ledger, self._memory, self._context, clock)
+        self._ledger, self._memory, line = outcome.ledger, outcome.method_state, outcome.metrics
         self._epochs += 1
-        seconds = clock.seconds(self._stages.learner.parts.take())
+        seconds = clock.seconds(self._context.learner.parts.take())
         return Took(seconds["total"] - seconds["evaluate"], seconds, line["hidden_fraction"], line["steps"])
 
 
@@ -146,7 +148,9 @@ def _tensors(source: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def job_of(name: str, width: int, epochs: int, *more: str) -> Job:
-    """Return one of the repository's jobs on the digits, with a network of this width, not augmented, at a constant rate."""
+    """Return one of the repository's jobs on the digits, with a network of this width, not augmented, at a
+    constant rate.
+    """
     changes = [f"training.epochs={epochs}", f"model.options={{width: {width}}}", "data.augmentation=[]"]
     changes += ["training.schedule=constant", "record.ledger=false", *more]
     return read_job(JOBS / f"{name}.yaml", changes, DATASETS, METHODS)
@@ -175,7 +179,9 @@ def bench_overhead(width: int, trials: int, world: World) -> tuple[list[float], 
 
 
 def bench_ideal(width: int, trials: int, world: World) -> tuple[list[float], list[float], list[Took]]:
-    """Return seconds of a bare epoch of training, of a bare forward pass over all, and of KAKURENBO's epoch, in turn."""
+    """Return seconds of a bare epoch of training, of a bare forward pass over all, and of KAKURENBO's epoch,
+    in turn.
+    """
     job = job_of("digits_kakurenbo", width, SETTLING + trials + 2, "selection.reduce_fraction=false")
     bare, driver = Bare(job, world), Driver(job, world)
     bare.train(), bare.forward()
@@ -186,7 +192,9 @@ def bench_ideal(width: int, trials: int, world: World) -> tuple[list[float], lis
 
 
 def bench_choosing(n: int, times: int) -> list[float]:
-    """Return the seconds of Selective-Backprop's choice from a batch of n candidates, by the last 1024 losses."""
+    """Return the seconds of Selective-Backprop's choice from a batch of n candidates, by the last 1024
+    losses.
+    """
     method, everyone = METHODS["selective_backprop"](method="selective_backprop"), GlobalStats(SerialComm())
     losses = np.random.default_rng(0).exponential(size=(times + 50, n)).astype(np.float32)
     memory, seconds = method.init_state(), []
@@ -224,23 +232,30 @@ def report(given: argparse.Namespace, world: World) -> str:
     )
     share = median(k.hidden_fraction for k in hiding)
     lines = [
-        f"result:    the driver's epoch / a bare PyTorch loop's: {spread(overhead)}, steps of {step_ms[0]:.1f} ms",
+        f"result:    the driver's epoch / a bare PyTorch loop's: {spread(overhead)}, steps of "
+        f"{step_ms[0]:.1f} ms",
         f"           KAKURENBO's epoch / its ideal, (1 - F*) T_train + F* T_forward: {spread(above)}, "
         f"steps of {step_ms[1]:.1f} ms, F* {share:.3f}",
-        f"           backward / forward: {', '.join(f'{b / f:.2f} (width {w})' for w, (f, b) in zip(widths, passes, strict=True))}",
+        "           backward / forward: "
+        f"{', '.join(f'{b / f:.2f} (width {w})' for w, (f, b) in zip(widths, passes, strict=True))}",
         f"           Selective-Backprop's choice / a training step: {choosing_ms / step_ms[1]:.4f}, "
         f"{choosing_ms:.3f} ms of {step_ms[1]:.1f} ms",
         header(
             ("numpy", "torch", "timm"),
-            f"median [quartiles] of the ratios in {given.trials} turns, contenders in turn, after one to warm up",
+            f"median [quartiles] of the ratios in {given.trials} turns, contenders in turn, after one to "
+            "warm up",
         ),
-        f"network:   small_cnn on scikit-learn's digits, batches of {job_of('digits_everything', widths[0], 2).training.batch(1)}, "
-        f"{torch.get_num_threads()} threads, {world.device.type}, no augmentation, no evaluation on either side",
+        "network:   small_cnn on scikit-learn's digits, batches of "
+        f"{job_of('digits_everything', widths[0], 2).training.batch(1)}, "
+        f"{torch.get_num_threads()} threads, {world.device.type}, no augmentation, no evaluation on either "
+        "side",
         "",
         f"driver against bare loop, method everything, width {widths[0]}, {steps[0]} steps an epoch",
-        f"  seconds per epoch: driver {median(d.seconds for d in driver):.4f} ({_stages(driver)}), bare loop {median(bare):.4f}",
+        f"  seconds per epoch: driver {median(d.seconds for d in driver):.4f} ({_stages(driver)}), bare "
+        f"loop {median(bare):.4f}",
         f"KAKURENBO against its ideal, width {widths[1]}",
-        f"  seconds per epoch: KAKURENBO {median(k.seconds for k in hiding):.4f} ({_stages(hiding)}), ideal {median(ideal):.4f}, "
+        f"  seconds per epoch: KAKURENBO {median(k.seconds for k in hiding):.4f} ({_stages(hiding)}), "
+        f"ideal {median(ideal):.4f}, "
         f"T_train {median(train):.4f}, T_forward {median(forward):.4f}",
         "forward and backward of one batch, training mode",
         *(

@@ -1,11 +1,13 @@
-"""What it is worth that ranks with node-local data even out their visible samples after each plan, and what it costs.
+"""What it is worth that ranks with node-local data even out their visible samples after each plan, and what
+it costs.
 
     python scripts/bench_exchange.py [--ranks 64,128,256,512,1024] [--files 8] [--scratch DIR]
 
-First part, simulated ranks, each a thread with 119 samples (DeepCAM's 121,852 on 1,024): KAKURENBO hides up to 30 % of them on made
-losses. One sample a rank and step, as in the paper: without balance an epoch has as many steps as the fullest rank has
-visible samples, with it as many as the mean, rounded up. Second part, real ranks of mpirun: files of DeepCAM's size
-go from disk to disk through MPI, all ranks sending and receiving at once, beside a plain copy of as many by each rank.
+First part, simulated ranks, each a thread with 119 samples (DeepCAM's 121,852 on 1,024): KAKURENBO hides up
+to 30 % of them on made losses. One sample a rank and step, as in the paper: without balance an epoch has as
+many steps as the fullest rank has visible samples, with it as many as the mean, rounded up. Second part, real
+ranks of mpirun: files of DeepCAM's size go from disk to disk through MPI, all ranks sending and receiving at
+once, beside a plain copy of as many by each rank.
 """
 
 from __future__ import annotations
@@ -41,9 +43,11 @@ EPOCHS = 8  # the first hides nothing
 
 
 def visible_samples(n: int, max_fraction: float) -> list[np.ndarray]:
-    """Return (n,) bool of each epoch: whom KAKURENBO trains, on losses that fall, of samples that are easy or hard throughout.
+    """Return (n,) bool of each epoch: whom KAKURENBO trains, on losses that fall, of samples that are easy or
+    hard throughout.
 
-    Hardness is lognormal, and alike in files that follow each other, as in weather of one week; each epoch adds its noise.
+    Hardness is lognormal, and alike in files that follow each other, as in weather of one week; each epoch
+    adds its noise.
     """
     rng = np.random.default_rng(0)
     season = np.convolve(rng.standard_normal(n + 49), np.ones(50) / np.sqrt(50), mode="valid")
@@ -59,7 +63,9 @@ def visible_samples(n: int, max_fraction: float) -> list[np.ndarray]:
 
 
 class Replayed(SerialComm):
-    """One rank among many whose collectives answer at once, with what they answered before: what is left is its own work."""
+    """One rank among many whose collectives answer at once, with what they answered before: what is left is
+    its own work.
+    """
 
     def __init__(self, comm: Comm):
         self.rank, self.size, self._comm, self._answers, self._next = comm.rank, comm.size, comm, [], 0
@@ -127,7 +133,9 @@ def simulate(n_ranks: int, max_fraction: float, share: float, n_trials: int) -> 
 
 
 def deliver(folder: str, n_files: int, n_bytes: int, n_trials: int, answer: str) -> None:
-    """Measure, on these ranks, files from store to store beside copies; rank 0 writes the seconds of the slowest rank."""
+    """Measure, on these ranks, files from store to store beside copies; rank 0 writes the seconds of the
+    slowest rank.
+    """
     comm = open_comm()
     store = NodeCache(Path(folder) / f"rank_{comm.rank}", "bench")
     for i in range(n_files):
@@ -182,30 +190,38 @@ def report(simulated: list[dict], delivered: dict[int, dict], given: argparse.Na
         for name in ("without", "in_blocks", "with")
     }
     lines = [
-        f"result:    {most['ranks']:,} ranks: {steps['with']:.1f} steps an epoch with balance, {steps['without']:.1f} without "
-        f"({steps['without'] / steps['with'] - 1:.0%} more), {steps['in_blocks']:.1f} with files in order of time",
+        f"result:    {most['ranks']:,} ranks: {steps['with']:.1f} steps an epoch with balance, "
+        f"{steps['without']:.1f} without "
+        f"({steps['without'] / steps['with'] - 1:.0%} more), {steps['in_blocks']:.1f} with files in order "
+        "of time",
         header(
             ("numpy", "mpi4py"),
             f"{given.trials} of each way, in turn; the mean of {EPOCHS - 1} epochs with hidden samples",
         ),
-        f"data:      {PER_RANK} samples a rank, F = {given.fraction}, exchange share {given.share}; made losses, alike in time",
+        f"data:      {PER_RANK} samples a rank, F = {given.fraction}, exchange share {given.share}; made "
+        "losses, alike in time",
         "",
-        "               steps an epoch          moved an epoch                 most a rank        the decision",
-        " ranks  F*   with without in blocks  samples   share   hidden      GB  gets     holds  ms of one rank, reductions",
+        "               steps an epoch          moved an epoch                 most a rank        the "
+        "decision",
+        " ranks  F*   with without in blocks  samples   share   hidden      GB  gets     holds  ms of one "
+        "rank, reductions",
     ]
     for one in simulated:
         mean = {name: float(np.mean([epoch[name] for epoch in one["epochs"]])) for name in one["epochs"][0]}
         n = PER_RANK * one["ranks"]
         held = max(epoch["held"] for epoch in one["epochs"])
         lines.append(
-            f"{one['ranks']:>6,} {mean['hidden']:.2f} {mean['with']:>6.1f} {mean['without']:>7.1f} {mean['in_blocks']:>9.1f} "
-            f"{mean['moved']:>8.0f} {mean['moved'] / n:>7.1%} {mean['moved_hidden']:>8.1f} {mean['moved'] * SAMPLE_MB / 1e3:>7.0f} "
+            f"{one['ranks']:>6,} {mean['hidden']:.2f} {mean['with']:>6.1f} {mean['without']:>7.1f} "
+            f"{mean['in_blocks']:>9.1f} "
+            f"{mean['moved']:>8.0f} {mean['moved'] / n:>7.1%} {mean['moved_hidden']:>8.1f} "
+            f"{mean['moved'] * SAMPLE_MB / 1e3:>7.0f} "
             f"{max(epoch['most_in'] for epoch in one['epochs']):>5} {held:>4} ({held / PER_RANK:.2f}) "
             f"{1e3 * median(one['seconds']):>8.2f}, {one['calls']} of {8 * one['ranks']:,} bytes"
         )
     lines += [
         "",
-        f"real files of {given.mb} MB, {given.files} from each rank to the next at once; MB/s of all ranks together",
+        f"real files of {given.mb} MB, {given.files} from each rank to the next at once; MB/s of all ranks "
+        "together",
     ]
     for n, found in delivered.items():
         mb, ratios = (

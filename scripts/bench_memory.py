@@ -1,4 +1,5 @@
-"""How much memory one rank needs for its ledger, a plan of KAKURENBO, and the order of the epoch: peak resident memory.
+"""How much memory one rank needs for its ledger, a plan of KAKURENBO, and the order of the epoch: peak
+resident memory.
 
     python scripts/bench_memory.py [--n 100000000]
 
@@ -70,7 +71,8 @@ def main(words: Sequence[str]) -> None:
         made.append(work())
         context.append((name, peak(), time.perf_counter() - begun))
     lines = [
-        f"result:    {peak() / 1e9:.2f} GB peak resident memory for {n:,} samples, {(peak() - before) / n:.1f} bytes a sample",
+        f"result:    {peak() / 1e9:.2f} GB peak resident memory for {n:,} samples, "
+        f"{(peak() - before) / n:.1f} bytes a sample",
         header(("numpy", "torch"), "1; memory hardly varies"),
         f"data:      made losses, {made[1].train.mean():.0%} of the samples trained",
         "",

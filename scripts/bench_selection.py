@@ -1,7 +1,8 @@
 """Time and bytes of one plan on real MPI ranks, against the authors' way and a gather, all in one run.
 
-    python scripts/bench_selection.py                                KAKURENBO: 1.28M and 10M samples, 1, 2 and 4 ranks
-    python scripts/bench_selection.py --methods kakurenbo,infobatch  any methods (or all): 1.28M samples, 1 and 2 ranks
+    python scripts/bench_selection.py                                KAKURENBO: 1.28M and 10M samples, 1, 2
+    and 4 ranks python scripts/bench_selection.py --methods kakurenbo,infobatch  any methods (or all): 1.28M
+    samples, 1 and 2 ranks
 
 It starts its own ranks with mpirun; started by mpirun or srun itself, it measures on those ranks.
 """
@@ -46,7 +47,9 @@ Trial = Callable[[], int]
 
 
 class Counted:
-    """A Comm that counts what this rank hands to it, in bytes: buffers of reductions, pickles of gathers, parts for others."""
+    """A Comm that counts what this rank hands to it, in bytes: buffers of reductions, pickles of gathers,
+    parts for others.
+    """
 
     def __init__(self, comm: Comm):
         self._comm, self.sent, self.messages = comm, 0, 0
@@ -96,7 +99,9 @@ class Counted:
 
 
 def samples(n: int, ties: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (n,) loss, correct, confidence: exponential losses, a share of them tied as confident samples' losses are."""
+    """Return (n,) loss, correct, confidence: exponential losses, a share of them tied as confident samples'
+    losses are.
+    """
     rng = np.random.default_rng(n)
     loss = rng.standard_exponential(n, np.float32)
     tied = rng.random(n, np.float32) < ties
@@ -106,7 +111,9 @@ def samples(n: int, ties: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def ledger_of(n_total: int, start: int, loss, correct, confidence, columns=None) -> Ledger:
-    """Return the ledger of rows that were all seen in the epoch before, with plausible values in a method's columns."""
+    """Return the ledger of rows that were all seen in the epoch before, with plausible values in a method's
+    columns.
+    """
     seen = np.full(len(loss), EPOCH.number - 1, np.int32)
     extra = {
         name: _plausible(name, np.dtype(dtype), loss, start) for name, (dtype, _) in (columns or {}).items()
@@ -128,7 +135,7 @@ def _plausible(name: str, dtype: np.dtype, loss: np.ndarray, start: int) -> np.n
     }
     if name in known:
         return known[name].astype(dtype)
-    if dtype == bool:
+    if dtype is bool:
         return rng.random(len(loss)) < 0.7
     if dtype.kind in "iu":
         return rng.integers(0, EPOCH.number, len(loss)).astype(dtype)
@@ -140,7 +147,8 @@ def planned(method: Method, ledger: Ledger, comm) -> Plan:
 
 
 def authors(n: int, mine: slice, columns, method: Method, comm) -> Trial:
-    """The way of the authors' code: three dense float64 arrays summed over ranks, then a full sort on every rank.
+    """The way of the authors' code: three dense float64 arrays summed over ranks, then a full sort on every
+    rank.
 
     In their favour: what they do to each candidate in a Python loop is done here at once.
     """
@@ -175,7 +183,9 @@ def gathered(n: int, mine: slice, columns, method: Method, comm) -> Trial:
 
 
 def measure(trials: dict[str, Trial], n_trials: int, comm: Comm) -> dict[str, list[float]]:
-    """Return the seconds of each contender, in turn, after one turn to warm up; a trial takes as long as its slowest rank."""
+    """Return the seconds of each contender, in turn, after one turn to warm up; a trial takes as long as its
+    slowest rank.
+    """
     seconds = {name: [] for name in trials}
     for number in range(n_trials + 1):
         for name, trial in trials.items():
@@ -189,7 +199,9 @@ def measure(trials: dict[str, Trial], n_trials: int, comm: Comm) -> dict[str, li
 
 
 def bench_kakurenbo(n: int, ties: float, n_trials: int, comm: Comm) -> dict:
-    """Return seconds and bytes of our plan and its contenders; ours is first held against one stable sort of all N."""
+    """Return seconds and bytes of our plan and its contenders; ours is first held against one stable sort of
+    all N.
+    """
     method = METHODS["kakurenbo"](method="kakurenbo")
     columns = samples(n, ties)
     mine = slice(*Homes(n, comm.size).rows(comm.rank))
@@ -242,7 +254,9 @@ def bench_methods(names: Sequence[str], n: int, ties: float, n_trials: int, comm
 
 
 def bench_share(n_total: int, n_ranks: int, ties: float, n_trials: int, comm: Comm) -> dict:
-    """Return seconds and bytes of the plan of one of n_ranks ranks' rows, those in the middle, on this rank alone."""
+    """Return seconds and bytes of the plan of one of n_ranks ranks' rows, those in the middle, on this rank
+    alone.
+    """
     method = METHODS["kakurenbo"](method="kakurenbo")
     start, stop = Homes(n_total, n_ranks).rows(n_ranks // 2)
     ledger = ledger_of(n_total, start, *samples(stop - start, ties))
@@ -278,9 +292,15 @@ def report(found: list[dict], given: argparse.Namespace) -> str:
     )
     result, rest = body
     micro_batches = "contenders in turn, " if given.methods == ["kakurenbo"] else ""
-    trials = f"median of {given.trials}, {micro_batches}after one to warm up; a trial is as long as on its slowest rank"
+    trials = (
+        f"median of {given.trials}, {micro_batches}after one to warm up; a trial is as long as on its "
+        "slowest rank"
+    )
     top = header(("numpy", "torch", "mpi4py"), trials, found[0]["mpi"])
-    data = f"data:      exponential losses, {given.ties:.0%} of them tied as confident samples' are (0, 2^-23, 2^-22, ...)"
+    data = (
+        f"data:      exponential losses, {given.ties:.0%} of them tied as confident samples' are (0, "
+        "2^-23, 2^-22, ...)"
+    )
     return "\n".join([*result, top, data, "", *rest])
 
 
@@ -297,33 +317,40 @@ def _report_kakurenbo(found: list[dict], given: argparse.Namespace) -> tuple[lis
     main = next((row for row in rows if row["ranks"] == 2), rows[0])
     faster = ratios[main["n"], main["ranks"], "authors"]
     result = [
-        f"result:    KAKURENBO's plan of {main['n']:,} samples on {_ranks(main['ranks'])}: {faster:.1f} times as fast as the authors' way, "
+        f"result:    KAKURENBO's plan of {main['n']:,} samples on {_ranks(main['ranks'])}: {faster:.1f} "
+        "times as fast as the authors' way, "
         f"{ratios[main['n'], main['ranks'], 'gather']:.1f} times as fast as allgather + partition",
         f"           bytes sent per rank: {' to '.join(f'{b:,}' for b in sent)}, whatever N and the ranks; "
         f"the authors' way: {main['sent']['authors'][0]:,}",
     ]
     rest = ["                      times as fast as    milliseconds                  bytes sent per rank"]
     rest += [
-        "         N  ranks    authors    gather      ours   authors    gather      ours       authors        gather"
+        "         N  ranks    authors    gather      ours   authors    gather      ours       authors      "
+        "  gather"
     ]
     for row in rows:
         ms = [1e3 * median(row["seconds"][name]) for name in ("ours", "authors", "gather")]
         b = [row["sent"][name][0] for name in ("ours", "authors", "gather")]
         a, g = (ratios[row["n"], row["ranks"], name] for name in ("authors", "gather"))
         rest.append(
-            f"{row['n']:>10,}  {row['ranks']:>5}  {a:>9.1f} {g:>9.1f} {ms[0]:>9.2f} {ms[1]:>9.1f} {ms[2]:>9.1f} "
+            f"{row['n']:>10,}  {row['ranks']:>5}  {a:>9.1f} {g:>9.1f} {ms[0]:>9.2f} {ms[1]:>9.1f} "
+            f"{ms[2]:>9.1f} "
             f"{b[0]:>9,} {b[1]:>13,} {b[2]:>13,}"
         )
     rest += [
         "",
-        "authors: three dense float64 arrays of length N summed over ranks (MPI), torch.sort on every rank; their Python loop",
-        "over the candidates is done at once here, in their favour. gather: MPI allgather of the losses, np.partition on every",
-        "rank; it receives all N losses, and where losses tie it hides too many. Ours: its hidden set was compared with that of",
+        "authors: three dense float64 arrays of length N summed over ranks (MPI), torch.sort on every "
+        "rank; their Python loop",
+        "over the candidates is done at once here, in their favour. gather: MPI allgather of the losses, "
+        "np.partition on every",
+        "rank; it receives all N losses, and where losses tie it hides too many. Ours: its hidden set was "
+        "compared with that of",
         "one stable sort of all N on every rank, and is the same. Bytes: what a rank hands to MPI.",
         "",
         verdict(
             faster >= 10,
-            f"at least 10 x faster than the authors' way ({main['n']:,} samples, {_ranks(main['ranks'])}): {faster:.1f}",
+            f"at least 10 x faster than the authors' way ({main['n']:,} samples, {_ranks(main['ranks'])}): "
+            f"{faster:.1f}",
         ),
         verdict(
             sent[-1] - sent[0] <= 8 * 2048,
@@ -342,13 +369,18 @@ def _projected(share: dict, given: argparse.Namespace) -> list[str]:
     return [
         "",
         f"{n:,} samples on {n_ranks:,} ranks",
-        f"  measured:  {1e3 * median(share['seconds']):.2f} ms of one rank's work on its {share['rows']:,} rows, with the ids it would",
-        f"             have; it ran alone on this machine. It handed {n_bytes:,} bytes in {n_messages} allreduces to MPI,",
+        f"  measured:  {1e3 * median(share['seconds']):.2f} ms of one rank's work on its {share['rows']:,} "
+        "rows, with the ids it would",
+        f"             have; it ran alone on this machine. It handed {n_bytes:,} bytes in {n_messages} "
+        "allreduces to MPI,",
         "             for any N and ranks.",
-        f"  projected: {1e3 * network_s:.2f} ms for these allreduces in {rounds} rounds each, at {1e6 * LATENCY_S:g} us and "
+        f"  projected: {1e3 * network_s:.2f} ms for these allreduces in {rounds} rounds each, at "
+        f"{1e6 * LATENCY_S:g} us and "
         f"{BYTES_PER_S / 1e9:g} GB/s a message:",
-        f"             {1e3 * (median(share['seconds']) + network_s):.1f} ms a plan. No {n_ranks:,} ranks were started.",
-        f"             The authors' way would hand {3 * 8 * n:,} bytes to MPI on every rank, and sort {n:,} values there.",
+        f"             {1e3 * (median(share['seconds']) + network_s):.1f} ms a plan. No {n_ranks:,} ranks "
+        "were started.",
+        f"             The authors' way would hand {3 * 8 * n:,} bytes to MPI on every rank, and sort "
+        f"{n:,} values there.",
     ]
 
 

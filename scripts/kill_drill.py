@@ -1,9 +1,11 @@
-"""Kills of ranks at random moments of every stage, many of them, and whether the runs that go on are those that nobody disturbed.
+"""Kills of ranks at random moments of every stage, many of them, and whether the runs that go on are those
+that nobody disturbed.
 
-    python scripts/kill_drill.py                 200 kills on 2, 3 and 4 ranks in turn; about 25 minutes on two cores
-    python scripts/kill_drill.py --kills 20      fewer
+    python scripts/kill_drill.py                 200 kills on 2, 3 and 4 ranks in turn; about 25 minutes on
+    two cores python scripts/kill_drill.py --kills 20      fewer
 
-The drill itself is that of the tests, tests/support/kills.py, which says what must hold; it starts its own ranks with mpirun.
+The drill itself is that of the tests, tests/support/kills.py, which says what must hold; it starts its own
+ranks with mpirun.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ def main(words: Sequence[str]) -> None:
             say("\n".join(map(str, some)))
     waits, context = [kill.ended_s for kill in kills], Counter(kill.stage for kill in kills)
     print(
-        f"result:    {len(kills)} kills, after each of which the run was, bit for bit, the one that nobody disturbed"
+        f"result:    {len(kills)} kills, after each of which the run was, bit for bit, the one that nobody "
+        "disturbed"
     )
     print(
         header(
@@ -52,7 +55,8 @@ def main(words: Sequence[str]) -> None:
     )
     print(f"stages:    {', '.join(f'{stage} {context[stage]}' for stage in STAGES)}")
     print(
-        f"ends:      the other ranks ended {median(waits):.2f} s after a kill (median), {max(waits):.2f} s at most"
+        f"ends:      the other ranks ended {median(waits):.2f} s after a kill (median), {max(waits):.2f} s "
+        "at most"
     )
 
 

@@ -1,4 +1,6 @@
-"""The benchmarks run, in a tiny setting, and their first lines say what was measured on what. No speed is asserted."""
+"""The benchmarks run, in a tiny setting, and their first lines say what was measured on what. No speed is
+asserted.
+"""
 
 import subprocess
 import sys

@@ -20,7 +20,9 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    """What ``pip install .`` makes: the package lies in the environment, and its checkout is not needed any more."""
+    """What ``pip install .`` makes: the package lies in the environment, and its checkout is not needed any
+    more.
+    """
     folder = environment_like_this(tmp_path_factory.mktemp("installed"))
     pip(folder, "install", "--no-deps", "--ignore-installed", wheel)
     [packages] = folder.glob("lib/python*/site-packages")
@@ -51,7 +53,10 @@ def test_a_wheel_carries_the_package_its_jobs_and_machine_files_and_nothing_else
 @pytest.mark.parametrize("way", ["installed", "editable"])
 def test_both_ways_of_installing_find_jobs_and_machines(way, request, tmp_path):
     folder, place = request.getfixturevalue(way)
-    show = "from kakurenbo_hpc.config.package_files import find_job, launch_dir; print(find_job('jobs/digits_kakurenbo.yaml'), launch_dir(), sep='\\n')"
+    show = (
+        "from kakurenbo_hpc.config.package_files import find_job, launch_dir; "
+        "print(find_job('jobs/digits_kakurenbo.yaml'), launch_dir(), sep='\\n')"
+    )
     told = subprocess.run(
         [folder / "bin" / "python", "-c", show],
         cwd=tmp_path,

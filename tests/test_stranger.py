@@ -1,4 +1,6 @@
-"""A package of somebody else's adds a method, a data set, a model, a scheduler and a launcher, without a fork."""
+"""A package of somebody else's adds a method, a data set, a model, a scheduler and a launcher, without a
+fork.
+"""
 
 import json
 import os
@@ -145,6 +147,9 @@ if __name__ == "__main__":
             "the plan is the same for any split of the rows",
         ),
         ("check_method", "stranger.every_other:Unkeyed", "a plan depends on epoch and ledger alone"),
+        ("check_method", "stranger.every_other:HidesNan", "a NaN loss counts as +inf"),
+        ("check_method", "stranger.every_other:Overweight", "weights and learning rate are finite"),
+        ("check_method", "stranger.every_other:Shy", "no plan hides more than max_hidden_fraction"),
         ("check_dataset", "stranger.stripes:Stripes", None),
         (
             "check_dataset",

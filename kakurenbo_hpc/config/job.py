@@ -6,9 +6,9 @@ The option models of data sets and methods are not known here: their tables are 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -113,6 +113,16 @@ class DataOptions(Options):
                 f"repeats_classes is {self.repeats_classes:g}, but repeats is 1; say how often with repeats"
             )
         return self
+
+
+class SelectionOptions(Options):
+    """Key that every selection method takes."""
+
+    method: str
+
+
+# Methods are not known here: whoever knows them writes Job[Method].
+SelectionT = TypeVar("SelectionT", bound=SelectionOptions)
 
 
 class Model(Options):
@@ -329,7 +339,7 @@ class Record(Options):
     )
 
 
-class Job(Options):
+class Job(Options, Generic[SelectionT]):
     """One experiment: the typed form of a job file."""
 
     name: FileName = option(..., "Name of the run; its directory is runs/NAME by default.")
@@ -337,7 +347,9 @@ class Job(Options):
     data: SerializeAsAny[DataOptions] = option(..., "What is trained on.")
     model: Model = option(..., "The network.")
     training: Training = option(..., "How the network is trained.")
-    selection: SerializeAsAny[Options] = option(..., "Which samples are trained: the method and its options.")
+    selection: SerializeAsAny[SelectionT] = option(
+        ..., "Which samples are trained: the method and its options."
+    )
     world: WorldOptions = option(WorldOptions(), "How ranks work together.")
     record: Record = option(Record(), "What is kept on disk.")
     code: str | None = option(
@@ -373,7 +385,9 @@ class Job(Options):
         return values
 
 
-def read_job(path: str | Path, overrides: Iterable[str], data: Table, methods: Table) -> Job:
+def read_job(
+    path: str | Path, overrides: Iterable[str], data: Table, methods: Mapping[str, type[SelectionT]]
+) -> Job[SelectionT]:
     """Read a job file, apply ``a.b=value`` overrides, and check every key.
 
     Args:
@@ -393,7 +407,9 @@ def read_job(path: str | Path, overrides: Iterable[str], data: Table, methods: T
     return check_job(values, str(path), data, methods)
 
 
-def check_job(values: dict, where: str, data: Table, methods: Table) -> Job:
+def check_job(
+    values: dict, where: str, data: Table, methods: Mapping[str, type[SelectionT]]
+) -> Job[SelectionT]:
     """Return the typed job of plain values.
 
     Args:

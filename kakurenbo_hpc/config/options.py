@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -70,9 +70,10 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Table = Mapping[str, type[Options]]
+OptionsT = TypeVar("OptionsT", bound=Options)
 
 
-def checked(model: type[Options], values: dict, where: str, prefix: str = "") -> Any:
+def checked(model: type[OptionsT], values: dict, where: str, prefix: str = "") -> OptionsT:
     """Validate the values of a section.
 
     Raises:
@@ -84,7 +85,7 @@ def checked(model: type[Options], values: dict, where: str, prefix: str = "") ->
         raise JobError(f"{where}: {_sentence(problems.errors()[0], model, prefix)}") from None
 
 
-def pick(values: dict, where: str, section: str, tag: str, table: Table) -> Options:
+def pick(values: dict, where: str, section: str, tag: str, table: Mapping[str, type[OptionsT]]) -> OptionsT:
     """Validate a section whose key ``tag`` chooses its option model from the table.
 
     Raises:

@@ -20,16 +20,18 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import JobError
 from .options import Options
 
 OURS = "kakurenbo_hpc"
 
+T = TypeVar("T")
 
-class Registry(Mapping[str, Any]):
-    """Classes by name.
+
+class Registry(Mapping[str, T]):
+    """Classes by name; ``Registry[type[Method]]`` is one of methods.
 
     Args:
         kind: what the classes are, for messages: "method".
@@ -43,7 +45,7 @@ class Registry(Mapping[str, Any]):
         self.kind, self.group, self.base = kind, group, base
         self._names = dict(names)
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> T:
         """Import and return the class of this name.
 
         Raises:
@@ -98,7 +100,7 @@ class Registry(Mapping[str, Any]):
             if found is None:
                 raise JobError(f"{self.kind} {name}: {module_name} ({module.__file__}) has no {attribute}")
         else:
-            found = next(value for value in vars(module).values() if self._is_own(value, module_name))
+            found = self._only_class(module, name)
         self._check(found, name)
         return found
 
@@ -120,9 +122,19 @@ class Registry(Mapping[str, Any]):
         reason = " ".join(str(problem).split())[:200]
         return JobError(f"{self.kind} {name}: importing it failed ({type(problem).__name__}: {reason})")
 
-    def _is_own(self, value: object, module_name: str) -> bool:
+    def _only_class(self, module: Any, name: str) -> Any:
         base = self.base or object
-        return inspect.isclass(value) and value.__module__ == module_name and issubclass(value, base)
+        classes = [
+            value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, base)
+        ]
+        own = [value for value in classes if value.__module__ == module.__name__]
+        if len(own) != 1:
+            found = ", ".join(value.__name__ for value in own) or "none"
+            raise JobError(
+                f"{self.kind} {name}: {module.__name__} must define one {base.__name__}, but defines "
+                f"{found}; name it: package.module:Class"
+            )
+        return own[0]
 
     def _check(self, found: Any, name: str) -> None:
         """Raise JobError unless what was found keeps the rules that ours keep."""

@@ -72,8 +72,8 @@ class BatchSelection:
 
     def __init__(self, epoch: Epoch, n_candidates: int, method_state: MethodState, context: Context):
         self.method_state = method_state
-        self.candidate_stats = SampleStatsBuffer(context.observed)
-        self.trained_stats = SampleStatsBuffer(context.observed)
+        self.candidate_stats = SampleStatsBuffer(context.method.forward_columns)
+        self.trained_stats = SampleStatsBuffer(context.method.forward_columns)
         self.n_forward = self.n_trained = self.steps = 0
         self._epoch, self._n_candidates, self._context = epoch, n_candidates, context
         self._method = cast(BatchMethod, context.method)  # no other method selects at batch level

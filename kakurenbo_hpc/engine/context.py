@@ -1,40 +1,54 @@
-"""What the stages of an epoch share: the ranks, the method, data and network of one run."""
+"""Context of a run: what all stages of an epoch share on one rank."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..core.ledger import Homes
+from ..data.dataset import DatasetSplits
 from ..data.loader import Loader
 from ..distributed.world import World
-from ..local_data.shards import Shards
+from ..local_data.shards import ShardLoader, Shards
 from ..rundir.console import Console
 from ..rundir.watchdog.heartbeat import Heartbeat
 from ..selection.global_stats import GlobalStats
-from ..selection.method import FORWARD_COLUMNS, Method
+from ..selection.method import Method
 from ..training.learner import Learner
 from .pass_progress import PassProgress
 
 
 @dataclass(frozen=True)
 class Context:
-    """Everything an epoch passes through. shards: None where all ranks read all samples."""
+    """What all stages of an epoch share.
+
+    Attributes:
+        world: the ranks and this rank's device.
+        everyone: questions to the rows of all ranks.
+        homes: the home rank of every sample.
+        method: the selection method.
+        data: the data set.
+        shards: this rank's node-local samples; None where all ranks read all samples.
+        train: reads training batches.
+        validation: reads validation batches.
+        global_batch: samples of one optimizer step over all ranks.
+        accumulate: micro-batches per optimizer step.
+        learner: model and optimizer.
+        console: prints on rank 0.
+        pass_progress: position in the epoch's passes.
+        heartbeat: reports this rank's position to the watchdog.
+    """
 
     world: World
     everyone: GlobalStats
-    method: Method
     homes: Homes
-    train: Loader
+    method: Method
+    data: DatasetSplits
+    shards: Shards | None
+    train: Loader | ShardLoader
     validation: Loader
-    learner: Learner
-    progress: Console
     global_batch: int
     accumulate: int
-    shards: Shards | None = None
-    pass_progress: PassProgress = field(default_factory=PassProgress)
-    heartbeat: Heartbeat = field(default_factory=Heartbeat)
-
-    @property
-    def observed(self) -> list[str]:
-        """The columns that a forward pass fills for the method."""
-        return [name for name in self.method.columns if name in FORWARD_COLUMNS]
+    learner: Learner
+    console: Console
+    pass_progress: PassProgress
+    heartbeat: Heartbeat

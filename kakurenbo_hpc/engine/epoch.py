@@ -1,97 +1,67 @@
-"""One epoch, told in order."""
+"""One epoch on one rank: plan, train, average BatchNorm statistics, refresh, evaluate."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import numpy as np
+from typing import Any
 
 from ..core.batch import MethodState
 from ..core.ledger import Ledger
 from ..core.plan import Epoch, Plan
-from ..order.deal import EpochSchedule
 from ..rundir.timers import StageTimer
 from .context import Context
-from .loops import TRAIN_LOOPS, TrainResult, deal_passes, evaluate, forward_pass
+from .loops import TRAIN_LOOPS, deal_passes, evaluate, refresh, score_all
+from .metrics_line import driver_metrics
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What an epoch leaves: ledger and memory after it, its plan and the ledger that it was decided on, its metrics."""
+    """Results of an epoch on one rank.
+
+    Attributes:
+        ledger: after the epoch.
+        method_state: after the epoch.
+        plan: of the epoch.
+        planned_on: the ledger that the plan was decided on.
+        metrics: the epoch's line of metrics, the same on every rank.
+    """
 
     ledger: Ledger
     method_state: MethodState
     plan: Plan
     planned_on: Ledger
-    line: dict
+    metrics: dict[str, Any]
 
 
 def run_epoch(
-    epoch: Epoch, ledger: Ledger, method_state: MethodState, context: Context, clock: StageTimer
+    epoch: Epoch, ledger: Ledger, method_state: MethodState, context: Context, timer: StageTimer
 ) -> EpochResult:
-    """Run one epoch on this rank."""
-    s = context
-    s.pass_progress.begin_epoch()
-    with clock("plan"):
-        if s.method.needs_scoring_pass(epoch):
-            ledger = forward_pass(np.ones(len(ledger), bool), "eval", True, epoch, ledger, s)
-            ledger = ledger.with_columns(s.method.update(epoch, ledger, "scoring"))
-        plan = s.method.plan(epoch, ledger, s.everyone)
-        if s.shards is not None:
-            ledger = s.shards.exchange(epoch, plan.train != 0, ledger)
-        level = s.method.selection_level(epoch)
-        micro_batches = deal_passes(plan.train, epoch, ledger, s, plan.weight, level)
+    """Run one epoch on this rank. Collective."""
+    method, shards = context.method, context.shards
+    context.pass_progress.begin_epoch()
 
-    with clock("train"):
-        after, method_state, trained = TRAIN_LOOPS[level](epoch, plan, micro_batches, ledger, method_state, s)
-        s.learner.average_statistics()
+    with timer("plan"):
+        if method.needs_scoring_pass(epoch):
+            ledger = score_all(epoch, ledger, context)
+            ledger = ledger.with_columns(method.update(epoch, ledger, "scoring"))
+        plan = method.plan(epoch, ledger, context.everyone)
+        if shards is not None:
+            ledger = shards.exchange(epoch, plan.train != 0, ledger)
+        planned_on, level = ledger, method.selection_level(epoch)
+        schedule = deal_passes(plan.train, epoch, ledger, context, plan.weight, level)
 
-    with clock("refresh"):
+    with timer("train"):
+        train = TRAIN_LOOPS[level]
+        ledger, method_state, trained = train(epoch, plan, schedule, ledger, method_state, context)
+        context.learner.average_statistics()
+
+    with timer("refresh"):
         if plan.refresh is not None:
-            after = forward_pass(plan.refresh, plan.refresh_mode, plan.refresh_augment, epoch, after, s)
-        after = after.with_columns(s.method.update(epoch, after, "epoch"))
+            ledger = refresh(plan, epoch, ledger, context)
+        ledger = ledger.with_columns(method.update(epoch, ledger, "epoch"))
 
-    with clock("evaluate"):
-        measured = evaluate(s)
+    with timer("evaluate"):
+        validation = evaluate(context)
 
-    return EpochResult(
-        after, method_state, plan, ledger, _line(epoch, plan, micro_batches, trained, after, measured, s)
-    )
-
-
-def _line(
-    epoch: Epoch,
-    plan: Plan,
-    micro_batches: EpochSchedule,
-    trained: TrainResult,
-    after: Ledger,
-    measured: dict[str, float],
-    s: Context,
-) -> dict:
-    """Return what the run's metrics say of this epoch."""
-    refreshed = np.zeros(len(after), bool) if plan.refresh is None else plan.refresh
-    noted = after.seen_epoch == epoch.number
-    n_refreshed, n_nan = s.everyone.count(refreshed, noted & np.isnan(after.loss))
-    n_first = after.n_total if s.method.needs_scoring_pass(epoch) else 0
-    histogram = s.everyone.histogram(after.loss)
-    return {
-        "epoch": epoch.number,
-        "train_loss": s.everyone.mean(trained.losses).value,
-        **measured,
-        "n_samples": after.n_total,
-        "n_candidates": plan.n_candidates,
-        "n_moved_back": plan.n_moved_back,
-        "n_hidden": trained.n_hidden,
-        "hidden_fraction": trained.n_hidden / after.n_total,
-        "max_fraction": plan.max_fraction,
-        "n_forward": n_first + trained.n_forward + n_refreshed,
-        "n_backward": trained.n_backward,
-        "n_nan": n_nan,
-        "n_skipped_steps": s.learner.n_skipped,
-        "lr": s.learner.lr,
-        "lr_scale": plan.lr_scale,
-        "steps": trained.steps,
-        "order_hash": f"{micro_batches.order_hash:016x}",
-        "loss_histogram": {"edges": histogram.edges.tolist(), "counts": histogram.counts.tolist()},
-        **({} if s.shards is None else {"exchange": s.shards.metrics()}),
-    }
+    metrics = driver_metrics(epoch, plan, schedule, trained, ledger, validation, context)
+    return EpochResult(ledger, method_state, plan, planned_on, metrics)

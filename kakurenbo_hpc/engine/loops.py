@@ -56,7 +56,7 @@ def train(
 ) -> tuple[Ledger, MethodState, TrainResult]:
     """Train what the plan names."""
     _begin_epoch(epoch, plan, method_state, context, schedule.n)
-    stats_buffer = SampleStatsBuffer(context.observed)
+    stats_buffer = SampleStatsBuffer(context.method.forward_columns)
     for batch in _batches_of("train", schedule, epoch, True, stats_buffer, context):
         stats_buffer.add(context.learner.step(batch))
     stats = stats_buffer.stats()
@@ -80,11 +80,11 @@ def train_by_steps(
     """Train as many entries as the schedule has, drawn for each step by the ledger after the step before."""
     method, n, steps = cast(StepMethod, context.method), schedule.n, schedule.steps
     context.learner.begin_epoch(epoch.number, plan.lr_scale)
-    stats_buffer = SampleStatsBuffer(context.observed)
+    stats_buffer = SampleStatsBuffer(context.method.forward_columns)
     n_done = context.pass_progress.begin_pass(stats_buffer)
     if n_done:
         ledger = _bring_home(stats_buffer.stats(), ledger, epoch, context)
-    for step in context.progress.bar(range(n_done, steps), steps, "train"):
+    for step in context.console.bar(range(n_done, steps), steps, "train"):
         n_step = (step + 1) * n // steps - step * n // steps
         step_plan = method.plan_step(epoch, step, n_step, ledger, context.everyone)
         dealt = deal_passes(step_plan.train, epoch, ledger, context, step_plan.weight)
@@ -99,7 +99,7 @@ def train_by_steps(
             )
             for micro_batch in dealt
         ]
-        step_buffer = SampleStatsBuffer(context.observed)
+        step_buffer = SampleStatsBuffer(context.method.forward_columns)
         for batch in context.heartbeat.along(context.train(micro_batches, epoch.number, augment=True)):
             batch_stats = context.learner.step(batch)
             stats_buffer.add(batch_stats)
@@ -146,6 +146,17 @@ TRAIN_LOOPS: dict[Level, Callable[..., tuple[Ledger, MethodState, TrainResult]]]
 }
 
 
+def score_all(epoch: Epoch, ledger: Ledger, context: Context) -> Ledger:
+    """Pass all samples forward, before the epoch is planned."""
+    return forward_pass(np.ones(len(ledger), bool), "eval", True, epoch, ledger, context)
+
+
+def refresh(plan: Plan, epoch: Epoch, ledger: Ledger, context: Context) -> Ledger:
+    """Pass the samples forward that the plan wants refreshed."""
+    assert plan.refresh is not None
+    return forward_pass(plan.refresh, plan.refresh_mode, plan.refresh_augment, epoch, ledger, context)
+
+
 def forward_pass(
     rows: np.ndarray,
     mode: str,
@@ -170,7 +181,7 @@ def forward_pass(
         The ledger with the statistics of this pass.
     """
     forward = forward or (lambda batch, mode: context.learner.forward_only(batch, mode)[0])
-    stats_buffer = SampleStatsBuffer(context.observed)
+    stats_buffer = SampleStatsBuffer(context.method.forward_columns)
     schedule = deal_passes(rows, epoch, ledger, context)
     for batch in _batches_of("look", schedule, epoch, augment, stats_buffer, context):
         stats_buffer.add(forward(batch, mode))
@@ -188,7 +199,9 @@ def evaluate(context: Context) -> dict[str, float]:
     )
     micro_batches = plain_micro_batches(*homes.rows(world.rank), size)
     n_most = -(-int(np.diff(homes.starts).max()) // size)  # batches of the rank that has most
-    batches = context.pass_progress.heeding(context.validation(micro_batches, epoch=0, augment=False), n_most)
+    batches = context.pass_progress.run_unrecorded(
+        context.validation(micro_batches, epoch=0, augment=False), n_most
+    )
     evaluated = context.learner.evaluate(context.heartbeat.along(batches))
     stats_buffer = SampleStatsBuffer()
     for batch_stats in evaluated:
@@ -268,7 +281,7 @@ def _batches_of(
     may_stop: bool = True,
 ) -> Iterator[Batch]:
     """Yield the batches of a pass that are still to be done, under a progress bar."""
-    batches = context.pass_progress.along(
+    batches = context.pass_progress.run_pass(
         schedule, lambda rest: context.train(rest, epoch.number, augment), results, may_stop
     )
-    return context.progress.bar(context.heartbeat.along(batches), len(schedule), label)
+    return context.console.bar(context.heartbeat.along(batches), len(schedule), label)

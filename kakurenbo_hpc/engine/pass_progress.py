@@ -1,4 +1,4 @@
-"""The trail of an epoch: how far each of its passes has come, so that it can be left between two steps and taken up again."""
+"""Progress of each pass of the epoch, for resuming mid-epoch."""
 
 from __future__ import annotations
 
@@ -12,90 +12,117 @@ from ..distributed.preemption import Preemption
 from ..order.deal import EpochSchedule
 from ..rundir.checkpoint.async_writer import CheckpointWriter
 
-Found = Mapping[
-    str, np.ndarray
-]  # what a pass has found out on one rank so far: named arrays, for a checkpoint
+PassState = tuple[int, Mapping[str, np.ndarray]]  # steps done, and this rank's results so far
 
 
 class Resumable(Protocol):
-    """What collects along a pass, and can be put down and taken up."""
+    """Results of a pass that can be saved and restored between two steps."""
 
-    def state_dict(self) -> Found: ...
+    def state_dict(self) -> Mapping[str, np.ndarray]:
+        """Return the results so far, as named arrays."""
 
-    def load_state_dict(self, found: Found) -> None: ...
+    def load_state_dict(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Restore results that ``state_dict`` returned."""
 
 
 class StopEarly(Exception):
-    """All ranks have agreed to leave here, between two steps."""
+    """All ranks have agreed to stop between two steps."""
 
 
 class PassProgress:
-    """The passes of the epoch that runs now, in their order: steps done, and what was found out.
+    """The passes of the current epoch, in order: steps done and results so far.
 
-    An epoch that is taken up again goes through its passes as it did the first time, only that what is done is not done
-    again: plans and orders are decided anew from the same ledger, and every pass goes on after its last step.
+    A resumed epoch runs its passes as it did the first time: plans and orders are computed anew from the same
+    ledger. Each pass then continues after its last completed step.
+
+    Args:
+        stop: tells when to stop; None for never.
+        writer: writes checkpoints in the background and needs a call after each step; None if there is none.
     """
 
-    def __init__(self, stop: Preemption | None = None, saver: CheckpointWriter | None = None):
-        """saver: of a checkpoint that may be under way while steps are done."""
-        self._stop, self._saver = stop, saver
-        self._before: list[tuple[int, Found]] = []
+    def __init__(self, stop: Preemption | None = None, writer: CheckpointWriter | None = None):
+        self._stop, self._writer = stop, writer
+        self._restored: list[PassState] = []
         self._passes: list[tuple[int, Resumable]] = []
 
-    def restore(self, before: Sequence[tuple[int, Found]]) -> None:
-        """Let the next epoch go on where ``passed`` says that it was left."""
-        self._before = list(before)
+    def restore(self, passes: Sequence[PassState]) -> None:
+        """Let the next epoch continue where ``state`` was taken."""
+        self._restored = list(passes)
+
+    def state(self) -> list[PassState]:
+        """Return, for each pass of this epoch, the steps done and this rank's results."""
+        return [(n_done, results.state_dict()) for n_done, results in self._passes]
 
     def begin_epoch(self) -> None:
+        """Forget the passes of the epoch before."""
         self._passes = []
 
-    def passed(self) -> list[tuple[int, Found]]:
-        """Return, for each pass of this epoch, the steps that are done and what was found out on this rank."""
-        return [(steps, finds.state_dict()) for steps, finds in self._passes]
-
-    def begin_pass(self, finds: Resumable) -> int:
-        """Begin the next pass and return how many of its steps are done; finds then knows what they found out."""
-        done, found = self._before.pop(0) if self._before else (0, None)
-        if found is not None:
-            finds.load_state_dict(found)
-        self._passes.append((done, finds))
-        return done
+    def begin_pass(self, results: Resumable) -> int:
+        """Begin the next pass, restore its results, and return how many of its steps are done."""
+        n_done = 0
+        if self._restored:
+            n_done, columns = self._restored.pop(0)
+            results.load_state_dict(columns)
+        self._passes.append((n_done, results))
+        return n_done
 
     def step_done(self, step: int, may_stop: bool = True) -> None:
-        """Note that this step of the pass is done. Raises Stopped, on all ranks, if they have agreed to leave."""
-        self._passes[-1] = (step + 1, self._passes[-1][1])
-        self._heed(may_stop)
+        """Record that this step of the current pass is done.
 
-    def along(
+        Raises:
+            StopEarly: on all ranks, if they have agreed to stop.
+        """
+        self._passes[-1] = (step + 1, self._passes[-1][1])
+        self._check_stop(may_stop)
+
+    def run_pass(
         self,
         micro_batches: EpochSchedule | Sequence[MicroBatch],
         read: Callable[[list[MicroBatch]], Iterator[Batch]],
-        finds: Resumable,
+        results: Resumable,
         may_stop: bool = True,
     ) -> Iterator[Batch]:
-        """Yield the batches of one pass that are not done yet; finds has taken in each before the next is asked for.
+        """Yield the batches of one pass that are not done yet.
 
-        read: from turns to batches. Raises Stopped.
+        Args:
+            micro_batches: of the whole pass.
+            read: returns the batches of these micro-batches.
+            results: has taken in each batch before the next one is requested.
+            may_stop: whether the pass may be left between two steps.
+
+        Yields:
+            The batches, in order.
+
+        Raises:
+            StopEarly: on all ranks, if they have agreed to stop.
         """
-        done = self.begin_pass(finds)
-        for batch in read([micro_batch for micro_batch in micro_batches if micro_batch.step >= done]):
+        n_done = self.begin_pass(results)
+        for batch in read([micro_batch for micro_batch in micro_batches if micro_batch.step >= n_done]):
             yield batch
             if batch.micro_batch.ends:
                 self.step_done(batch.micro_batch.step, may_stop)
 
-    def heeding(self, batches: Iterator[Batch], n: int) -> Iterator[Batch]:
-        """Yield batches of which nothing is noted: an epoch that is left among them is taken up before them. Raises Stopped.
+    def run_unrecorded(self, batches: Iterator[Batch], n: int) -> Iterator[Batch]:
+        """Yield the batches of a pass that is not recorded: an epoch that is left here repeats all of it.
 
-        n: how many the rank has that has most.
+        Args:
+            batches: of this rank.
+            n: the largest number of batches on any rank.
+
+        Yields:
+            The batches, in order.
+
+        Raises:
+            StopEarly: on all ranks, if they have agreed to stop.
         """
         for _ in range(n):
             batch = next(batches, None)
             if batch is not None:
                 yield batch
-            self._heed()
+            self._check_stop()
 
-    def _heed(self, may_stop: bool = True) -> None:
-        if self._saver is not None:
-            self._saver.poll()
+    def _check_stop(self, may_stop: bool = True) -> None:
+        if self._writer is not None:
+            self._writer.poll()
         if may_stop and self._stop is not None and self._stop.should_stop():
             raise StopEarly

@@ -1,48 +1,27 @@
-"""One whole run on one rank: set up, epochs, checkpoints, close."""
+"""One run on one rank: set-up, epochs, checkpoints, exit code."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..config.job import Job
-from ..core.batch import MethodState
-from ..core.ledger import Homes, Ledger
+from ..core.ledger import Ledger
 from ..core.plan import Epoch
-from ..data import open_data
-from ..data.dataset import DatasetSplits
-from ..data.loader import Loader
 from ..distributed.comm import Comm
 from ..distributed.gradient_sync import GradientSync, open_gradient_sync
 from ..distributed.preemption import Preemption
 from ..distributed.world import World
-from ..errors import (
-    DONE,
-    REQUEUE,
-    TERMINATED,
-    DataError,
-    JobError,
-    RunDirectoryError,
-    TrainingError,
-    UserError,
-)
-from ..local_data.shards import ShardLoader, Shards
+from ..errors import DONE, REQUEUE, TERMINATED, RunDirectoryError, TrainingError, UserError
+from ..local_data.shards import Shards
 from ..rundir.checkpoint.async_writer import CheckpointWriter
 from ..rundir.checkpoint.manifest import load_facts, validate_checkpoint
-from ..rundir.checkpoint.shards import (
-    MidEpoch,
-    RankState,
-    load_learner,
-    load_ledger,
-    load_method_state,
-    load_mid_epoch,
-    reading,
-)
+from ..rundir.checkpoint.shards import MidEpoch, RankState
 from ..rundir.checkpoint.snapshot import Snapshot
 from ..rundir.console import Console
-from ..rundir.job_diff import check_same, differences
-from ..rundir.ledger_file import write_ledger
+from ..rundir.job_diff import check_same
 from ..rundir.lock import Lock
 from ..rundir.metrics import Metrics
 from ..rundir.path_checks import check_place, in_words
@@ -51,117 +30,69 @@ from ..rundir.run_dir import enter_run, open_run, writing_to
 from ..rundir.timers import StageTimer
 from ..rundir.watchdog.heartbeat import Heartbeat
 from ..rundir.watchdog.watchdog import Watchdog
-from ..selection.global_stats import GlobalStats
-from ..selection.method import FORWARD_COLUMNS, Method, init_ledger
-from ..selection.score_file import ScoreInfo, write_scores
-from ..training.learner import Learner
+from ..selection.method import Method
 from .context import Context
 from .epoch import EpochResult, run_epoch
+from .epoch_files import write_epoch_files
 from .pass_progress import PassProgress, StopEarly
+from .resume import RunState, init_state, restore
+from .set_up import Recording, set_up
 
 
 def run(
-    job: Job,
+    job: Job[Method],
     directory: Path,
     comm: Comm,
     resume: bool = False,
     scratch: str | None = None,
     allow_changes: bool = False,
 ) -> int:
-    """Train the job in its run directory, from its newest checkpoint if ``resume``; return the exit code.
+    """Train a job in its run directory. Collective.
 
-    scratch: a folder on each node's own disk, for data.placement local. allow_changes: go on even if it was another job.
-    Raises UserError, on all ranks alike and before anything is trained, if the job cannot be run as it is.
+    Args:
+        job: the job.
+        directory: the run directory.
+        comm: all ranks.
+        resume: whether to continue from the newest checkpoint.
+        scratch: a folder on each node's own disk, for ``data.placement`` local.
+        allow_changes: whether to resume a run of another job.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: on all ranks alike, before anything is trained, the job cannot be run as it is.
     """
     comm.on_rank_zero(lambda: check_place(directory))
     if resume and comm.on_rank_zero(lambda: _is_finished(job, directory, allow_changes)):
-        Console(comm.rank, job.training.epochs).print_line(
-            f"{directory}: all {job.training.epochs} epochs are done"
-        )
+        epochs = job.training.epochs
+        Console(comm.rank, epochs).print_line(f"{directory}: all {epochs} epochs are done")
         return DONE
     world = World.detect(comm)
     gradients, heartbeat = open_gradient_sync(job.world, job.training.accumulate, world), Heartbeat()
-    watch = Watchdog(heartbeat, directory, comm.rank, comm.size, job.record.hang_timeout, comm.abort)
+    watchdog = Watchdog(heartbeat, directory, comm.rank, comm.size, job.record.hang_timeout, comm.abort)
     try:
         with (
             comm.run_or_raise_together(lambda: Preemption(comm, directory)) as stop,
             Lock(directory) as lock,
-            watch,
+            watchdog,
         ):
-            code = _Run(job, directory, world, stop, heartbeat, scratch).train(
-                gradients, resume, allow_changes, lock
-            )
+            this_run = _Run(job, directory, world, stop, heartbeat, scratch)
+            code = this_run.train(gradients, lock, resume, allow_changes)
     except UserError as problem:
-        if problem.on_all_ranks:  # all ranks are here, and may go on to another run
+        if problem.on_all_ranks:  # no rank waits for another, and they may begin another run
             gradients.close()
         raise
     gradients.close()
     return code
 
 
-def set_up(
-    job: Job,
-    world: World,
-    method: Method,
-    scratch: str | None = None,
-    pass_progress: PassProgress | None = None,
-    directory: Path | None = None,
-    heartbeat: Heartbeat | None = None,
-) -> tuple[Context, DatasetSplits]:
-    """Return everything that the job's epochs pass through, with this method, and the data set.
-
-    With data.placement local, ranks read from stores in the scratch folder, which are yet to be filled. directory: the run's.
-
-    Raises UserError on all ranks alike.
-    """
-    comm, everyone = world.comm, GlobalStats(world.comm)
-    data = open_data(job.data, job.seed, comm, directory)
-    everyone.agree((data.fingerprint, len(data.train)), "the data set")
-    global_batch = comm.run_or_raise_together(lambda: fitting_batch(job, len(data.train), world.size))
-    shards = (
-        comm.run_or_raise_together(lambda: Shards(job.data, data, scratch, world))
-        if job.data.placement == "local"
-        else None
-    )
-    data = shards.with_local_files(data) if shards else data
-    train = Loader(data.train, job.data.workers, world.device)
-    observed = [name for name in method.columns if name in FORWARD_COLUMNS]
-    learner = comm.run_or_raise_together(
-        lambda: Learner(
-            job.training.in_epochs(len(data.train), global_batch),
-            job.model,
-            world,
-            data.n_classes,
-            data.shape,
-            job.seed,
-            observed,
-            data.target_shape,
-        )
-    )
-    context = Context(
-        world=world,
-        everyone=everyone,
-        method=method,
-        homes=Homes(len(data.train), world.size),
-        train=ShardLoader(train, shards) if shards else train,
-        validation=Loader(data.validation, job.data.workers, world.device),
-        learner=learner,
-        progress=Console(world.rank, job.training.epochs),
-        global_batch=global_batch,
-        accumulate=job.training.accumulate,
-        shards=shards,
-        pass_progress=pass_progress or PassProgress(),
-        heartbeat=heartbeat or Heartbeat(),
-    )
-    return context, data
-
-
 class _Run:
-    """A job on its way: what its epochs pass through, and what they leave in the run directory."""
+    """A job in its run directory: runs the epochs and records their results."""
 
     def __init__(
         self,
-        job: Job,
+        job: Job[Method],
         directory: Path,
         world: World,
         stop: Preemption,
@@ -170,243 +101,166 @@ class _Run:
     ):
         self._job, self._directory, self._world, self._stop = job, directory, world, stop
         self._snapshot = Snapshot(pinned=world.device.type == "cuda")
-        print_line = Console(world.rank, job.training.epochs).print_line
-        self._saver = CheckpointWriter(
+        self._writer = CheckpointWriter(
             directory / "checkpoints",
             job.record.keep,
             world.comm,
             self._snapshot,
-            print_line,
+            Console(world.rank, job.training.epochs).print_line,
             heartbeat.touch,
         )
-        self._stages, self._data = set_up(
-            job, world, job.selection, scratch, PassProgress(stop, self._saver), directory, heartbeat
-        )
+        recording = Recording(PassProgress(stop, self._writer), heartbeat)
+        self._context = set_up(job, world, job.selection, recording, scratch, directory)
         self._metrics = Metrics(directory)
-        self._found: Path | None = None  # the checkpoint that it goes on from
-        self._last: dict | None = None  # the line of the last whole epoch
-        self._before: dict[str, float] = {}  # seconds of an epoch that is taken up again
-        self._facts: dict = {
+        self._resumed_from: Path | None = None
+        self._facts: dict[str, Any] = {  # of every checkpoint's manifest
             "ranks": world.size,
-            "global_batch": self._stages.global_batch,
-            "data": self._data.fingerprint,
-            "changes": [],
+            "global_batch": self._context.global_batch,
+            "data": self._context.data.fingerprint,
         }
 
-    def train(self, gradients: GradientSync, resume: bool, allow_changes: bool, lock: Lock) -> int:
-        """Run the epochs that are still to be run; return DONE, or why all ranks left before.
+    def train(self, gradients: GradientSync, lock: Lock, resume: bool, allow_changes: bool) -> int:
+        """Run the epochs that are left; return DONE, or the exit code of a run that stopped early.
 
-        Raises RunDirectoryError if the last checkpoint could not be written.
+        Raises:
+            RunDirectoryError: the last checkpoint could not be written.
+            TrainingError: training cannot continue.
         """
-        job, context = self._job, self._stages
-        first, ledger, method_state = self._begin(gradients, resume, allow_changes, lock)
-        for number in range(first, job.training.epochs):
+        job, context = self._job, self._context
+        state = self._begin(gradients, lock, resume, allow_changes)
+        for number in range(state.epoch, job.training.epochs):
             epoch = Epoch(number, job.training.epochs, job.seed)
-            clock, self._before = (
-                StageTimer(self._world.device, self._before, partial(context.heartbeat.enter, number)),
-                {},
-            )
+            timer = StageTimer(self._world.device, state.seconds, partial(context.heartbeat.enter, number))
             try:
-                outcome = run_epoch(epoch, ledger, method_state, context, clock)
+                result = run_epoch(epoch, state.ledger, state.method_state, context, timer)
             except StopEarly:
-                return self._stop_mid_epoch(epoch, ledger, method_state, clock)
-            except TrainingError as problem:  # the checkpoint that is under way is from before it
-                self._drain_exchange()
+                return self._stop_mid_epoch(epoch, state, timer)
+            except TrainingError as problem:  # a checkpoint that is being written is of an earlier epoch
+                self._finish_exchange()
                 self._finish()
                 problem.on_all_ranks = True
                 raise
-            leaves = self._stop.should_stop_now()
-            self._write_down(epoch, outcome, clock, leaves)
-            ledger, method_state = outcome.ledger, outcome.method_state
-            if leaves and number < epoch.total - 1:
+            stops = self._stop.should_stop_now()
+            state = self._record(epoch, result, timer, stops)
+            if stops and number < epoch.total - 1:
                 return self._stop_early(f"after epoch {number + 1}")
         if not self._finish():
-            problem = RunDirectoryError(
+            lost = RunDirectoryError(
                 f"{self._directory}: the last checkpoint could not be written; make room and add --resume"
             )
-            problem.on_all_ranks = True
-            raise problem
+            lost.on_all_ranks = True
+            raise lost
         return DONE
 
-    def _begin(
-        self, gradients: GradientSync, resume: bool, allow_changes: bool, lock: Lock
-    ) -> tuple[int, Ledger, MethodState]:
-        """Make the run directory this run's; return the first epoch to run, and the ledger and memory that it begins with."""
-        job, context, comm = self._job, self._stages, self._world.comm
-        ledger = init_ledger(job.selection, context.homes, comm, self._data.fingerprint)
-        ledger = context.shards.placed(ledger) if context.shards else ledger
-        method_state = job.selection.init_state()
-        found = self._found = comm.on_rank_zero(
-            lambda: open_run(self._directory, job, resume, lock, allow_changes)
-        )
-        facts = load_facts(found) if found else {"epoch": -1, "ranks": comm.size, "line": None}
-        first = facts["epoch"] + 1
-        context.heartbeat.enter(first, "set-up")
-        context.learner.join(
-            gradients, self._data.shape, context.global_batch // (comm.size * context.accumulate)
-        )
-        if found:
-            ledger, method_state = comm.run_or_raise_together(
-                lambda: self._restore(found, facts, ledger, method_state)
-            )
-        if facts["ranks"] != comm.size:
-            context.learner.average_statistics()
-            ledger = context.shards.placed(ledger) if context.shards else ledger
-        comm.on_rank_zero(lambda: self._enter(lock, found))
+    def _begin(self, gradients: GradientSync, lock: Lock, resume: bool, allow_changes: bool) -> RunState:
+        """Take over the run directory; return the state of the run before its next epoch."""
+        job, context, comm = self._job, self._context, self._world.comm
+        state = init_state(context)
+        checkpoint = comm.on_rank_zero(lambda: open_run(self._directory, job, resume, lock, allow_changes))
+        facts = load_facts(checkpoint) if checkpoint else {"epoch": -1}
+        context.heartbeat.enter(facts["epoch"] + 1, "set-up")
+        local_batch = context.global_batch // (comm.size * context.accumulate)
+        context.learner.join(gradients, context.data.shape, local_batch)
+        if checkpoint:
+            state = restore(checkpoint, facts, state, job, context)
+        self._resumed_from = checkpoint
+        comm.on_rank_zero(lambda: self._enter(lock, state))
         if comm.rank == 0:
             self._snapshot.of(context.learner.example_state())
-        _greet(job, context, found, resume)
+        _greet(job, context, checkpoint, resume)
         if context.shards:
-            context.heartbeat.enter(first, "staging")
-            _stage(context, context.shards, ledger, job.selection.max_hidden_fraction)
-        return first, ledger, method_state
+            context.heartbeat.enter(state.epoch, "staging")
+            _stage(context, context.shards, state.ledger)
+        return state
 
-    def _enter(self, lock: Lock, found: Path | None) -> None:
-        """Write what stands in a run directory before its first epoch. On rank 0 alone. Raises RunDirectoryError."""
-        enter_run(self._directory, self._job, lock, found)
+    def _enter(self, lock: Lock, state: RunState) -> None:
+        """Write what a run directory holds before the epochs. On rank 0 alone.
+
+        Raises:
+            RunDirectoryError: it cannot be written to.
+        """
+        enter_run(self._directory, self._job, lock, self._resumed_from)
+        self._facts["changes"] = state.changes
         with writing_to(self._directory):
-            self._metrics.rewind(self._last)
+            self._metrics.rewind(state.last_line)
             self._facts["provenance"] = write_provenance(self._directory, self._facts)
 
-    def _restore(
-        self, found: Path, facts: dict, ledger: Ledger, method_state: MethodState
-    ) -> tuple[Ledger, MethodState]:
-        """Restore what the checkpoint holds; return ledger and memory. Raises RunDirectoryError, perhaps on one rank only."""
-        world, learner, job, on_progress = (
-            self._world,
-            self._stages.learner,
-            self._job,
-            self._stages.heartbeat.touch,
-        )
-        self._last = facts["line"]
-        changes = differences(facts["job"], job)
-        self._facts["changes"] = facts["changes"] + (
-            [{"after": found.name, "changes": changes}] if changes else []
-        )
-        if facts["data"] != self._data.fingerprint and not changes:
-            raise RunDirectoryError(
-                f"{found}: of another data set than {job.data.name} is now; give another --run-dir"
-            )
-        with reading(found):
-            ledger, method_state = (
-                load_ledger(found, facts, ledger, on_progress),
-                load_method_state(found, facts, world.rank, method_state, on_progress),
-            )
-            learner.load_state_dict(load_learner(found, world.device, on_progress))
-            inside = load_mid_epoch(found, facts, world.rank, world.size, world.device, on_progress)
-        if inside is not None:
-            if facts["global_batch"] != self._stages.global_batch:
-                raise RunDirectoryError(
-                    f"{found}: left inside an epoch with a global batch of {facts['global_batch']}, but {world.size} ranks make it "
-                    f"{self._stages.global_batch}; resume on {facts['ranks']} ranks"
-                )
-            # Places would be dealt anew, and steps would no longer tell which samples are done.
-            if self._stages.shards and facts["ranks"] != world.size:
-                raise RunDirectoryError(
-                    f"{found}: left inside an epoch whose samples lie on {facts['ranks']} ranks, but {world.size} are here; resume on "
-                    f"{facts['ranks']} ranks, or remove this checkpoint to go on from the one before"
-                )
-            learner.load_buffers(inside.buffers)
-            self._stages.pass_progress.restore(inside.passed)
-            self._before = facts["seconds"]
-        return ledger, method_state
-
-    def _write_down(self, epoch: Epoch, outcome: EpochResult, clock: StageTimer, leaves: bool) -> None:
-        """Write what an epoch left: checkpoint, ledger file, weights, line of metrics."""
-        job, world, learner = self._job, self._world, self._stages.learner
-        parts, line = learner.parts.take(), outcome.line
-        with clock("checkpoint"):
-            if (
-                leaves
-                or epoch.number == epoch.total - 1
-                or (epoch.number + 1) % job.record.checkpoint_every == 0
-            ):
-                facts = {"epoch": epoch.number, "line": {**line, "seconds": clock.seconds(parts)}}
-                self._save(f"epoch_{epoch.number:04d}", outcome.ledger, outcome.method_state, facts)
-        self._write_columns(epoch, outcome)
-        line["seconds"] = clock.seconds(parts)
-        self._last = line
-        if world.rank == 0:
+    def _record(self, epoch: Epoch, result: EpochResult, timer: StageTimer, stops: bool) -> RunState:
+        """Write the results of an epoch: checkpoint, ledger file, weights, line of metrics."""
+        job, context, line = self._job, self._context, result.metrics
+        parts = context.learner.parts.take()
+        state = RunState(result.ledger, result.method_state, epoch.number + 1, line)
+        with timer("checkpoint"):
+            is_due = (epoch.number + 1) % job.record.checkpoint_every == 0
+            if stops or is_due or epoch.number == epoch.total - 1:
+                seconds = timer.seconds(parts)
+                self._save(f"epoch_{epoch.number:04d}", state, {"line": {**line, "seconds": seconds}})
+        write_epoch_files(self._directory, epoch, result, job, context)
+        line["seconds"] = timer.seconds(parts)
+        if self._world.rank == 0:
             self._metrics.add(line)
-            self._stages.progress.epoch(line)
+            context.console.epoch(line)
+        return state
 
-    def _write_columns(self, epoch: Epoch, outcome: EpochResult) -> None:
-        """Write ledger file and weights where they are asked for; if the disk does not take them, the run goes on without."""
-        job, world, print_line = self._job, self._world, self._stages.progress.print_line
-        if job.record.ledger:
-            try:
-                write_ledger(self._directory, epoch.number, outcome.planned_on, outcome.plan, world.comm)
-            except OSError as problem:  # on rank 0 alone, which has nothing left to do with the others
-                print_line(
-                    f"warning: the ledger file of epoch {epoch.number} could not be written ({problem.strerror}); the run goes on without"
-                )
-        weights = job.selection.weights
-        if weights and epoch.number in (weights.epoch, *job.record.weights_at):
-            try:
-                _write_weights(self._directory, epoch, outcome.ledger, weights.column, job, world, self._data)
-            except DataError as problem:
-                print_line(f"warning: {problem}; the run goes on without")
+    def _stop_mid_epoch(self, epoch: Epoch, state: RunState, timer: StageTimer) -> int:
+        """Save a checkpoint between two steps of an epoch, and stop.
 
-    def _stop_mid_epoch(
-        self, epoch: Epoch, ledger: Ledger, method_state: MethodState, clock: StageTimer
-    ) -> int:
-        """Leave an epoch between two steps, with a checkpoint; ledger and memory are those it began with."""
-        self._drain_exchange()
-        learner, passed = self._stages.learner, self._stages.pass_progress.passed()
-        facts = {
-            "epoch": epoch.number - 1,
-            "line": self._last,
-            "seconds": clock.seconds(learner.parts.take()),
-        }
-        name = f"epoch_{epoch.number:04d}_inside_{sum(steps for steps, _ in passed):05d}"
-        if self._found is None or name != self._found.name:  # else it has come no further
-            self._save(name, ledger, method_state, facts, MidEpoch(passed, learner.buffers()))
+        Args:
+            epoch: the epoch.
+            state: before the epoch.
+            timer: of the epoch.
+        """
+        self._finish_exchange()
+        learner, passes = self._context.learner, self._context.pass_progress.state()
+        name = f"epoch_{epoch.number:04d}_inside_{sum(n_steps for n_steps, _ in passes):05d}"
+        facts = {"line": state.last_line, "seconds": timer.seconds(learner.parts.take())}
+        if self._resumed_from is None or name != self._resumed_from.name:  # else nothing was done since
+            self._save(name, state, facts, MidEpoch(passes, learner.buffers()))
+        n_steps = passes[-1][0]
         return self._stop_early(
-            f"in epoch {epoch.number + 1} after {passed[-1][0]} steps of its pass {len(passed)}"
+            f"in epoch {epoch.number + 1} after {n_steps} steps of its pass {len(passes)}"
         )
-
-    def _drain_exchange(self) -> None:
-        """Finish the exchange of samples that is under way; its epoch will not."""
-        if self._stages.shards and self._stages.shards.under_way:
-            self._stages.shards.finish()
 
     def _stop_early(self, where: str) -> int:
-        whole = self._finish()
-        how = (
+        saved = self._finish()
+        advice = (
             "add --resume to go on"
-            if whole
-            else "without a checkpoint of it; make room and add --resume to go on from the one before"
+            if saved
+            else "without a checkpoint; make room and add --resume to go on from the one before"
         )
-        self._stages.progress.print_line(f"leaving {where}: {self._stop.why}; {how}")
-        return REQUEUE if whole else TERMINATED
+        self._context.console.print_line(f"leaving {where}: {self._stop.why}; {advice}")
+        return REQUEUE if saved else TERMINATED
+
+    def _finish_exchange(self) -> None:
+        """Finish the exchange of samples of an epoch that ends early."""
+        shards = self._context.shards
+        if shards and shards.under_way:
+            shards.finish()
 
     def _finish(self) -> bool:
-        """Wait until the last checkpoint is one; return False if it could not be written. Tell of lines that the metrics lack."""
+        """Wait for the last checkpoint; return whether it could be written. Warn of lost lines of metrics."""
         if self._world.rank == 0 and (n_lost := self._metrics.write()):
             lines = "line" if n_lost == 1 else f"{n_lost} lines"
-            self._stages.progress.print_line(
+            self._context.console.print_line(
                 f"warning: metrics.jsonl lacks its last {lines}: the disk is full"
             )
-        return self._saver.finish()
+        return self._writer.finish()
 
     def _save(
-        self,
-        name: str,
-        ledger: Ledger,
-        method_state: MethodState,
-        facts: dict,
-        inside: MidEpoch | None = None,
+        self, name: str, state: RunState, facts: dict[str, Any], mid_epoch: MidEpoch | None = None
     ) -> None:
-        learner = self._stages.learner.state_dict() if self._world.rank == 0 else None
-        self._saver.save(
-            name,
-            RankState(learner, ledger, method_state, inside),
-            {**self._facts, "job": self._job.as_dict(), **facts},
-        )
+        """Begin to write a checkpoint of this state, and if mid-epoch of the passes."""
+        learner = self._context.learner.state_dict() if self._world.rank == 0 else None
+        manifest = {**self._facts, "job": self._job.as_dict(), "epoch": state.epoch - 1, **facts}
+        self._writer.save(name, RankState(learner, state.ledger, state.method_state, mid_epoch), manifest)
 
 
 def _is_finished(job: Job, directory: Path, allow_changes: bool) -> bool:
-    """Whether the newest checkpoint of this very job is of its last epoch. On rank 0 alone."""
+    """Return whether this very job has a valid checkpoint of its last epoch. On rank 0 alone.
+
+    Raises:
+        RunDirectoryError: the run is of another job, and that is not allowed.
+    """
     if not (directory / "job.yaml").exists():
         return False
     if not allow_changes:
@@ -415,55 +269,32 @@ def _is_finished(job: Job, directory: Path, allow_changes: bool) -> bool:
     return last.is_dir() and validate_checkpoint(last) is None
 
 
-def _write_weights(
-    directory: Path,
-    epoch: Epoch,
-    ledger: Ledger,
-    column: str,
-    job: Job,
-    world: World,
-    data: DatasetSplits,
-) -> None:
-    how = f"{job.name}, seed {job.seed}, after epoch {epoch.number}"
-    about = ScoreInfo(job.selection.method, how, job.data.name, data.fingerprint, ledger.n_total, 0.0, 0, 0)
-    path = directory / "weights" / f"epoch_{epoch.number:04d}.h5"
-    write_scores(path, about, ledger.extra[column], world.comm, ledger.extra.get("label"))
-
-
-def _stage(context: Context, shards: Shards, ledger: Ledger, max_hidden_fraction: float) -> None:
-    """Copy what lies on this rank to its node's disk. most_hidden: as ``Shards.fill`` takes it."""
+def _stage(context: Context, shards: Shards, ledger: Ledger) -> None:
+    """Copy this rank's samples to its node's disk."""
 
     def bar(files: Iterable[int], n: int, label: str) -> Iterator[int]:
-        return context.heartbeat.passing(context.progress.bar(files, n, label))
+        return context.heartbeat.passing(context.console.bar(files, n, label))
 
-    n_bytes = shards.fill(ledger, bar, max_hidden_fraction)
-    context.progress.print_line(f"staged {in_words(n_bytes)} in {shards.folder.parent}")
-
-
-def fitting_batch(job: Job, n: int, n_ranks: int) -> int:
-    """Return the global batch. Raises a UserError if n samples, batch and ranks do not fit together."""
-    if n_ranks > n:
-        raise DataError(f"{job.data.name} has {n} samples for {n_ranks} ranks; use at most one rank a sample")
-    try:
-        return job.training.batch(n_ranks)
-    except ValueError as problem:
-        raise JobError(f"{problem}") from None
+    n_bytes = shards.fill(ledger, bar, context.method.max_hidden_fraction)
+    context.console.print_line(f"staged {in_words(n_bytes)} in {shards.folder.parent}")
 
 
-def _greet(job: Job, context: Context, found: Path | None, resume: bool) -> None:
-    world, print_line = context.world, context.progress.print_line
+def _greet(job: Job[Method], context: Context, checkpoint: Path | None, resume: bool) -> None:
+    """Print what is run, and what the user should know before."""
+    world, print_line = context.world, context.console.print_line
     ranks = f"{world.size} ranks" if world.size > 1 else "1 rank"
     print_line(
-        f"{job.name}: {job.selection.method} on {job.data.name}, {context.homes.n} samples, {ranks} on {world.device.type}, "
-        f"global batch {context.global_batch}"
+        f"{job.name}: {job.selection.method} on {job.data.name}, {context.homes.n} samples, {ranks} on "
+        f"{world.device.type}, global batch {context.global_batch}"
     )
     for warning in job.selection.warnings(job.training.epochs):
         print_line(f"warning: {warning}")
     if context.validation.workers < job.data.workers:
         print_line(
-            f"warning: data.workers is {job.data.workers}, but loader processes need /dev/shm, which is not there; ranks read by themselves"
+            f"warning: data.workers is {job.data.workers}, but worker processes need /dev/shm, which is "
+            "missing; ranks read by themselves"
         )
-    if found:
-        print_line(f"resuming after {found.name}")
+    if checkpoint:
+        print_line(f"resuming after {checkpoint.name}")
     elif resume:
         print_line("no checkpoint yet: beginning at epoch 0")

@@ -38,7 +38,7 @@ from ..training.learner import Learner
 from .context import Context
 from .epoch import run_epoch
 from .loops import forward_pass
-from .run import set_up
+from .set_up import set_up
 
 
 @dataclass(frozen=True)
@@ -91,17 +91,18 @@ def score(
     for repeat in range(n_repeats):
         repeat_job = job.model_copy(update={"seed": job.seed + repeat, "data": data_options})
         method = _METHODS[name](method=name)
-        context, data = set_up(repeat_job, world, method)
+        context = set_up(repeat_job, world, method)
         gradients = open_gradient_sync(repeat_job.world, repeat_job.training.accumulate, world)
+        data = context.data
         context.learner.join(gradients, data.shape)
         ledger = init_ledger(method, context.homes, comm, data.fingerprint)
         for number in range(n_epochs):
-            outcome = run_epoch(
+            result = run_epoch(
                 Epoch(number, n_epochs, repeat_job.seed), ledger, {}, context, StageTimer(world.device)
             )
-            ledger = outcome.ledger
-            n_forward += outcome.line["n_forward"]
-            n_backward += outcome.line["n_backward"]
+            ledger = result.ledger
+            n_forward += result.metrics["n_forward"]
+            n_backward += result.metrics["n_backward"]
         final = Epoch(n_epochs, n_epochs + 1, repeat_job.seed)
         ledger, n_scored = _final_pass(name, final, ledger, context, last_layer)
         n_forward += n_scored

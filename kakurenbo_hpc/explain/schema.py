@@ -7,7 +7,7 @@ from typing import Any
 
 from ..cluster.machine import Machine
 from ..compare.spec import Comparison
-from ..config.job import DataOptions, Job
+from ..config.job import DataOptions, Job, SelectionOptions
 from ..config.options import Options
 from ..config.registry import Registry
 from ..data import DATASETS
@@ -33,7 +33,7 @@ def schema(kind: str) -> dict[str, Any]:
         properties["data"] = _choice(DATASETS, "name", definitions) | _described(Job, "data")
         properties["selection"] = _choice(METHODS, "method", definitions) | _described(Job, "selection")
         definitions.pop(DataOptions.__name__, None)
-        definitions.pop(Options.__name__, None)
+        definitions.pop(SelectionOptions.__name__, None)
     return {"$schema": "http://json-schema.org/draft-07/schema#", **found, "title": f"kakurenbo {kind}"}
 
 

@@ -1,7 +1,7 @@
-"""Selection under a training loop of one's own: the driver's parts, for a loop that somebody else wrote.
+"""Sample selection in a training loop of one's own, with the same parts as the driver.
 
-Nothing is patched and no global random state is touched. The model, the optimizer, the schedule and the loader are the
-loop's; ``Hiding`` chooses what the loader reads, and is told what the loop saw.
+Nothing is patched and no global random state is touched. Model, optimizer, schedule and loader belong to the
+loop; ``Hiding`` chooses what the loader reads, and gets the losses that the loop computes.
 """
 
 from .loop import Hiding

@@ -1,4 +1,4 @@
-"""A script's method by launch parameters: --hide METHOD, and --hide-OPTION for each of its options."""
+"""Command-line arguments of a training script: --hide METHOD, and --hide-OPTION for each of its options."""
 
 from __future__ import annotations
 
@@ -15,32 +15,35 @@ EPOCH_LEVEL = {name: METHODS[name] for name in METHODS.own if not issubclass(MET
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Let a command line choose any epoch-level method and its options."""
+    """Add arguments for every epoch-level method and its options."""
     group = parser.add_argument_group("hiding", "which samples are trained in each epoch")
     group.add_argument("--hide", metavar="METHOD", default="everything", help=", ".join(EPOCH_LEVEL))
     owners: dict[str, list[str]] = {}
-    for name, model in EPOCH_LEVEL.items():
-        for option in model.model_fields.keys() - {"method"}:
+    for name, method in EPOCH_LEVEL.items():
+        for option in method.model_fields.keys() - {"method"}:
             owners.setdefault(option, []).append(name)
     for option in sorted(owners):
-        flag = "--hide-" + option.replace("_", "-")
         group.add_argument(
-            flag, dest=f"hide_{option}", metavar="VALUE", type=_value, help="of " + ", ".join(owners[option])
+            "--hide-" + option.replace("_", "-"),
+            dest=f"hide_{option}",
+            metavar="VALUE",
+            type=_parse_value,
+            help="of " + ", ".join(owners[option]),
         )
 
 
-def chosen(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    """Return the method's name and the options that were given."""
-    given = {
+def read_arguments(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Return the name of the method, and the options that were given."""
+    options = {
         name.removeprefix("hide_"): value
         for name, value in vars(arguments).items()
-        if name.startswith("hide_")
+        if name.startswith("hide_") and value is not None
     }
-    return arguments.hide, {name: value for name, value in given.items() if value is not None}
+    return arguments.hide, options
 
 
-def _value(text: str) -> Any:
-    """Return what a word says: 0.3, true, [0, 30, 60], a name."""
+def _parse_value(text: str) -> Any:
+    """Return the value of a YAML text: 0.3, true, [0, 30, 60], a name."""
     try:
         return load_yaml(text)
     except yaml.YAMLError:

@@ -1,94 +1,126 @@
-"""What the loader reads: the local batches of one pass, by batches or one by one."""
+"""Samplers for a DataLoader: the ids of one pass, in batches or one by one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import numpy as np
 
 from ..core.batch import MicroBatch
+from ..core.plan import Epoch
 from ..errors import LoopError
 from ..order.deal import EpochSchedule
 from ..training.batch_stats import SampleStatsBuffer
 
 
 class Pass:
-    """One way over some samples: its local batches in order, and how many of them were observed.
+    """One pass over some samples on this rank.
 
-    name: whole, visible or hidden. fills: samples up to which each batch is filled, where a loader wants all of one size.
+    Attributes:
+        name: which pass of its epoch this is.
+        epoch: the epoch.
+        stats_buffer: statistics of the batches observed so far.
+        n_observed: their number.
+        batch_size: samples that every batch is padded to, for loaders that want equal batches; 0 for none.
     """
 
-    def __init__(self, name: str, epoch: int, micro_batches: EpochSchedule, stats_buffer: SampleStatsBuffer):
-        self.name, self.stats_buffer = name, stats_buffer
-        self.n_observed, self.fills = 0, 0
-        self._epoch, self._turns = epoch, list(micro_batches)
-        self._last = (-1, -1), np.zeros(0, np.int64)
+    def __init__(
+        self,
+        name: Literal["whole", "visible", "hidden"],
+        epoch: Epoch,
+        schedule: EpochSchedule,
+        stats_buffer: SampleStatsBuffer,
+    ):
+        self.name, self.epoch, self.stats_buffer = name, epoch, stats_buffer
+        self.n_observed, self.batch_size = 0, 0
+        self._micro_batches = list(schedule)
+        self._cached = (-1, -1), np.zeros(0, np.int64)
 
     def __len__(self) -> int:
-        return len(self._turns)
+        return len(self._micro_batches)
 
     def __str__(self) -> str:
-        return f"batch {self.n_observed} of epoch {self._epoch}"
+        return f"batch {self.n_observed} of epoch {self.epoch.number}"
 
     @property
     def micro_batch(self) -> MicroBatch:
         """The next batch to be observed."""
-        return self._turns[self.n_observed]
+        return self._micro_batches[self.n_observed]
 
     @property
     def ids(self) -> np.ndarray:
-        """Its samples, those that fill it up included: (k,) int64, the same array until it is observed."""
-        asked = (self.n_observed, self.fills)
-        if self._last[0] != asked:
-            self._last = asked, self.ids_of(self.n_observed)
-        return self._last[1]
+        """(k,) int64, samples of the next batch, padding included; the same array until it is observed."""
+        key = (self.n_observed, self.batch_size)
+        if self._cached[0] != key:
+            self._cached = key, self.ids_of(self.n_observed)
+        return self._cached[1]
 
     def ids_of(self, batch: int) -> np.ndarray:
-        """Return what the loader reads in one batch; what fills it up is its first sample, and does not count."""
-        ids = self._turns[batch].id
-        return np.concatenate([ids, np.full(max(0, self.fills - len(ids)), ids[0])])
+        """Return the ids that the loader reads in one batch.
+
+        Padding repeats the first sample; only the first copy counts.
+        """
+        ids = self._micro_batches[batch].id
+        return np.concatenate([ids, np.full(max(0, self.batch_size - len(ids)), ids[0])])
 
 
-class BatchSampler:
-    """Local batches of the pass that was begun last, as lists of ids, for ``DataLoader(batch_sampler=...)``.
+class _PassSampler:
+    """What both samplers have in common."""
 
-    begun: gives that pass. n_most: how many batches an epoch of everything has, which is the length while none is begun.
+    def __init__(self, current: Callable[[], Pass | None], n_most: int):
+        self._current, self._n_most = current, n_most
+
+    def _pad_to(self, batch_size: int) -> Pass:
+        """Return the current pass, with its batches padded."""
+        current = self._current()
+        if current is None:
+            raise LoopError(
+                "hiding: the loader was asked for batches before an epoch was begun; begin it with "
+                "hiding.visible"
+            )
+        current.batch_size = batch_size
+        return current
+
+    def _n_batches(self) -> int:
+        current = self._current()
+        return self._n_most if current is None else len(current)
+
+
+class BatchSampler(_PassSampler):
+    """This rank's batches of the current pass, as lists of ids, for ``DataLoader(batch_sampler=...)``.
+
+    Args:
+        current: returns the pass that was begun last, if any.
+        n_most: batches of an epoch that trains everything; the length while there is no pass.
     """
-
-    def __init__(self, begun: Callable[[], Pass | None], n_most: int):
-        self._begun, self._n_most = begun, n_most
 
     def __iter__(self) -> Iterator[list[int]]:
-        here = self._filled(0)
-        return iter([here.ids_of(batch).tolist() for batch in range(len(here))])
+        current = self._pad_to(0)
+        return iter([current.ids_of(batch).tolist() for batch in range(len(current))])
 
     def __len__(self) -> int:
-        here = self._begun()
-        return self._n_most if here is None else len(here)
-
-    def _filled(self, fills: int) -> Pass:
-        here = self._begun()
-        if here is None:
-            raise LoopError(
-                "hiding: the loader was asked for batches before an epoch was begun; begin it with hiding.visible"
-            )
-        here.fills = fills
-        return here
+        return self._n_batches()
 
 
-class Sampler(BatchSampler):
-    """The same ids one by one, for loaders that make batches of ``batch_size`` themselves, whether they drop the last or not.
+class Sampler(_PassSampler):
+    """The same ids one by one, for loaders that make batches of ``batch_size`` themselves.
 
-    Every batch is filled up to exactly that size with samples that do not count.
+    Every batch is padded to exactly that size, so that the loader may drop the last batch or not.
+
+    Args:
+        current: returns the pass that was begun last, if any.
+        n_most: batches of an epoch that trains everything; the length while there is no pass.
+        batch_size: of the loader.
     """
 
-    def __init__(self, begun: Callable[[], Pass | None], n_most: int, batch_size: int):
-        super().__init__(begun, n_most)
+    def __init__(self, current: Callable[[], Pass | None], n_most: int, batch_size: int):
+        super().__init__(current, n_most)
         self._batch_size = batch_size
 
     def __iter__(self) -> Iterator[int]:
-        here = self._filled(self._batch_size)
-        return (id for batch in range(len(here)) for id in here.ids_of(batch).tolist())
+        current = self._pad_to(self._batch_size)
+        return (sample for batch in range(len(current)) for sample in current.ids_of(batch).tolist())
 
     def __len__(self) -> int:
-        return super().__len__() * self._batch_size
+        return self._n_batches() * self._batch_size

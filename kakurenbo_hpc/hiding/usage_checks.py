@@ -1,41 +1,89 @@
-"""What a loop can do wrong with what it gives to hiding, and with a batch, each told in one line."""
+"""Checks of what a training loop gives to `Hiding`: sizes, method, ids, losses."""
 
 from __future__ import annotations
 
 from collections.abc import Sized
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
 
-from ..errors import LoopError, shown
+from ..config.options import pick
+from ..core.plan import Epoch
+from ..errors import JobError, LoopError, shown
+from ..selection import METHODS
+from ..selection.method import Method
 from .samplers import Pass
 
 
 def n_samples(data: Sized | int) -> int:
-    """Return the length of a map-style data set, or what is given as its length. Raises LoopError."""
-    if isinstance(data, Integral):
+    """Return the length of a map-style data set, or the length itself.
+
+    Raises:
+        LoopError: it is neither.
+    """
+    if isinstance(data, int | Integral):
         return int(data)
     if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):  # a DataLoader counts batches
         raise LoopError(
-            f"hiding: data is of type {type(data).__name__}, which has no samples by number; give the map-style data set that the "
-            "loader reads, or its length"
+            f"hiding: data is of type {type(data).__name__}; give the map-style data set that the loader "
+            "reads, or its length"
         )
     return len(data)
 
 
-def check_sizes(**sizes: int) -> None:
-    """Raise LoopError unless all of these are counts, from 1."""
+def check_sizes(**sizes: object) -> None:
+    """Check that all of these are whole numbers of at least 1.
+
+    Raises:
+        LoopError: one is not.
+    """
     for name, size in sizes.items():
-        if not isinstance(size, Integral) or size < 1:
+        if not isinstance(size, Integral) or int(size) < 1:
             raise LoopError(
-                f"hiding: {name} is {shown(size)}, but must be a whole number of at least 1; give the loop's own"
+                f"hiding: {name} is {shown(size)}, but must be a whole number of at least 1; give that of "
+                "the training loop"
             )
 
 
-def check_ids(ids: np.ndarray | torch.Tensor, here: Pass, n: int) -> None:
-    """Raise LoopError unless ids are those of the pass's next batch. n: samples of the data set."""
-    expected = here.ids
+def resolve_method(method: str | Method, options: dict[str, Any], epochs: int) -> Method:
+    """Return the method, looked up if it is a name, if any training loop can use it.
+
+    Raises:
+        JobError: there is no such method or option, or only the driver can use it.
+    """
+    if isinstance(method, str):
+        method = pick({"hide": {"method": method, **options}}, "hiding", "hide", "method", METHODS)
+    elif options:
+        raise JobError(
+            f"hiding: {', '.join(options)} given beside a method that has its options already; set them there"
+        )
+    if any(method.selection_level(Epoch(number, epochs, 0)) != "epoch" for number in range(epochs)):
+        raise JobError(
+            f"hiding: {method.method} chooses batch by batch, which needs the driver's training loop; use "
+            "kakurenbo train"
+        )
+    if "grad_norm" in method.columns:
+        raise JobError(
+            f"hiding: {method.method} needs the gradient norm of the last layer, which only kakurenbo train "
+            "computes; use el2n"
+        )
+    return method
+
+
+def check_ids(ids: np.ndarray | torch.Tensor, current: Pass, n: int) -> None:
+    """Check that ids are those of the next batch of the pass.
+
+    Args:
+        ids: as ``observe`` got them.
+        current: the pass.
+        n: samples of the data set.
+
+    Raises:
+        LoopError: they are not.
+    """
+    expected = current.ids
     if ids is expected:
         return
     ids = ids.cpu().numpy() if isinstance(ids, torch.Tensor) else np.asarray(ids)
@@ -43,39 +91,52 @@ def check_ids(ids: np.ndarray | torch.Tensor, here: Pass, n: int) -> None:
         return
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise LoopError(
-            f"hiding: observe got ids of shape {ids.shape} and type {ids.dtype} for {here}; give one integer a sample"
+            f"hiding: observe got ids of shape {ids.shape} and type {ids.dtype} for {current}; give one "
+            "integer a sample"
         )
-    wrong = ids[(ids < 0) | (ids >= n)]
-    if len(wrong):
+    out_of_range = ids[(ids < 0) | (ids >= n)]
+    if len(out_of_range):
         raise LoopError(
-            f"hiding: observe got id {wrong[0]} for {here}, but ids go from 0 to {n - 1}; give the data set's own"
+            f"hiding: observe got id {out_of_range[0]} for {current}, but ids go from 0 to {n - 1}; give the "
+            "data set's own"
         )
     values, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any() and len(np.unique(expected)) == len(expected):
         raise LoopError(
-            f"hiding: observe got id {values[counts > 1][0]} twice for {here}; give each sample of the batch once"
+            f"hiding: observe got id {values[counts > 1][0]} twice for {current}; give each sample of the "
+            "batch once"
         )
-    for later in range(here.n_observed + 1, len(here)):
-        if np.array_equal(ids, here.ids_of(later)):
+    for later in range(current.n_observed + 1, len(current)):
+        if np.array_equal(ids, current.ids_of(later)):
             raise LoopError(
-                f"hiding: observe was not called for {here}, but for batch {later}; call it for every batch, in order"
+                f"hiding: observe was not called for {current}, but for batch {later}; call it for every "
+                "batch, in order"
             )
     raise LoopError(
-        f"hiding: observe got {len(ids)} ids that are not those of {here}; the loader must read by hiding.batch_sampler, or by "
-        "hiding.sampler with the same batch_size, in order"
+        f"hiding: observe got {len(ids)} ids that are not those of {current}; the loader must read by "
+        "hiding.batch_sampler, or by hiding.sampler with the same batch_size, in order"
     )
 
 
-def by_sample(losses: torch.Tensor, here: Pass) -> torch.Tensor:
-    """Return the (k,) losses of the pass's next batch. Raises LoopError if losses are not one a sample, or pixels of each."""
-    k = len(here.ids)
+def per_sample(losses: torch.Tensor, current: Pass) -> torch.Tensor:
+    """Return one loss for each sample of the pass's next batch, (k,).
+
+    Args:
+        losses: (k,), or (k, ...) of pixels, which are averaged.
+        current: the pass.
+
+    Raises:
+        LoopError: there is not one loss, or one array of them, for each sample.
+    """
+    k = len(current.ids)
     if losses.dim() == 0:
         raise LoopError(
-            f"hiding: observe got one loss for a batch of {k}, an average already; give each sample's own: reduction='none'"
+            f"hiding: observe got one loss for a batch of {k}, an average already; give each sample's own: "
+            "reduction='none'"
         )
     if len(losses) != k:
         raise LoopError(
-            f"hiding: observe got {len(losses)} losses, but {here} has {k} samples; give one loss a sample, and the loader the "
-            "batch_size that hiding has"
+            f"hiding: observe got {len(losses)} losses, but {current} has {k} samples; give one loss a "
+            "sample, and the loader the batch_size that hiding has"
         )
     return losses if losses.dim() == 1 else losses.flatten(1).mean(1)

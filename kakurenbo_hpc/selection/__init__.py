@@ -3,4 +3,6 @@
 from ..config.registry import Registry, scan
 from .method import Method
 
-METHODS = Registry("selection.method", scan(f"{__name__}.methods"), "kakurenbo_hpc.methods", Method)
+METHODS: Registry[type[Method]] = Registry(
+    "selection.method", scan(f"{__name__}.methods"), "kakurenbo_hpc.methods", Method
+)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from ..config.options import Options
+from ..config.job import SelectionOptions
 from ..core.batch import MethodState
 from ..core.ledger import Homes, Ledger
 from ..core.plan import Epoch, Plan
@@ -39,7 +39,7 @@ class SamplingWeights(NamedTuple):
     epoch: int
 
 
-class Method(Options):
+class Method(SelectionOptions):
     """A selection method: decides, each epoch and over all ranks at once, which samples are trained.
 
     Its fields are its options. The object has no state: what a method remembers stands in columns of the
@@ -80,12 +80,15 @@ class Method(Options):
     may_repeat: ClassVar[bool] = False
     scaling_options: ClassVar[tuple[str, ...]] = ()
 
-    method: str
-
     @property
     def columns(self) -> dict[str, tuple]:
         """Its ledger columns: name -> (dtype, first value); those in FORWARD_COLUMNS are filled for it."""
         return {}
+
+    @property
+    def forward_columns(self) -> list[str]:
+        """Those of its columns that forward passes fill."""
+        return [name for name in self.columns if name in FORWARD_COLUMNS]
 
     @property
     def max_hidden_fraction(self) -> float:

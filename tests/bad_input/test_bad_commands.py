@@ -1,4 +1,6 @@
-"""Every other command: whatever is wrong on its line or in the files that it names, one line, exit code 2, nothing on disk."""
+"""Every other command: whatever is wrong on its line or in the files that it names, one line, exit code 2,
+nothing on disk.
+"""
 
 import pytest
 from support.bad_input_cases import GOOD, LONG

@@ -10,7 +10,7 @@ from support.start_ranks import environment, start, train
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.data import DATASETS
-from kakurenbo_hpc.engine.run import fitting_batch
+from kakurenbo_hpc.engine.set_up import global_batch_of
 from kakurenbo_hpc.errors import DataError
 from kakurenbo_hpc.selection import METHODS
 
@@ -126,4 +126,4 @@ def test_a_run_directory_of_another_job_is_refused(tmp_path):
 def test_more_ranks_than_samples_is_refused():
     job = read_job(find_job(GOOD), [], DATASETS, METHODS)
     with pytest.raises(DataError, match="digits has 1437 samples for 2000 ranks"):
-        fitting_batch(job, 1437, 2000)
+        global_batch_of(job, 1437, 2000)

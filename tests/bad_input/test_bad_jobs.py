@@ -1,4 +1,6 @@
-"""Whatever is wrong in a job, in an override or with the run directory: one line, exit code 2, nothing on disk."""
+"""Whatever is wrong in a job, in an override or with the run directory: one line, exit code 2, nothing on
+disk.
+"""
 
 import pytest
 from support.bad_input_cases import GOOD, LONG
@@ -92,7 +94,9 @@ OVERRIDES = {
     "data.drop_classes=[12]": "names class 12, but digits has classes 0 to 9; remove it",
     "data.drop_classes=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]": "drop_classes",
     "data.placement=there": "must be 'shared' or 'local'",
-    "data.placement=local": "samples of digits are not files of their own, which data.placement: local needs; set it to shared",
+    "data.placement=local": "samples of digits are not files of their own, which data.placement: local "
+    "needs; set it to "
+    "shared",
     "data={name: deepcam}": "data.path is missing; add it",
     "data={name: deepcam, path: 3}": "data.path is 3, but must be a string",
     "data={name: deepcam, path: nope}": "nope/train: cannot be listed (No such file or directory)",
@@ -112,9 +116,13 @@ OVERRIDES = {
     "selection.prune_ratio=0.5": "selection.prune_ratio is an option of infobatch, not of kakurenbo",
     "selection.max_fraction=30": "is 30, but must be in [0, 1); write 0.3 for 30 percent",
     "selection.max_fraction=.nan": "must be a finite number",
-    "selection={method: sample_importance, gamma: .nan}": "selection.gamma is nan, but must be a finite number",
+    "selection={method: sample_importance, gamma: .nan}": (
+        "selection.gamma is nan, but must be a finite number"
+    ),
     "selection={method: static, scores: []}": "must name a score file",
-    "selection={method: static, scores: none.h5}": "none.h5: no such score file; write one with kakurenbo score",
+    "selection={method: static, scores: none.h5}": (
+        "none.h5: no such score file; write one with kakurenbo score"
+    ),
     "selection={method: static, scores: folder}": "folder: no such score file",
     f"selection={{method: static, scores: {LONG}}}": "no such score file",
     "selection={method: static, scores: junk}": "junk: not an HDF5 file",

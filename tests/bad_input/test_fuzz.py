@@ -1,4 +1,6 @@
-"""Job, machine and comparison files, changed at random: what is wrong is told in one line, and nothing else is ever raised."""
+"""Job, machine and comparison files, changed at random: what is wrong is told in one line, and nothing else
+is ever raised.
+"""
 
 import pytest
 import yaml
@@ -78,7 +80,9 @@ values = st.recursive(
 
 @st.composite
 def changed_text(draw, text: str) -> str:
-    """A file's text with one to four of its lines taken away, doubled, exchanged, shifted, or given another value."""
+    """A file's text with one to four of its lines taken away, doubled, exchanged, shifted, or given another
+    value.
+    """
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     for _ in range(draw(st.integers(1, 4))):
         i, j = (draw(st.integers(0, len(lines) - 1)) for _ in range(2))

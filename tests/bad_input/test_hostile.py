@@ -70,7 +70,8 @@ def test_a_name_that_is_a_command_is_a_name(tmp_path):
     """A job, its file and its run directory so called: started, followed, nothing run."""
 
     def said(*words):
-        done = subprocess.run([sys.executable, "-m", "kakurenbo_hpc.cli", *map(str, words)], cwd=tmp_path, env=environment(),
+        command = [sys.executable, "-m", "kakurenbo_hpc.cli", *map(str, words)]
+        done = subprocess.run(command, cwd=tmp_path, env=environment(),
                               capture_output=True, text=True, timeout=180)  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -1,4 +1,6 @@
-"""Comparisons run for real: on one rank and two, taken up again, the short form; and what is wrong in a file is told first."""
+"""Comparisons run for real: on one rank and two, taken up again, the short form; and what is wrong in a file
+is told first.
+"""
 
 import json
 import shutil

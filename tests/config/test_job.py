@@ -110,7 +110,9 @@ LONGEST = {
 
 
 def job(**sections):
-    """Return the shortest job, with these keys of its sections changed: ``training={"lr": 1}``, or ``seed=3``."""
+    """Return the shortest job, with these keys of its sections changed: ``training={"lr": 1}``, or
+    ``seed=3``.
+    """
     values = copy.deepcopy(SHORTEST)
     for name, change in sections.items():
         values[name] = {**values[name], **change} if isinstance(change, dict) and name in values else change
@@ -331,7 +333,8 @@ def test_a_set_below_a_value_or_with_a_broken_value_says_so(file):
         ),
         (
             job(selection={"method": "kakurenbo", "fraction_epochs": [30, 60, 80]}),
-            "selection: fraction_epochs is [30, 60, 80], but must begin with 0, rise, and be no longer than fraction_decay",
+            "selection: fraction_epochs is [30, 60, 80], but must begin with 0, rise, and be no longer "
+            "than fraction_decay",
         ),
         (
             job(selection={"method": "kakurenbo", "max_fraction": 0.9, "drop_top": 0.1}),
@@ -373,7 +376,8 @@ def test_a_set_below_a_value_or_with_a_broken_value_says_so(file):
         ),
         (
             job(training={"sync_batchnorm": True}, world={"gradients": "horovod"}),
-            "training.sync_batchnorm is true, but world.gradients is horovod; set it to false, or gradients to ddp",
+            "training.sync_batchnorm is true, but world.gradients is horovod; set it to false, or "
+            "gradients to ddp",
         ),
     ],
 )
@@ -397,7 +401,8 @@ def test_the_batch_must_divide_by_ranks_and_accumulated_batches():
     with pytest.raises(ValueError) as caught:
         training.batch(5)
     assert str(caught.value) == (
-        "training.global_batch is 24, not divisible by 5 ranks x 2 accumulated batches; use a multiple of 10, or training.batch_per_rank"
+        "training.global_batch is 24, not divisible by 5 ranks x 2 accumulated batches; use a multiple of "
+        "10, or training.batch_per_rank"
     )
     per_rank = check(job(training={"global_batch": None, "batch_per_rank": 3, "accumulate": 2})).training
     assert [per_rank.batch(n) for n in (1, 5)] == [6, 30]
@@ -522,7 +527,9 @@ def almost_jobs(draw):
 
 
 def answer(ask):
-    """Return the job, or None where it was refused; anything but a JobError of one printable line is a failure."""
+    """Return the job, or None where it was refused; anything but a JobError of one printable line is a
+    failure.
+    """
     try:
         return ask()
     except JobError as problem:

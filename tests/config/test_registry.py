@@ -1,4 +1,6 @@
-"""Registry: our own names, entry points of installed packages, package.module:Class; one line for what is wrong."""
+"""Registry: our own names, entry points of installed packages, package.module:Class; one line for what is
+wrong.
+"""
 
 import subprocess
 import sys
@@ -121,6 +123,15 @@ def test_an_entry_point_does_not_replace_one_of_our_own(folder):
 def test_what_cannot_be_used_is_told_in_one_line(folder, name, message):
     with pytest.raises(JobError, match=f"^selection.method {name}: {message}"):
         METHODS[name]
+
+
+@pytest.mark.parametrize(("content", "found"), [("x = 1\n", "none"), (MINE, "Mine, Unfinished, Lax")])
+def test_a_module_must_define_one_class_where_none_is_named(content, found, folder):
+    (folder / "several.py").write_text(content)
+    sys.modules.pop("several", None)
+    offer(folder, "several", "several", "several")
+    with pytest.raises(JobError, match=f"several must define one Method, but defines {found}; name it"):
+        METHODS["several"]
 
 
 def test_an_unknown_name_is_no_member():

@@ -1,4 +1,4 @@
-"""Training augmentation: a sample's draws are its own, whoever reads it, and nobody else's generator notices."""
+"""Training augmentation: draws belong to the sample, whoever reads it; no other generator is touched."""
 
 import multiprocessing
 from typing import get_args
@@ -67,7 +67,7 @@ NUMBERED = torch.arange(1.0, 1 + 32 * 32).reshape(1, 1, 32, 32).numpy() / 2000
 
 
 def numbered(*names, n=400):
-    """Return n augmentations of one image in which every pixel is another number, none zero; and that image."""
+    """Return n augmentations of an image whose pixels all differ, none zero; and that image."""
     source = Augmented(Images(np.repeat(NUMBERED, n, 0), np.zeros(n)), names, seed=5)
     return images(source, np.arange(n))[:, 0].numpy(), NUMBERED[0, 0]
 

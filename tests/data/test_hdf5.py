@@ -1,4 +1,6 @@
-"""Samples of HDF5 files: whatever form they have and whoever reads them, they are what plain h5py and numpy say."""
+"""Samples of HDF5 files: whatever form they have and whoever reads them, they are what plain h5py and numpy
+say.
+"""
 
 import os
 import pickle
@@ -46,7 +48,9 @@ def root(tmp_path):
 
 
 def wanted(root, ids):
-    """Return inputs and targets as the reference computes them: read by h5py, scaled by channel, channels first."""
+    """Return inputs and targets as the reference computes them: read by h5py, scaled by channel, channels
+    first.
+    """
     with h5py.File(root / "stats.h5") as file:
         least, most = file["climate/minval"][:], file["climate/maxval"][:]
     paths = sorted((root / "train").glob("*.h5"))
@@ -342,7 +346,8 @@ WRONG = {
     ),
     "dangling link": (
         dangling,
-        r"data-9999.h5: listed, but cannot be found \(No such file or directory\); copy it again, or remove it",
+        r"data-9999.h5: listed, but cannot be found \(No such file or directory\); copy it again, or "
+        r"remove it",
     ),
     "absurd": (
         absurd,
@@ -386,13 +391,15 @@ def test_a_manifest_that_no_longer_fits_is_not_used(root):
     os.utime(path, ns=(0, time.time_ns() + 10**9))
     with pytest.raises(
         DataError,
-        match="manifest/train.npz: 1 of 7 files are of another size or date than it says, train/data-0003.h5 for one",
+        match="manifest/train.npz: 1 of 7 files are of another size or date than it says, "
+        "train/data-0003.h5 for one",
     ):
         deepcam(root)
     path.unlink()
     with pytest.raises(
         DataError,
-        match="it names 7 files, of which 6 are among the 6 that are there; if the data was changed on purpose, remove",
+        match="it names 7 files, of which 6 are among the 6 that are there; if the data was changed on "
+        "purpose, remove",
     ):
         deepcam(root)
     (root / "manifest" / "train.npz").unlink()

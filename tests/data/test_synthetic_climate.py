@@ -1,4 +1,6 @@
-"""Made weather: what it is made of, how much of it is easy, hard or wrong, and that it can be told from the background."""
+"""Made weather: what it is made of, how much of it is easy, hard or wrong, and that it can be told from the
+background.
+"""
 
 import numpy as np
 import pytest
@@ -26,7 +28,8 @@ def test_a_sample_depends_on_seed_split_and_number_and_nothing_else():
 
 
 def test_classes_are_as_frequent_as_in_the_public_set(samples):
-    # 500 samples hold some 75 cyclones and 475 filaments, each of its own size: three standard errors are 40 % and 5 %.
+    # 500 samples hold some 75 cyclones and 475 filaments, each of its own size: three standard errors are 40
+    # % and 5 %.
     masks = [sample.mask for sample in samples]
     shares = np.bincount(np.ravel(masks), minlength=3) / np.size(masks)
     assert shares[1] == pytest.approx(CYCLONES, rel=0.4) and shares[2] == pytest.approx(FILAMENTS, rel=0.05)
@@ -47,7 +50,9 @@ def test_some_samples_are_hard_and_some_mislabelled_but_none_to_validate_on(samp
 
 
 def standing_out(sample, class_, name):
-    """Return how far a class stands out of the rest of its rows in one field, in standard deviations of the rest."""
+    """Return how far a class stands out of the rest of its rows in one field, in standard deviations of the
+    rest.
+    """
     field = sample.fields[..., NAMES.index(name)]
     field = field - field.mean(1, keepdims=True)
     return (field[sample.mask == class_].mean() - field[sample.mask == 0].mean()) / field[

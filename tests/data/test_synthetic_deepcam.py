@@ -1,4 +1,6 @@
-"""``kakurenbo data make deepcam`` and ``data stats``: the public layout, the same bytes on any road, and what was there is kept."""
+"""``kakurenbo data make deepcam`` and ``data stats``: the public layout, the same bytes on any road, and what
+was there is kept.
+"""
 
 import os
 import signal
@@ -93,7 +95,11 @@ from kakurenbo_hpc import cli
 from kakurenbo_hpc.data.tools import synthetic_deepcam as made_deepcam
 
 draw = made_deepcam.draw
-made_deepcam.draw = lambda seed, split, number, *size: (number < 5 or time.sleep(600)) and draw(seed, split, number, *size)
+def slow(seed, split, number, *size):
+    return (number < 5 or time.sleep(600)) and draw(seed, split, number, *size)
+
+
+made_deepcam.draw = slow
 if __name__ == "__main__":  # processes that make samples take in what is above
     cli.main()
 """
@@ -125,7 +131,8 @@ def test_a_making_that_is_killed_leaves_whole_files_and_no_process_and_goes_on(t
     [
         (
             {"seed": 4},
-            '{folder}: holds another set, {{"samples": 9, "validation": 4, "height": 32, "width": 48, "seed": 3, ',
+            '{folder}: holds another set, {{"samples": 9, "validation": 4, "height": 32, "width": 48, '
+            '"seed": 3, ',
         ),
         ({"samples": 8}, "{folder}: holds another set, "),
         ({"height": -64}, "Invalid value for '--height'"),

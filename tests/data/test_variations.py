@@ -111,7 +111,9 @@ def test_variations_hang_on_the_data_sets_seed_alone_and_are_in_the_fingerprint(
 
 
 class Told(Dataset):
-    """Tells nothing but which sample was read, how often told apart; as a segmentation set, it has no class for a sample."""
+    """Tells nothing but which sample was read, how often told apart; as a segmentation set, it has no class
+    for a sample.
+    """
 
     def __len__(self):
         return 4

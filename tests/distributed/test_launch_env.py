@@ -1,4 +1,6 @@
-"""What starters leave in the environment, as they do on real machines, and which rank that makes of a process."""
+"""What starters leave in the environment, as they do on real machines, and which rank that makes of a
+process.
+"""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Each collective operation is numpy's own on the stacked arrays of all ranks; one rank alone is one of one."""
+"""Collective operations equal numpy's on the stacked arrays of all ranks."""
 
 import threading
 import time

@@ -1,4 +1,6 @@
-"""A rank's share of its node: as many threads as cores are its own, or as OMP_NUM_THREADS says, if that is less."""
+"""A rank's share of its node: as many threads as cores are its own, or as OMP_NUM_THREADS says, if that is
+less.
+"""
 
 import os
 import subprocess

@@ -1,4 +1,6 @@
-"""Checkpoints that are not what they were: each is named and passed over, and the run goes on from the one before, bit for bit."""
+"""Checkpoints that are not what they were: each is named and passed over, and the run goes on from the one
+before, bit for bit.
+"""
 
 import shutil
 

@@ -1,4 +1,6 @@
-"""A data file that disappears while ranks train: all end, its name and the rank are the last words, and the run goes on when it is back."""
+"""A data file that disappears while ranks train: all end, its name and the rank are the last words, and the
+run goes on when it is back.
+"""
 
 import subprocess
 
@@ -42,7 +44,8 @@ def test_a_data_file_that_disappears_is_named_with_the_rank_that_misses_it(worke
     said = [line for line in told.splitlines() if line.startswith("kakurenbo: rank ")]
     assert said and " of 2 on " in said[-1], told
     assert said[-1].endswith(
-        f": DataError: {file}: cannot be read (No such file or directory); put it back, and add --resume to go on"
+        f": DataError: {file}: cannot be read (No such file or directory); put it back, and add --resume "
+        "to go on"
     )
     (tmp_path / "moved").rename(file)
     n_before = len(metrics(run))

@@ -1,4 +1,6 @@
-"""A disk that takes no more: the run goes on with the checkpoint before, says so, and loses no line of its metrics."""
+"""A disk that takes no more: the run goes on with the checkpoint before, says so, and loses no line of its
+metrics.
+"""
 
 import json
 import resource
@@ -66,7 +68,8 @@ def test_a_checkpoint_that_the_disk_refuses_is_left_out_and_the_run_goes_on(
         ["epoch_0000", "epoch_0001", "epoch_0003", "epoch_0004"],
     )
     refused = [
-        "warning: the ledger file of epoch 2 could not be written (No space left on device); the run goes on without"
+        "warning: the ledger file of epoch 2 could not be written (No space left on device); the run goes "
+        "on without"
     ]
     assert warnings(ended, "the ledger file") == (refused if how == "full" else []), "rank 0 writes it"
     assert ledgers(folder / "run") == [f"epoch_{i:04d}.h5" for i in range(5) if how == "quota" or i != 2]

@@ -1,4 +1,6 @@
-"""Ranks that are killed, whenever and wherever: the others end soon and name them, and the run goes on bit for bit."""
+"""Ranks that are killed, whenever and wherever: the others end soon and name them, and the run goes on bit
+for bit.
+"""
 
 import random
 

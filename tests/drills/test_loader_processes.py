@@ -1,4 +1,6 @@
-"""Loader processes: they outlive what asks a run to leave, end with their rank, and are missed when they are killed."""
+"""Loader processes: they outlive what asks a run to leave, end with their rank, and are missed when they are
+killed.
+"""
 
 import os
 import signal
@@ -45,7 +47,9 @@ def on_progress(run, whole):
 
 
 def begun(run):
-    """Start the job on two ranks; return mpirun, and each rank with its loader processes, once the first epoch is over."""
+    """Start the job on two ranks; return mpirun, and each rank with its loader processes, once the first
+    epoch is over.
+    """
     words = [*command("mpirun", 2), *TRAIN, "--run-dir", str(run)]
     started = subprocess.Popen(
         words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -96,7 +100,10 @@ def test_loader_processes_end_with_a_rank_that_is_killed(tmp_path):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can take /dev/shm away")
 def test_without_shared_memory_ranks_read_by_themselves_and_say_so(whole, tmp_path):
     (tmp_path / "empty").mkdir()
-    away = f'mount --bind {tmp_path}/empty /dev/shm && mount -o remount,ro,bind /dev/shm && ! touch /dev/shm/file 2>/dev/null && exec "$@"'
+    away = (
+        f"mount --bind {tmp_path}/empty /dev/shm && mount -o remount,ro,bind /dev/shm && ! touch "
+        '/dev/shm/file 2>/dev/null && exec "$@"'
+    )
     words = [
         "unshare",
         "--mount",
@@ -114,6 +121,7 @@ def test_without_shared_memory_ranks_read_by_themselves_and_say_so(whole, tmp_pa
     [told] = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
     assert (
         told
-        == "warning: data.workers is 1, but loader processes need /dev/shm, which is not there; ranks read by themselves"
+        == "warning: data.workers is 1, but worker processes need /dev/shm, which is missing; ranks read "
+        "by themselves"
     )
     assert outcome(tmp_path / "run") == whole

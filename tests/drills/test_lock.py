@@ -35,8 +35,8 @@ def test_a_second_run_is_refused_until_the_first_has_ended(tmp_path):
         assert second.returncode == 2
         holder = f"process {first.pid} on {os.uname().nodename}"
         assert (
-            told
-            == f"kakurenbo: {run}: a run is under way here, held by {holder}; wait for its end, or give another --run-dir"
+            told == f"kakurenbo: {run}: a run is under way here, held by {holder}; wait for its end, or give "
+            "another --run-dir"
         )
         assert first.poll() is None and holder in (run / "lock").read_text()
     finally:
@@ -54,7 +54,10 @@ def test_a_second_run_is_refused_until_the_first_has_ended(tmp_path):
 
 
 def test_the_lock_goes_with_its_holder(tmp_path):
-    other = f"from kakurenbo_hpc.rundir import lock; from pathlib import Path; lock._LEASE_S = 0; lock.Lock(Path({str(tmp_path)!r})).take()"
+    other = (
+        "from kakurenbo_hpc.rundir import lock; from pathlib import Path; lock._LEASE_S = 0; "
+        f"lock.Lock(Path({str(tmp_path)!r})).take()"
+    )
     with Lock(tmp_path) as held:
         held.take()
         held.sign()
@@ -69,7 +72,10 @@ def test_the_lock_goes_with_its_holder(tmp_path):
 @pytest.fixture
 def held(tmp_path):
     """A process that has the lock, and gives no other sign of life."""
-    other = f"from kakurenbo_hpc.rundir.lock import Lock; from pathlib import Path; Lock(Path({str(tmp_path)!r})).take(); print('held')"
+    other = (
+        "from kakurenbo_hpc.rundir.lock import Lock; from pathlib import Path; "
+        f"Lock(Path({str(tmp_path)!r})).take(); print('held')"
+    )
     holder = subprocess.Popen(
         [sys.executable, "-u", "-c", f"{other}; input()"],
         stdin=subprocess.PIPE,

@@ -1,4 +1,6 @@
-"""Numbers that are not finite: samples are counted and trained around; steps are skipped and counted, and too many end the run."""
+"""Numbers that are not finite: samples are counted and trained around; steps are skipped and counted, and too
+many end the run.
+"""
 
 import math
 from pathlib import Path
@@ -59,7 +61,8 @@ def test_too_many_of_them_in_a_row_end_the_run_and_the_checkpoint_before_is_good
     assert done.returncode == 1
     (told,) = [line for line in done.stderr.splitlines() if line.startswith("kakurenbo: ")]
     assert told.startswith(
-        "kakurenbo: the gradient was not finite in 5 steps in a row, the last of them in epoch 3; checkpoints, if"
+        "kakurenbo: the gradient was not finite in 5 steps in a row, the last of them in epoch 3; "
+        "checkpoints, if"
     )
     assert newest_valid(tmp_path / "run" / "checkpoints").name == "epoch_0001", (
         "it was still being written, and was waited for"

@@ -9,7 +9,7 @@ from support.batch_runs import metrics
 from support.start_ranks import start
 
 from kakurenbo_hpc.core.ledger import Ledger
-from kakurenbo_hpc.rundir.checkpoint.shards import Inside, Part, load_mid_epoch, write_shards
+from kakurenbo_hpc.rundir.checkpoint.shards import MidEpoch, RankState, load_mid_epoch, write_shards
 
 ON_OTHER_RANKS = Path(__file__).parent / "programs" / "on_other_ranks.py"
 
@@ -48,9 +48,8 @@ def test_statistics_of_other_ranks_are_their_mean(tmp_path):
     torch.manual_seed(0)
     buffers = [{"mean": torch.randn(3)} for _ in range(4)]
     for rank, mine in enumerate(buffers):
-        write_shards(
-            tmp_path, rank, Part(None, Ledger.unseen(8, 2 * rank, 2 * rank + 2), {}, Inside([], mine))
-        )
+        ledger = Ledger.unseen(8, 2 * rank, 2 * rank + 2)
+        write_shards(tmp_path, rank, RankState(None, ledger, {}, MidEpoch([], mine)))
     want = torch.stack([mine["mean"].double() for mine in buffers]).mean(0)
     for n in (1, 2, 3, 5, 8):
         shares = [

@@ -1,4 +1,6 @@
-"""Runs that are asked to leave: all ranks go at the same step, with exit code 75, and the run taken up is the one that went through."""
+"""Runs that are asked to leave: all ranks go at the same step, with exit code 75, and the run taken up is the
+one that went through.
+"""
 
 import os
 import signal

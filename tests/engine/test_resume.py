@@ -1,4 +1,4 @@
-"""What a run takes up, and what it refuses to: checkpoints that are damaged, hostile, of another job or of a newer version."""
+"""Resuming: checkpoints that are whole, damaged, hostile, of another job or of another format."""
 
 import builtins
 import io
@@ -26,9 +26,12 @@ from kakurenbo_hpc.rundir.watchdog.heartbeat import Heartbeat
 from kakurenbo_hpc.selection import METHODS
 
 TINY = [
-    "training={epochs: 3, global_batch: 10, lr: 0.01}", "data={name: visual_atoms, classes: 2, instances: 20, validation: 5, pixels: 16}",
-    "model.options={width: 2}", "selection={method: kakurenbo, fraction_epochs: [0]}", "record.ledger=false",
-]  # fmt: skip
+    "training={epochs: 3, global_batch: 10, lr: 0.01}",
+    "data={name: visual_atoms, classes: 2, instances: 20, validation: 5, pixels: 16}",
+    "model.options={width: 2}",
+    "selection={method: kakurenbo, fraction_epochs: [0]}",
+    "record.ledger=false",
+]
 
 
 def job(*sets):
@@ -176,7 +179,8 @@ def test_where_no_checkpoint_is_whole_nothing_begins_anew(begun):
         with pytest.raises(RunDirectoryError) as refused:
             go(begun, resume=resume)
         assert str(refused.value) == (
-            f"{begun / 'checkpoints'}: no checkpoint can be taken up (epoch_0001: learner.pt is missing, epoch_0000: manifest.json is "
+            f"{begun / 'checkpoints'}: no checkpoint can be taken up (epoch_0001: learner.pt is missing, "
+            "epoch_0000: manifest.json is "
             "damaged); put one right, or give another --run-dir"
         )
     assert contents(begun) == before
@@ -214,9 +218,14 @@ def test_a_changed_job_is_refused_with_every_difference(begun):
             "data.workers=1",
         )
     for change in (
-        "training.lr was 0.01, is 0.02", "training.epochs was 3, is 4", "selection.max_fraction was 0.3, is 0.2", "seed was 1, is 9",
-        "record.keep was 2, is 3", "data.workers was 0, is 1", "--resume --allow-changes",
-    ):  # fmt: skip
+        "training.lr was 0.01, is 0.02",
+        "training.epochs was 3, is 4",
+        "selection.max_fraction was 0.3, is 0.2",
+        "seed was 1, is 9",
+        "record.keep was 2, is 3",
+        "data.workers was 0, is 1",
+        "--resume --allow-changes",
+    ):
         assert change in str(refused.value)
 
 

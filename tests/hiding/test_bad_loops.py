@@ -1,4 +1,4 @@
-"""What loops do wrong, and the one line that each is told."""
+"""Mistakes of a training loop in its use of Hiding, and the one-line error for each."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def twice(h):
 
 
 def second_batch(h):
-    return h._pass.ids_of(1)
+    return h._passes.current.ids_of(1)
 
 
 def skips_one(h):
@@ -111,7 +111,8 @@ FRESH = {
     "ids before an epoch": (lambda h: h.ids, "begin an epoch"),
     "a loader before an epoch": (lambda h: iter(h.batch_sampler), "before an epoch was begun"),
     "a sampler before an epoch": (lambda h: iter(h.sampler), "before an epoch was begun"),
-    "the hidden before training": (lambda h: h.begin_hidden(), "looked at after training"),
+    "the hidden before training": (lambda h: h.begin_hidden(), "hidden samples are refreshed after training"),
+    "a mode before an epoch": (lambda h: h.refresh_mode, "refresh_mode is known once the epoch is planned"),
     "an epoch beyond the last": (
         lambda h: h.begin_visible(6),
         "epoch 6 was begun, but none is done and there are 6",
@@ -120,7 +121,7 @@ FRESH = {
     "a loop left early": (leaves_early, "observe was called for 1 of the 9 batches of epoch 0"),
     "the hidden never looked at": (
         leaves_the_hidden,
-        "epoch 2 hid samples, but nobody looked at them again.*hiding.hidden",
+        "epoch 2 hid samples that were not refreshed.*hiding.hidden",
     ),
     "an epoch again": (
         lambda h: (Loop(h).run(range(2)), h.begin_visible(1)),
@@ -197,9 +198,9 @@ BUILT = {
     "the state of another method": (lambda: hiding("random").load_state_dict(state()), "state has method"),
     "the state of another seed": (
         lambda: hiding(seed=4).load_state_dict(state()),
-        "state has seed 3, but here it is 4",
+        "state has seed 3, but this run has 4",
     ),
-    "the state of another data set": (of_more_samples, "state has samples 90, but here it is 91"),
+    "the state of another data set": (of_more_samples, "state has samples 90, but this run has 91"),
     "a word that is no number": (
         lambda: from_words("--hide", "kakurenbo", "--hide-max-fraction", "much"),
         "max_fraction is 'much'",

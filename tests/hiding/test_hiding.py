@@ -1,4 +1,4 @@
-"""Hiding in a loop of one's own: the same plans as the driver's, whatever the loop reads and steps by."""
+"""Hiding in a training loop of one's own: the same plans and metrics as the driver's."""
 
 import json
 import random
@@ -56,8 +56,8 @@ def test_a_loop_of_ones_own_is_the_driver_bit_for_bit(tmp_path):
     for epoch, line in enumerate(driver):
         losses_seen = []
         model.train()
-        for ids, (input, target) in own.visible(epoch, loader):
-            logits = model(input)
+        for ids, (inputs, target) in own.visible(epoch, loader):
+            logits = model(inputs)
             losses = F.cross_entropy(logits, target, reduction="none")
             own.observe(ids, losses, logits, target).backward()
             optimizer.step()
@@ -65,11 +65,10 @@ def test_a_loop_of_ones_own_is_the_driver_bit_for_bit(tmp_path):
             losses_seen.append(losses.detach())
         model.eval()
         with torch.no_grad():
-            for ids, (input, target) in own.hidden(loader):
-                logits = model(input)
+            for ids, (inputs, target) in own.hidden(loader):
+                logits = model(inputs)
                 own.observe(ids, F.cross_entropy(logits, target, reduction="none"), logits, target)
-        for name in own.metrics.keys() & line.keys():
-            assert own.metrics[name] == line[name], name
+        assert own.metrics == {name: line[name] for name in own.metrics}
         assert float(torch.cat(losses_seen).double().mean()) == pytest.approx(line["train_loss"], rel=1e-12)
     assert driver[-1]["n_hidden"] > 100
 
@@ -143,11 +142,11 @@ def test_accumulated_batches_make_the_step_of_one_large_batch():
 
 def test_mixed_precision_hides_and_learns():
     loop = Loop(hiding(confidence=0.4))
-    plain, loop.model.forward = loop.model.forward, lambda input: autocast(plain, input)
+    plain, loop.model.forward = loop.model.forward, lambda inputs: autocast(plain, inputs)
 
-    def autocast(forward, input):
+    def autocast(forward, inputs):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            return forward(input)
+            return forward(inputs)
 
     assert loop.run(range(6))[-1]["n_hidden"] > 0
     assert loop.model.weight.dtype == torch.float32

@@ -1,4 +1,4 @@
-"""Lightning trains with the callback: it plans, hides, looks again, and goes on from its own checkpoints."""
+"""Lightning's Trainer with the callback: plans, hides, refreshes, resumes from its own checkpoints."""
 
 import pytest
 import torch
@@ -30,8 +30,8 @@ class Module(lightning.LightningModule):
         return DataLoader(POINTS, batch_sampler=self.hiding.batch_sampler)
 
     def training_step(self, batch, i):
-        input, target = batch
-        logits = self.model(input)
+        inputs, target = batch
+        logits = self.model(inputs)
         if i == 0 and torch.is_grad_enabled():
             self.lines.append(self.hiding.metrics)
         return self.hiding.observe(
@@ -44,9 +44,15 @@ class Module(lightning.LightningModule):
 
 def fit(module, folder, epochs, checkpoint=None, **changed):
     trainer = lightning.Trainer(
-        **{"reload_dataloaders_every_n_epochs": 1} | changed, max_epochs=epochs, accelerator="cpu", logger=False, default_root_dir=folder,
-        callbacks=[HidingCallback()], enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
+        **{"reload_dataloaders_every_n_epochs": 1} | changed,
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        default_root_dir=folder,
+        callbacks=[HidingCallback()],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
     trainer.fit(module, ckpt_path=checkpoint)
     return module.lines
 

@@ -1,4 +1,4 @@
-"""The loop that README shows, run as it stands there: alone, under torchrun, under mpirun; and as it was before."""
+"""The README's training loop, run as it is there (alone, under torchrun, under mpirun) and without Hiding."""
 
 import json
 from pathlib import Path

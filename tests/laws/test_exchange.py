@@ -18,7 +18,7 @@ SHARES = [[True], [False], [True, False], [True, True, False]]  # of visible sam
 
 @st.composite
 def runs(draw):
-    """Places, homes and several epochs' visible samples, on 1 to 8 ranks; places as at the beginning, or any."""
+    """Places, homes and several epochs' visible samples, on 1 to 8 ranks; places initial, or any."""
     n_ranks, n = draw(st.integers(1, 8)), draw(st.integers(0, 80))
     return {
         "place": draw(
@@ -38,7 +38,9 @@ def runs(draw):
 
 
 def epochs(run):
-    """Yield, for each epoch, what is visible and where samples lie before and after its exchange, of all ranks together."""
+    """Yield, for each epoch, what is visible and where samples lie before and after its exchange, of all
+    ranks together.
+    """
     place, cuts = run["place"], run["cuts"]
     ids = np.arange(len(place))
     for number, shown in enumerate(run["shown"]):
@@ -161,7 +163,9 @@ def test_a_share_swaps_as_many_samples_of_every_rank(run):
 
 
 def test_who_moves_is_drawn_fairly():
-    """4 ranks, 40 visible samples each, 10 of them swapped: over many epochs each one is as likely to go, and to anywhere."""
+    """4 ranks, 40 visible samples each, 10 of them swapped: over many epochs each one is as likely to go, and
+    to anywhere.
+    """
     ids = np.arange(160)
     place = first_places(ids, 4)
     went = np.zeros((4, 160))
@@ -184,7 +188,9 @@ def test_who_moves_is_drawn_fairly():
 
 
 def test_twelve_samples_by_hand():
-    """Hiding leaves the ranks 2, 3 and 4 samples to train: one goes from the last to the first, the hidden stay."""
+    """Hiding leaves the ranks 2, 3 and 4 samples to train: one goes from the last to the first, the hidden
+    stay.
+    """
     place = first_places(np.arange(12), 3)  # 0, 1, 2, 0, 1, 2, ...
     shown = ~np.isin(np.arange(12), [0, 1, 3])
 

@@ -309,7 +309,7 @@ def test_draws_are_in_proportion_to_the_weights():
 
 
 def test_draws_vary_as_a_multinomial_does():
-    """Pearson's X^2 of one multinomial draw has mean K - 1 exactly; independent Poisson counts would give K."""
+    """Pearson's X^2 of a multinomial draw has mean K - 1; independent Poisson counts would give K."""
     weight, n = np.array([1, 2, 3, 4, 5]), 60
     expected = n * weight / weight.sum()
     x2 = ((in_all(weight, n, 600) - expected) ** 2 / expected).sum(axis=1)

@@ -18,7 +18,8 @@ from kakurenbo_hpc.selection.batch_level import BatchMethod
 from kakurenbo_hpc.selection.global_stats import GlobalStats
 from kakurenbo_hpc.selection.method import StepMethod
 
-# Options under which a method does something that it does not do by default. A method that is not here runs by default.
+# Options under which a method does something that it does not do by default. A method that is not here runs
+# by default.
 VARIANTS: dict[str, list[dict]] = {
     "random": [{}, {"fraction": 0.75, "scale_lr": True}],
     "kakurenbo": [

@@ -95,7 +95,9 @@ OPTIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """What every forward pass would find: columns[name][kind, epoch, id]; who is noted in epoch 0; a score file."""
+    """What every forward pass would find: columns[name][kind, epoch, id]; who is noted in epoch 0; a score
+    file.
+    """
 
     n: int
     columns: dict
@@ -106,7 +108,7 @@ class World:
 
 @st.composite
 def worlds(draw):
-    """Runs of 1 to 24 samples, with ties, NaN and infinities in them, and samples that epoch 0 leaves unseen."""
+    """Runs of 1 to 24 samples, with ties, NaN, infinities, and samples that epoch 0 leaves unseen."""
     n = draw(st.integers(1, 24))
     random = np.random.default_rng(draw(st.integers(0, 2**31)))
     awkward = draw(

@@ -11,7 +11,7 @@ from support.orders import batches, dealt, entries, everything, order
 
 @st.composite
 def deals(draw, repeats=True):
-    """The arguments of one deal: who is trained how often, with what weight, in what batches, on which ranks."""
+    """The arguments of one deal: times trained, weights, batch sizes, ranks."""
     n = draw(st.integers(0, 60))
     counts = picked(draw, [1, 0, 2, 3] if repeats else [1, 0], n, np.int64)
     return {

@@ -1,4 +1,6 @@
-"""A shard on a node's disk: whole files or none, nothing of others touched, and what is needed is told before it is copied."""
+"""A shard on a node's disk: whole files or none, nothing of others touched, and what is needed is told before
+it is copied.
+"""
 
 import os
 from types import SimpleNamespace as Namespace
@@ -101,7 +103,8 @@ def test_a_changed_byte_is_found_where_files_are_compared(tmp_path, files):
         (
             2000,
             1_000_000,
-            "210 bytes are to be copied there, and 2 MB must be left for samples that move, but 2 kB are free",
+            "210 bytes are to be copied there, and 2 MB must be left for samples that move, but 2 kB are "
+            "free",
         ),
     ],
 )
@@ -126,7 +129,8 @@ def test_what_moves_later_needs_room_even_where_all_is_there(tmp_path, files, mo
     monkeypatch.setattr(staging, "free_bytes", lambda folder: (7, 1999))
     with pytest.raises(
         DataError,
-        match="0 bytes are to be copied there, and 2 kB must be left for samples that move, but 1.999 kB are free",
+        match="0 bytes are to be copied there, and 2 kB must be left for samples that move, but 1.999 kB "
+        "are free",
     ):
         staged(tmp_path, files, spare=1000)
 

@@ -1,4 +1,6 @@
-"""Files that change their rank arrive whole, whatever goes where, with few pieces in memory, and nobody waits for ever."""
+"""Files that change their rank arrive whole, whatever goes where, with few pieces in memory, and nobody waits
+for ever.
+"""
 
 import numpy as np
 import pytest
@@ -22,7 +24,9 @@ def content(number, size):
 
 
 def delivered(folder, n_ranks, moves, steps):
-    """Send files as moves (size, source, target) say, going on so many times before the end; return the stores."""
+    """Send files as moves (size, source, target) say, going on so many times before the end; return the
+    stores.
+    """
     stores = [NodeCache(folder / f"rank_{rank}", "some data") for rank in range(n_ranks)]
     for number, (size, source, _) in enumerate(moves):
         name = f"deep/{number}.h5"

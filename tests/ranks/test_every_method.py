@@ -1,4 +1,6 @@
-"""Every name in the table runs from a job on real ranks, and a resumed run is the run that was not interrupted."""
+"""Every name in the table runs from a job on real ranks, and a resumed run is the run that was not
+interrupted.
+"""
 
 import json
 

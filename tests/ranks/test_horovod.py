@@ -65,12 +65,14 @@ def opened_by(comm):
 def test_ranks_that_mpi_did_not_start_are_told():
     with pytest.raises(
         WorldError,
-        match="works among MPI's ranks, but this is one process alone; start with mpirun or srun, or set it to ddp",
+        match="works among MPI's ranks, but this is one process alone; start with mpirun or srun, or set it "
+        "to ddp",
     ):
         opened_by(SerialComm())
     with pytest.raises(
         WorldError,
-        match="works among MPI's ranks, but torchrun started these; start with mpirun or srun, or set it to ddp",
+        match="works among MPI's ranks, but torchrun started these; start with mpirun or srun, or set it to "
+        "ddp",
     ):
         run_in_threads(2, opened_by)
 

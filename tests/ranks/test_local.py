@@ -1,4 +1,6 @@
-"""Placement local on real ranks: what is trained, where samples lie, what a killed rank leaves, and how the run goes on."""
+"""Placement local on real ranks: what is trained, where samples lie, what a killed rank leaves, and how the
+run goes on.
+"""
 
 import json
 import shutil
@@ -165,7 +167,11 @@ def test_a_run_that_was_left_in_the_middle_of_an_epoch_is_taken_up_as_if_it_had_
     left = train(3, tmp_path, "run", folder / "data", harm="left")
     assert left.returncode == 75 and "leaving in epoch 3" in left.stdout, left.stderr[-3000:]
     said = refused(train(2, tmp_path, "run", folder / "data", "--resume"))
-    lies = "left inside an epoch whose samples lie on 3 ranks, but 2 are here; resume on 3 ranks, or remove this checkpoint"
+    lies = (
+        "taken inside an epoch whose samples are on the disks of 3 ranks, but this run has 2; resume on 3 "
+        "ranks, "
+        "or remove this checkpoint"
+    )
     assert "checkpoints/epoch_0002_inside_" in said and lies in said
     done = train(3, tmp_path, "run", folder / "data", "--resume")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,4 +1,6 @@
-"""The same job under each starter that needs no batch system; and under one that is of another make than mpi4py's MPI."""
+"""The same job under each starter that needs no batch system; and under one that is of another make than
+mpi4py's MPI.
+"""
 
 import subprocess
 import sys
@@ -67,7 +69,7 @@ def test_ranks_of_another_mpi_than_mpi4py_loads_say_so_and_stop(mpich, tmp_path)
     assert done.returncode == 2, done.stderr
     [told] = [line for line in done.stderr.splitlines() if line.startswith("kakurenbo: ")]
     assert (
-        "started rank 0 of 2, but MPI says rank 0 of 1; the starter and mpi4py's MPI library are of different makes"
-        in told
+        "started rank 0 of 2, but MPI says rank 0 of 1; the starter and mpi4py's MPI library are of "
+        "different makes" in told
     )
     assert not (tmp_path / "run").exists()

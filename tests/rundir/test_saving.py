@@ -1,4 +1,6 @@
-"""A checkpoint written while training goes on: what it holds, when it is one, what is kept, what a disk may refuse."""
+"""A checkpoint written while training goes on: what it holds, when it is one, what is kept, what a disk may
+refuse.
+"""
 
 import json
 import os

@@ -83,7 +83,10 @@ def test_scores_of_another_data_set_are_refused(path):
     assert (
         refusal(path, n=24) == f"{path}: scores of 23 samples, but the data set has 24; score this data set"
     )
-    line = f"{path}: scores of data set digits (f00d), but this run's data is another (beef); score this data set"
+    line = (
+        f"{path}: scores of data set digits (f00d), but this run's data is another (beef); score this "
+        "data set"
+    )
     assert refusal(path, fingerprint="beef") == line
 
 

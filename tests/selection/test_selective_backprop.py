@@ -27,7 +27,7 @@ def by_the_paper(batches, R, beta, coin):
     history, chosen = [], []
     for batch in batches:
         history = (history + list(batch))[-R:]
-        for i, loss in enumerate(batch):
+        for loss in batch:
             percentile = sum(h <= loss for h in history) / len(history)
             chosen.append(coin[len(chosen)] < percentile**beta)
     return chosen

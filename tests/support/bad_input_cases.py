@@ -1,4 +1,6 @@
-"""A desk full of mistakes: job files, machine files, runs, scores and data sets, with one thing wrong in each."""
+"""A desk full of mistakes: job files, machine files, runs, scores and data sets, with one thing wrong in
+each.
+"""
 
 from __future__ import annotations
 

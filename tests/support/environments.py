@@ -1,4 +1,6 @@
-"""Copies of the checkout, and virtual environments that see what is installed here: made in a second, without a download."""
+"""Copies of the checkout, and virtual environments that see what is installed here: made in a second, without
+a download.
+"""
 
 import os
 import shutil
@@ -15,7 +17,9 @@ BIN = Path(sys.executable).parent  # where mpirun is, if a wheel brought it
 
 
 def copy_of_checkout(folder: Path) -> Path:
-    """Return a copy of what a package is made of; built here, a wheel would also carry what an older build left behind."""
+    """Return a copy of what a package is made of; built here, a wheel would also carry what an older build
+    left behind.
+    """
     folder.mkdir(parents=True)
     for name in ("setup.cfg", "pyproject.toml", "README.md"):
         shutil.copy(CHECKOUT / name, folder)
@@ -25,7 +29,9 @@ def copy_of_checkout(folder: Path) -> Path:
 
 
 def environment_like_this(folder: Path, sees_this: bool = True) -> Path:
-    """Return a new virtual environment, empty or (sees_this) with all that is installed in the one of these tests."""
+    """Return a new virtual environment, empty or (sees_this) with all that is installed in the one of these
+    tests.
+    """
     venv.create(folder, symlinks=True)
     if sees_this:
         [packages] = folder.glob("lib/python*/site-packages")
@@ -50,7 +56,9 @@ def pip(folder: Path, *words: object) -> None:
 
 
 def environment_without(folder: Path, *names: str) -> Path:
-    """Return a new virtual environment with all that is installed here but what begins with one of these names."""
+    """Return a new virtual environment with all that is installed here but what begins with one of these
+    names.
+    """
     venv.create(folder, symlinks=True)
     [packages] = folder.glob("lib/python*/site-packages")
     for found in Path(sysconfig.get_path("purelib")).iterdir():
@@ -60,7 +68,8 @@ def environment_without(folder: Path, *names: str) -> Path:
 
 
 def mpich_or_skip(folder: Path) -> Path:
-    """Return a new virtual environment in which MPICH's wheel stands before all that is installed here; skips offline, never in CI.
+    """Return a new virtual environment in which MPICH's wheel stands before all that is installed here; skips
+    offline, never in CI.
 
     Each MPI's wheel brings an mpirun: never two in one environment.
     """

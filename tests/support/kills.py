@@ -1,6 +1,7 @@
 """Kills of ranks at random moments of every stage, and runs that go on from them as if nothing had been.
 
-A run is killed once in each of its first epochs, every time in another stage, and taken up again, until it is done.
+A run is killed once in each of its first epochs, every time in another stage, and taken up again, until it is
+done.
 """
 
 import json
@@ -21,9 +22,13 @@ STAGES = ["plan", "train", "refresh", "evaluate", "checkpoint"]
 EPOCHS = len(STAGES) + 1
 JOB = ["digits_kakurenbo"]
 for setting in [
-    f"training.epochs={EPOCHS}", "model.options={width: 4, norm: batch}", "selection.confidence=0.3", "selection.fraction_epochs=[0]",
-    "record.ledger=false", f"record.keep={EPOCHS}",
-]:  # fmt: skip
+    f"training.epochs={EPOCHS}",
+    "model.options={width: 4, norm: batch}",
+    "selection.confidence=0.3",
+    "selection.fraction_epochs=[0]",
+    "record.ledger=false",
+    f"record.keep={EPOCHS}",
+]:
     JOB += ["--set", setting]
 MOST_S = 15  # until the other ranks have ended
 
@@ -40,7 +45,10 @@ class Killed:
     ended_s: float
 
     def __str__(self):
-        where = f"rank {self.rank} of {self.n}, epoch {self.epoch}, {self.after_s * 1000:.0f} ms into {self.stage}"
+        where = (
+            f"rank {self.rank} of {self.n}, epoch {self.epoch}, {self.after_s * 1000:.0f} ms into "
+            f"{self.stage}"
+        )
         return f"{where}: the others ended {self.ended_s:.2f} s later"
 
 
@@ -52,7 +60,9 @@ def undisturbed(n: int, run: Path) -> dict:
 
 
 def killed_and_resumed(n: int, run: Path, whole: dict, n_kills: int, draws: random.Random) -> list[Killed]:
-    """Kill a run on n ranks n_kills times, at most once an epoch, and let it end; fails where it differs from the whole one."""
+    """Kill a run on n ranks n_kills times, at most once an epoch, and let it end; fails where it differs from
+    the whole one.
+    """
     context, kills = draws.sample(STAGES, len(STAGES)), []
     for epoch, stage in enumerate(context[:n_kills]):
         kills.append(
@@ -86,7 +96,9 @@ def _kill(n: int, run: Path, victim: int, epoch: int, stage: str, after_s: float
 
 
 def left(run: Path) -> dict:
-    """Return what stands in a run directory: lines of metrics and their seconds, and what every file of whole checkpoints holds."""
+    """Return what stands in a run directory: lines of metrics and their seconds, and what every file of whole
+    checkpoints holds.
+    """
     path = run / "metrics.jsonl"
     lines = [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
     seconds = [line.pop("seconds") for line in lines]

@@ -70,7 +70,9 @@ def random_quota(fraction, n):
 
 
 def kakurenbo(options, epoch, n_epochs, loss, correct, confidence, seen):
-    """The plan of one epoch, steps 1 to 5 of the method's docstring. options: its options in a job, none left out."""
+    """The plan of one epoch, steps 1 to 5 of the method's docstring. options: its options in a job, none left
+    out.
+    """
     n, ids, o = len(loss), np.arange(len(loss)), SimpleNamespace(**options)
 
     factor = 1.0

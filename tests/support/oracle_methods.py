@@ -294,7 +294,9 @@ def focused(difficulty, gamma):
 
 
 def averages(o, s, until):
-    """Mean and variance over the finite losses of the epochs below ``until``, and whether the last one was finite."""
+    """Mean and variance over the finite losses of the epochs below ``until``, and whether the last one was
+    finite.
+    """
     mean = variance = math.nan
     m = o["momentum"]
     known = False

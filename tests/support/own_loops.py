@@ -17,7 +17,9 @@ POINTS = TensorDataset(torch.randn(N, 5, generator=_draw) + 2 * F.one_hot(TARGET
 
 
 class Loop:
-    """Model, optimizer and hiding; ``run`` goes through some epochs. read: how the loader is made, by sampler or batch_sampler."""
+    """Model, optimizer and hiding; ``run`` goes through some epochs. read: how the loader is made, by sampler
+    or batch_sampler.
+    """
 
     def __init__(self, hiding, read=None, accumulate=1, lr=0.3):
         self.hiding, self.accumulate = hiding, accumulate

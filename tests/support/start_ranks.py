@@ -13,7 +13,9 @@ BIN = Path(sys.executable).parent
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a plain shell of this user: no starter's variables, root allowed where we are root."""
+    """Return the environment of a plain shell of this user: no starter's variables, root allowed where we are
+    root.
+    """
     clean = {
         k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "PMI", "PRTE_", "SLURM_", "PBS_"))
     }

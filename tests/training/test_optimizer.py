@@ -94,7 +94,8 @@ for name, shape, mask in (("small_cnn", (1, 8, 8), ()), ("deepcam_deeplabv3plus"
     for optimizer in ("sgd", "adamw"):
         training = Training(epochs=2, global_batch=2, lr=0.1, optimizer=optimizer)
         Schedule(training, build_optimizer(training, model, 0.1)).set(0.5)
-print(sorted({module.partition(".")[0] for module in sys.modules} & {"timm", "torchvision", "sklearn", "h5py"}))
+loaded = {module.partition(".")[0] for module in sys.modules}
+print(sorted(loaded & {"timm", "torchvision", "sklearn", "h5py"}))
 """
 
 

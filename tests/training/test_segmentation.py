@@ -20,7 +20,9 @@ EMPTY = {0: (), 1: (1,), 2: (1, 2), 3: (2,)}  # classes that image i does not ha
 
 
 def images(k=8, classes=3):
-    """Return logits (k, C, 5, 7) and masks (k, 5, 7), some classes missing in some images; most pixels are predicted well."""
+    """Return logits (k, C, 5, 7) and masks (k, 5, 7), some classes missing in some images; most pixels are
+    predicted well.
+    """
     draw = torch.Generator().manual_seed(0)
     target = torch.randint(0, classes, (k, 5, 7), generator=draw)
     for i, missing in EMPTY.items():

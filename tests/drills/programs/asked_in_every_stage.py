@@ -1,6 +1,8 @@
-"""Sends every signal that asks a run to leave, twice, in every stage, to one rank or the other; each time the run goes on.
+"""Sends every signal that asks a run to leave, twice, in every stage, to one rank or the other; each time the
+run goes on.
 
-Argument: a folder for the run directories, one a signal, named by it, and ``whole``, of the run that nobody disturbs.
+Argument: a folder for the run directories, one a signal, named by it, and ``whole``, of the run that nobody
+disturbs.
 """
 
 import os

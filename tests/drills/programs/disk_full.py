@@ -1,7 +1,8 @@
-"""A run whose disk takes nothing more while one epoch's checkpoint, ledger file and metrics are written, and more again after that.
+"""A run whose disk takes nothing more while one epoch's checkpoint, ledger file and metrics are written, and
+more again after that.
 
-Arguments: a folder for the run directory; ``quota``, the last rank's files may not grow beyond a kilobyte, or ``full``, the disk that
-the folder is on is filled; the epoch, from 0, or ``last``.
+Arguments: a folder for the run directory; ``quota``, the last rank's files may not grow beyond a kilobyte, or
+``full``, the disk that the folder is on is filled; the epoch, from 0, or ``last``.
 """
 
 import resource
@@ -44,7 +45,9 @@ def limit(size):
 
 
 def epoch_ended(self, asked=Preemption.should_stop_now):
-    """Called on all ranks after every epoch, before its checkpoint: the disk is full from one call to the next."""
+    """Called on all ranks after every epoch, before its checkpoint: the disk is full from one call to the
+    next.
+    """
     number, first, last = ended["epochs"], self._comm.rank == 0, self._comm.rank == self._comm.size - 1
     ended["epochs"] += 1
     if how == "full" and number == refused and first:

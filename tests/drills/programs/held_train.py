@@ -1,4 +1,5 @@
-"""Trains like ``kakurenbo train``, but between two steps of the third epoch all ranks wait until one of them is asked to leave.
+"""Trains like ``kakurenbo train``, but between two steps of the third epoch all ranks wait until one of them
+is asked to leave.
 
 Arguments: those of ``train``.
 """

@@ -1,4 +1,6 @@
-"""Trains like ``kakurenbo train``, with an hour left, by a clock that jumps by days as soon as the first epoch has begun."""
+"""Trains like ``kakurenbo train``, with an hour left, by a clock that jumps by days as soon as the first
+epoch has begun.
+"""
 
 import os
 import random

@@ -1,8 +1,10 @@
-"""Leaves runs of methods between two steps, anywhere, takes them up again, and compares them with runs that went through.
+"""Leaves runs of methods between two steps, anywhere, takes them up again, and compares them with runs that
+went through.
 
-Places are drawn in each stage of an epoch, and among the steps that are done while a checkpoint is being written.
-Arguments: a folder for the run directories; how many places a stage; a comma-separated list of variants, all if not given;
-then ``section.key=value`` for every job.
+Places are drawn in each stage of an epoch, and among the steps that are done while a checkpoint is being
+written.
+Arguments: a folder for the run directories; how many places a stage; a comma-separated list of variants, all
+if not given; then ``section.key=value`` for every job.
 """
 
 import json
@@ -62,7 +64,9 @@ def timed(self, stage, context=StageTimer.__call__):
 
 
 def slowly(folder, rank, part, on_progress, write=saving.write_shards):
-    """Write one rank's part of a checkpoint, while steps pass by where any follow; on some ranks more of them."""
+    """Write one rank's part of a checkpoint, while steps pass by where any follow; on some ranks more of
+    them.
+    """
     now["writing"], begun = True, len(asked["stages"])
     while folder.name in (".epoch_0000.part", ".epoch_0001.part") and len(asked["stages"]) < begun + 2 + rank:
         if 0 <= asked["at"] < len(asked["stages"]):  # all ranks leave

@@ -17,10 +17,15 @@ from kakurenbo_hpc.selection import METHODS
 
 folder, epochs, every = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 SETS = [
-    f"training.epochs={epochs}", "training.global_batch=8", "training.schedule=constant", "training.warmup_epochs=0",
-    "data={name: visual_atoms, classes: 2, instances: 10, validation: 2, pixels: 16}", "model.options={width: 2}",
-    "selection={method: kakurenbo, fraction_epochs: [0]}", "record={checkpoint_every: 20}",
-]  # fmt: skip
+    f"training.epochs={epochs}",
+    "training.global_batch=8",
+    "training.schedule=constant",
+    "training.warmup_epochs=0",
+    "data={name: visual_atoms, classes: 2, instances: 10, validation: 2, pixels: 16}",
+    "model.options={width: 2}",
+    "selection={method: kakurenbo, fraction_epochs: [0]}",
+    "record={checkpoint_every: 20}",
+]
 
 
 def print_error(self, line):

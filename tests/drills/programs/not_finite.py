@@ -1,7 +1,7 @@
 """Trains like ``kakurenbo train digits_kakurenbo``, but with NaN where argument 1 says so.
 
-``samples``: in three images. ``some steps``: in the last rank's gradient of three steps of the third epoch; ``all steps``: of all
-from there on, while the checkpoint before them is not written yet.
+``samples``: in three images. ``some steps``: in the last rank's gradient of three steps of the third epoch;
+``all steps``: of all from there on, while the checkpoint before them is not written yet.
 """
 
 import sys

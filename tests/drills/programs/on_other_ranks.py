@@ -1,4 +1,5 @@
-"""A run that some ranks leave in its second epoch and others take up: what each rank trains in each step, a line of JSON a batch.
+"""A run that some ranks leave in its second epoch and others take up: what each rank trains in each step, a
+line of JSON a batch.
 
 Arguments: the run directory; a name for these lines; after which step of that epoch to leave, -1 for none.
 """

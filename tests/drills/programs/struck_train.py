@@ -1,6 +1,8 @@
-"""Trains like ``kakurenbo train``, but one rank sends itself a signal, some time after it has come to a stage.
+"""Trains like ``kakurenbo train``, but one rank sends itself a signal, some time after it has come to a
+stage.
 
-Arguments: signal, rank, epoch, stage, seconds, a file for the moment when it was sent (monotonic), then those of ``train``.
+Arguments: signal, rank, epoch, stage, seconds, a file for the moment when it was sent (monotonic), then those
+of ``train``.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""README's loop on the digits, alone or on the ranks that torchrun or mpirun started: own_loop.py plain|changed METRICS."""
+"""The README's loop on the digits, on the ranks that are there. Arguments: plain|changed METRICS."""
 
 import json
 import multiprocessing

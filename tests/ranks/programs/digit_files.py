@@ -1,9 +1,11 @@
-"""The digits as a data set of small files, ``part/00007.npy``: 64 pixels and the label; and the program that trains on them.
+"""The digits as a data set of small files, ``part/00007.npy``: 64 pixels and the label; and the program that
+trains on them.
 
-``python digit_files.py HARM RUN_DIR WORDS`` trains like ``kakurenbo train WORDS``; every rank writes the (epoch, id) that it trains into
-RUN_DIR/trained_RANK. HARM is what happens to rank 1 in the third epoch: ``nothing``, ``killed`` when it is about to wait for the
-samples that change their rank, or ``killed_later``, when they have come; with ``left`` all ranks are told in the second step of
-that epoch to leave. With ``staged`` it is ``kakurenbo data stage WORDS``.
+``python digit_files.py HARM RUN_DIR WORDS`` trains like ``kakurenbo train WORDS``; every rank writes the
+(epoch, id) that it trains into RUN_DIR/trained_RANK. HARM is what happens to rank 1 in the third epoch:
+``nothing``, ``killed`` when it is about to wait for the samples that change their rank, or ``killed_later``,
+when they have come; with ``left`` all ranks are told in the second step of that epoch to leave. With
+``staged`` it is ``kakurenbo data stage WORDS``.
 """
 
 import os

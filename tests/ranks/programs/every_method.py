@@ -1,5 +1,6 @@
-"""Runs every method of the table from a job, in variants, on these ranks; then resumes each from its last checkpoint but one, leaves
-it between two steps of the last epoch, at a place that is drawn, and resumes it there.
+"""Runs every method of the table from a job, in variants, on these ranks; then resumes each from its last
+checkpoint but one, leaves it between two steps of the last epoch, at a place that is drawn, and resumes it
+there.
 
 Argument: a folder for the run directories.
 """

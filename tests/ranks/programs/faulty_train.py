@@ -1,5 +1,8 @@
-"""Trains like ``kakurenbo train``, but one rank comes to harm in its fifth step: argument 1 says how, 2 which rank."""
+"""Trains like ``kakurenbo train``, but one rank comes to harm in its fifth step: argument 1 says how, 2 which
+rank.
+"""
 
+import itertools
 import os
 import signal
 import sys
@@ -12,9 +15,11 @@ harm, victim = sys.argv[1], int(sys.argv[2])
 sys.argv = ["kakurenbo", "train", *sys.argv[3:]]
 
 
-def harmed(self, batch, steps=[0], step=Learner.step):
-    steps[0] += 1
-    if steps[0] == 5 and self._world.rank == victim:
+step, numbers = Learner.step, itertools.count(1)
+
+
+def harmed(self, batch):
+    if next(numbers) == 5 and self._world.rank == victim:
         if harm == "exception":
             raise RuntimeError("the disk is on fire")
         if harm == "exit":

@@ -1,6 +1,7 @@
 """One step of the learner on these ranks against the same step, computed serially in double precision.
 
-Arguments: entries, accumulated batches, precision, what averages gradients. Weights differ by sample; one sample's input is NaN.
+Arguments: entries, accumulated batches, precision, what averages gradients. Weights differ by sample; one
+sample's input is NaN.
 """
 
 import sys
@@ -78,7 +79,8 @@ if n > 7:
     fair[7] = 0  # adds nothing; but the mean is still over all n that count
 (losses * fair).sum().div(n).backward()
 
-# Half precision rounds at 2**-11 or 2**-8 in every layer; an entry lost or counted twice would be off by far more.
+# Half precision rounds at 2**-11 or 2**-8 in every layer; an entry lost or counted twice would be off by far
+# more.
 tolerance = {"fp32": 1e-5, "fp16": 0.05, "bf16": 0.2}[precision]
 pairs = list(zip(learner.model.parameters(), serial.parameters(), strict=True))
 error = torch.cat([(mine.double() - (theirs - LR * theirs.grad)).flatten() for mine, theirs in pairs]).norm()

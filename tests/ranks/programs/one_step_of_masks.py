@@ -1,4 +1,6 @@
-"""One step of a segmentation and its validation on these ranks against the same, computed serially in double precision."""
+"""One step of a segmentation and its validation on these ranks against the same, computed serially in double
+precision.
+"""
 
 from dataclasses import fields
 
@@ -52,7 +54,7 @@ learner.join(DdpSync(world), SHAPE)
 train, validation = Images(5), Images(2)  # fewer than three ranks
 parts = {field.name: None for field in fields(Context)} | {
     "heartbeat": Heartbeat(),
-    "trail": PassProgress(),
+    "pass_progress": PassProgress(),
     "world": world,
     "everyone": GlobalStats(comm),
     "learner": learner,

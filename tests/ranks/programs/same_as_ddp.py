@@ -17,7 +17,8 @@ from kakurenbo_hpc.distributed.world import open_comm
 from kakurenbo_hpc.engine.run import run
 from kakurenbo_hpc.selection import METHODS
 
-# method, training, world, and how far apart weights may end; in half precision, gradients differ in the fourth digit.
+# method, training, world, and how far apart weights may end; in half precision, gradients differ in the
+# fourth digit.
 CASES = {
     "accumulated": ("kakurenbo, confidence: 0.3", ["accumulate=2", "nesterov=true"], [], 1e-5),
     "weighted": ("infobatch", ["optimizer=adamw", "lr=0.001"], [], 1e-5),

@@ -37,3 +37,29 @@ class Unkeyed(Method):
     def plan(self, epoch, ledger, everyone):
         train = np.random.random(len(ledger)) < 0.5
         return Plan(train=train | (ledger.id == 0))
+
+
+class HidesNan(Method):
+    """Breaks a law: takes a NaN for an easy sample."""
+
+    needs_losses = True
+
+    def plan(self, epoch, ledger, everyone):
+        return Plan(train=~(np.isnan(ledger.loss) & ledger.seen) | (ledger.id == 0))
+
+
+class Overweight(Method):
+    """Breaks a law: a weight that is not finite."""
+
+    def plan(self, epoch, ledger, everyone):
+        return Plan(
+            train=np.ones(len(ledger), bool), weight=np.where(ledger.seen, 1, np.inf).astype(np.float32)
+        )
+
+
+class Shy(EveryOther):
+    """Breaks a law: hides more than it says."""
+
+    @property
+    def max_hidden_fraction(self):
+        return 0.1

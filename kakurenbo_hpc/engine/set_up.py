@@ -1,0 +1,118 @@
+"""Set-up of a run on one rank: data, learner and recording, put together as its `Context`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..config.job import Job
+from ..core.ledger import Homes
+from ..data import open_data
+from ..data.dataset import DatasetSplits
+from ..data.loader import Loader
+from ..distributed.world import World
+from ..errors import DataError, JobError
+from ..local_data.shards import ShardLoader, Shards
+from ..rundir.console import Console
+from ..rundir.watchdog.heartbeat import Heartbeat
+from ..selection.global_stats import GlobalStats
+from ..selection.method import Method
+from ..training.learner import Learner
+from .context import Context
+from .pass_progress import PassProgress
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What keeps track of an epoch while it runs."""
+
+    pass_progress: PassProgress = field(default_factory=PassProgress)
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
+
+
+def set_up(
+    job: Job,
+    world: World,
+    method: Method,
+    recording: Recording | None = None,
+    scratch: str | None = None,
+    directory: Path | None = None,
+) -> Context:
+    """Return the context of a job's epochs under this method. Collective.
+
+    With ``data.placement`` local, ranks read from node-local stores that are yet to be filled.
+
+    Args:
+        job: its selection is not used.
+        world: the ranks.
+        method: the selection method.
+        recording: of a run that can be resumed and watched; a new one if not given.
+        scratch: a folder on each node's own disk, for node-local data.
+        directory: the run directory, if there is one.
+
+    Raises:
+        UserError: on all ranks alike.
+    """
+    everyone, recording = GlobalStats(world.comm), recording or Recording()
+    data = open_data(job.data, job.seed, world.comm, directory)
+    everyone.agree((data.fingerprint, len(data.train)), "the data set")
+    n = len(data.train)
+    global_batch = world.comm.run_or_raise_together(lambda: global_batch_of(job, n, world.size))
+    shards = _open_shards(job, data, world, scratch)
+    data = shards.with_local_files(data) if shards else data
+    train = Loader(data.train, job.data.workers, world.device)
+    return Context(
+        world=world,
+        everyone=everyone,
+        homes=Homes(n, world.size),
+        method=method,
+        data=data,
+        shards=shards,
+        train=ShardLoader(train, shards) if shards else train,
+        validation=Loader(data.validation, job.data.workers, world.device),
+        global_batch=global_batch,
+        accumulate=job.training.accumulate,
+        learner=_build_learner(job, data, method, global_batch, world),
+        console=Console(world.rank, job.training.epochs),
+        pass_progress=recording.pass_progress,
+        heartbeat=recording.heartbeat,
+    )
+
+
+def global_batch_of(job: Job, n: int, n_ranks: int) -> int:
+    """Return the global batch of a job on n samples and this many ranks.
+
+    Raises:
+        DataError: there are fewer samples than ranks.
+        JobError: the batch does not divide among ranks.
+    """
+    if n_ranks > n:
+        raise DataError(f"{job.data.name} has {n} samples for {n_ranks} ranks; use at most one rank a sample")
+    try:
+        return job.training.batch(n_ranks)
+    except ValueError as problem:
+        raise JobError(f"{problem}") from None
+
+
+def _open_shards(job: Job, data: DatasetSplits, world: World, scratch: str | None) -> Shards | None:
+    """Return this rank's node-local samples; None where all ranks read all samples."""
+    if job.data.placement != "local":
+        return None
+    return world.comm.run_or_raise_together(lambda: Shards(job.data, data, scratch, world))
+
+
+def _build_learner(job: Job, data: DatasetSplits, method: Method, global_batch: int, world: World) -> Learner:
+    def build() -> Learner:
+        training = job.training.in_epochs(len(data.train), global_batch)
+        return Learner(
+            training,
+            job.model,
+            world,
+            data.n_classes,
+            data.shape,
+            job.seed,
+            method.forward_columns,
+            data.target_shape,
+        )
+
+    return world.comm.run_or_raise_together(build)

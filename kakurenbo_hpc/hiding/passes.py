@@ -1,0 +1,180 @@
+"""The passes of an epoch in a training loop of one's own: planned, dealt, brought home, in their order."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from ..core.ledger import Homes, Ledger
+from ..core.plan import Epoch, Plan
+from ..distributed.comm import Comm
+from ..engine.metrics_line import metrics_line
+from ..errors import LoopError
+from ..order.deal import EpochSchedule, deal
+from ..order.home import bring_home
+from ..selection.global_stats import GlobalStats
+from ..selection.method import Method, init_ledger
+from ..training.batch_stats import SampleStatsBuffer
+from .samplers import Pass
+
+
+class Passes:
+    """The passes of this rank's epochs, and the ledger that they update. All calls are collective.
+
+    Args:
+        method: the selection method.
+        homes: the home rank of every sample.
+        comm: all ranks.
+        n_epochs: of the whole training.
+        global_batch: samples of one optimizer step over all ranks.
+        accumulate: batches of a rank per optimizer step.
+        seed: of order and draws.
+        fingerprint: of the data set.
+
+    Attributes:
+        ledger: this rank's rows.
+        epoch: the current epoch; None between two epochs.
+        plan: of the current epoch; None before it is planned.
+        current: the pass that was begun last; None between two passes.
+        last_epoch: the last epoch that is done; -1 for none.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        homes: Homes,
+        comm: Comm,
+        n_epochs: int,
+        global_batch: int,
+        accumulate: int,
+        seed: int,
+        fingerprint: str,
+    ):
+        self._method, self._homes, self._comm, self._everyone = method, homes, comm, GlobalStats(comm)
+        self._n_epochs, self._global_batch, self._accumulate = n_epochs, global_batch, accumulate
+        self._seed, self._n_refresh = seed, 0
+        self.ledger = init_ledger(method, homes, comm, fingerprint)
+        self.epoch: Epoch | None = None
+        self.plan: Plan | None = None
+        self.current: Pass | None = None
+        self.last_epoch = -1
+
+    def restore(self, ledger: Ledger, last_epoch: int) -> None:
+        """Continue after this epoch, with the ledger that it left."""
+        self.ledger, self.last_epoch = ledger, last_epoch
+        self.epoch = self.plan = self.current = None
+
+    def begin_whole(self, number: int) -> bool:
+        """Begin an epoch, and a pass over all samples if the method needs one; return whether it does."""
+        epoch = self._begin_epoch(number)
+        if not self._method.needs_scoring_pass(epoch):
+            return False
+        self._begin_pass("whole", epoch, np.ones(len(self.ledger), bool))
+        return True
+
+    def begin_visible(self, number: int) -> dict[str, Any]:
+        """Plan the epoch and begin its training pass; return the epoch's metrics."""
+        epoch, n_scored = self.epoch, 0
+        if epoch is None or epoch.number != number or self.plan is not None:
+            epoch = self._begin_epoch(number)
+        elif self.current is not None:  # the pass over all samples
+            self._end_pass()
+            self.ledger = self.ledger.with_columns(self._method.update(epoch, self.ledger, "scoring"))
+            n_scored = self.ledger.n_total
+        if self._method.needs_scoring_pass(epoch) and not n_scored:
+            raise LoopError(
+                f"hiding: {self._method.method} plans epoch {number} by a forward pass over all samples, but "
+                "there was none; go through hiding.whole(epoch, loader) first"
+            )
+        self.plan = plan = self._method.plan(epoch, self.ledger, self._everyone)
+        schedule = self._begin_pass("visible", epoch, plan.train, plan.weight)
+        none = np.zeros(len(self.ledger), bool)
+        n_hidden, self._n_refresh = self._everyone.count(
+            plan.train == 0, none if plan.refresh is None else plan.refresh
+        )
+        return metrics_line(
+            epoch,
+            plan,
+            schedule,
+            n_samples=self.ledger.n_total,
+            n_hidden=n_hidden,
+            n_forward=n_scored + schedule.n + self._n_refresh,
+            n_backward=schedule.n,
+            steps=schedule.steps,
+        )
+
+    def begin_hidden(self) -> bool:
+        """End the training pass and begin the refresh pass, if there is one; return whether there is."""
+        if self.current is None or self.current.name != "visible":
+            raise LoopError(
+                "hiding: hidden samples are refreshed after training; go through hiding.visible(epoch, "
+                "loader) first"
+            )
+        epoch, plan = self.current.epoch, self.plan
+        self._end_pass()
+        if plan is None or plan.refresh is None or not self._n_refresh:
+            return False
+        self._begin_pass("hidden", epoch, plan.refresh)
+        return True
+
+    def next_batch(self) -> Pass:
+        """Return the current pass, which has a batch to be observed."""
+        if self.current is None or self.current.n_observed == len(self.current):
+            raise LoopError(
+                "hiding: no batch is left in this pass; begin an epoch with hiding.visible or begin_visible"
+            )
+        return self.current
+
+    def end_epoch(self) -> None:
+        """End the current epoch, if there is one."""
+        if self.epoch is None:
+            return
+        if self.current is not None and self.current.name == "visible" and self._n_refresh:
+            raise LoopError(
+                f"hiding: epoch {self.epoch.number} hid samples that were not refreshed; go through "
+                "hiding.hidden(loader) after training, or they stay hidden for good"
+            )
+        self._end_pass()
+        self.ledger = self.ledger.with_columns(self._method.update(self.epoch, self.ledger, "epoch"))
+        self.last_epoch, self.epoch, self.plan = self.epoch.number, None, None
+
+    def _begin_epoch(self, number: int) -> Epoch:
+        if self.epoch is not None and self.epoch.number == number:
+            raise LoopError(f"hiding: epoch {number} was begun twice; go through its passes once")
+        self.end_epoch()
+        if not self.last_epoch < number < self._n_epochs:
+            last = f"epoch {self.last_epoch} is done" if self.last_epoch >= 0 else "none is done"
+            raise LoopError(
+                f"hiding: epoch {number} was begun, but {last} and there are {self._n_epochs}; count them "
+                "from 0, each once"
+            )
+        self.epoch, self.plan = Epoch(number, self._n_epochs, self._seed), None
+        return self.epoch
+
+    def _begin_pass(
+        self,
+        name: Literal["whole", "visible", "hidden"],
+        epoch: Epoch,
+        times: np.ndarray,
+        weight: np.ndarray | None = None,
+    ) -> EpochSchedule:
+        schedule = deal(
+            self.ledger.rows, times, epoch, self._comm, self._global_batch, self._accumulate, weight
+        )
+        self.current = Pass(name, epoch, schedule, SampleStatsBuffer(self._method.forward_columns))
+        return schedule
+
+    def _end_pass(self) -> None:
+        """Bring the statistics of the current pass home to the ledger, if there is one."""
+        if self.current is None:
+            return
+        done, n_batches = self.current, len(self.current)
+        if done.n_observed < n_batches:
+            raise LoopError(
+                f"hiding: observe was called for {done.n_observed} of the {n_batches} batches of epoch "
+                f"{done.epoch.number}; call it for every batch, and let the loader drop none"
+            )
+        stats = done.stats_buffer.stats()
+        self.ledger = bring_home(stats, self.ledger, self._homes, self._comm, done.epoch)
+        self.current = None
