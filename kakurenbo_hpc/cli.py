@@ -528,7 +528,7 @@ def pack(
 
 def _run_on_ranks(work: Callable[[Comm], int]) -> int:
     """Run work on all ranks and return the exit code; a failure of one rank ends all."""
-    from .distributed.world import await_the_cause, open_comm
+    from .distributed.world import open_comm, wait_for_abort
 
     comm = open_comm()
     try:
@@ -541,7 +541,7 @@ def _run_on_ranks(work: Callable[[Comm], int]) -> int:
                 _print_problem(problem)
             comm.barrier()
             return FAILED if isinstance(problem, TrainingError) else USER_ERROR
-        await_the_cause(problem)
+        wait_for_abort(problem)
         _print_failure(problem, comm.rank, comm.size)
         comm.abort(USER_ERROR if isinstance(problem, SampleError) else FAILED)
 

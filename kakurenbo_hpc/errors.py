@@ -1,4 +1,4 @@
-"""What can go wrong by the user's hand, the exit codes, and how names that nobody knows and values stand in a message."""
+"""User errors, exit codes, and the wording of names and values in messages."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,57 +9,58 @@ DONE, FAILED, USER_ERROR, REQUEUE, TERMINATED = 0, 1, 2, 75, 143
 class UserError(Exception):
     """The user's input is wrong. The message is one line: where, what was found, what to do. Exit code 2, no traceback.
 
-    agreed: all ranks raise it alike, so that they can leave together; otherwise it is one rank's own failure.
+    Attributes:
+        on_all_ranks: all ranks raise it, so that they can exit together; otherwise only this rank failed.
     """
 
     on_all_ranks = False
 
-    def __init__(self, message: str = ""):
+    def __init__(self, message: str = "") -> None:
         super().__init__(
             "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
         )
 
 
 class JobError(UserError):
-    """A job file, or a ``--set``, says something that cannot be run."""
+    """A job file or a ``--set`` is invalid."""
 
 
 class WorldError(UserError):
-    """The ranks that the starter promised are not the ranks that are there."""
+    """The launcher, MPI and GPUs do not fit the ranks."""
 
 
 class RunDirectoryError(UserError):
-    """The run directory does not fit what is asked of it."""
+    """The run directory cannot be used for this run."""
 
 
 class DataError(UserError):
-    """The data is not there, or is not what its name says."""
+    """A data set is missing or invalid."""
 
 
 class SampleError(DataError):
-    """A sample holds what none may, which the rank that reads it finds. Exit code 2, though ranks have not agreed."""
+    """A sample is invalid, found by the rank that reads it. Exit code 2, though only one rank raises it."""
 
 
 class TrainingError(UserError):
-    """Training went where it cannot go on from. Exit code 1: the input may be right."""
+    """Training cannot continue, for example with a loss that is not finite. Exit code 1."""
 
 
 class LoopError(UserError):
-    """A training loop of one's own did not do what hiding needs of it."""
+    """A user's training loop broke a requirement of hiding."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a clause for an error message: the nearest known names, or all of them when none is near."""
-    known = sorted(set(known))
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    names = sorted(set(known))
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if near:
         return f"did you mean {' or '.join(near)}?"
-    shown = ", ".join(known[:12])
-    return f"known: {shown}" + (", ..." if len(known) > 12 else "")
+    listed = ", ".join(names[:12])
+    return f"known: {listed}" + (", ..." if len(names) > 12 else "")
 
 
 def shown(value: object) -> str:
-    """Return a value as it stands in an error message."""
+    """Return the repr of a value, shortened for an error message."""
     try:
         text = repr(value)
     except ValueError:  # Python writes no integer of more than 4,300 digits

@@ -31,7 +31,7 @@ from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data.dataset import Dataset, ReadRequest
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.ddp import DdpSync
-from kakurenbo_hpc.distributed.world import World, settle
+from kakurenbo_hpc.distributed.world import World
 from kakurenbo_hpc.engine.epoch import run_epoch
 from kakurenbo_hpc.engine.set_up import set_up
 from kakurenbo_hpc.rundir.timers import StageTimer
@@ -308,7 +308,7 @@ def main(words: Sequence[str]) -> None:
         help="of torch (default: all cores, as in a run; fewer where others compute too)",
     )
     given = parser.parse_args(words)
-    world = settle(SerialComm())
+    world = World.detect(SerialComm())
     if given.threads:
         torch.set_num_threads(given.threads)
     print(report(given, world))

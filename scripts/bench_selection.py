@@ -26,7 +26,7 @@ from kakurenbo_hpc.core.ledger import Homes, Ledger
 from kakurenbo_hpc.core.plan import Epoch, Plan
 from kakurenbo_hpc.distributed.comm import Comm
 from kakurenbo_hpc.distributed.launch_env import read_launch_env
-from kakurenbo_hpc.distributed.world import open_comm, settle
+from kakurenbo_hpc.distributed.world import World, open_comm
 from kakurenbo_hpc.selection import METHODS
 from kakurenbo_hpc.selection.batch_level import BatchMethod
 from kakurenbo_hpc.selection.global_stats import GlobalStats
@@ -268,7 +268,7 @@ def bench_share(n_total: int, n_ranks: int, ties: float, n_trials: int, comm: Co
 
 def bench(given: argparse.Namespace, comm: Comm) -> dict:
     """Measure on these ranks all that was asked for."""
-    settle(comm)  # torch's threads as in a run: the node's cores divided by its ranks
+    World.detect(comm)  # torch's threads as in a run: the node's cores divided by its ranks
     found = {"ranks": comm.size, "mpi": _mpi_library()}
     if given.methods != ["kakurenbo"]:
         return found | {"methods": bench_methods(given.methods, given.n[0], given.ties, given.trials, comm)}

@@ -20,7 +20,7 @@ _TORCHRUN_CODE = re.compile(r"\s*exitcode\s+: (-?\d+)")
 # What srun prints beside Open MPI or torchrun is about their daemons, not about ranks.
 _BANNERS = (_KILLED, _LEFT, _TORCHRUN, _SRUN)
 _RANK = re.compile(r"kakurenbo: rank (\d+) ")
-# A rank that prints this failed because another one did: see await_the_cause.
+# A rank that prints this failed because another one did: see wait_for_abort.
 _LOST_PEER = re.compile("[Gg]loo|NCCL")
 _MEMORY = "; often the system was out of memory (dmesg says so), or the batch system ended it"
 

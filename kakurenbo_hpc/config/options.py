@@ -1,4 +1,4 @@
-"""Sections of files that people write: typed, checked whole, and one line for the first thing that is wrong."""
+"""Option models: typed sections of job, machine and comparison files, and their error messages."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from ..errors import JobError, nearest, shown
 
 
 class Options(BaseModel):
-    """A section of a job file: unknown keys, wrong types and numbers that are not finite are errors; values never change."""
+    """Section of a file: unknown keys, wrong types and non-finite numbers are errors. Frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def option(default: Any, description: str, unit: str | None = None) -> Any:
-    """Return the declaration of one key: its default (``...`` where it is required), what it means, its unit.
+    """Declare one key; ``kakurenbo explain``, JSON Schema and the tables of the READMEs are made from it.
 
-    All that people read of a key comes from here: ``kakurenbo explain``, JSON Schema, the tables of the READMEs.
+    Args:
+        default: value where the key is missing; ``...`` if it is required.
+        description: what the key means, in one or two sentences.
+        unit: "epochs", "seconds", "fraction" ...; None if there is none.
     """
     return Field(default, description=description, json_schema_extra={"unit": unit} if unit else None)
 
@@ -41,7 +44,7 @@ def _file_name(value: str) -> str:
 
 
 def _plain(value: Any, inside: tuple = ()) -> Any:
-    """Check that job.yaml can say it: mappings with names, lists, words, finite numbers."""
+    """Check that YAML can hold the value: mappings with string keys, lists, strings, finite numbers."""
     if isinstance(value, dict | list) and len(inside) < 20 and not any(value is outer for outer in inside):
         for part in [*value, *value.values()] if isinstance(value, dict) else value:
             _plain(part, (*inside, value))
@@ -71,7 +74,11 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 
 
 def checked(model: type[OptionsT], values: dict, where: str, prefix: str = "") -> OptionsT:
-    """Return the option model of these values. Raises JobError for the first error that pydantic finds."""
+    """Validate the values of a section.
+
+    Raises:
+        JobError: for the first error that pydantic finds.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as problems:
@@ -79,7 +86,11 @@ def checked(model: type[OptionsT], values: dict, where: str, prefix: str = "") -
 
 
 def pick(values: dict, where: str, section: str, tag: str, table: Mapping[str, type[OptionsT]]) -> OptionsT:
-    """Return the option model of a section, which one of its own keys, ``tag``, chooses from the table. Raises JobError."""
+    """Validate a section whose key ``tag`` chooses its option model from the table.
+
+    Raises:
+        JobError: the section is missing or invalid, or the tag is not in the table.
+    """
     options = values.get(section)
     if not isinstance(options, dict):
         raise JobError(
@@ -89,13 +100,11 @@ def pick(values: dict, where: str, section: str, tag: str, table: Mapping[str, t
     if name is None:
         raise JobError(f"{where}: {section}.{tag} is missing; {nearest('', table)}")
     if not isinstance(name, str) or name not in table:
-        raise JobError(
-            f"{where}: {section}.{tag} is {shown(name)}, which nobody knows; {nearest(shown(name), table)}"
-        )
+        raise JobError(f"{where}: unknown {section}.{tag} {shown(name)}; {nearest(shown(name), table)}")
     model = table[name]
     for key in options:
         if key not in model.model_fields:
-            # Only our own are looked into: nothing of another package is imported before it is named.
+            # Only built-in models: a plug-in is not imported before a job names it.
             ours = getattr(table, "own", table)
             owners = [other for other in ours if key in table[other].model_fields]
             if owners:
@@ -113,7 +122,7 @@ def _sentence(error: dict, model: type[Options], prefix: str) -> str:
     if unknown:
         for part in loc[:-1]:
             model = _within(model, part)
-        return f"{name} is no key that is known; {nearest(loc[-1], model.model_fields)}"
+        return f"unknown key {name}; {nearest(loc[-1], model.model_fields)}"
     if error["type"] == "missing":
         return f"{name} is missing; add it"
     message = error["msg"].removeprefix("Value error, ")
@@ -130,7 +139,7 @@ def _sentence(error: dict, model: type[Options], prefix: str) -> str:
 
 
 def _within(model: Any, part: str) -> Any:
-    """Return what a key of this model, or of a mapping of models, is declared as."""
+    """Return the declared type of a key of this model, or of a mapping of models."""
     inner = model.model_fields[part].annotation if hasattr(model, "model_fields") else get_args(model)[-1]
     return (
         next((one for one in get_args(inner) if hasattr(one, "model_fields")), inner)

@@ -1,4 +1,4 @@
-"""Where the files that travel with the package are: in it when installed, beside it in a checkout."""
+"""Data files of the package: inside it when installed, beside it in a checkout."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def jobs_dir() -> Path:
-    """Return the folder of the jobs that come with the package."""
-    return _place("jobs")
+    """Return the folder of the package's job files."""
+    return _data_dir("jobs")
 
 
 def launch_dir() -> Path:
     """Return the folder of machine files and constraints."""
-    return _place("launch")
+    return _data_dir("launch")
 
 
 def find_job(name: str) -> Path:
-    """Return a job file as it is named, or one that comes with the package: ``digits_kakurenbo``, ``jobs/digits_kakurenbo.yaml``.
+    """Find a job file by path, or one of the package by name.
 
-    Raises JobError, one line naming the nearest, if there is neither.
+    Args:
+        name: a path, or ``digits_kakurenbo`` or ``jobs/digits_kakurenbo.yaml`` for a job of the package.
+
+    Raises:
+        JobError: there is neither; names the nearest known job.
     """
     # os.path: a name too long for the file system is no file; Path.is_file would raise.
     if os.path.isfile(name):
@@ -36,6 +40,6 @@ def find_job(name: str) -> Path:
     raise JobError(f"{name}: no such job file, and no job of that name comes with the package; {known}")
 
 
-def _place(name: str) -> Path:
+def _data_dir(name: str) -> Path:
     inside = _PACKAGE / name
     return inside if inside.is_dir() else _PACKAGE.parent / name

@@ -1,10 +1,11 @@
-"""YAML as people write it, read without running anything, and without growing without end."""
+"""YAML reader: safe constructors, YAML 1.2 floats, no duplicate keys, bounded aliases."""
 
 from __future__ import annotations
 
 import difflib
 import os
 import re
+from collections.abc import Hashable, Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,15 @@ import yaml
 
 from ..errors import JobError, shown
 
-_MOST_VALUES = 100_000  # of a YAML file, in which an alias of an alias of an alias doubles and doubles
+_MAX_VALUES = 100_000  # of a file with its aliases expanded; nested aliases grow exponentially
 
 
 def read_yaml(path: str | Path) -> dict:
-    """Return the mapping in a YAML file. Raises JobError if it is not there or is no mapping."""
+    """Read the mapping in a YAML file.
+
+    Raises:
+        JobError: the file is missing, unreadable or not a mapping.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -41,18 +46,18 @@ def read_yaml(path: str | Path) -> dict:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number, as in YAML 1.2; a key given twice is an error, and so are aliases of aliases without end."""
+    """Safe YAML with 1e-3 as a number (YAML 1.2); duplicate keys and too many aliased values are errors."""
 
-    def construct_document(self, node):
-        if (n := _written_out(node, {})) > _MOST_VALUES:
+    def construct_document(self, node: yaml.Node) -> Any:
+        if (n := _n_values(node, {})) > _MAX_VALUES:
             raise yaml.YAMLError(
-                f"written out, its aliases are {n:,} values; at most {_MOST_VALUES:,} are read"
+                f"written out, its aliases are {n:,} values; at most {_MAX_VALUES:,} are read"
             )
         return super().construct_document(node)
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         if isinstance(node, yaml.MappingNode):
-            seen = set()
+            seen: set[Hashable] = set()
             for key_node in (k for k, _ in node.value if k.tag != "tag:yaml.org,2002:merge"):
                 key = self.construct_object(key_node, deep=True)
                 if key in seen:
@@ -68,20 +73,24 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
-    """Return how many values a node holds once every alias is what it stands for; in itself, a node counts as none."""
+def _n_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Count the values of a node with aliases expanded; a node inside itself counts as none."""
     if id(node) not in known:
         known[id(node)] = 0
         if isinstance(node, yaml.ScalarNode):
-            parts = ()
+            parts: Iterable[yaml.Node] = ()
         else:
             parts = chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
-        known[id(node)] = 1 + sum(_written_out(part, known) for part in parts)
+        known[id(node)] = 1 + sum(_n_values(part, known) for part in parts)
     return known[id(node)]
 
 
 def load_yaml(text: str) -> Any:
-    """Return what the YAML text says. Raises YAMLError, whatever PyYAML's constructors stumble over."""
+    """Parse YAML text.
+
+    Raises:
+        YAMLError: the text is not valid YAML, whichever error PyYAML's constructors raise.
+    """
     try:
         return yaml.load(text, _Loader)
     except RecursionError:
@@ -96,7 +105,11 @@ def load_yaml(text: str) -> Any:
 
 
 def set_value(values: dict, override: str) -> None:
-    """Lay one ``section.key=value`` over a job's values. Raises JobError."""
+    """Apply one ``section.key=value`` to a job's values.
+
+    Raises:
+        JobError: the override is malformed.
+    """
     name, equals, text = override.partition("=")
     if not equals or not all(name.split(".")):
         raise JobError(

@@ -1,4 +1,4 @@
-"""What ranks can say to each other. One interface, a leaf for each way of starting ranks; serial is here.
+"""Collective communication: the `Comm` interface and its single-process implementation.
 
 All calls but ``post_send`` and ``post_receive`` are collective: every rank makes the same calls in the same order. All are
 made from the main thread. Arrays are numpy, of any numeric dtype, equal in shape and dtype on all ranks unless said
@@ -12,7 +12,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import numpy as np
 
@@ -112,7 +112,8 @@ class Comm(ABC):
 
         Any other exception is the rank's own: it ends the run through ``abort``.
         """
-        result, problem = None, None
+        result: T | None = None
+        problem: UserError | None = None
         if on is None or on == self.rank:
             try:
                 result = work()
@@ -125,7 +126,7 @@ class Comm(ABC):
         if problem is not None:
             problem.on_all_ranks = True
             raise problem
-        return result
+        return cast(T, result)
 
 
 class SerialComm(Comm):

@@ -1,4 +1,4 @@
-"""Ranks that mpirun, mpiexec or srun started, talking through mpi4py."""
+"""MPI communicator, through mpi4py, of ranks started by mpirun, mpiexec or srun."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .comm import Comm, Pending, Transfer, flush
 class MpiComm(Comm):
     """All ranks of MPI.COMM_WORLD, on a communicator of our own, so that nobody else's messages mix with ours."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._mpi = self.mpi = MPI.COMM_WORLD.Dup()
         self.rank, self.size = self._mpi.rank, self._mpi.size
 

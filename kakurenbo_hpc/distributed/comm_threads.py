@@ -1,4 +1,4 @@
-"""Ranks as threads of one process: for laws and tests, which split the same rows over many ranks in milliseconds."""
+"""Communicator of threads in one process, for tests with many ranks."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class _Coming(Transfer):
 def run_in_threads(size: int, work: Callable[[Comm], Any]) -> list:
     """Run work(comm) on size ranks at once and return their results in order; the first rank's exception is raised."""
     barrier, slots = threading.Barrier(size), [None] * size
-    boxes = [[SimpleQueue() for _ in range(size)] for _ in range(size)]
+    boxes: list[list[SimpleQueue]] = [[SimpleQueue() for _ in range(size)] for _ in range(size)]
     results: list = [None] * size
     problems: list[BaseException | None] = [None] * size
 

@@ -1,4 +1,4 @@
-"""Ranks that talk through torch.distributed (Gloo, on the host), without any MPI: torchrun's, or a training script's own."""
+"""torch.distributed communicator (Gloo, on the host) of torchrun's or a training script's ranks."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class GroupComm(Comm):
 class TorchComm(GroupComm):
     """All ranks that torchrun's environment describes, and the store where they met."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         self.store = dist.TCPStore(
             os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), size, is_master=False
@@ -108,14 +108,14 @@ class TorchComm(GroupComm):
 
 
 class _Moving(Transfer):
-    def __init__(self, work: dist.Work):
+    def __init__(self, work: dist.Work | None) -> None:
         self._work, self._left = work, False
 
     def done(self) -> bool:
         return self._left  # Gloo only knows once it was waited for
 
     def wait(self) -> None:
-        if not self._left:
+        if not self._left and self._work is not None:
             self._work.wait()
         self._left = True
 

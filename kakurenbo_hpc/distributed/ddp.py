@@ -1,4 +1,4 @@
-"""Gradients averaged by PyTorch's DistributedDataParallel; on one rank, not at all."""
+"""Gradient averaging by PyTorch's DistributedDataParallel; none on a single rank."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class DdpSync(GradientSync):
             **{_SYNC_BUFFERS: False},  # would overwrite every rank's BatchNorm statistics with rank 0's
         )
 
-    def settle(self, parallel: nn.Module, forward: Callable[[], torch.Tensor]) -> None:
+    def stabilize_buckets(self, parallel: nn.Module, forward: Callable[[], torch.Tensor]) -> None:
         """Let DDP arrange its buckets, in two backward passes of zero gradients that leave no other trace.
 
         DDP re-arranges them after its first backward pass, and Gloo's order of summation follows: without this, a

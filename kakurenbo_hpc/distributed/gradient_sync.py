@@ -1,4 +1,4 @@
-"""Gradients averaged over ranks while the backward pass still runs. One interface, a leaf for each way: DDP, Horovod."""
+"""Gradient averaging over ranks: the `GradientSync` interface; implementations are DDP and Horovod."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class GradientSync(ABC):
         sync_batchnorm: let BatchNorm see the whole global batch; its layers are replaced inside the model.
         """
 
-    def settle(self, parallel: nn.Module, forward: Callable[[], torch.Tensor]) -> None:
+    def stabilize_buckets(self, parallel: nn.Module, forward: Callable[[], torch.Tensor]) -> None:
         """Do before the first step what would otherwise differ between a resumed run and the uninterrupted one.
 
         forward: passes an example through ``parallel``, as steps do. Nothing but the exchange itself changes.

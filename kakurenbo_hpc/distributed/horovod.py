@@ -1,4 +1,4 @@
-"""Gradients averaged by Horovod, whose own thread talks to MPI beside ours."""
+"""Gradient averaging by Horovod, which calls MPI from a thread of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the starter put into the environment: mpirun, mpiexec, srun or torchrun, and which rank it says this is."""
+"""Launcher environment: which of mpirun, mpiexec, srun and torchrun started this process, and its rank."""
 
 from __future__ import annotations
 

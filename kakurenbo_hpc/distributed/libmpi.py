@@ -1,4 +1,4 @@
-"""Which MPI libraries this process has loaded: one that holds two of them crashes."""
+"""MPI libraries loaded in this process; two of them crash it."""
 
 from __future__ import annotations
 

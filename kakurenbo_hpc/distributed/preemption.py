@@ -1,4 +1,4 @@
-"""When to leave before the end: a signal, a file in the run directory, or the end of the allotted time."""
+"""Preemption: stop on a signal, a file in the run directory, or the end of the walltime."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..core.signals import SIGNALS, received
 from ..errors import UserError, WorldError
@@ -32,8 +33,9 @@ class Preemption:
         self._file = None if directory is None or comm.rank else directory / "stop"
         deadline = None if comm.rank else _seconds(environ.get(DEADLINE))
         self._deadline = None if deadline is None else time.monotonic() + deadline - time.time()
-        self._reason, self._looked, self._pending = "", 0.0, None
-        self._handlers: dict[int, object] = {}
+        self._reason, self._looked = "", 0.0
+        self._pending: Pending | None = None
+        self._handlers: dict[int, Any] = {}
         self._signal: int | None = None
         self.why = ""
 
@@ -65,7 +67,7 @@ class Preemption:
         """
         if self._arrived():
             return True
-        self._pending: Pending | None = self._comm.post_max(bool(self._asked()))
+        self._pending = self._comm.post_max(bool(self._asked()))
         return False
 
     def should_stop_now(self) -> bool:

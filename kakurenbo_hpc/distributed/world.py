@@ -1,4 +1,4 @@
-"""This rank's place among all: rank, size, node, device; found from the starter and checked against what the ranks say."""
+"""World: the communicator, rank, node and device of this process, detected and checked against the launcher."""
 
 from __future__ import annotations
 
@@ -14,12 +14,20 @@ from ..errors import USER_ERROR, WorldError
 from .comm import Comm, SerialComm
 from .launch_env import LaunchEnv, read_launch_env
 
-_LAST_WORD_S = 5  # in which another rank says why all end; srun ends all that outlive the first by ten
+_REPORT_S = 5  # for another rank to report the cause; srun kills ranks ten seconds after the first exit
 
 
 @dataclass(frozen=True)
 class World:
-    """All ranks, and this one's place. node: its host's name. local_rank, local_size: its place among the ranks there."""
+    """The communicator and this rank's place in it.
+
+    Attributes:
+        comm: communicator of all ranks.
+        node: host name.
+        local_rank: index of this rank among those of its node.
+        local_size: number of ranks on the node.
+        device: the rank's own GPU, or the CPU.
+    """
 
     comm: Comm
     node: str
@@ -27,23 +35,50 @@ class World:
     local_size: int
     device: torch.device
 
+    @classmethod
+    def detect(cls, comm: Comm) -> World:
+        """Gather all ranks' hosts, choose this rank's device and set its number of threads. Collective.
+
+        The device is one GPU per rank, by local rank. The number of threads is the rank's share of the
+        node's cores, or OMP_NUM_THREADS if that is smaller.
+
+        Raises:
+            WorldError: a node has fewer GPUs than ranks; on all ranks alike.
+        """
+        node = socket.gethostname()
+        ranks = comm.gather((node, os.sched_getaffinity(0)))
+        nodes = [name for name, _ in ranks]
+        local_rank, local_size = nodes[: comm.rank].count(node), nodes.count(node)
+        # The launcher may have bound each rank to its own cores: the node's cores are the union.
+        cores = set().union(*(affinity for name, affinity in ranks if name == node))
+        share = max(1, min(len(os.sched_getaffinity(0)), len(cores) // local_size))
+        limit = os.environ.get("OMP_NUM_THREADS", "")
+        torch.set_num_threads(min(share, int(limit)) if limit.isdecimal() and int(limit) else share)
+        device = comm.run_or_raise_together(lambda: _device(node, local_rank, local_size))
+        return cls(comm, node, local_rank, local_size, device)
+
     @property
     def rank(self) -> int:
+        """Index of this rank."""
         return self.comm.rank
 
     @property
     def size(self) -> int:
+        """Number of ranks."""
         return self.comm.size
 
     @property
     def one_node(self) -> bool:
+        """Whether all ranks run on one node."""
         return self.local_size == self.size
 
 
 def open_comm(environ: Mapping[str, str] = os.environ) -> Comm:
-    """Return the ranks that the starter made: torchrun's, MPI's, or this process alone.
+    """Open the communicator of the launcher's ranks: torchrun's, MPI's, or this process alone.
 
-    Raises WorldError if MPI does not see the ranks that the starter promised; where each sees itself alone, rank 0 does, for all.
+    Raises:
+        WorldError: MPI does not see the ranks that the launcher announced. Where every rank sees only
+            itself, rank 0 raises it for all.
     """
     started = read_launch_env(environ)
     if started is None:
@@ -55,7 +90,7 @@ def open_comm(environ: Mapping[str, str] = os.environ) -> Comm:
     try:
         from .comm_mpi import MpiComm
     except (ImportError, RuntimeError) as problem:
-        _let_rank_0_speak(started)
+        _let_rank_0_report(started)
         raise WorldError(
             f"started by {started.starter} as rank {started.rank} of {started.size}, but mpi4py does not load "
             f"({' '.join(str(problem).split())}); install mpi4py for this Python, with the MPI that starts the ranks"
@@ -66,11 +101,16 @@ def open_comm(environ: Mapping[str, str] = os.environ) -> Comm:
 
 
 def check_size(started: LaunchEnv, comm: Comm) -> None:
-    """Raise WorldError if the starter's ranks and MPI's are not the same; if MPI sees one rank everywhere, only rank 0 does."""
+    """Compare the launcher's ranks with MPI's.
+
+    Raises:
+        WorldError: they differ. Where MPI sees one rank everywhere, only rank 0 raises it.
+        SystemExit: on the other ranks in that case.
+    """
     if (started.rank, started.size) == (comm.rank, comm.size):
         return
     if comm.size == 1 and started.rank:
-        _let_rank_0_speak(started)
+        _let_rank_0_report(started)
         raise SystemExit(USER_ERROR)
     raise WorldError(
         f"{started.starter} started rank {started.rank} of {started.size}, but MPI says rank {comm.rank} of {comm.size}; "
@@ -79,39 +119,19 @@ def check_size(started: LaunchEnv, comm: Comm) -> None:
     )
 
 
-def _let_rank_0_speak(started: LaunchEnv) -> None:
-    """Give rank 0 the time to tell what all ranks find: many a starter ends all of them as soon as one has left."""
+def _let_rank_0_report(started: LaunchEnv) -> None:
+    """Sleep on ranks above 0 so that rank 0 can report: many launchers kill all ranks when one exits."""
     if started.rank:
-        time.sleep(_LAST_WORD_S)
+        time.sleep(_REPORT_S)
 
 
-def await_the_cause(problem: BaseException) -> None:
-    """Give another rank the last word: one that lost its peer fails only because that peer did, and will be ended with it.
+def wait_for_abort(problem: BaseException) -> None:
+    """Wait for the job's abort if this rank failed only because it lost a peer, which reports the cause.
 
-    Returns after five seconds if nobody ends this rank.
+    Returns after five seconds if this rank was not killed, and at once for other problems.
     """
     if any(word in str(problem) for word in ("gloo", "Gloo", "NCCL")):
-        time.sleep(_LAST_WORD_S)
-
-
-def settle(comm: Comm) -> World:
-    """Give this rank its device (one GPU per rank, by local rank) and its share of the node's cores, or OMP_NUM_THREADS if fewer."""
-    node = socket.gethostname()
-    ranks = comm.gather((node, os.sched_getaffinity(0)))
-    nodes = [name for name, _ in ranks]
-    local_rank, local_size = nodes[: comm.rank].count(node), nodes.count(node)
-    # The starter may have bound each rank to cores of its own: the node's are what its ranks have together.
-    cores = set().union(*(mine for name, mine in ranks if name == node))
-    share = max(1, min(len(os.sched_getaffinity(0)), len(cores) // local_size))
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    torch.set_num_threads(min(share, int(asked)) if asked.isdecimal() and int(asked) else share)
-    return World(
-        comm,
-        node,
-        local_rank,
-        local_size,
-        comm.run_or_raise_together(lambda: _device(node, local_rank, local_size)),
-    )
+        time.sleep(_REPORT_S)
 
 
 def _device(node: str, local_rank: int, local_size: int) -> torch.device:

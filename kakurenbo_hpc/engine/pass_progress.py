@@ -123,6 +123,6 @@ class PassProgress:
 
     def _check_stop(self, may_stop: bool = True) -> None:
         if self._writer is not None:
-            self._writer.go_on()
+            self._writer.poll()
         if may_stop and self._stop is not None and self._stop.should_stop():
             raise StopEarly

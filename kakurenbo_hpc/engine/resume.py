@@ -13,11 +13,11 @@ from ..core.ledger import Ledger
 from ..errors import RunDirectoryError
 from ..rundir.checkpoint.shards import (
     MidEpoch,
-    fitting,
-    load_inside,
     load_learner,
     load_ledger,
-    load_memory,
+    load_method_state,
+    load_mid_epoch,
+    reading,
 )
 from ..rundir.job_diff import differences
 from ..selection.method import init_ledger
@@ -89,17 +89,17 @@ def _load(
     Raises:
         RunDirectoryError: perhaps on one rank only.
     """
-    world, learner, report = context.world, context.learner, context.heartbeat.goes_on
+    world, learner, report = context.world, context.learner, context.heartbeat.touch
     changes = differences(facts["job"], job)
     if facts["data"] != context.data.fingerprint and not changes:
         raise RunDirectoryError(
             f"{checkpoint}: belongs to another data set than {job.data.name} is now; give another --run-dir"
         )
-    with fitting(checkpoint):
+    with reading(checkpoint):
         ledger = load_ledger(checkpoint, facts, state.ledger, report)
-        method_state = load_memory(checkpoint, facts, world.rank, state.method_state, report)
+        method_state = load_method_state(checkpoint, facts, world.rank, state.method_state, report)
         learner.load_state_dict(load_learner(checkpoint, world.device, report))
-        mid_epoch = load_inside(checkpoint, facts, world.rank, world.size, world.device, report)
+        mid_epoch = load_mid_epoch(checkpoint, facts, world.rank, world.size, world.device, report)
     if mid_epoch is not None:
         _check_mid_epoch(checkpoint, facts, context)
         _restore_mid_epoch(mid_epoch, context)

@@ -13,11 +13,11 @@ from ..core.plan import Epoch
 from ..distributed.comm import Comm
 from ..distributed.gradient_sync import GradientSync, open_gradient_sync
 from ..distributed.preemption import Preemption
-from ..distributed.world import World, settle
+from ..distributed.world import World
 from ..errors import DONE, REQUEUE, TERMINATED, RunDirectoryError, TrainingError, UserError
 from ..local_data.shards import Shards
 from ..rundir.checkpoint.async_writer import CheckpointWriter
-from ..rundir.checkpoint.manifest import load_facts, problem_of
+from ..rundir.checkpoint.manifest import load_facts, validate_checkpoint
 from ..rundir.checkpoint.shards import MidEpoch, RankState
 from ..rundir.checkpoint.snapshot import Snapshot
 from ..rundir.console import Console
@@ -68,7 +68,7 @@ def run(
         epochs = job.training.epochs
         Console(comm.rank, epochs).print_line(f"{directory}: all {epochs} epochs are done")
         return DONE
-    world = settle(comm)
+    world = World.detect(comm)
     gradients, heartbeat = open_gradient_sync(job.world, job.training.accumulate, world), Heartbeat()
     watchdog = Watchdog(heartbeat, directory, comm.rank, comm.size, job.record.hang_timeout, comm.abort)
     try:
@@ -107,7 +107,7 @@ class _Run:
             world.comm,
             self._snapshot,
             Console(world.rank, job.training.epochs).print_line,
-            heartbeat.goes_on,
+            heartbeat.touch,
         )
         recording = Recording(PassProgress(stop, self._writer), heartbeat)
         self._context = set_up(job, world, job.selection, recording, scratch, directory)
@@ -266,7 +266,7 @@ def _is_finished(job: Job, directory: Path, allow_changes: bool) -> bool:
     if not allow_changes:
         check_same(directory / "job.yaml", job)
     last = directory / "checkpoints" / f"epoch_{job.training.epochs - 1:04d}"
-    return last.is_dir() and problem_of(last) is None
+    return last.is_dir() and validate_checkpoint(last) is None
 
 
 def _stage(context: Context, shards: Shards, ledger: Ledger) -> None:

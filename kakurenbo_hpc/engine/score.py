@@ -25,7 +25,7 @@ from ..core.plan import Epoch
 from ..core.rng import Stream
 from ..distributed.comm import Comm
 from ..distributed.gradient_sync import open_gradient_sync
-from ..distributed.world import settle
+from ..distributed.world import World
 from ..errors import JobError, nearest
 from ..rundir.path_checks import check_file
 from ..rundir.timers import StageTimer
@@ -84,7 +84,7 @@ def score(
         UserError: on all ranks alike.
     """
     n_epochs, n_repeats = comm.on_rank_zero(lambda: _check_arguments(name, path, epochs, repeats))
-    begin, world = time.perf_counter(), settle(comm)
+    begin, world = time.perf_counter(), World.detect(comm)
     data_options = job.data.model_copy(update={"placement": "shared"})  # a few passes do not pay for staging
     label, n_forward, n_backward = None, 0, 0
     scores: list[np.ndarray] = []

@@ -23,7 +23,7 @@ from ..data import open_data
 from ..data.dataset import DatasetSplits
 from ..data.loader import Loader
 from ..distributed.comm import Comm
-from ..distributed.world import World, settle
+from ..distributed.world import World
 from ..order.deal import EpochSchedule
 from ..rundir.console import Console
 from .deal_local import deal_local
@@ -121,7 +121,7 @@ class Shards:
 
     def go_on(self) -> None:
         """Let what is under way come nearer, without waiting."""
-        self._under_way.delivery.go_on()
+        self._under_way.delivery.poll()
 
     def finish(self) -> None:
         """Wait until all ranks have all that comes to them; then remove what went. Collective."""
@@ -205,7 +205,7 @@ class ShardLoader:
             n_ready = self._shards.n_ready(micro_batches)
             for batch in self._loader(micro_batches[:n_ready], epoch, augment):
                 yield batch
-                self._shards.go_on()
+                self._shards.poll()
             self._shards.finish()
         yield from self._loader(micro_batches[n_ready:], epoch, augment)
 
@@ -215,7 +215,7 @@ def stage(job: Job, scratch: str | None, comm: Comm, compare: bool) -> tuple[Pat
 
     compare: as ``Shards.fill`` has it.
     """
-    world = settle(comm)
+    world = World.detect(comm)
     data = open_data(job.data, job.seed, comm)
     shards = comm.run_or_raise_together(lambda: Shards(job.data, data, scratch, world))
     homes = Homes(len(data.train), world.size)

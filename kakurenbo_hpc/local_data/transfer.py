@@ -53,7 +53,7 @@ class FileExchange:
         self._leaving: deque[_Piece] = deque()
         self._arriving: deque[_Piece] = deque()
         self._disk = ThreadPoolExecutor(2)
-        self.go_on()
+        self.poll()
 
     def go_on(self) -> None:
         """Make progress without waiting; called between steps, on the main thread.
@@ -78,7 +78,7 @@ class FileExchange:
                 self._left(self._leaving.popleft(), wait=True)
             else:
                 self._arrived(self._arriving.popleft(), wait=True)
-            self.go_on()
+            self.poll()
         self._disk.shutdown()
 
     def _begin(self) -> None:

@@ -6,6 +6,10 @@ import contextlib
 import io
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -30,9 +34,13 @@ def sync_folder(folder: Path) -> None:
 
 
 class Hdf5:
-    """A file that is written beside and gets its name when it is closed. file: h5py's. What a disk refuses ``close`` alone tells."""
+    """HDF5 file that gets its name when it is closed; only ``close`` raises the disk's errors.
 
-    def __init__(self, path: Path):
+    Attributes:
+        file: the open ``h5py.File``.
+    """
+
+    def __init__(self, path: Path) -> None:
         import h5py
 
         self._path, self._beside = path, Path(f"{path}.part")
@@ -45,7 +53,11 @@ class Hdf5:
         self.file = h5py.File(self._disk, "w")
 
     def close(self) -> None:
-        """Give the file its name. Raises OSError if the disk did not take all of it; then it is not there."""
+        """Sync and rename the file.
+
+        Raises:
+            OSError: the disk did not take all of it; the file is removed.
+        """
         self.file.close()
         try:
             with self._disk:
@@ -58,18 +70,18 @@ class Hdf5:
 
 
 class _Disk(io.FileIO):
-    """Takes everything; refused: why the disk did not."""
+    """Raw file that accepts all writes and keeps the disk's first error in ``refused``."""
 
     refused: OSError | None = None
 
-    def write(self, data: bytes | memoryview) -> int:
-        data, n = memoryview(data).cast("B"), 0
-        while self.refused is None and n < len(data):
+    def write(self, data: Buffer) -> int:
+        view, n = memoryview(data).cast("B"), 0
+        while self.refused is None and n < len(view):
             try:
-                n += super().write(data[n:])
+                n += super().write(view[n:])
             except OSError as problem:
                 self.refused = problem
-        return len(data)
+        return len(view)
 
     def truncate(self, size: int | None = None) -> int:
         try:

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar where rank 0 has a terminal, plain lines in a log otherwise."""
+"""Console output of a run: a progress bar where rank 0 has a terminal, plain lines in a log otherwise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SCORES = {"val_accuracy": "accuracy", "val_iou": "IoU", "val_iou_corpus": "corp
 
 
 def bar(items: Iterable[T], n: int, label: str) -> Iterator[T]:
-    """Pass items through; draw a bar on standard error if that is a terminal."""
+    """Yield the items; draw a progress bar on standard error if that is a terminal."""
     if not sys.stderr.isatty():
         yield from items
         return
@@ -23,13 +23,13 @@ def bar(items: Iterable[T], n: int, label: str) -> Iterator[T]:
 
 
 def print_line(text: str) -> None:
-    """Print a line at once. A log on a disk that is full loses it, and ends no run."""
+    """Print and flush a line. A log on a full disk loses it, without an error."""
     with contextlib.suppress(OSError):
         print(text, flush=True)
 
 
 def print_error(text: str) -> None:
-    """Print a line on standard error, after all that was printed before. No disk that is full keeps a rank from leaving."""
+    """Flush standard output, then print a line on standard error; a full disk is ignored."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     with contextlib.suppress(OSError):
@@ -37,21 +37,22 @@ def print_error(text: str) -> None:
 
 
 class Console:
-    """Speaks on rank 0 and is silent elsewhere."""
+    """Console of one rank; only rank 0 prints."""
 
-    def __init__(self, rank: int, epochs: int):
-        self._speaks, self._epochs = rank == 0, epochs
+    def __init__(self, rank: int, epochs: int) -> None:
+        self._prints, self._epochs = rank == 0, epochs
 
     def bar(self, items: Iterable[T], n: int, label: str) -> Iterator[T]:
-        """Pass items through, under a bar."""
-        return bar(items, n, label) if self._speaks else iter(items)
+        """Yield the items, with a progress bar on rank 0."""
+        return bar(items, n, label) if self._prints else iter(items)
 
     def print_line(self, text: str) -> None:
-        if self._speaks:
+        """Print a line on rank 0."""
+        if self._prints:
             print_line(text)
 
     def epoch(self, line: dict) -> None:
-        """Tell one epoch's metrics in one line."""
+        """Print one epoch's metrics in one line."""
         score = "  ".join(
             f"{word} {line[name]:.4f}" if line[name] is not None else f"{word} -"
             for name, word in _SCORES.items()

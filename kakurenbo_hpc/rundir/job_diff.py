@@ -1,7 +1,8 @@
-"""Whether the job that a run directory holds is the one that is to go on in it. It needs no torch: ``submit`` asks as well."""
+"""Comparison of the job in a run directory with the job to resume. Without torch: ``submit`` imports it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -12,7 +13,11 @@ from ..errors import RunDirectoryError
 
 
 def check_same(written: Path, job: Job) -> None:
-    """Raise RunDirectoryError unless the job that is written there is this one."""
+    """Compare a written job file with this job.
+
+    Raises:
+        RunDirectoryError: they differ, or the file cannot be read.
+    """
     try:
         before = load_yaml(written.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
@@ -24,19 +29,19 @@ def check_same(written: Path, job: Job) -> None:
 
 
 def differences(before: dict, job: Job) -> list[str]:
-    """Return what differs between a job's plain values and this job, one clause each."""
+    """List the differences between a job's plain values and this job, one clause each."""
     return list(_changes(before, job.as_dict()))
 
 
 def another_job(where: Path, changes: list[str]) -> RunDirectoryError:
-    """Return what is to be raised where these changes were not asked for."""
+    """Return the error for changes without --allow-changes."""
     return RunDirectoryError(
-        f"{where}: holds the run of another job ({', '.join(changes)}); give another --run-dir, or take the changes with "
-        "--resume --allow-changes"
+        f"{where}: holds the run of another job ({', '.join(changes)}); give another --run-dir, or take the changes "
+        "with --resume --allow-changes"
     )
 
 
-def _changes(before: object, now: object, name: str = ""):
+def _changes(before: object, now: object, name: str = "") -> Iterator[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         for key in [*before, *(k for k in now if k not in before)]:
             yield from _changes(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))

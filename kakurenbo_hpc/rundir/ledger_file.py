@@ -1,4 +1,4 @@
-"""``ledger/epoch_NNNN.h5``: what an epoch's plan was decided on, and what it decided, for all samples by id."""
+"""Ledger file ``ledger/epoch_NNNN.h5``: the statistics and the plan of an epoch, for all samples by id."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from ..core.plan import Plan
 from ..distributed.comm import Comm
 from .atomic_io import Hdf5
 
-_WINDOW = (
-    1 << 20
-)  # ids that travel to rank 0 at a time, so that its memory stays small however many samples there are
+_WINDOW = 1 << 20  # ids sent to rank 0 at a time, which bounds its memory
 
 
 def write_ledger(run: Path, epoch: int, ledger: Ledger, plan: Plan, comm: Comm) -> None:
-    """Write datasets id, loss, correct, confidence, seen_epoch, train, weight, refresh, and the method's own columns.
+    """Write id, loss, correct, confidence, seen_epoch, train, weight, refresh and the method's own columns.
 
-    Raises OSError, on rank 0 and at the end of all, if the disk did not take them.
+    Collective.
+
+    Raises:
+        OSError: the disk did not take them; on rank 0, after all communication.
     """
     n = len(ledger)
     columns = {

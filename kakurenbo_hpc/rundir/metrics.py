@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: one line an epoch, each epoch once, numbers that are not finite as null."""
+"""Metrics file ``metrics.jsonl``: one line per epoch, non-finite numbers as null."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .atomic_io import write_whole
 
 
 class Metrics:
-    """The metrics file of a run directory; used on rank 0 alone."""
+    """The metrics file of a run directory; on rank 0 only."""
 
-    def __init__(self, run: Path):
+    def __init__(self, run: Path) -> None:
         self._path = run / "metrics.jsonl"
         self._waiting: list[str] = []  # lines that a full disk has not taken yet
 
     def rewind(self, last: dict | None) -> None:
-        """Let the file end with this line, each earlier epoch's once before it: what a resumed run has behind it."""
-        lines = {}
+        """Truncate the file to the last line of a resumed run, with each earlier epoch once before it."""
+        lines: dict[int, str] = {}
         for text in (
             self._path.read_text(encoding="utf-8").splitlines() if last and self._path.exists() else []
         ):
@@ -29,17 +29,17 @@ class Metrics:
                 line = json.loads(text)
             except ValueError:  # torn by the crash that this run resumes from
                 continue
-            if line["epoch"] < last["epoch"]:
+            if last and line["epoch"] < last["epoch"]:
                 lines[line["epoch"]] = text + "\n"
         write_whole(self._path, "".join(lines.values()) + (_text(last) if last else ""))
 
     def add(self, line: dict) -> None:
-        """Append one epoch's line, synced: no checkpoint is ahead of it. Where the disk is full, with the next one."""
+        """Append and sync one epoch's line; on a full disk, it is kept for the next call."""
         self._waiting.append(_text(line))
         self.write()
 
     def write(self) -> int:
-        """Append the lines that wait; return how many still do, because the disk does not take them."""
+        """Append the kept lines; return how many the disk still does not take."""
         if not self._waiting:
             return 0
         data = "".join(self._waiting).encode()

@@ -1,4 +1,4 @@
-"""``provenance.json``: what one would need to know to get the same numbers again."""
+"""Provenance file ``provenance.json``: versions, machine, command and commit of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LIBRARIES = ("torch", "numpy", "mpi4py", "timm", "torchvision", "h5py", "scikit
 
 
 def write_provenance(run: Path, facts: dict) -> dict:
-    """Write versions, machine, command and git commit beside the facts of this run, and return it all. On rank 0 alone."""
+    """Write the provenance and the facts of this run; return both. On rank 0 only."""
     known = {**provenance(), **facts}
     write_whole(run / "provenance.json", json.dumps(known, indent=2) + "\n")
     return known
@@ -52,12 +52,12 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Return the commit of the checkout that this package runs from, with '+' if it was changed; None if installed."""
+    """Return the commit of this checkout, with '+' if it was changed; None for an installed package."""
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return None
     try:
-        told = [
+        outputs = [
             subprocess.run(
                 ["git", "-C", str(here), *words], capture_output=True, text=True, check=True, timeout=10
             ).stdout.strip()
@@ -65,4 +65,4 @@ def _commit() -> str | None:
         ]
     except (OSError, subprocess.SubprocessError):
         return None
-    return told[0] + ("+" if told[1] else "")
+    return outputs[0] + ("+" if outputs[1] else "")

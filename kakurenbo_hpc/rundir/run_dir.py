@@ -1,4 +1,4 @@
-"""The run directory: one run's place on disk, and whether a run may begin, or go on, in it."""
+"""Run directory: checks before a run starts or resumes in it, and its preparation."""
 
 from __future__ import annotations
 
@@ -11,23 +11,34 @@ import yaml
 from ..config.job import Job
 from ..errors import RunDirectoryError
 from .atomic_io import write_whole
-from .checkpoint.manifest import clear, load_facts, newest_valid, set_aside
+from .checkpoint.manifest import load_facts
+from .checkpoint.retention import newest_valid, remove_partial, set_aside
 from .job_diff import another_job, check_same, differences
 from .lock import Lock
 from .watchdog import heartbeat
 
-# What may be there before a run begins: what submit wrote, a wish to stop, where the data lies, and what a start leaves that fails early.
+# Allowed before a run starts: files of submit, a stop request, the data's manifest, files of a failed start.
 _BEFORE = ("batch", "stop", "manifest", "lock", "heartbeat", ".job.yaml.*.part")
 
 
 def open_run(run: Path, job: Job, resume: bool, lock: Lock, allow_changes: bool = False) -> Path | None:
-    """Lock the run directory and return the checkpoint to go on from, or None to begin. On rank 0 alone.
+    """Lock the run directory and find the checkpoint to resume from. On rank 0 only.
 
-    No run in it is changed yet: only the heartbeats of an earlier start are removed, so that those of this one can be told from them.
+    Of an earlier run, only the heartbeats are removed.
 
-    allow_changes: another job's run may be there; it goes on, as this job, from the end of an epoch.
-    Raises RunDirectoryError if another job's run is there, if a run is there and ``resume`` was not asked for, if nothing is
-    there to resume, if a run is under way there, or if it cannot be written to.
+    Args:
+        run: the run directory.
+        job: to run in it.
+        resume: resume the run in it.
+        lock: of the run directory.
+        allow_changes: resume another job's run as this job, from the end of an epoch.
+
+    Returns:
+        The checkpoint, or None to start from the beginning.
+
+    Raises:
+        RunDirectoryError: it holds another job's run, a run without ``resume``, nothing to resume, or an active
+            run; or it cannot be written to.
     """
     written = run / "job.yaml"
     if written.exists():
@@ -43,7 +54,8 @@ def open_run(run: Path, job: Job, resume: bool, lock: Lock, allow_changes: bool 
     checkpoint = newest_valid(run / "checkpoints") if written.exists() else None
     if checkpoint and not resume:
         raise RunDirectoryError(
-            f"{run}: a run is there, checkpointed in {checkpoint.name}; add --resume, or give another --run-dir"
+            f"{run}: a run is there, checkpointed in {checkpoint.name}; "
+            "add --resume, or give another --run-dir"
         )
     if checkpoint and (changes := differences(load_facts(checkpoint)["job"], job)):
         if not allow_changes:
@@ -57,9 +69,16 @@ def open_run(run: Path, job: Job, resume: bool, lock: Lock, allow_changes: bool 
 
 
 def enter_run(run: Path, job: Job, lock: Lock, found: Path | None) -> None:
-    """Make the run directory ready for this job. On rank 0 alone. Raises RunDirectoryError if it cannot be written to.
+    """Prepare the run directory for this job. On rank 0 only.
 
-    found: the checkpoint to go on from, or None.
+    Args:
+        run: the run directory.
+        job: to run in it.
+        lock: of the run directory, acquired.
+        found: the checkpoint to resume from, or None.
+
+    Raises:
+        RunDirectoryError: it cannot be written to.
     """
     with writing_to(run):
         lock.sign()
@@ -67,13 +86,13 @@ def enter_run(run: Path, job: Job, lock: Lock, found: Path | None) -> None:
             run / "job.yaml", yaml.safe_dump(job.as_dict(), sort_keys=False)
         )  # first: all else is a run's only where this is
         (run / "checkpoints").mkdir(exist_ok=True)
-        clear(run / "checkpoints")
+        remove_partial(run / "checkpoints")
         set_aside(run / "checkpoints", found)
 
 
 @contextmanager
 def writing_to(run: Path) -> Iterator[None]:
-    """Turn what a disk refuses into a RunDirectoryError."""
+    """Turn an OSError into a RunDirectoryError."""
     try:
         yield
     except OSError as problem:

@@ -1,4 +1,4 @@
-"""Seconds by stage of one epoch, and by part of its training stage."""
+"""Timers: wall seconds by stage of an epoch, and by part of its training stage."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ STAGES = ("plan", "train", "refresh", "evaluate", "checkpoint")
 
 
 class StageTimer:
-    """Adds up wall seconds by stage, as this rank sees them; a stage that waits for others counts the waiting."""
+    """Wall seconds by stage on this rank, including the time spent waiting for other ranks."""
 
     def __init__(
         self,
         device: torch.device,
         before: Mapping[str, float] = {},
         begins: Callable[[str], None] = lambda stage: None,
-    ):
-        """before: the seconds of an epoch that was left inside and is taken up again. begins: told of every stage."""
+    ) -> None:
+        """Start the total.
+
+        Args:
+            device: synchronized at the end of every stage if it is a GPU.
+            before: seconds of this epoch before it was resumed.
+            begins: called with the name of every stage.
+        """
         self._device, self._begins = device, begins
         self._begun = time.perf_counter()
         self._before = before
@@ -28,6 +34,7 @@ class StageTimer:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
+        """Time a stage."""
         self._begins(stage)
         begun = time.perf_counter()
         try:
@@ -40,7 +47,7 @@ class StageTimer:
             self._seconds[stage] += time.perf_counter() - begun
 
     def seconds(self, parts: dict[str, float]) -> dict[str, float]:
-        """Return seconds by stage, in ``total`` since the clock was made, and the training stage's parts and ``other``."""
+        """Return seconds by stage, in total since the timer was made, and by part of training."""
         other = self._seconds["train"] - sum(parts.values())
         now = {**self._seconds, "total": time.perf_counter() - self._begun, **parts, "other": max(0.0, other)}
         return {name: seconds + self._before.get(name, 0.0) for name, seconds in now.items()}
@@ -50,15 +57,16 @@ PARTS = ("selection_forward", "training_forward", "backward")
 
 
 class PartTimer:
-    """Adds up the seconds of many short parts without making the device wait: events on a GPU, read once an epoch."""
+    """Seconds of many short parts, without synchronizing a GPU: events, read once per epoch."""
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
         self._seconds = dict.fromkeys(PARTS, 0.0)
         self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
+        """Time a part."""
         if self._on_gpu:
             begun, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             begun.record()

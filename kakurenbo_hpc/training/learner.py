@@ -104,7 +104,7 @@ class Learner:
         self._gradients = gradients
         self._parallel = gradients.wrap(self.model, self.optimizer, self._training.sync_batchnorm)
         example = torch.zeros(max(1, min(2, batch)), *shape, device=self._world.device)
-        gradients.settle(self._parallel, lambda: self._logits(self._parallel, example))
+        gradients.stabilize_buckets(self._parallel, lambda: self._logits(self._parallel, example))
 
     def begin_epoch(
         self, number: int, lr_scale: float, start: float | None = None, span: float = 1.0

@@ -226,7 +226,7 @@ COMPARE = {
     "no contenders": (["no_contenders.yaml"], "contenders is {}, but"),
     "a contender that is no job": (
         ["bad_contender.yaml"],
-        "contender a: selection.method is 'randm', which nobody knows",
+        "contender a: unknown selection.method 'randm'",
     ),
     "a job that is junk": (["of_junk.yaml"], "junk: cannot be read (not UTF-8 text)"),
     "a job that is the comparison": (

@@ -21,7 +21,7 @@ from kakurenbo_hpc.cluster.launchers import launcher_line
 from kakurenbo_hpc.cluster.launchers.launcher import CommandLine, Layout
 from kakurenbo_hpc.cluster.launchers.srun import INTERRUPT_SIGNAL, STEP_FLAGS
 from kakurenbo_hpc.cluster.machine import Machine
-from kakurenbo_hpc.distributed.world import _LAST_WORD_S
+from kakurenbo_hpc.distributed.world import _REPORT_S
 from kakurenbo_hpc.errors import DONE, FAILED, REQUEUE, TERMINATED, USER_ERROR, UserError
 
 ENDS = Path(__file__).parent / "programs" / "ends.py"
@@ -403,7 +403,7 @@ def test_the_ranks_code_is_found_where_the_starter_hides_it(heard, code, of_rank
 
 def test_srun_outlives_every_last_word():
     waits = next(int(flag.removeprefix("--wait=")) for flag in STEP_FLAGS if flag.startswith("--wait="))
-    assert 2 * _LAST_WORD_S <= waits
+    assert 2 * _REPORT_S <= waits
 
 
 @contextlib.contextmanager

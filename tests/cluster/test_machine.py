@@ -119,7 +119,7 @@ def test_an_unknown_machine_names_the_nearest(name, said):
         ("name: x\nstarter: mpirun\nmemory_gib: 360GB", "memory_gib is '360GB', but .*must be an integer"),
         (
             "name: x\nstarter: mpirun\nranks_per_nod: 4",
-            "ranks_per_nod is no key that is known; did you mean ranks_per_node?",
+            "unknown key ranks_per_nod; did you mean ranks_per_node?",
         ),
         (
             "name: x\nstarter: mpirun\nranks_per_node: 0",

@@ -233,7 +233,7 @@ def test_the_short_form_takes_the_jobs_own_settings_for_its_own_method():
 
 
 WRONG = {
-    "a key nobody knows": ({"contender": {}}, "contender is no key that is known; did you mean contenders"),
+    "a key nobody knows": ({"contender": {}}, "unknown key contender; did you mean contenders"),
     "no contenders": ({"contenders": {}}, "contenders is {}, but"),
     "no seeds": ({"seeds": []}, "seeds is \\[\\]"),
     "a seed twice": ({"seeds": [1, 1]}, "each may stand once"),
@@ -246,13 +246,16 @@ WRONG = {
         {"contenders": {"a": {"selection": {"method": "random", "share": 0.1}}}},
         "contender a: selection.share",
     ),
-    "a section nobody knows": ({"contenders": {"a": {"selektion": {}}}}, "selektion is no key"),
+    "a section nobody knows": (
+        {"contenders": {"a": {"selektion": {}}}},
+        "unknown key contenders.a.selektion",
+    ),
     "the baseline's name": ({"contenders": {"everything": {}}}, "a contender is called everything"),
     "a picture nobody draws": ({"pictures": ["convergance"]}, "pictures"),
     "a quick contender that is none": ({"quick": {"contenders": ["b"]}}, "quick.contenders names b"),
     "a line that is not there": ({"contenders": {"a": {"against": "b"}}}, "contender a: against names b"),
     "a line of itself": ({"contenders": {"a": {"against": "a"}}}, "against names a, which is no other"),
-    "a job that scores": ({"set": {"scores": {"method": "el2n"}}}, "set.scores is no key"),
+    "a job that scores": ({"set": {"scores": {"method": "el2n"}}}, "unknown key set.scores"),
     "a control nobody knows": ({"controls": ["nothing"]}, "controls"),
 }
 

@@ -11,8 +11,8 @@ import pytest
 ASK = """
 import torch
 from kakurenbo_hpc.distributed.comm import SerialComm
-from kakurenbo_hpc.distributed.world import settle
-settle(SerialComm())
+from kakurenbo_hpc.distributed.world import World
+World.detect(SerialComm())
 print(torch.get_num_threads())
 """
 

@@ -8,7 +8,7 @@ import pytest
 from support.kills import left
 from support.start_ranks import train
 
-from kakurenbo_hpc.rundir.checkpoint.manifest import newest_valid
+from kakurenbo_hpc.rundir.checkpoint.retention import newest_valid
 
 JOB = [
     "digits_kakurenbo",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.start_ranks import start
 
-from kakurenbo_hpc.rundir.watchdog.heartbeat import PLACES, Heartbeat, Whereabouts, read_beats
+from kakurenbo_hpc.rundir.watchdog.heartbeat import STAGE_NAMES, Heartbeat, Position, read_beats
 from kakurenbo_hpc.rundir.watchdog.watchdog import Watchdog
 
 STRUCK_TRAIN = Path(__file__).parent / "programs" / "struck_train.py"
@@ -76,11 +76,11 @@ def until_left(left, beat, seconds):
 def test_a_rank_that_waits_for_one_that_goes_on_does_not_leave(watched, capsys):
     other, left, beat = watched
 
-    def goes_on():
+    def on_progress():
         other.at = other.at._replace(step=other.at.step + 1)
         beat()
 
-    assert not until_left(left, goes_on, 9)
+    assert not until_left(left, on_progress, 9)
     assert until_left(left, beat, 60), "now it has stopped, too"
     told = capsys.readouterr().err.splitlines()[-1]
     assert told.endswith(f"rank 0 on {HOST}: epoch 4, train, is behind; add --resume to go on")
@@ -116,7 +116,7 @@ def test_a_beat_is_read_as_it_was_written_and_one_that_is_torn_or_missing_is_non
         0,
         HOST,
         os.getpid(),
-        Whereabouts(2, PLACES.index("refresh"), 0),
+        Position(2, STAGE_NAMES.index("refresh"), 0),
     )
     assert beats[1:] == [None, None]
     assert str(beats[0].at) == "epoch 3, refresh"

@@ -40,7 +40,7 @@ def outcome(run):
     return metrics(run), {name: tensor.tolist() for name, tensor in learner["model"].items()}
 
 
-def goes_on(run, whole):
+def on_progress(run, whole):
     again = train(2, *JOB, "--run-dir", run, "--resume", timeout=400)
     assert again.returncode == 0, again.stderr[-3000:]
     return outcome(run) == whole
@@ -69,7 +69,7 @@ def test_all_processes_of_a_job_are_asked_to_leave_and_the_last_checkpoint_is_wr
     told, _ = started.communicate(timeout=100)
     assert started.returncode == 75 and "add --resume to go on" in told, told
     assert len(metrics(tmp_path / "run")) < EPOCHS
-    assert goes_on(tmp_path / "run", whole)
+    assert on_progress(tmp_path / "run", whole)
 
 
 def test_a_loader_process_that_is_killed_ends_the_run_which_goes_on_bit_for_bit(whole, tmp_path):
@@ -83,7 +83,7 @@ def test_a_loader_process_that_is_killed_ends_the_run_which_goes_on_bit_for_bit(
         last.startswith("kakurenbo: rank ")
         and f"RuntimeError: loader process {victim.pid} has ended; " in last
     ), told
-    assert goes_on(tmp_path / "run", whole)
+    assert on_progress(tmp_path / "run", whole)
 
 
 def test_loader_processes_end_with_a_rank_that_is_killed(tmp_path):

@@ -10,7 +10,7 @@ import torch
 from support.batch_runs import metrics
 from support.start_ranks import start
 
-from kakurenbo_hpc.rundir.checkpoint.manifest import newest_valid
+from kakurenbo_hpc.rundir.checkpoint.retention import newest_valid
 
 PROGRAM = Path(__file__).parent / "programs" / "not_finite.py"
 

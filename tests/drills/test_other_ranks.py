@@ -9,7 +9,7 @@ from support.batch_runs import metrics
 from support.start_ranks import start
 
 from kakurenbo_hpc.core.ledger import Ledger
-from kakurenbo_hpc.rundir.checkpoint.shards import MidEpoch, RankState, load_inside, write_part
+from kakurenbo_hpc.rundir.checkpoint.shards import MidEpoch, RankState, load_mid_epoch, write_shards
 
 ON_OTHER_RANKS = Path(__file__).parent / "programs" / "on_other_ranks.py"
 
@@ -49,16 +49,16 @@ def test_statistics_of_other_ranks_are_their_mean(tmp_path):
     buffers = [{"mean": torch.randn(3)} for _ in range(4)]
     for rank, mine in enumerate(buffers):
         ledger = Ledger.unseen(8, 2 * rank, 2 * rank + 2)
-        write_part(tmp_path, rank, RankState(None, ledger, {}, MidEpoch([], mine)))
+        write_shards(tmp_path, rank, RankState(None, ledger, {}, MidEpoch([], mine)))
     want = torch.stack([mine["mean"].double() for mine in buffers]).mean(0)
     for n in (1, 2, 3, 5, 8):
         shares = [
-            load_inside(tmp_path, {"steps": [], "ranks": 4}, rank, n, torch.device("cpu")).buffers["mean"]
+            load_mid_epoch(tmp_path, {"steps": [], "ranks": 4}, rank, n, torch.device("cpu")).buffers["mean"]
             for rank in range(n)
         ]
         torch.testing.assert_close(torch.stack(shares).mean(0), want)
     same = [
-        load_inside(tmp_path, {"steps": [], "ranks": 4}, rank, 4, torch.device("cpu")).buffers["mean"]
+        load_mid_epoch(tmp_path, {"steps": [], "ranks": 4}, rank, 4, torch.device("cpu")).buffers["mean"]
         for rank in range(4)
     ]
     assert all(torch.equal(a, b["mean"]) for a, b in zip(same, buffers, strict=True))

@@ -118,7 +118,7 @@ def test_a_start_that_was_killed_early_can_be_made_again(at, tmp_path, monkeypat
 
 def test_a_checkpoint_that_is_written_is_no_hang(tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr(Heartbeat, "goes_on", lambda self: told.append(self.at))
+    monkeypatch.setattr(Heartbeat, "touch", lambda self: told.append(self.at))
     assert go(tmp_path / "run", resume=False) == 0
     assert len(told) >= 3 * 2, "the thread that writes tells, of every file"
 

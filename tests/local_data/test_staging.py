@@ -156,7 +156,7 @@ def test_room_is_left_for_what_may_lie_on_a_rank_whatever_lies_there_now(
     size = (tmp_path / "data" / "train" / "00000.npy").stat().st_size
     assert run_in_threads(n_ranks, work) == [int(n * size) for n in wanted]
 
-    monkeypatch.setattr(shards, "settle", world_of)
+    monkeypatch.setattr(shards.World, "detect", world_of)
     job = Namespace(data=options, seed=0, selection=Namespace(max_hidden_fraction=0.3))
     staged = run_in_threads(n_ranks, lambda comm: shards.stage(job, str(tmp_path / "staged"), comm, False)[1])
     assert sum(staged) == pytest.approx(sum(wanted) * size, abs=n_ranks), (

@@ -46,7 +46,7 @@ def delivered(folder, n_ranks, moves, steps):
         ]
         under_way = FileExchange(going, coming, stores[comm.rank], comm)
         for _ in range(steps):
-            under_way.go_on()
+            under_way.poll()
         under_way.finish()
 
     run_in_threads(n_ranks, work)

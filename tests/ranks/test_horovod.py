@@ -82,10 +82,10 @@ import ctypes, sys
 from kakurenbo_hpc.config.job import WorldOptions
 from kakurenbo_hpc.distributed.gradient_sync import open_gradients
 from kakurenbo_hpc.distributed.comm_mpi import MpiComm
-from kakurenbo_hpc.distributed.world import settle
+from kakurenbo_hpc.distributed.world import World
 if sys.argv[1:]:
     ctypes.CDLL(sys.argv[1])
-open_gradients(WorldOptions(gradients="horovod"), 1, settle(MpiComm()))
+open_gradients(WorldOptions(gradients="horovod"), 1, World.detect(MpiComm()))
 """
 
 

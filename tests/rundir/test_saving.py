@@ -15,10 +15,11 @@ from kakurenbo_hpc.core.ledger import Ledger
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.rundir.checkpoint import async_writer as saving
-from kakurenbo_hpc.rundir.checkpoint import manifest as checkpoints
+from kakurenbo_hpc.rundir.checkpoint import retention
 from kakurenbo_hpc.rundir.checkpoint import shards as parts
 from kakurenbo_hpc.rundir.checkpoint.async_writer import CheckpointWriter
-from kakurenbo_hpc.rundir.checkpoint.manifest import clear, load_facts, newest_valid, problem_of, set_aside
+from kakurenbo_hpc.rundir.checkpoint.manifest import load_facts, validate_checkpoint
+from kakurenbo_hpc.rundir.checkpoint.retention import newest_valid, remove_partial, set_aside
 from kakurenbo_hpc.rundir.checkpoint.shards import RankState, checksum, load_ledger
 from kakurenbo_hpc.rundir.checkpoint.snapshot import Snapshot
 
@@ -57,11 +58,11 @@ def held(monkeypatch):
     """Writing threads wait for this event."""
     event = threading.Event()
 
-    def when_let(*words, write=saving.write_part):
+    def when_let(*words, write=saving.write_shards):
         assert event.wait(10), "somebody waits for the disk"
         return write(*words)
 
-    monkeypatch.setattr(saving, "write_part", when_let)
+    monkeypatch.setattr(saving, "write_shards", when_let)
     yield event
     event.set()
 
@@ -71,7 +72,7 @@ def test_it_holds_the_moment_of_the_call_whatever_is_trained_meanwhile(tmp_path,
     saving.save("epoch_0000", mine, {"line": {}})
     mine.learner["model"]["weight"] += 1
     for _ in range(3):
-        saving.go_on()
+        saving.poll()
     assert newest_valid(tmp_path) is None, "save has come back before anything is written"
     held.set()
     assert saving.finish()
@@ -84,13 +85,13 @@ def test_it_gets_its_name_between_steps_once_all_ranks_have_written(tmp_path, he
         one = saver(tmp_path, comm)
         one.save("epoch_0000", part(comm.rank, comm.size), {"line": {}, "epoch": 0})
         for _ in range(3):
-            one.go_on()
+            one.poll()
         comm.barrier()
         before = there(tmp_path)
         comm.barrier()
         held.set()
-        while one._writing is not None:
-            one.go_on()
+        while one._shards is not None:
+            one.poll()
         one.finish()
         return before
 
@@ -133,10 +134,10 @@ def test_every_file_and_folder_is_synced_before_the_next_one_leans_on_it(tmp_pat
 
 
 def test_a_disk_that_takes_it_slowly_is_told_of_piece_by_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "_AT_ONCE", 1000)
+    monkeypatch.setattr(parts, "_IO_CHUNK", 1000)
     synced, told = [0], []
     monkeypatch.setattr(os, "fdatasync", lambda handle: synced.append(os.fstat(handle).st_size))
-    parts.write_part(
+    parts.write_shards(
         tmp_path,
         0,
         RankState({"weight": torch.zeros(25_000)}, Ledger.unseen(0, 0, 0), {}),
@@ -193,7 +194,7 @@ def test_an_epoch_that_is_left_again_is_never_without_a_checkpoint(tmp_path, mon
             "the one before goes only when this one is there"
         )
         assert newest_valid(tmp_path).name == name
-        checkpoints._drop(tmp_path, tmp_path / name, 2)
+        retention._remove_old(tmp_path, tmp_path / name, 2)
         assert there(tmp_path) == ["epoch_0001", name], "as many epochs stay as if it had been left once"
     saved(one, 2)
     assert newest_valid(tmp_path).name == "epoch_0002"
@@ -208,9 +209,9 @@ def test_whatever_bit_of_a_manifest_flips_no_fact_changes(tmp_path):
         flipped = bytearray(data)
         flipped[at // 8] ^= 1 << at % 8
         path.write_bytes(flipped)
-        assert problem_of(checkpoint) is not None or load_facts(checkpoint) == facts, bytes(flipped)
+        assert validate_checkpoint(checkpoint) is not None or load_facts(checkpoint) == facts, bytes(flipped)
     path.write_bytes(data)
-    assert problem_of(checkpoint) is None
+    assert validate_checkpoint(checkpoint) is None
 
 
 def test_what_a_killed_run_left_is_neither_found_nor_kept(tmp_path):
@@ -219,7 +220,7 @@ def test_what_a_killed_run_left_is_neither_found_nor_kept(tmp_path):
     (tmp_path / ".epoch_0001.part").mkdir()
     (tmp_path / ".epoch_0001.part" / "learner.pt").write_bytes(b"torn")
     assert newest_valid(tmp_path).name == "epoch_0000"
-    clear(tmp_path)
+    remove_partial(tmp_path)
     assert there(tmp_path) == ["epoch_0000"]
 
 
@@ -229,13 +230,13 @@ def test_a_disk_that_refuses_one_ranks_part_is_told_once_and_the_checkpoint_befo
 ):
     told = [[] for _ in range(2)]
 
-    def refuses(folder, rank, part, goes_on, write=saving.write_part):
+    def refuses(folder, rank, part, on_progress, write=saving.write_shards):
         if rank == on and folder.name == ".epoch_0001.part":
-            write(folder, rank, part, goes_on)
+            write(folder, rank, part, on_progress)
             raise OSError(28, "No space left on device")
-        return write(folder, rank, part, goes_on)
+        return write(folder, rank, part, on_progress)
 
-    monkeypatch.setattr(saving, "write_part", refuses)
+    monkeypatch.setattr(saving, "write_shards", refuses)
 
     def rank(comm):
         one, whole = saver(tmp_path, comm, told=told[comm.rank]), []
@@ -254,12 +255,12 @@ def test_a_disk_that_refuses_one_ranks_part_is_told_once_and_the_checkpoint_befo
 
 
 def test_a_disk_that_refuses_the_manifest_keeps_nothing_of_it(tmp_path, monkeypatch):
-    def refuses(checkpoint, facts, write=checkpoints.write_manifest):
+    def refuses(checkpoint, facts, write=retention.write_manifest):
         if facts["epoch"] == 1:
             raise OSError(28, "No space left on device")
         write(checkpoint, facts)
 
-    monkeypatch.setattr(checkpoints, "write_manifest", refuses)
+    monkeypatch.setattr(retention, "write_manifest", refuses)
     one = saver(tmp_path, told=(told := []))
     saved(one, 0)
     one.save("epoch_0001", part(), {"line": {}, "epoch": 1})
@@ -272,7 +273,7 @@ def test_any_other_error_of_the_writing_thread_ends_the_run(tmp_path, monkeypatc
     def breaks(*words):
         raise KeyError("a mistake of ours")
 
-    monkeypatch.setattr(saving, "write_part", breaks)
+    monkeypatch.setattr(saving, "write_shards", breaks)
     one = saver(tmp_path)
     one.save("epoch_0000", part(), {"line": {}})
     with pytest.raises(KeyError, match="a mistake of ours"):
@@ -289,7 +290,7 @@ def test_a_copy_is_made_in_the_same_memory_again():
 
 
 def test_a_ledger_in_many_pieces_is_read_by_any_number_of_ranks(tmp_path, monkeypatch):
-    monkeypatch.setattr("kakurenbo_hpc.rundir.checkpoint.shards._PIECE", 7)
+    monkeypatch.setattr("kakurenbo_hpc.rundir.checkpoint.shards._CHUNK", 7)
 
     def columns(ledger):
         value = (ledger.id * 0.5).astype(np.float32)

@@ -50,4 +50,4 @@ def test_before_anything_was_seen_every_sample_is_trained_once(name):
 def test_a_wrong_option_is_one_line():
     assert "selection.alpha is -1.0, but must be greater than or equal to 0" in refusal("prop", alpha=-1.0)
     assert "selection.epsilon is 0.0, but must be greater than 0" in refusal("prop", epsilon=0.0)
-    assert "selection.epsilon is no key that is known" in refusal("rank", epsilon=0.1)
+    assert "unknown key selection.epsilon" in refusal("rank", epsilon=0.1)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from kakurenbo_hpc.config.job import Model, Training
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.gradient_sync import GradientSync
-from kakurenbo_hpc.distributed.world import settle
+from kakurenbo_hpc.distributed.world import World
 from kakurenbo_hpc.errors import JobError
 from kakurenbo_hpc.training.batch_stats import columns
 from kakurenbo_hpc.training.criterion import build_criterion
@@ -113,17 +113,24 @@ SMALL = {"width": 0.05, "middle": 1, "norm": "group"}
 def learner(extra=(), name="deepcam_deeplabv3plus", options=SMALL, **training):
     training = Training(**{"epochs": 1, "global_batch": 2, "lr": 0.1, **training})
     return Learner(
-        training, Model(name=name, options=options), settle(SerialComm()), 3, (16, 32, 48), 0, extra, (32, 48)
+        training,
+        Model(name=name, options=options),
+        World.detect(SerialComm()),
+        3,
+        (16, 32, 48),
+        0,
+        extra,
+        (32, 48),
     )
 
 
 class Asking(GradientSync):
-    """Passes the example forward that it is to settle with, and keeps the logits."""
+    """Passes the example forward that it is to stabilize buckets with, and keeps the logits."""
 
     def wrap(self, model, optimizer, sync_batchnorm=False):
         return model
 
-    def settle(self, parallel, forward):
+    def stabilize_buckets(self, parallel, forward):
         self.logits = forward()
 
     def average(self, model): ...

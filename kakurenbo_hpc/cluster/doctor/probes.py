@@ -97,10 +97,10 @@ def probe_world(scratch: str) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from ...distributed.world import open_comm, settle
+    from ...distributed.world import World, open_comm
 
     comm = open_comm()
-    world = settle(comm)
+    world = World.detect(comm)
     mine = {"rank": world.rank, "node": world.node, "device": world.device.type, "gpu": _gpu(world.device)}
     mine |= {
         "cpus": sorted(os.sched_getaffinity(0)),

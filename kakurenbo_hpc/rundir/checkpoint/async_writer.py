@@ -1,7 +1,8 @@
-"""Checkpoints written while training goes on: every rank copies what will change, and a thread of its own writes.
+"""Asynchronous checkpoint writer: snapshot on every rank, writing in a background thread, commit by rank 0.
 
-Only the main thread speaks to other ranks. Whether all parts are written is asked between two steps and heard one step later, so nobody
-waits; then rank 0's thread makes them a checkpoint. What a disk refuses to take is told, and the run goes on.
+Only the main thread communicates with other ranks. Whether all ranks have written is asked by a non-blocking
+reduction between two steps and read one step later, so no rank waits. A checkpoint that the disk refuses is
+reported, and the run continues.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ...distributed.comm import Comm, Pending
-from .manifest import beside, clear, name_checkpoint
-from .shards import RankState, write_part
+from .retention import commit, partial_folder, remove_partial
+from .shards import RankState, write_shards
 from .snapshot import Snapshot
 
 
@@ -27,90 +28,105 @@ class CheckpointWriter:
         keep: int,
         comm: Comm,
         snapshot: Snapshot,
-        say: Callable[[str], None],
-        goes_on: Callable[[], object],
-    ):
-        """snapshot: takes copies of the learner's state. say: heard on rank 0. goes_on: called while a disk takes more of it."""
-        self._folder, self._keep, self._comm, self._snapshot, self._say = folder, keep, comm, snapshot, say
-        self._goes_on = goes_on
+        print_line: Callable[[str], None],
+        on_progress: Callable[[], object],
+    ) -> None:
+        """Start the writer's thread.
+
+        Args:
+            folder: the run's folder ``checkpoints``.
+            keep: how many of the newest checkpoints stay, besides the best.
+            comm: communicator of all ranks.
+            snapshot: copies the learner's state.
+            print_line: prints a warning; only rank 0's is seen.
+            on_progress: called whenever the disk has taken another chunk.
+        """
+        self._folder, self._keep, self._comm, self._snapshot = folder, keep, comm, snapshot
+        self._print_line, self._on_progress = print_line, on_progress
         self._thread = ThreadPoolExecutor(1, "checkpoint")
-        self._name, self._facts = "", {}
-        self._writing: Future | None = None  # this rank's part
-        self._naming: Future | None = None  # on rank 0, all ranks' parts
+        self._name = ""
+        self._facts: dict[str, Any] = {}
+        self._shards: Future[dict[str, str]] | None = None  # write of this rank's shards
+        self._commit: Future[None] | None = None  # commit or removal, on rank 0
         self._pending: Pending | None = None
-        self._under_way, self._whole = False, True
+        self._active, self._complete = False, True
 
-    def save(self, name: str, part: RankState, facts: dict[str, Any]) -> None:
-        """Begin to write a checkpoint of this moment; waits for the one before. Arrays of ledger and memory must stay as they are.
+    def save(self, name: str, state: RankState, facts: dict[str, Any]) -> None:
+        """Begin to write a checkpoint of this moment, after the previous one has finished.
 
-        name: as checkpoint.py says. facts: plain values, for the manifest.
+        Args:
+            name: of the checkpoint, as in ``retention.py``.
+            state: this rank's; the arrays of ledger and method state must not change until it is written.
+            facts: plain values for the manifest.
         """
         self.finish()
-        steps = {} if part.inside is None else {"steps": [steps for steps, _ in part.inside.passed]}
-        self._name, self._facts = name, {**facts, "n_total": part.ledger.n_total, **steps}
-        part = replace(part, learner=self._snapshot.of(part.learner))
-        self._writing = self._thread.submit(
-            write_part, beside(self._folder, name), self._comm.rank, part, self._goes_on
-        )
-        self._under_way = True
+        steps = {} if state.mid_epoch is None else {"steps": [steps for steps, _ in state.mid_epoch.passed]}
+        self._name, self._facts = name, {**facts, "n_total": state.ledger.n_total, **steps}
+        state = replace(state, learner=self._snapshot.of(state.learner))
+        folder = partial_folder(self._folder, name)
+        self._shards = self._thread.submit(write_shards, folder, self._comm.rank, state, self._on_progress)
+        self._active = True
 
-    def go_on(self) -> None:
-        """Bring a checkpoint that is under way nearer to its end, between two steps, without waiting."""
-        if self._writing is None:
+    def poll(self) -> None:
+        """Advance an active checkpoint between two steps, without waiting."""
+        if self._shards is None:
             return
         pending, self._pending = self._pending, None
         if pending is not None and not pending.wait():
-            self._gather()
+            self._gather(self._shards)
         else:
-            self._pending = self._comm.post_max(not self._writing.done())
+            self._pending = self._comm.post_max(not self._shards.done())
 
     def finish(self) -> bool:
-        """Wait until the last checkpoint is one; return False if it could not be written."""
+        """Wait for the last checkpoint; return False if it could not be written."""
         if self._pending is not None:
             self._pending.wait()
-        if self._writing is not None:
-            self._gather()
-        if self._under_way:
-            self._whole, self._under_way = self._comm.broadcast(self._named()), False
-        return self._whole
+        if self._shards is not None:
+            self._gather(self._shards)
+        if self._active:
+            self._complete, self._active = self._comm.broadcast(self._is_committed()), False
+        return self._complete
 
-    def _gather(self) -> None:
-        """Learn what all ranks have written; let rank 0's thread make it a checkpoint, or remove it."""
-        problem = _refused(self._writing)
-        told = self._comm.gather((problem, {} if problem else self._writing.result()))
-        self._writing = self._pending = None
-        problem = next((f"rank {rank}: {problem}" for rank, (problem, _) in enumerate(told) if problem), "")
+    def _gather(self, shards: Future[dict[str, str]]) -> None:
+        """Gather all ranks' checksums; let rank 0's thread commit the checkpoint, or remove its files."""
+        problem = _disk_problem(shards)
+        gathered = self._comm.gather((problem, {} if problem else shards.result()))
+        self._shards = self._pending = None
+        problem = next(
+            (f"rank {rank}: {problem}" for rank, (problem, _) in enumerate(gathered) if problem), ""
+        )
         if problem:
-            self._complain(problem)
+            self._warn(problem)
         if self._comm.rank == 0:
-            files = {name: sums for _, written in told for name, sums in written.items()}
-            work = (
-                (clear, self._folder)
-                if problem
-                else (name_checkpoint, self._folder, self._name, files, self._facts, self._keep)
-            )
-            self._naming = self._thread.submit(*work)
-        self._whole = not problem
+            files = {name: digest for _, written in gathered for name, digest in written.items()}
+            if problem:
+                self._commit = self._thread.submit(remove_partial, self._folder)
+            else:
+                self._commit = self._thread.submit(
+                    commit, self._folder, self._name, files, self._facts, self._keep
+                )
+        self._complete = not problem
 
-    def _named(self) -> bool:
-        """Return whether rank 0's thread has made the parts a checkpoint; waits for it."""
-        problem = _refused(self._naming) if self._naming else ""
+    def _is_committed(self) -> bool:
+        """Wait for rank 0's thread and return whether it has committed the checkpoint."""
+        problem = _disk_problem(self._commit) if self._commit else ""
         if problem:
-            self._complain(problem)
-            self._thread.submit(clear, self._folder)
-        return self._whole and not problem
+            self._warn(problem)
+            self._thread.submit(remove_partial, self._folder)
+        return self._complete and not problem
 
-    def _complain(self, problem: str) -> None:
-        self._say(
-            f"warning: checkpoint {self._name} could not be written ({problem}); the run goes on, with the one before to go back to"
+    def _warn(self, problem: str) -> None:
+        self._print_line(
+            f"warning: checkpoint {self._name} could not be written ({problem}); the run goes on, "
+            "with the one before to go back to"
         )
 
 
-def _refused(work: Future) -> str:
-    """Return why the disk did not take what a thread wrote, empty if it did. Raises whatever else went wrong there."""
+def _disk_problem(work: Future[Any]) -> str:
+    """Return the OSError that ended the thread's work, empty if none did; raise any other exception of it."""
     problem = cause = work.exception()
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__context__  # torch and zipfile fail once more while they close the file
     if problem is not None and cause is None:
         raise problem
-    return cause.strerror or str(cause) if cause else ""
+    return cause.strerror or str(cause) if isinstance(cause, OSError) else ""

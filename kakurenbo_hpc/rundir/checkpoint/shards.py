@@ -1,9 +1,12 @@
-"""What one rank writes of a checkpoint, and what a rank of as many, or of more or fewer, reads of it again. Nothing is ever unpickled.
+"""Checkpoint shards: the files of each rank, readable by any number of ranks. Nothing is ever unpickled.
 
-``learner.pt`` is rank 0's: parameters are alike on all ranks. Ledger rows lie in pieces named by the first id that they hold, so that
-another number of ranks can read them, each its own alone. ``memory_RANK.npz`` is of batch-level methods. Inside an epoch, ledger and
-memory are those that it began with, and there are ``trail_RANK.npz``, what its passes have found out, and ``buffers_RANK.pt``,
-since ranks differ in BatchNorm's statistics then. Random streams need no place: every draw is keyed by what it belongs to.
+- ``learner.pt``: rank 0 only, since parameters are equal on all ranks.
+- ``ledger_START.npz``: ledger rows in chunks named by their first id, so that other ranks can read their own.
+- ``memory_RANK.npz``: state of a batch-level method.
+- Inside an epoch, ledger and method state are those at its beginning, with ``trail_RANK.npz``, the results of
+  its passes so far, and ``buffers_RANK.pt``, since BatchNorm's statistics differ between ranks then.
+
+Random streams need no file: every draw is keyed by its purpose.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -25,6 +28,9 @@ import torch
 from ...core.batch import MethodState
 from ...core.ledger import Ledger
 from ...errors import RunDirectoryError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _UNREADABLE = (
     OSError,
@@ -37,19 +43,24 @@ _UNREADABLE = (
     UnpicklingError,
     BadZipFile,
 )
-_PIECE = 1 << 22  # rows; who reads a few of them reads their piece
-_AT_ONCE = 1 << 24  # bytes that a disk takes or gives before that is told
+_CHUNK = 1 << 22  # rows in a ledger file
+_IO_CHUNK = 1 << 24  # bytes between two reports of progress
 
-GoesOn = Callable[[], object]  # tells who watches for hangs
+ProgressCallback = Callable[[], object]  # resets the watchdog's timeout
 
 
-def _nobody() -> None:
-    """Stand for who does not watch."""
+def _no_progress() -> None:
+    """Ignore progress."""
 
 
 @dataclass(frozen=True)
 class MidEpoch:
-    """What a checkpoint inside an epoch holds of one rank: steps and findings of each pass so far, and the model's buffers."""
+    """One rank's state inside an epoch.
+
+    Attributes:
+        passed: number of steps and results, by name, of each pass so far.
+        buffers: the model's buffers.
+    """
 
     passed: Sequence[tuple[int, Mapping[str, np.ndarray]]]
     buffers: Mapping[str, torch.Tensor]
@@ -57,94 +68,113 @@ class MidEpoch:
 
 @dataclass(frozen=True)
 class RankState:
-    """What one rank writes. learner: tensors and plain values; None on all ranks but the first. inside: None at an epoch's end."""
+    """One rank's state.
 
-    learner: dict | None
+    Attributes:
+        learner: tensors and plain values; None on all ranks but the first.
+        ledger: this rank's rows.
+        method_state: of a batch-level method.
+        mid_epoch: None at the end of an epoch.
+    """
+
+    learner: dict[str, Any] | None
     ledger: Ledger
     method_state: MethodState
-    inside: MidEpoch | None = None
+    mid_epoch: MidEpoch | None = None
 
 
-def write_part(folder: Path, rank: int, part: RankState, goes_on: GoesOn = _nobody) -> dict[str, str]:
-    """Write a rank's files, synced, and return their checksums by name. Raises OSError, perhaps hidden in another's context.
+def write_shards(
+    folder: Path, rank: int, state: RankState, on_progress: ProgressCallback = _no_progress
+) -> dict[str, str]:
+    """Write and sync a rank's files.
 
-    goes_on: called whenever the disk has taken some more.
+    Args:
+        folder: created if missing.
+        rank: of this process.
+        state: what to write.
+        on_progress: called whenever the disk has taken another chunk.
+
+    Returns:
+        Checksums of the files by name.
+
+    Raises:
+        OSError: the disk refused; perhaps only as the context of another exception.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    written = {}
+    written: dict[str, str] = {}
 
     def write(name: str, save: Callable[[IO[bytes]], None]) -> None:
-        with io.BufferedWriter(_Written(folder / name, goes_on), _AT_ONCE) as file:
+        with io.BufferedWriter(_ChunkedWriter(folder / name, on_progress), _IO_CHUNK) as file:
             save(file)
             file.flush()
             os.fsync(file.fileno())
         written[name] = checksum(folder / name)
-        goes_on()
+        on_progress()
 
-    for start in range(0, len(part.ledger), _PIECE):
-        columns = {name: column[start : start + _PIECE] for name, column in part.ledger.columns().items()}
-        write(f"ledger_{part.ledger.start + start:012d}.npz", lambda file: np.savez(file, **columns))  # noqa: B023
-    if part.learner is not None:
-        write("learner.pt", lambda file: torch.save(part.learner, file))
-    if part.method_state:
-        write(_memory(rank), lambda file: np.savez(file, **part.method_state))
-    if part.inside is not None:
-        found = {
+    for start in range(0, len(state.ledger), _CHUNK):
+        columns = {name: column[start : start + _CHUNK] for name, column in state.ledger.columns().items()}
+        write(f"ledger_{state.ledger.start + start:012d}.npz", lambda file: np.savez(file, **columns))  # noqa: B023
+    if state.learner is not None:
+        write("learner.pt", lambda file: torch.save(state.learner, file))
+    if state.method_state:
+        write(_memory(rank), lambda file: np.savez(file, **state.method_state))
+    if (mid_epoch := state.mid_epoch) is not None:
+        results = {
             f"{i}_{name}": array
-            for i, (_, pass_) in enumerate(part.inside.passed)
+            for i, (_, pass_) in enumerate(mid_epoch.passed)
             for name, array in pass_.items()
         }
-        write(_trail(rank), lambda file: np.savez(file, **found))
-        write(_buffers(rank), lambda file: torch.save(dict(part.inside.buffers), file))
+        write(_trail(rank), lambda file: np.savez(file, **results))
+        write(_buffers(rank), lambda file: torch.save(dict(mid_epoch.buffers), file))
     return written
 
 
-class _Written(io.FileIO):
-    """A file that is synced, and told of, piece by piece: to sync all of it at its end may take longer than a hang is waited for."""
+class _ChunkedWriter(io.FileIO):
+    """File that syncs and reports progress by chunk: one sync of all may outlast the watchdog's timeout."""
 
-    def __init__(self, path: Path, goes_on: GoesOn):
+    def __init__(self, path: Path, on_progress: ProgressCallback):
         super().__init__(path, "wb")
-        self._goes_on, self._unsynced = goes_on, 0
+        self._on_progress, self._unsynced = on_progress, 0
 
-    def write(self, data: bytes | memoryview) -> int:
-        n = super().write(memoryview(data)[:_AT_ONCE])
+    def write(self, data: Buffer) -> int:
+        n = super().write(memoryview(data)[:_IO_CHUNK])
         self._unsynced += n
-        if self._unsynced >= _AT_ONCE:
+        if self._unsynced >= _IO_CHUNK:
             os.fdatasync(self.fileno())
             self._unsynced = 0
-        self._goes_on()
+        self._on_progress()
         return n
 
 
-class _Read(io.FileIO):
-    """A file that is told of piece by piece while it is read: all ranks read at once, and a file system may need long for that."""
+class _ChunkedReader(io.FileIO):
+    """File that reports progress by chunk: reads by all ranks at once may outlast the watchdog's timeout."""
 
-    def __init__(self, path: Path, goes_on: GoesOn):
+    def __init__(self, path: Path, on_progress: ProgressCallback):
         super().__init__(path, "rb")
-        self._goes_on = goes_on
+        self._on_progress = on_progress
 
-    def readinto(self, into: memoryview) -> int:
-        n = super().readinto(memoryview(into)[:_AT_ONCE])
-        self._goes_on()
+    def readinto(self, into: Buffer) -> int:
+        n = super().readinto(memoryview(into)[:_IO_CHUNK])
+        self._on_progress()
         return n
 
 
-def _read(path: Path, goes_on: GoesOn) -> io.BufferedReader:
-    return io.BufferedReader(_Read(path, goes_on), 1 << 20)
+def _read(path: Path, on_progress: ProgressCallback) -> io.BufferedReader:
+    return io.BufferedReader(_ChunkedReader(path, on_progress), 1 << 20)
 
 
 def checksum(path: Path) -> str:
-    """Return what ``sha256sum`` says of a file."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
 @contextmanager
-def fitting(checkpoint: Path) -> Iterator[None]:
-    """Turn whatever goes wrong while a checkpoint is read or restored into a RunDirectoryError of one line."""
+def reading(checkpoint: Path) -> Iterator[None]:
+    """Turn every error while a checkpoint is read or restored into a RunDirectoryError of one line."""
     try:
         yield
     except _UNREADABLE as problem:
@@ -154,21 +184,31 @@ def fitting(checkpoint: Path) -> Iterator[None]:
         ) from None
 
 
-def load_learner(checkpoint: Path, device: torch.device, goes_on: GoesOn = _nobody) -> dict[str, Any]:
-    """Return the learner's state, on its device; tensors and plain values only. goes_on: here and below, called along the way."""
-    return _tensors(checkpoint / "learner.pt", device, goes_on)
+def load_learner(
+    checkpoint: Path, device: torch.device, on_progress: ProgressCallback = _no_progress
+) -> dict[str, Any]:
+    """Read the learner's state, onto its device; tensors and plain values only."""
+    return _tensors(checkpoint / "learner.pt", device, on_progress)
 
 
 def load_ledger(
-    checkpoint: Path, facts: Mapping[str, Any], fresh: Ledger, goes_on: GoesOn = _nobody
+    checkpoint: Path, facts: Mapping[str, Any], fresh: Ledger, on_progress: ProgressCallback = _no_progress
 ) -> Ledger:
-    """Return the ledger of fresh's rows, from whichever pieces hold them; columns that the checkpoint lacks stay fresh.
+    """Read this rank's ledger rows from the chunks that hold them.
 
-    facts: the checkpoint's manifest. Raises RunDirectoryError if not all rows are there.
+    Args:
+        checkpoint: folder to read from.
+        facts: the checkpoint's manifest.
+        fresh: ledger of this rank's rows; columns that the checkpoint lacks are taken from it.
+        on_progress: called after every chunk.
+
+    Raises:
+        RunDirectoryError: the checkpoint has another number of samples.
     """
     if facts["n_total"] != fresh.n_total:
         raise RunDirectoryError(
-            f"{checkpoint}: holds {facts['n_total']} samples, but the data set has {fresh.n_total}; was it changed?"
+            f"{checkpoint}: holds {facts['n_total']} samples, but the data set has "
+            f"{fresh.n_total}; was it changed?"
         )
     columns = {name: column.copy() for name, column in fresh.columns().items()}
     names = sorted(name for name in facts["files"] if name.startswith("ledger_"))
@@ -176,66 +216,83 @@ def load_ledger(
     for name, start, end in zip(names, starts, [*starts[1:], fresh.n_total], strict=True):
         low, high = max(start, fresh.start), min(end, fresh.start + len(fresh))
         if low < high:
-            for column, values in _arrays(checkpoint / name, goes_on, columns).items():
+            for column, values in _arrays(checkpoint / name, on_progress, columns).items():
                 columns[column][low - fresh.start : high - fresh.start] = values[low - start : high - start]
     return Ledger.of(fresh.n_total, fresh.start, columns)
 
 
-def load_memory(
-    checkpoint: Path, facts: Mapping[str, Any], rank: int, fresh: MethodState, goes_on: GoesOn = _nobody
+def load_method_state(
+    checkpoint: Path,
+    facts: Mapping[str, Any],
+    rank: int,
+    fresh: MethodState,
+    on_progress: ProgressCallback = _no_progress,
 ) -> MethodState:
-    """Return what a batch-level method kept on this rank; of fewer ranks, each one's goes to several."""
+    """Read the state of a batch-level method; with more ranks than were saved, several share one rank's."""
     path = checkpoint / _memory(rank % facts["ranks"])
-    return {**fresh, **_arrays(path, goes_on, fresh)} if path.name in facts["files"] else fresh
+    return {**fresh, **_arrays(path, on_progress, fresh)} if path.name in facts["files"] else fresh
 
 
-def load_inside(
+def load_mid_epoch(
     checkpoint: Path,
     facts: Mapping[str, Any],
     rank: int,
     n_ranks: int,
     device: torch.device,
-    goes_on: GoesOn = _nobody,
+    on_progress: ProgressCallback = _no_progress,
 ) -> MidEpoch | None:
-    """Return what this rank of n_ranks takes up again of a checkpoint inside an epoch; None at an epoch's end.
+    """Read this rank's state inside an epoch.
 
-    Of another number of ranks, each one's findings go to one rank, those named ``all_`` to every rank; and buffers come as shares
-    whose mean over the ranks of now is the mean over those of then.
+    If the number of ranks has changed, each saved rank's results go to one rank, those named ``all_`` to
+    every rank, and the buffers are shares whose mean over the ranks equals the mean over the saved ranks.
+
+    Args:
+        checkpoint: folder to read from.
+        facts: the checkpoint's manifest.
+        rank: of this process.
+        n_ranks: number of ranks now.
+        device: for the buffers.
+        on_progress: called after every chunk.
+
+    Returns:
+        The state; None for a checkpoint at the end of an epoch.
     """
     if "steps" not in facts:
         return None
     n_saved = facts["ranks"]
     mine = range(rank, n_saved, n_ranks)
-    parts = [_arrays(checkpoint / _trail(old), goes_on) for old in mine]
-    like = parts[0] if parts else _arrays(checkpoint / _trail(rank % n_saved), goes_on)
-    found = {
+    parts = [_arrays(checkpoint / _trail(old), on_progress) for old in mine]
+    like = parts[0] if parts else _arrays(checkpoint / _trail(rank % n_saved), on_progress)
+    results = {
         name: array if _is_all(name) else np.concatenate([array[:0], *(part[name] for part in parts)])
         for name, array in like.items()
     }
-    passed = [(steps, _of_pass(i, found)) for i, steps in enumerate(facts["steps"])]
-    buffers = _tensors(checkpoint / _buffers(rank % n_saved), device, goes_on)
+    passed = [(steps, _of_pass(i, results)) for i, steps in enumerate(facts["steps"])]
+    buffers = _tensors(checkpoint / _buffers(rank % n_saved), device, on_progress)
     if n_saved != n_ranks:
         share = {name: torch.zeros_like(buffer, dtype=torch.float64) for name, buffer in buffers.items()}
         for old in mine:
-            for name, buffer in _tensors(checkpoint / _buffers(old), device, goes_on).items():
+            for name, buffer in _tensors(checkpoint / _buffers(old), device, on_progress).items():
                 share[name] += buffer.double() * n_ranks / n_saved
         buffers = share
     return MidEpoch(passed, buffers)
 
 
-def _tensors(path: Path, device: torch.device, goes_on: GoesOn) -> dict[str, Any]:
-    with _read(path, goes_on) as file:
+def _tensors(path: Path, device: torch.device, on_progress: ProgressCallback) -> dict[str, Any]:
+    with _read(path, on_progress) as file:
         return torch.load(file, map_location=device, weights_only=True)
 
 
-def _arrays(path: Path, goes_on: GoesOn, wanted: Mapping[str, object] | None = None) -> dict[str, np.ndarray]:
-    """Return the arrays in a file, or those of them that are wanted."""
-    with _read(path, goes_on) as file, np.load(file, allow_pickle=False) as kept:
+def _arrays(
+    path: Path, on_progress: ProgressCallback, wanted: Mapping[str, object] | None = None
+) -> dict[str, np.ndarray]:
+    """Read the arrays in a file, or only the wanted ones."""
+    with _read(path, on_progress) as file, np.load(file, allow_pickle=False) as kept:
         return {name: kept[name] for name in kept.files if wanted is None or name in wanted}
 
 
-def _of_pass(i: int, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name.removeprefix(f"{i}_"): array for name, array in found.items() if name.startswith(f"{i}_")}
+def _of_pass(i: int, results: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(f"{i}_"): array for name, array in results.items() if name.startswith(f"{i}_")}
 
 
 def _is_all(name: str) -> bool:

@@ -1,7 +1,7 @@
-"""A run that hangs ends by itself: every rank says where all were, and where in the code it stands, and leaves.
+"""Watchdog: when no rank makes progress, report every rank's position and stack, then abort.
 
-Ranks wait for each other at every step, so if one stops, all do, and none of them can be asked through MPI. A thread of each
-rank therefore writes its heartbeat, and reads those of the others when its own rank has come no further for a long time.
+Ranks wait for each other at every step: if one stops, all do, and MPI cannot reach them. A thread of each rank
+therefore writes a heartbeat file, and reads those of the other ranks when its own rank has been idle too long.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from pathlib import Path
 
 from .heartbeat import Beat, Heartbeat, read_beats
 
-_TICKS = 3  # between two looks at the others' beats: who lives has written in that time
+_TICKS = 3  # between two reads of all heartbeats: a live rank has written in that time
 
 
 class Watchdog:
-    """A thread that writes a rank's heartbeat, and leaves when no rank has come further for ``timeout_s``; 0 for never.
+    """Thread that writes a rank's heartbeat and aborts when no rank has made progress for ``timeout_s``.
 
-    It writes once in a sixtieth of that time, but not more often than once a second and at least every 10 s, once the run
-    directory is this run's, which it may be only when data and model are there. A rank that only waits for another one, which goes
-    on, does not leave, however long that takes.
+    It writes once in a sixtieth of that time, but every 1 to 10 s, from the moment at which the heartbeat has a
+    position: the run directory may belong to this run only once data and model are loaded. A rank that waits for
+    another one that makes progress never aborts.
     """
 
     def __init__(
@@ -36,11 +36,20 @@ class Watchdog:
         rank: int,
         size: int,
         timeout_s: float,
-        leave: Callable[[], object],
-    ):
-        """leave: ends all ranks."""
+        abort: Callable[[], object],
+    ) -> None:
+        """Prepare the thread.
+
+        Args:
+            heartbeat: this rank's.
+            run: the run directory.
+            rank: of this process.
+            size: number of ranks.
+            timeout_s: seconds without progress; 0 for no limit.
+            abort: ends all ranks.
+        """
         self._heartbeat, self._run, self._rank, self._size = heartbeat, run, rank, size
-        self._timeout_s, self._leave = timeout_s, leave
+        self._timeout_s, self._abort = timeout_s, abort
         self._pause_s = min(max(1.0, timeout_s / 60), 10.0) if timeout_s else 10.0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
@@ -54,11 +63,12 @@ class Watchdog:
         self._thread.join()
 
     def _watch(self) -> None:
-        patience, ticks, before = self._timeout_s, 0, []
+        patience, ticks = self._timeout_s, 0
+        before: list[Beat | None] = []
         while not self._over.wait(self._pause_s if self._heartbeat.at else 1.0):
             if self._heartbeat.at is None:
                 continue
-            with contextlib.suppress(OSError):  # a full disk must not end a run that trains
+            with contextlib.suppress(OSError):  # a full disk must not end the run
                 self._heartbeat.write(self._run, self._rank)
             if not self._timeout_s or self._heartbeat.idle_s < self._timeout_s:
                 patience, ticks = self._timeout_s, 0
@@ -67,36 +77,37 @@ class Watchdog:
                 ticks += 1
                 if ticks > _TICKS:
                     now = read_beats(self._run, self._size)
-                    if not any(map(self._goes_on, before, now)):
+                    if not any(map(self._makes_progress, before, now)):
                         return self._end(before, now)
-                    patience, ticks = (
-                        self._heartbeat.idle_s + self._timeout_s,
-                        0,
-                    )  # to look often would be felt by the file system
+                    # Frequent reads by all ranks would load the file system.
+                    patience, ticks = self._heartbeat.idle_s + self._timeout_s, 0
 
-    def _goes_on(self, before: Beat | None, now: Beat | None) -> bool:
-        return _lives(before, now) and (now.at != before.at or now.idle_s < self._timeout_s / 2)
+    def _makes_progress(self, before: Beat | None, now: Beat | None) -> bool:
+        if before is None or now is None or now.number == before.number:
+            return False
+        return now.at != before.at or now.idle_s < self._timeout_s / 2
 
     def _end(self, before: Sequence[Beat | None], now: Sequence[Beat | None]) -> None:
         me = f"rank {self._rank} of {self._size} on {socket.gethostname()}"
-        silent = [rank for rank in range(self._size) if not _lives(before[rank], now[rank])]
+        silent = [rank for rank in range(self._size) if not _is_alive(before[rank], now[rank])]
         where = "\n".join(f"  {line}" for line in _table(now, silent))
-        hung = f"no rank has come further for {self._heartbeat.idle_s:.0f} s (record.hang_timeout is {self._timeout_s:g})"
+        idle_s = self._heartbeat.idle_s
+        hung = f"no rank has come further for {idle_s:.0f} s (record.hang_timeout is {self._timeout_s:g})"
         text = f"{me}, what its threads were at:\n{_stacks()}{me}, where the ranks were:\n{where}\n"
-        # In one piece: all ranks speak at once.
+        # One write: all ranks print at once.
         with contextlib.suppress(OSError):  # the log may be on a full disk, too
             sys.stderr.write(f"{text}kakurenbo: {me}: {hung}; {_blame(now, silent)}; add --resume to go on\n")
             sys.stderr.flush()
-        self._over.wait(2 * self._pause_s)  # the others want to speak, too
-        self._leave()
+        self._over.wait(2 * self._pause_s)  # time for the other ranks to report
+        self._abort()
 
 
-def _lives(before: Beat | None, now: Beat | None) -> bool:
+def _is_alive(before: Beat | None, now: Beat | None) -> bool:
     return before is not None and now is not None and now.number != before.number
 
 
 def _blame(beats: Sequence[Beat | None], silent: Sequence[int]) -> str:
-    """Return the clause that names whom the others wait for."""
+    """Return the clause that names the ranks that the others wait for."""
     known = [beat for beat in beats if beat is not None]
     least = min(beat.at for beat in known) if known else None
     if silent:
@@ -110,9 +121,9 @@ def _blame(beats: Sequence[Beat | None], silent: Sequence[int]) -> str:
 def _table(
     beats: Sequence[Beat | None], silent: Sequence[int], only: Iterable[int] | None = None
 ) -> list[str]:
-    """Return a line for each group of neighbouring ranks that are alike: which, on which host, where in the run."""
+    """Return a line for each group of consecutive ranks with the same host and position."""
 
-    def told(rank: int) -> str:
+    def describe(rank: int) -> str:
         beat = beats[rank]
         if beat is None:
             return "without a heartbeat"
@@ -122,14 +133,14 @@ def _table(
 
     lines = []
     ranks = enumerate(range(len(beats)) if only is None else only)
-    for (what, _), group in groupby(ranks, lambda pair: (told(pair[1]), pair[1] - pair[0])):
+    for (what, _), group in groupby(ranks, lambda pair: (describe(pair[1]), pair[1] - pair[0])):
         first, *more = (rank for _, rank in group)
         lines.append(f"{f'ranks {first} to {more[-1]}' if more else f'rank {first}'} {what}")
     return lines
 
 
 def _stacks() -> str:
-    """Return where all threads of this process are in the code."""
+    """Return the stacks of all threads of this process."""
     with os.fdopen(os.memfd_create("stacks"), "w+") as file:  # faulthandler needs a file, disks may be full
         faulthandler.dump_traceback(file, all_threads=True)
         file.seek(0)

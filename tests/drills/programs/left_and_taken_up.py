@@ -63,7 +63,7 @@ def timed(self, stage, context=StageTimer.__call__):
     return context(self, stage)
 
 
-def slowly(folder, rank, part, goes_on, write=saving.write_part):
+def slowly(folder, rank, part, on_progress, write=saving.write_shards):
     """Write one rank's part of a checkpoint, while steps pass by where any follow; on some ranks more of
     them.
     """
@@ -73,12 +73,12 @@ def slowly(folder, rank, part, goes_on, write=saving.write_part):
             break
         time.sleep(0.001)
     now["writing"] = False
-    return write(folder, rank, part, goes_on)
+    return write(folder, rank, part, on_progress)
 
 
 Preemption.should_stop = should_stop
 Preemption.should_stop_now = should_stop
-saving.write_part = slowly
+saving.write_shards = slowly
 StageTimer.__call__ = timed
 
 

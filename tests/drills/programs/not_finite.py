@@ -43,7 +43,7 @@ def harmed(self, batch):
         hook.remove()
 
 
-def late(*words, write=saving.write_part):
+def late(*words, write=saving.write_shards):
     """Write the second epoch's checkpoint when the run has already failed."""
     if words[0].name == ".epoch_0001.part":
         ended.wait(60)
@@ -57,6 +57,6 @@ if harm == "samples":
 else:
     Learner.step = harmed
 if harm == "all steps":
-    saving.write_part = late
+    saving.write_shards = late
 sys.argv = ["kakurenbo", "train", "digits_kakurenbo", *sys.argv[2:]]
 cli.main()

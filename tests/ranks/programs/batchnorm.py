@@ -10,12 +10,12 @@ from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data.loader import Loader
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.ddp import DdpSync
-from kakurenbo_hpc.distributed.world import open_comm, settle
+from kakurenbo_hpc.distributed.world import World, open_comm
 from kakurenbo_hpc.order.deal import deal
 from kakurenbo_hpc.training.learner import Learner
 
 comm = open_comm()
-world = settle(comm)
+world = World.detect(comm)
 data = open_data(DATASETS["digits"](name="digits"), seed=3, comm=SerialComm())
 training = Training(epochs=1, global_batch=60, lr=0.1)
 learner = Learner(

@@ -18,7 +18,7 @@ from kakurenbo_hpc.data.dataset import Dataset, ReadRequest
 from kakurenbo_hpc.data.loader import Loader
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.gradient_sync import open_gradient_sync
-from kakurenbo_hpc.distributed.world import open_comm, settle
+from kakurenbo_hpc.distributed.world import World, open_comm
 from kakurenbo_hpc.order.deal import deal
 from kakurenbo_hpc.training.learner import Learner
 from kakurenbo_hpc.training.model import build_model
@@ -26,7 +26,7 @@ from kakurenbo_hpc.training.model import build_model
 n, accumulate, precision = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 LR = 0.5
 comm = open_comm()
-world = settle(comm)
+world = World.detect(comm)
 data = open_data(DATASETS["digits"](name="digits"), seed=3, comm=SerialComm())
 model = Model(name="small_cnn", options={"width": 8})
 training = Training(

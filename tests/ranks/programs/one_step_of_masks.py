@@ -14,7 +14,7 @@ from kakurenbo_hpc.core.plan import Epoch
 from kakurenbo_hpc.data.dataset import Dataset
 from kakurenbo_hpc.data.loader import Loader
 from kakurenbo_hpc.distributed.ddp import DdpSync
-from kakurenbo_hpc.distributed.world import open_comm, settle
+from kakurenbo_hpc.distributed.world import World, open_comm
 from kakurenbo_hpc.engine.context import Context
 from kakurenbo_hpc.engine.loops import evaluate
 from kakurenbo_hpc.engine.pass_progress import PassProgress
@@ -45,7 +45,7 @@ class Images(Dataset):
 
 
 comm = open_comm()
-world = settle(comm)
+world = World.detect(comm)
 model = Model(name="deepcam_deeplabv3plus", options={"width": 0.05, "middle": 1, "norm": "group"})
 training = Training(epochs=1, global_batch=6, lr=LR, momentum=0.0, schedule="constant", class_weights=WEIGHT)
 learner = Learner(training, model, world, 3, SHAPE, 5, (), MASK)
