@@ -1,4 +1,4 @@
-"""kakurenbo_hpc: train large networks in less time by choosing, each epoch and across all MPI ranks, what to train on."""
+"""Train large networks in less time: choose each epoch, across all MPI ranks, which samples to train."""
 
 __version__ = "0.1.0"
 __all__ = ["Hiding"]

@@ -7,7 +7,7 @@ DONE, FAILED, USER_ERROR, REQUEUE, TERMINATED = 0, 1, 2, 75, 143
 
 
 class UserError(Exception):
-    """The user's input is wrong. The message is one line: where, what was found, what to do. Exit code 2, no traceback.
+    """The user's input is wrong: one line (where, what was found, what to do), exit code 2, no traceback.
 
     Attributes:
         on_all_ranks: all ranks raise it, so that they can exit together; otherwise only this rank failed.

@@ -1,8 +1,8 @@
 """Collective communication: the `Comm` interface and its single-process implementation.
 
-All calls but ``post_send`` and ``post_receive`` are collective: every rank makes the same calls in the same order. All are
-made from the main thread. Arrays are numpy, of any numeric dtype, equal in shape and dtype on all ranks unless said
-otherwise; what comes back is a new array.
+All calls but ``post_send`` and ``post_receive`` are collective: every rank makes the same calls in the same
+order. All are made from the main thread. Arrays are numpy, of any numeric dtype, equal in shape and dtype on
+all ranks unless said otherwise; what comes back is a new array.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class Pending(ABC):
 
     @abstractmethod
     def wait(self) -> int:
-        """Return its result. Waited for, never polled: polling would complete at different steps on different ranks."""
+        """Return the result. Waited for, not polled: polls complete at different steps on different ranks."""
 
 
 class Transfer(ABC):
-    """Bytes that are under way between two ranks. Unlike a ``Pending``, it decides nothing that ranks must do alike."""
+    """Bytes on their way between two ranks; unlike a ``Pending``, no collective decision depends on it."""
 
     @abstractmethod
     def done(self) -> bool:
-        """Return whether they have left, or arrived; a leaf that cannot tell says no until it is waited for."""
+        """Return whether they were sent, or received; False where that is known only after ``wait``."""
 
     @abstractmethod
     def wait(self) -> None:
@@ -42,7 +42,13 @@ class Transfer(ABC):
 
 
 class Comm(ABC):
-    """Collective operations among ``size`` ranks, of which this is number ``rank``. mpi: mpi4py's communicator of them, or None."""
+    """Collective operations among ranks.
+
+    Attributes:
+        rank: number of this rank.
+        size: number of ranks.
+        mpi: mpi4py's communicator of them, or None.
+    """
 
     rank: int
     size: int
@@ -70,7 +76,7 @@ class Comm(ABC):
 
     @abstractmethod
     def alltoallv(self, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Send parts[r] to rank r, of any length along axis 0; return what each rank sent here, in order of rank.
+        """Send parts[r] to rank r, of any length along axis 0; return what ranks sent here, in their order.
 
         dtype (structured ones too) and trailing shape are the same on all ranks and in all parts.
         """
@@ -85,7 +91,7 @@ class Comm(ABC):
 
     @abstractmethod
     def post_receive(self, data: np.ndarray, source: int) -> Transfer:
-        """Begin to fill data, (k,) uint8, with what another rank sends; what one rank sends arrives in the order in which it did."""
+        """Begin to receive data, (k,) uint8, from another rank; messages of one rank arrive in order."""
 
     @abstractmethod
     def barrier(self) -> None:
@@ -96,7 +102,7 @@ class Comm(ABC):
         """End all ranks now, with this exit code."""
 
     def close(self) -> None:
-        """Release what the leaf holds; no call may follow."""
+        """Release resources; no call may follow."""
 
     def exscan(self, array: np.ndarray) -> np.ndarray:
         """Return the elementwise sum over the ranks before this one; zeros on rank 0."""
@@ -104,11 +110,11 @@ class Comm(ABC):
         return sum(self.gather(array)[: self.rank], np.zeros_like(array))
 
     def on_rank_zero(self, work: Callable[[], T]) -> T:
-        """Run work on rank 0 alone and return its result on every rank; a UserError there is raised on all alike."""
+        """Run work on rank 0 alone and return its result on every rank; all raise a UserError of it."""
         return self.run_or_raise_together(work, on=0)
 
     def run_or_raise_together(self, work: Callable[[], T], on: int | None = None) -> T:
-        """Run work on every rank (or on one, for all) and return its result; if any rank finds a UserError, all raise it.
+        """Run work on every rank, or on one for all; if it raises a UserError on any rank, all raise it.
 
         Any other exception is the rank's own: it ends the run through ``abort``.
         """

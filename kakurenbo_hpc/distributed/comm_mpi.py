@@ -13,7 +13,7 @@ from .comm import Comm, Pending, Transfer, flush
 
 
 class MpiComm(Comm):
-    """All ranks of MPI.COMM_WORLD, on a communicator of our own, so that nobody else's messages mix with ours."""
+    """All ranks of MPI.COMM_WORLD, on a duplicate communicator, so that no other messages mix in."""
 
     def __init__(self) -> None:
         self._mpi = self.mpi = MPI.COMM_WORLD.Dup()

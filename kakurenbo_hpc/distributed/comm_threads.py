@@ -73,7 +73,7 @@ class _Gone(Transfer):
 
 
 class _Coming(Transfer):
-    """A receive that takes the next letter from its sender's box; receives are asked in the order in which they were posted."""
+    """A receive that takes the next message of its sender; receives complete in the order of posting."""
 
     def __init__(self, data: np.ndarray, box: SimpleQueue, barrier: threading.Barrier):
         self._data, self._box, self._barrier, self._here = data, box, barrier, False
@@ -95,7 +95,7 @@ class _Coming(Transfer):
 
 
 def run_in_threads(size: int, work: Callable[[Comm], Any]) -> list:
-    """Run work(comm) on size ranks at once and return their results in order; the first rank's exception is raised."""
+    """Run work(comm) on ranks in threads and return their results in order; raises the first exception."""
     barrier, slots = threading.Barrier(size), [None] * size
     boxes: list[list[SimpleQueue]] = [[SimpleQueue() for _ in range(size)] for _ in range(size)]
     results: list = [None] * size

@@ -21,7 +21,8 @@ class GroupComm(Comm):
 
     def __init__(self, group: dist.ProcessGroup):
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
-        # torch.distributed keeps it: a group that is referred to after it was destroyed aborts the process at exit.
+        # torch.distributed keeps it: a group that is referred to after it was destroyed aborts the process at
+        # exit.
         self._weak_group = weakref.ref(group)
 
     @property
@@ -104,7 +105,8 @@ class TorchComm(GroupComm):
     def close(self) -> None:
         dist.barrier()
         dist.destroy_process_group()
-        gc.collect()  # a process group that is still referred to at exit aborts the process: its threads were not joined
+        # a process group that is still referred to at exit aborts the process: its threads were not joined
+        gc.collect()
 
 
 class _Moving(Transfer):

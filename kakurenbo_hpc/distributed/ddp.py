@@ -39,7 +39,7 @@ class DdpSync(GradientSync):
             gc.freeze()
 
     def _meet(self) -> None:
-        """Form the process group; rank 0 lets the system pick a port, and tells it over the ranks' own channel."""
+        """Form the process group; rank 0 picks a free port and broadcasts it."""
         backend = "nccl" if self._world.device.type == "cuda" else "gloo"
         if (
             dist.is_initialized()
@@ -77,8 +77,8 @@ class DdpSync(GradientSync):
     def stabilize_buckets(self, parallel: nn.Module, forward: Callable[[], torch.Tensor]) -> None:
         """Let DDP arrange its buckets, in two backward passes of zero gradients that leave no other trace.
 
-        DDP re-arranges them after its first backward pass, and Gloo's order of summation follows: without this, a
-        resumed run would differ from the uninterrupted one in the last bits.
+        DDP re-arranges them after its first backward pass, and Gloo's order of summation follows: without
+        this, a resumed run would differ from the uninterrupted one in the last bits.
         """
         if not isinstance(parallel, DistributedDataParallel):
             return
@@ -113,6 +113,7 @@ class DdpSync(GradientSync):
 
     def close(self) -> None:
         self._group = None
-        gc.collect()  # a group that is still referred to when Python exits would abort it: its threads were not joined
+        # a group that is still referred to when Python exits would abort it: its threads were not joined
+        gc.collect()
         if self._store is not None:
             dist.destroy_process_group()

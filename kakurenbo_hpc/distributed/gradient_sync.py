@@ -22,19 +22,19 @@ class GradientSync(ABC):
     def wrap(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, sync_batchnorm: bool = False
     ) -> nn.Module:
-        """Return the module to call in training; parameters become rank 0's. The optimizer has not stepped yet.
+        """Return the module to call in training; parameters become rank 0's. Called before the first step.
 
         sync_batchnorm: let BatchNorm see the whole global batch; its layers are replaced inside the model.
         """
 
     def stabilize_buckets(self, parallel: nn.Module, forward: Callable[[], torch.Tensor]) -> None:
-        """Do before the first step what would otherwise differ between a resumed run and the uninterrupted one.
+        """Settle the gradient buckets, so that a resumed run adds in the order of the uninterrupted one.
 
         forward: passes an example through ``parallel``, as steps do. Nothing but the exchange itself changes.
         """
 
     def hold(self, parallel: nn.Module) -> contextlib.AbstractContextManager:
-        """Return a context in which gradients only add up on this rank, for all but the last accumulated batch."""
+        """Return a context without averaging, for all but the last accumulated batch of a step."""
         return contextlib.nullcontext()
 
     @abstractmethod
@@ -67,7 +67,8 @@ def _horovod(options: WorldOptions, accumulate: int, world: World) -> GradientSy
             "this is one process alone" if isinstance(world.comm, SerialComm) else "torchrun started these"
         )
         raise WorldError(
-            f"world.gradients is horovod, which works among MPI's ranks, but {found}; start with mpirun or srun, or set it to ddp"
+            f"world.gradients is horovod, which works among MPI's ranks, but {found}; start with mpirun or "
+            "srun, or set it to ddp"
         )
     try:
         from .horovod import HorovodSync

@@ -24,32 +24,39 @@ class HorovodSync(GradientSync):
         self._options, self._accumulate, self._world = options, accumulate, world
         if not hvd.mpi_built():
             raise WorldError(
-                "this Horovod was built without MPI; build it anew with scripts/install_horovod.sh, or set world.gradients to ddp"
+                "this Horovod was built without MPI; build it anew with scripts/install_horovod.sh, or set "
+                "world.gradients to ddp"
             )
         libraries = loaded_mpi()
         if len(libraries) > 1:
             raise WorldError(
-                f"two MPI libraries in one process, mpi4py's and Horovod's: {', '.join(map(str, libraries))}; "
+                "two MPI libraries in one process, mpi4py's and Horovod's: "
+                f"{', '.join(map(str, libraries))}; "
                 "build Horovod against mpi4py's with scripts/install_horovod.sh"
             )
         if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
             raise WorldError(
-                "world.gradients is horovod, which calls MPI from a thread of its own, but this MPI was not started for that "
-                "(MPI_THREAD_MULTIPLE); unset MPI4PY_RC_THREAD_LEVEL, with MVAPICH2 set MV2_ENABLE_AFFINITY=0, or use ddp"
+                "world.gradients is horovod, which calls MPI from a thread of its own, but this MPI was "
+                "not started for that "
+                "(MPI_THREAD_MULTIPLE); unset MPI4PY_RC_THREAD_LEVEL, with MVAPICH2 set "
+                "MV2_ENABLE_AFFINITY=0, or use ddp"
             )
 
     def wrap(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, sync_batchnorm: bool = False
     ) -> nn.Module:
-        """Return the model as it is: Horovod hooks itself to the parameters. What the optimizer holds becomes rank 0's as well."""
+        """Return the model itself: Horovod hooks into its parameters. Optimizer state becomes rank 0's."""
         if self._world.device.type == "cpu":
-            # Tensors are joined as they happen to come, and MPI's order of summation follows: runs would differ in the last bits.
+            # Tensors are joined as they happen to come, and MPI's order of summation follows: runs would
+            # differ in the last bits.
             os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
         hvd.init(comm=self._world.comm.mpi)
         hvd.broadcast_parameters(model.state_dict(), root_rank=0)
-        # Not broadcast_optimizer_state: that takes a step of zero gradients first, and weight decay would move the weights.
+        # Not broadcast_optimizer_state: that takes a step of zero gradients first, and weight decay would
+        # move the weights.
         optimizer.load_state_dict(hvd.broadcast_object(optimizer.state_dict(), root_rank=0))
-        # DistributedOptimizer makes an optimizer anew from its parameter groups, and loses all that timm's keep elsewhere. So it
+        # DistributedOptimizer makes an optimizer anew from its parameter groups, and loses all that timm's
+        # keep elsewhere. So it
         # is given one that never steps: it averages, and the job's own optimizer steps.
         self._averaging = hvd.DistributedOptimizer(
             torch.optim.SGD(model.parameters(), lr=0.0),
@@ -61,7 +68,7 @@ class HorovodSync(GradientSync):
         return model
 
     def average(self, model: nn.Module) -> None:
-        """Nothing to do: hooks see every backward pass, and ``finish`` sends what they held back for others to come."""
+        """Do nothing: hooks see every backward pass, and ``finish`` sends what they held back."""
 
     def finish(self) -> None:
         self._averaging.synchronize()

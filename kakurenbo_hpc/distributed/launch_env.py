@@ -17,7 +17,8 @@ class LaunchEnv:
     size: int
 
 
-# mark, rank, size and local rank of each starter, the surest first; a PMI process manager under srun sets Slurm's as well
+# mark, rank, size and local rank of each starter, the surest first; a PMI process manager under srun sets
+# Slurm's as well
 _STARTERS = [
     ("torchrun", "TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_RANK"),
     (
@@ -49,12 +50,13 @@ _STARTERS = [
 def read_launch_env(environ: Mapping[str, str]) -> LaunchEnv | None:
     """Return what the starter says of this process, or None if nothing started it as a rank.
 
-    A plain ``python`` inside a batch shell is no rank: SLURM_PROCID stands there too, but no step of srun's. Raises WorldError if
-    what stands there is no number.
+    A plain ``python`` inside a batch shell is no rank: SLURM_PROCID stands there too, but no step of srun's.
+    Raises WorldError if what stands there is no number.
     """
     for starter, mark, rank, size, _ in _STARTERS:
         if mark in environ and rank in environ and size in environ:
-            # The batch shell itself is a step of one task without a connection to srun; salloc's shell is one with it.
+            # The batch shell itself is a step of one task without a connection to srun; salloc's shell is one
+            # with it.
             if starter == "srun" and (
                 "SLURM_SRUN_COMM_HOST" not in environ or environ.get("SLURM_STEP_ID") == "4294967290"
             ):
@@ -77,6 +79,7 @@ def _number(environ: Mapping[str, str], name: str) -> int:
     if not environ[name].isdecimal():
         found = shown(environ[name])
         raise WorldError(
-            f"{name} is {found}, but a starter of ranks sets it to a number; unset it, or start with mpirun, srun or torchrun"
+            f"{name} is {found}, but a starter of ranks sets it to a number; unset it, or start with "
+            "mpirun, srun or torchrun"
         )
     return int(environ[name])

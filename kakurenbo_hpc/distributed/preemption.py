@@ -21,10 +21,10 @@ DEADLINE = "KAKURENBO_DEADLINE"
 class Preemption:
     """Knows whether the run is asked to leave, and has all ranks learn of it at the same step.
 
-    Asked by a signal to any rank, by the file ``stop`` in the run directory (whose text is the reason), or by the deadline
-    in the environment, in Unix seconds. A signal does no more than raise a flag, however often it comes. Rank 0 alone
-    looks at file and clock, at most once a second. The time that is left is taken at the start: no clock that jumps afterwards
-    ends a run.
+    Asked by a signal to any rank, by the file ``stop`` in the run directory (whose text is the reason), or by
+    the deadline in the environment, in Unix seconds. A signal does no more than raise a flag, however often
+    it comes. Rank 0 alone looks at file and clock, at most once a second. The time that is left is taken at
+    the start: no clock that jumps afterwards ends a run.
     """
 
     def __init__(self, comm: Comm, directory: Path | None = None, environ: Mapping[str, str] = os.environ):
@@ -62,8 +62,8 @@ class Preemption:
     def should_stop(self) -> bool:
         """Return whether all ranks leave now. Called between two steps, on all ranks.
 
-        The answer is that of the call before, which had a whole step to travel: nobody waits for it. It is waited for, not
-        polled, since polling would let ranks leave at different steps.
+        The answer is that of the call before, which had a whole step to travel: nobody waits for it. It is
+        waited for, not polled, since polling would let ranks leave at different steps.
         """
         if self._arrived():
             return True
@@ -106,5 +106,6 @@ def _seconds(text: str | None) -> float | None:
         return float(text) if text else None
     except ValueError:
         raise WorldError(
-            f"{DEADLINE} is {text!r}, but must be a time in Unix seconds; unset it, or write $(date +%s) plus seconds"
+            f"{DEADLINE} is {text!r}, but must be a time in Unix seconds; unset it, or write $(date +%s) "
+            "plus seconds"
         ) from None

@@ -1,4 +1,4 @@
-"""World: the communicator, rank, node and device of this process, detected and checked against the launcher."""
+"""World: communicator, rank, node and device of this process, checked against the launcher."""
 
 from __future__ import annotations
 
@@ -92,8 +92,10 @@ def open_comm(environ: Mapping[str, str] = os.environ) -> Comm:
     except (ImportError, RuntimeError) as problem:
         _let_rank_0_report(started)
         raise WorldError(
-            f"started by {started.starter} as rank {started.rank} of {started.size}, but mpi4py does not load "
-            f"({' '.join(str(problem).split())}); install mpi4py for this Python, with the MPI that starts the ranks"
+            f"started by {started.starter} as rank {started.rank} of {started.size}, but mpi4py does not "
+            "load "
+            f"({' '.join(str(problem).split())}); install mpi4py for this Python, with the MPI that starts "
+            "the ranks"
         ) from None
     comm = MpiComm()
     check_size(started, comm)
@@ -113,7 +115,8 @@ def check_size(started: LaunchEnv, comm: Comm) -> None:
         _let_rank_0_report(started)
         raise SystemExit(USER_ERROR)
     raise WorldError(
-        f"{started.starter} started rank {started.rank} of {started.size}, but MPI says rank {comm.rank} of {comm.size}; "
+        f"{started.starter} started rank {started.rank} of {started.size}, but MPI says rank {comm.rank} "
+        f"of {comm.size}; "
         "the starter and mpi4py's MPI library are of different makes: use the mpirun of that library, "
         "or srun --mpi=pmix (Open MPI) or --mpi=pmi2 (MPICH)"
     )

@@ -61,6 +61,7 @@ class Console:
         loss = f"{line['train_loss']:.4f}" if line["train_loss"] is not None else "not finite"
         self.print_line(
             f"epoch {line['epoch'] + 1}/{self._epochs}  loss {loss}  {score}  hidden {line['n_hidden']} of "
-            f"{line['n_samples']} ({line['hidden_fraction']:.1%})  {line['steps']} steps  lr {line['lr']:.4g}  "
+            f"{line['n_samples']} ({line['hidden_fraction']:.1%})  {line['steps']} steps  lr "
+            f"{line['lr']:.4g}  "
             f"{line['seconds']['total']:.2f} s"
         )

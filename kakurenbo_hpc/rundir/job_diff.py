@@ -36,7 +36,8 @@ def differences(before: dict, job: Job) -> list[str]:
 def another_job(where: Path, changes: list[str]) -> RunDirectoryError:
     """Return the error for changes without --allow-changes."""
     return RunDirectoryError(
-        f"{where}: holds the run of another job ({', '.join(changes)}); give another --run-dir, or take the changes "
+        f"{where}: holds the run of another job ({', '.join(changes)}); give another --run-dir, or take "
+        "the changes "
         "with --resume --allow-changes"
     )
 

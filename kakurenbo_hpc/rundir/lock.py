@@ -39,8 +39,8 @@ class Lock:
     def take(self) -> None:
         """Acquire the lock, in a directory that exists.
 
-        If the holder's heartbeat changes, this run is refused at once; otherwise it waits for the holder. On a
-        file system without locks, only the heartbeat shows another run.
+        If the holder's heartbeat changes, this run is refused at once; otherwise it waits for the holder. On
+        a file system without locks, only the heartbeat shows another run.
 
         Raises:
             RunDirectoryError: another run holds it.

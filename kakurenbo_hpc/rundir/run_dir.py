@@ -37,7 +37,8 @@ def open_run(run: Path, job: Job, resume: bool, lock: Lock, allow_changes: bool 
         The checkpoint, or None to start from the beginning.
 
     Raises:
-        RunDirectoryError: it holds another job's run, a run without ``resume``, nothing to resume, or an active
+        RunDirectoryError: it holds another job's run, a run without ``resume``, nothing to resume, or an
+        active
             run; or it cannot be written to.
     """
     written = run / "job.yaml"

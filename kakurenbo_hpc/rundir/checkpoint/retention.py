@@ -1,9 +1,9 @@
 """Checkpoint folder: names, commit, search for the newest valid one, retention.
 
-The ranks write a checkpoint's files into a partial folder (``shards.py``). Commit adds the manifest and renames
-the folder: ``epoch_NNNN`` at the end of an epoch, ``epoch_NNNN_inside_SSSSS`` after SSSSS steps of all its
-passes. No name is used twice; checkpoints newer than the one resumed from are renamed, not removed. The file
-``best`` names the checkpoint of the best epoch.
+The ranks write a checkpoint's files into a partial folder (``shards.py``). Commit adds the manifest and
+renames the folder: ``epoch_NNNN`` at the end of an epoch, ``epoch_NNNN_inside_SSSSS`` after SSSSS steps of
+all its passes. No name is used twice; checkpoints newer than the one resumed from are renamed, not removed.
+The file ``best`` names the checkpoint of the best epoch.
 """
 
 from __future__ import annotations

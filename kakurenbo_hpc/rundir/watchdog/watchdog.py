@@ -1,7 +1,8 @@
 """Watchdog: when no rank makes progress, report every rank's position and stack, then abort.
 
-Ranks wait for each other at every step: if one stops, all do, and MPI cannot reach them. A thread of each rank
-therefore writes a heartbeat file, and reads those of the other ranks when its own rank has been idle too long.
+Ranks wait for each other at every step: if one stops, all do, and MPI cannot reach them. A thread of each
+rank therefore writes a heartbeat file, and reads those of the other ranks when its own rank has been idle too
+long.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ _TICKS = 3  # between two reads of all heartbeats: a live rank has written in th
 class Watchdog:
     """Thread that writes a rank's heartbeat and aborts when no rank has made progress for ``timeout_s``.
 
-    It writes once in a sixtieth of that time, but every 1 to 10 s, from the moment at which the heartbeat has a
-    position: the run directory may belong to this run only once data and model are loaded. A rank that waits for
-    another one that makes progress never aborts.
+    It writes once in a sixtieth of that time, but every 1 to 10 s, from the moment at which the heartbeat has
+    a
+    position: the run directory may belong to this run only once data and model are loaded. A rank that waits
+    for another one that makes progress never aborts.
     """
 
     def __init__(
