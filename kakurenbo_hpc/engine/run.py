@@ -216,10 +216,8 @@ class _Run:
         facts = {"line": state.last_line, "seconds": timer.seconds(learner.parts.take())}
         if self._resumed_from is None or name != self._resumed_from.name:  # else nothing was done since
             self._save(name, state, facts, MidEpoch(passes, learner.buffers()))
-        n_steps = passes[-1][0]
-        return self._stop_early(
-            f"in epoch {epoch.number + 1} after {n_steps} steps of its pass {len(passes)}"
-        )
+        n_done = passes[-1][0]
+        return self._stop_early(f"in epoch {epoch.number + 1} after {n_done} steps of pass {len(passes)}")
 
     def _stop_early(self, where: str) -> int:
         saved = self._finish()

@@ -94,7 +94,7 @@ def job(variant):
 
 
 def ran(variant, directory, at, resume=False):
-    asked.update(context=[], at=at)
+    asked.update(stages=[], at=at)
     return run(job(variant), directory, comm, resume)
 
 
