@@ -1,4 +1,4 @@
-"""What is compared: a comparison file, its contenders and controls, every one of them a checked job."""
+"""Comparison specification: comparison file, contenders and controls, each a checked job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ..config.job import Job, check_job
-from ..config.options import Count, FileName, Options, Seed, checked
+from ..config.options import Count, FileName, Options, Seed, checked, option
 from ..config.package_files import find_job
 from ..config.yaml import read_yaml, set_value
 from ..data import DATASETS
@@ -29,55 +29,64 @@ Seeds = Annotated[list[Seed], Field(min_length=1)]
 
 
 class Scores(Options):
-    """Scores that are made before a contender's run; it then selects by them. Their cost is added to its own."""
+    """Sample scores computed before a contender's run, which selects by them; their cost is added to the run's."""
 
-    method: Literal["el2n", "grand", "forgetting", "random"]
-    epochs: Annotated[int, Field(ge=0)] | None = None
-    repeats: Count | None = None
+    method: Literal["el2n", "grand", "forgetting", "random"] = option(..., "The scoring method.")
+    epochs: Annotated[int, Field(ge=0)] | None = option(
+        None, "Length of each scoring run. The method's default if not given.", "epochs"
+    )
+    repeats: Count | None = option(
+        None, "Number of scoring runs to average over. The method's default if not given.", "runs"
+    )
 
 
 class Change(Options):
-    """What differs from a job: keys of its sections; data that have a name, or a selection with a method, replace the job's."""
+    """Changes to the sections of a job."""
 
-    data: dict[str, Any] = {}
-    model: dict[str, Any] = {}
-    training: dict[str, Any] = {}
-    selection: dict[str, Any] = {}
-    record: dict[str, Any] = {}
+    data: dict[str, Any] = option(
+        {}, "Keys of the data section. With a name, they replace the whole section."
+    )
+    model: dict[str, Any] = option({}, "Keys of the model section.")
+    training: dict[str, Any] = option({}, "Keys of the training section.")
+    selection: dict[str, Any] = option(
+        {}, "Keys of the selection section. With a method, they replace the whole section."
+    )
+    record: dict[str, Any] = option({}, "Keys of the record section.")
 
 
 class Contender(Change):
-    """What differs from the comparison's job. against: the line of the table that this one is measured against."""
+    """Changes to the comparison's job that make one contender."""
 
-    scores: Scores | None = None
-    against: str = BASELINE
+    scores: Scores | None = option(None, "Scores to compute before the run, which then selects by them.")
+    against: str = option(BASELINE, "The line of the table that this contender is measured against.")
 
 
 class Quick(Options):
-    """A smaller size of the same comparison. contenders: their names, all if not given."""
+    """Smaller variant of the same comparison."""
 
-    set: Change = Change()
-    seeds: Seeds = [1]
-    contenders: list[str] | None = None
+    set: Change = option(Change(), "Changes to the job of every contender in the small variant.")
+    seeds: Seeds = option([1], "Seeds of the small variant.")
+    contenders: list[str] | None = option(None, "Names of the contenders to run. All if not given.")
 
 
 class Comparison(Options):
-    """A comparison file. job: beside this file, or by name. set: what differs from it for everybody.
+    """Comparison file."""
 
-    controls: beside those that are always in, which are everything, random at each contender's share, and fewer epochs at its
-    compute. unscaled: each contender that scales its learning rate or its losses, without doing so.
-    pictures: wanted of the report.
-    """
-
-    name: FileName
-    shows: str = ""
-    job: str
-    set: Change = Change()
-    contenders: Annotated[dict[str, Contender], Field(min_length=1)]
-    seeds: Seeds = [1, 2, 3, 4]
-    controls: list[Literal["rs2", "unscaled"]] = []
-    pictures: list[Picture] = []
-    quick: Quick = Quick()
+    name: FileName = option(..., "Name of the comparison and of its folder under --out.")
+    shows: str = option("", "What the comparison shows, printed above the table.")
+    job: str = option(..., "The job: a file beside this one, or the name of a job of the package.")
+    set: Change = option(Change(), "Changes to the job of every contender.")
+    contenders: Annotated[dict[str, Contender], Field(min_length=1)] = option(
+        ..., "Contenders by name, each with its changes to the job."
+    )
+    seeds: Seeds = option([1, 2, 3, 4], "Seeds of the runs of each contender.")
+    controls: list[Literal["rs2", "unscaled"]] = option(
+        [],
+        "Further controls. Always run are everything, random at each contender's share, and fewer epochs at its "
+        "compute. unscaled repeats contenders that scale the learning rate or losses without scaling.",
+    )
+    pictures: list[Picture] = option([], "Plots of the report.")
+    quick: Quick = option(Quick(), "Smaller variant of the comparison.")
 
 
 @dataclass(frozen=True)

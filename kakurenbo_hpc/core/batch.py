@@ -1,5 +1,6 @@
 """What a rank puts through the network at once: the turn that says which samples, the batch that brings them, and what a
-batch-level method sees of it."""
+batch-level method sees of it.
+"""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class Ledger:
         """(S,) bool."""
         return self.seen_epoch >= 0
 
-    def observed(self, stats: SampleStats, epoch: int) -> Ledger:
+    def update(self, stats: SampleStats, epoch: int) -> Ledger:
         """Return the ledger after these notes, all of ids at home here; of several notes of one id the latest wins."""
         rows, notes_kept = _latest(stats.id - self.start, stats.position)
         columns = {name: getattr(self, name).copy() for name in _COLUMNS}
