@@ -88,7 +88,7 @@ class NodeCache:
         os.utime(beside, ns=(changed, changed))
         os.replace(beside, self.folder / name)
 
-    def lacks(self, files: SampleFiles, rows: Iterable[int], compare: bool = False) -> list[int]:
+    def missing_rows(self, files: SampleFiles, rows: Iterable[int], compare: bool = False) -> list[int]:
         """Return the rows whose files are not here; compare: or are not, byte for byte, what the shared file system has."""
 
         def is_here(row: int) -> bool:
