@@ -77,7 +77,7 @@ class Training:
         called = perf_counter() - begun
         while not here.exists():
             self.step()
-            self.saver.go_on()
+            self.saver.poll()
             n_steps += 1
         taken = perf_counter() - begun
         self.saver.finish()

@@ -31,7 +31,7 @@ from kakurenbo_hpc.distributed.comm import Comm, SerialComm
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.distributed.launch_env import read_launch_env
 from kakurenbo_hpc.distributed.world import open_comm
-from kakurenbo_hpc.local_data.exchange import exchanged, first_places
+from kakurenbo_hpc.local_data.exchange import first_places, plan_exchange
 from kakurenbo_hpc.local_data.node_cache import NodeCache
 from kakurenbo_hpc.local_data.transfer import FileExchange, FileMove
 from kakurenbo_hpc.selection import METHODS
@@ -103,7 +103,7 @@ def simulate(n_ranks: int, max_fraction: float, share: float, n_trials: int) -> 
 
         def decide(comm: Comm) -> np.ndarray:
             mine = rows[comm.rank]
-            return exchanged(
+            return plan_exchange(
                 np.arange(n)[mine], place[mine], shown[mine], Epoch(number, EPOCHS, 0), comm, share
             )  # noqa: B023
 

@@ -109,7 +109,7 @@ class Ledger:
         """Whether each sample was seen, (S,) bool."""
         return self.seen_epoch >= 0
 
-    def observed(self, stats: SampleStats, epoch: int) -> Ledger:
+    def update(self, stats: SampleStats, epoch: int) -> Ledger:
         """Return the ledger after these statistics of its ids; of several of one id the latest wins."""
         rows, kept = _latest(stats.id - self.start, stats.position)
         columns = {name: getattr(self, name).copy() for name in _COLUMNS}

@@ -53,7 +53,7 @@ def init_state(context: Context) -> RunState:
     """
     method, data = context.method, context.data
     ledger = init_ledger(method, context.homes, context.world.comm, data.fingerprint)
-    ledger = context.shards.placed(ledger) if context.shards else ledger
+    ledger = context.shards.assign_ranks(ledger) if context.shards else ledger
     return RunState(ledger, method.init_state())
 
 
@@ -77,7 +77,7 @@ def restore(
     if facts["ranks"] != world.size:  # buffers were restored as shares, and places are of other ranks
         learner.average_statistics()
         if context.shards:
-            state = replace(state, ledger=context.shards.placed(state.ledger))
+            state = replace(state, ledger=context.shards.assign_ranks(state.ledger))
     return state
 
 

@@ -10,7 +10,7 @@ Storage. A rank's share is N / P samples. Hidden samples stay where they lie, on
 come for them, up to twice a rank's share of the hidden; beyond that they are forgotten where they are too
 many, and fetched again from the shared file system where there is room (rare: it takes a rank that holds
 twice as many hidden samples as the mean). What is given away is deleted once it has arrived. So a rank holds
-at most ``most_held`` samples, about (1 + F) N / P with F hidden, and while samples are on their way the
+at most ``max_held`` samples, about (1 + F) N / P with F hidden, and while samples are on their way the
 exchange share on top: (1 + Q + F) N / P.
 """
 
@@ -28,7 +28,7 @@ def first_places(ids: np.ndarray, n_ranks: int) -> np.ndarray:
     return (ids % n_ranks).astype(np.int32)
 
 
-def exchanged(
+def plan_exchange(
     ids: np.ndarray, place: np.ndarray, visible: np.ndarray, epoch: Epoch, comm: Comm, share: float = 0.0
 ) -> np.ndarray:
     """Return where each row's data is to lie in this epoch, (S,) int32; it moves where that is not ``place``.
@@ -45,20 +45,20 @@ def exchanged(
     n_shown, n_hidden = _at_each(place[shown], comm), _at_each(place[hidden], comm)
     target = even(n_shown)
     leaving, free = np.maximum(n_shown - target, 0), np.maximum(target - n_shown, 0)
-    _pour(shown, leaving, free, ids, place, key(epoch.seed, "balance", epoch.number), comm)
+    _fill_room(shown, leaving, free, ids, place, key(epoch.seed, "balance", epoch.number), comm)
 
-    n_swapped = swapped(int(n_shown.sum()), share, comm.size)
+    n_swapped = swap_count(int(n_shown.sum()), share, comm.size)
     _swap(shown, n_swapped, ids, place, epoch, comm)
 
     allowed = _most_hidden(int(n_hidden.sum()), comm.size)
     crowded, room = np.maximum(n_hidden - allowed, 0), np.maximum(allowed - n_hidden, 0)
-    _pour(hidden, crowded, room, ids, place, key(epoch.seed, "crowded", epoch.number), comm)
+    _fill_room(hidden, crowded, room, ids, place, key(epoch.seed, "crowded", epoch.number), comm)
 
     # While samples are on their way, nothing but the crowded has left yet, and everything visible may have
     # come.
     held_before, held = n_shown + n_hidden, _at_each(place, comm)
     on_the_way = held_before - crowded + _at_each(place[shown][place[shown] != before[shown]], comm)
-    most = most_held(int(n_shown.sum()), int(n_hidden.sum()), comm.size)
+    most = max_held(int(n_shown.sum()), int(n_hidden.sum()), comm.size)
     assert held.max() <= most, f"a rank is to hold {held.max()} samples, but may hold {most}"
     assert (on_the_way <= np.maximum(held_before, held) + n_swapped).all(), (
         "a rank would hold more than its exchange share on top"
@@ -73,12 +73,12 @@ def even(n: np.ndarray) -> np.ndarray:
     return target
 
 
-def swapped(n_visible: int, share: float, n_ranks: int) -> int:
+def swap_count(n_visible: int, share: float, n_ranks: int) -> int:
     """Return how many samples each rank swaps with others."""
     return int(share * (n_visible // n_ranks)) if n_ranks > 1 else 0
 
 
-def most_held(n_visible: int, n_hidden: int, n_ranks: int) -> int:
+def max_held(n_visible: int, n_hidden: int, n_ranks: int) -> int:
     """Return the most samples on a rank after an exchange: its share of the visible, twice the hidden."""
     return -(-n_visible // n_ranks) + _most_hidden(n_hidden, n_ranks)
 
@@ -92,7 +92,7 @@ def _at_each(place: np.ndarray, comm: Comm) -> np.ndarray:
     return comm.sum(np.bincount(place, minlength=comm.size))
 
 
-def _pour(
+def _fill_room(
     rows: np.ndarray,
     leaving: np.ndarray,
     room: np.ndarray,

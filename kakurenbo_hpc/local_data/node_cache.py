@@ -91,7 +91,7 @@ class NodeCache:
         os.utime(beside, ns=(changed, changed))
         os.replace(beside, self.folder / name)
 
-    def lacks(self, files: SampleFiles, rows: Iterable[int], compare: bool = False) -> list[int]:
+    def missing_rows(self, files: SampleFiles, rows: Iterable[int], compare: bool = False) -> list[int]:
         """Return the rows whose files are missing; compare: or differ from the shared file system's."""
 
         def is_here(row: int) -> bool:

@@ -27,8 +27,8 @@ from ..distributed.world import World
 from ..order.deal import EpochSchedule
 from ..rundir.console import Console
 from .deal_local import deal_local
-from .exchange import exchanged, first_places
-from .staging import Part, fetch_all, open_store
+from .exchange import first_places, plan_exchange
+from .staging import Part, fetch_missing, open_store
 from .transfer import FileExchange, FileMove
 
 _WORD = np.dtype(
@@ -60,7 +60,7 @@ class Shards:
             data, train=data.train.relocate(self.folder), validation=data.validation.relocate(self.folder)
         )
 
-    def placed(self, ledger: Ledger) -> Ledger:
+    def assign_ranks(self, ledger: Ledger) -> Ledger:
         """Return the ledger with every row at its first place, and the epoch of its last move: none yet."""
         return ledger.with_columns(
             {"place": first_places(ledger.id, self._comm.size), "moved": np.full(len(ledger), -1, np.int32)}
@@ -83,7 +83,7 @@ class Shards:
         share = self._files.sizes.sum() / self._comm.size
         moves = (self._share + hides) * (self._comm.size > 1)
         spare = max(0, int((1 + moves) * share) - int(self._files.sizes[self._here].sum()))
-        return fetch_all(parts, self._store, self._world, bar, spare, compare)
+        return fetch_missing(parts, self._store, self._world, bar, spare, compare)
 
     def exchange(self, epoch: Epoch, visible: np.ndarray, ledger: Ledger) -> Ledger:
         """Return the ledger with places that balance this epoch, and begin to move the files.
@@ -91,7 +91,7 @@ class Shards:
         visible: (S,) bool, of this rank's rows.
         """
         before = ledger.extra["place"]
-        after = exchanged(ledger.id, before, visible, epoch, self._comm, self._share)
+        after = plan_exchange(ledger.id, before, visible, epoch, self._comm, self._share)
         moved = np.flatnonzero(after != before)
         going, coming = np.empty((2, len(moved)), _WORD)
         going["id"], going["rank"], going["visible"] = ledger.id[moved], after[moved], visible[moved]
@@ -119,7 +119,7 @@ class Shards:
         """Whether samples are still on their way to any rank; the same on all ranks."""
         return self._under_way is not None
 
-    def go_on(self) -> None:
+    def poll(self) -> None:
         """Let what is under way come nearer, without waiting."""
         self._under_way.delivery.poll()
 
@@ -219,7 +219,7 @@ def stage(job: Job, scratch: str | None, comm: Comm, compare: bool) -> tuple[Pat
     data = open_data(job.data, job.seed, comm)
     shards = comm.run_or_raise_together(lambda: Shards(job.data, data, scratch, world))
     homes = Homes(len(data.train), world.size)
-    ledger = shards.placed(Ledger.unseen(homes.n, *homes.rows(world.rank)))
+    ledger = shards.assign_ranks(Ledger.unseen(homes.n, *homes.rows(world.rank)))
     return shards.folder.parent, shards.fill(
         ledger, Console(world.rank, 0).bar, job.selection.max_hidden_fraction, compare
     )

@@ -51,7 +51,7 @@ def open_store(name: str, data: DatasetSplits, scratch: str | None, world: World
     )
 
 
-def fetch_all(
+def fetch_missing(
     parts: Sequence[Part],
     store: NodeCache,
     world: World,
@@ -65,7 +65,7 @@ def fetch_all(
     equal the shared ones. Raises DataError, on all ranks alike, if a file cannot be copied, or, before
     copying, if a disk is too small.
     """
-    lacking = [Part(files, store.lacks(files, rows, compare)) for files, rows in parts]
+    lacking = [Part(files, store.missing_rows(files, rows, compare)) for files, rows in parts]
     needed = sum(int(files.sizes[row]) for files, rows in lacking for row in rows)
     asked = world.comm.gather(
         (world.node, *free_bytes(store.folder), needed, spare, str(store.folder.parent))

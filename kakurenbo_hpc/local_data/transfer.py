@@ -55,7 +55,7 @@ class FileExchange:
         self._disk = ThreadPoolExecutor(2)
         self.poll()
 
-    def go_on(self) -> None:
+    def poll(self) -> None:
         """Make progress without waiting; called between steps, on the main thread.
 
         Raises:

@@ -23,7 +23,7 @@ def bring_home(stats: SampleStats, ledger: Ledger, homes: Homes, comm: Comm, epo
         comm: all ranks.
         epoch: becomes ``seen_epoch`` of these samples.
     """
-    return ledger.observed(send_home(stats, homes, comm), epoch.number)
+    return ledger.update(send_home(stats, homes, comm), epoch.number)
 
 
 def send_home(stats: SampleStats, homes: Homes, comm: Comm) -> SampleStats:

@@ -77,7 +77,7 @@ def stats(ids, losses, positions, **extra):
 
 def test_notes_change_the_rows_that_they_speak_of_and_no_others():
     before = Ledger.unseen(10, 4, 8)
-    after = before.observed(stats([7, 5], [3, 1], [0, 1]), epoch=6)
+    after = before.update(stats([7, 5], [3, 1], [0, 1]), epoch=6)
     assert after.loss.tolist() == [np.inf, 1, np.inf, 3] and after.correct.tolist() == [
         False,
         True,
@@ -90,7 +90,7 @@ def test_notes_change_the_rows_that_they_speak_of_and_no_others():
 
 
 def test_of_several_notes_of_one_sample_the_latest_in_the_epochs_order_wins():
-    after = Ledger.unseen(3, 0, 3).observed(stats([1, 2, 1, 1], [9, 8, 7, 6], [5, 0, 11, 7]), epoch=0)
+    after = Ledger.unseen(3, 0, 3).update(stats([1, 2, 1, 1], [9, 8, 7, 6], [5, 0, 11, 7]), epoch=0)
     assert after.loss.tolist() == [np.inf, 7, 8]
 
 
@@ -100,8 +100,8 @@ def test_the_order_in_which_notes_arrive_does_not_matter(data):
     ids = data.draw(st.lists(st.integers(0, n - 1), max_size=30))
     positions = data.draw(st.permutations(range(len(ids))))
     shuffled = data.draw(st.permutations(range(len(ids))))
-    after = Ledger.unseen(n, 0, n).observed(stats(ids, positions, positions), 0)
-    again = Ledger.unseen(n, 0, n).observed(
+    after = Ledger.unseen(n, 0, n).update(stats(ids, positions, positions), 0)
+    again = Ledger.unseen(n, 0, n).update(
         stats([ids[i] for i in shuffled], [positions[i] for i in shuffled], [positions[i] for i in shuffled]),
         0,
     )
@@ -111,13 +111,13 @@ def test_the_order_in_which_notes_arrive_does_not_matter(data):
 
 def test_no_notes_change_nothing():
     before = Ledger.unseen(3, 0, 3, {"score": (np.float32, 0)})
-    after = before.observed(stats([], [], []), 4)
+    after = before.update(stats([], [], []), 4)
     assert after.loss.tolist() == before.loss.tolist() and not after.seen.any()
 
 
 def test_columns_are_filled_where_the_ledger_has_them():
     before = Ledger.unseen(4, 2, 4, {"label": (np.int32, -1), "own": (np.float64, 0.5)})
-    after = before.observed(stats([3], [1], [0], label=[9], el2n=[0.1]), 0)
+    after = before.update(stats([3], [1], [0], label=[9], el2n=[0.1]), 0)
     assert after.extra["label"].tolist() == [-1, 9] and after.extra["own"].tolist() == [0.5, 0.5]
     assert after.extra.keys() == {"label", "own"} and before.extra["label"].tolist() == [-1, -1]
     assert after.with_columns({"own": np.array([1.0, 2.0])}).extra["own"].tolist() == [1, 2]

@@ -124,11 +124,16 @@ class Told(Dataset):
         )
 
 
+class Masks(DataOptions):
+    def open(self, directory=None):
+        return MASKS
+
+
 MASKS = DatasetSplits(train=Told(), validation=Told(), n_classes=3, shape=(2, 2, 2), fingerprint="masks")
 
 
 def test_samples_without_a_class_can_be_repeated_too_each_time_another_copy():
-    data = variations.vary(MASKS, DataOptions(name="masks", repeats=3))
+    data = variations.vary(MASKS, Masks(name="masks", repeats=3))
     input, target = read(data.train, np.arange(12), copy=2)
     assert input[:, 0].tolist() == [0, 1, 2, 3] * 3 and target.shape == (12, 2, 2)
     copies = {copy: read(data.train, np.arange(12), copy=copy)[0][:, 1].reshape(3, 4) for copy in (0, 1, 2)}
@@ -144,13 +149,13 @@ def test_samples_without_a_class_can_be_repeated_too_each_time_another_copy():
 def test_what_needs_classes_is_refused_where_there_are_none(options):
     name, value = [*options.items()][-1]
     with pytest.raises(DataError) as caught:
-        variations.vary(MASKS, DataOptions(name="masks", **options))
+        variations.vary(MASKS, Masks(name="masks", **options))
     assert str(caught.value) == f"data.{name} is {value}, but masks has no class for each sample; remove it"
 
 
 def test_augmentation_of_samples_without_a_class_is_refused():
     with pytest.raises(DataError, match="masks does not hold images with a class each"):
-        augmentation.augment(MASKS, DataOptions(name="masks", augmentation=["flip"]), seed=0)
+        augmentation.augment(MASKS, Masks(name="masks", augmentation=["flip"]), seed=0)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from support.ledgers import picked
 from kakurenbo_hpc.core.plan import Epoch
 from kakurenbo_hpc.core.rng import bits, key
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
-from kakurenbo_hpc.local_data.exchange import even, exchanged, first_places, most_held
+from kakurenbo_hpc.local_data.exchange import even, first_places, max_held, plan_exchange
 
 SHARES = [[True], [False], [True, False], [True, True, False]]  # of visible samples
 
@@ -48,7 +48,7 @@ def epochs(run):
 
         def work(comm):
             rows = slice(cuts[comm.rank], cuts[comm.rank + 1])
-            return exchanged(ids[rows], place[rows], shown[rows], epoch, comm, run["share"])
+            return plan_exchange(ids[rows], place[rows], shown[rows], epoch, comm, run["share"])
 
         after = np.concatenate(run_in_threads(len(cuts) - 1, work))
         yield epoch, shown, place, after
@@ -140,7 +140,7 @@ def test_no_rank_holds_more_than_is_promised(run):
     for _, shown, before, after in epochs(run):
         n_shown, n_hidden = np.count_nonzero(shown), np.count_nonzero(~shown)
         held = np.bincount(after, minlength=n_ranks)
-        assert held.max() <= most_held(n_shown, n_hidden, n_ranks) <= (n_total + n_hidden) / n_ranks + 3
+        assert held.max() <= max_held(n_shown, n_hidden, n_ranks) <= (n_total + n_hidden) / n_ranks + 3
         arriving = np.bincount(after[shown & (before != after)], minlength=n_ranks)
         crowded = np.bincount(before[~shown & (before != after)], minlength=n_ranks)
         on_the_way = np.bincount(before, minlength=n_ranks) - crowded + arriving
@@ -171,7 +171,7 @@ def test_who_moves_is_drawn_fairly():
     went = np.zeros((4, 160))
     for number in range(200):
         work = (
-            lambda comm: exchanged(  # noqa: E731
+            lambda comm: plan_exchange(  # noqa: E731
                 ids[40 * comm.rank :][:40],
                 place[40 * comm.rank :][:40],
                 np.ones(40, bool),
@@ -196,7 +196,7 @@ def test_twelve_samples_by_hand():
 
     def work(comm):
         rows = slice(4 * comm.rank, 4 * comm.rank + 4)
-        return exchanged(np.arange(12)[rows], place[rows], shown[rows], Epoch(0, 1, 0), comm)
+        return plan_exchange(np.arange(12)[rows], place[rows], shown[rows], Epoch(0, 1, 0), comm)
 
     after = np.concatenate(run_in_threads(3, work))
     assert np.bincount(after[shown]).tolist() == [3, 3, 3]

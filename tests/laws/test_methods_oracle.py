@@ -167,7 +167,7 @@ def _epochs(method, world, everyone, rows, seed):
         }
         extra = {name: found[name] for name in FORWARD_COLUMNS}
         zeros = np.zeros(len(ids), np.float32)
-        return ledger.observed(
+        return ledger.update(
             SampleStats(ids, found["loss"], zeros > 0, zeros, np.arange(len(ids)), extra), number
         )
 

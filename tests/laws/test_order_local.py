@@ -10,7 +10,7 @@ from support.orders import EPOCH, batches, dealt, entries, everything
 
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.local_data.deal_local import deal_local, positions
-from kakurenbo_hpc.local_data.exchange import exchanged, first_places
+from kakurenbo_hpc.local_data.exchange import first_places, plan_exchange
 
 
 @st.composite
@@ -85,7 +85,7 @@ def test_after_an_exchange_no_rank_does_more_of_a_batch_than_others(arguments):
 
     def work(comm):
         rows = slice(cuts[comm.rank], cuts[comm.rank + 1])
-        return exchanged(
+        return plan_exchange(
             np.arange(n)[rows], arguments["place"][rows], shown[rows], arguments["epoch"], comm, 0.3
         )
 

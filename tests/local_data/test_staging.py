@@ -19,7 +19,7 @@ from kakurenbo_hpc.distributed.world import World
 from kakurenbo_hpc.errors import DataError
 from kakurenbo_hpc.local_data import shards, staging
 from kakurenbo_hpc.local_data.node_cache import NodeCache
-from kakurenbo_hpc.local_data.staging import Part, fetch_all
+from kakurenbo_hpc.local_data.staging import Part, fetch_missing
 from kakurenbo_hpc.rundir.path_checks import in_words
 
 
@@ -48,7 +48,7 @@ def staged(tmp_path, files, n_ranks=2, **options):
 
     def work(comm):
         store = NodeCache(tmp_path / f"rank_{comm.rank}", "cyclones")
-        return fetch_all(
+        return fetch_missing(
             [Part(files, range(comm.rank, 6, comm.size))], store, world_of(comm), no_bar, **options
         )
 
@@ -141,13 +141,13 @@ def test_room_is_left_for_what_may_lie_on_a_rank_whatever_lies_there_now(
 ):
     write_digits(tmp_path / "data", 6, 2)
     options = DigitFiles(name="digit_files", path=str(tmp_path / "data"), placement="local", exchange=0.5)
-    monkeypatch.setattr(shards, "fetch_all", lambda parts, store, world, bar, spare, compare: spare)
+    monkeypatch.setattr(shards, "fetch_missing", lambda parts, store, world, bar, spare, compare: spare)
 
     def work(comm):
         world, data = world_of(comm), options.open()
         here = shards.Shards(options, data, str(tmp_path / "scratch"), world)
         homes = Homes(6, comm.size)
-        ledger = here.placed(Ledger.unseen(6, *homes.rows(comm.rank)))
+        ledger = here.assign_ranks(Ledger.unseen(6, *homes.rows(comm.rank)))
         crowded = np.where(ledger.id == 5, comm.size - 1, 0).astype(
             np.int32
         )  # all but one lie on the first rank

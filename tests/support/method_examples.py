@@ -38,7 +38,7 @@ def noted(rows, epoch, ids, loss, **extra):
     """The ledger after these samples were passed in this epoch."""
     ids, loss = np.array(ids, np.int64), np.array(loss, np.float32)
     extra = {name: np.array(column) for name, column in extra.items()}
-    return rows.observed(
+    return rows.update(
         SampleStats(ids, loss, loss < 0, np.zeros_like(loss), np.arange(len(ids)), extra), epoch
     )
 

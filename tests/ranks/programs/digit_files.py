@@ -100,7 +100,7 @@ def main(harm: str, run_dir: str, *words: str) -> None:
 
     Shards.epoch = -1
     Learner.step, Learner.begin_epoch, Shards.finish = noted, begun, harmed
-    DATASETS["digit_files"] = DigitFiles
+    DATASETS._names["digit_files"] = f"{__name__}:DigitFiles"
     command = ["data", "stage"] if harm == "staged" else ["train", "--run-dir", run_dir]
     sys.argv = ["kakurenbo", *command, *words]
     cli.main()
