@@ -126,9 +126,9 @@ class SharedFolders:
 
 def _opened(n: int) -> Iterator[Any]:
     if n == 1:
-        from kakurenbo_hpc.world.comm import Serial as Comm
+        from kakurenbo_hpc.distributed.comm import SerialComm as Comm
     else:
-        from kakurenbo_hpc.world.mpi import Mpi as Comm
+        from kakurenbo_hpc.distributed.comm_mpi import MpiComm as Comm
 
     had_group = _has_process_group()
     comm = Comm()

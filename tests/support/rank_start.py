@@ -15,9 +15,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ranks import command, environment
 
 from support.rank_reports import RankResult, Result
+from support.start_ranks import command, environment
 
 IN_RANK = Path(__file__).with_name("in_rank.py")
 START_S = 180  # until the ranks have imported everything and collected the tests; long on a busy machine
@@ -107,6 +107,7 @@ class RankSession:
 
         Args:
             number: of the test, in the order in which they run.
+            nodeid: its name.
             following: the next test of this session, for which fixtures are kept, or "".
             limit_s: most seconds that it may take.
         """
