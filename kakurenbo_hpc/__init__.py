@@ -4,7 +4,7 @@ __version__ = "0.1.0"
 __all__ = ["Hiding"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> type:
     if name == "Hiding":  # brings torch, which the login node does without
         from .hiding import Hiding
 

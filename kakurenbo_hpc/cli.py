@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from .config.job import Job
     from .distributed.comm import Comm
 
-_UsageError = (
-    typer.BadParameter.__base__
-)  # click's, or the one of the copy that newer versions of typer carry
+# click's, or the one of the copy that newer versions of typer carry
+_UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
     help="Train large networks in less time: choose each epoch, across all MPI ranks at once, which samples "

@@ -66,11 +66,10 @@ class Spread:
 
 def spread(values: Sequence[float]) -> Spread:
     """Return how values, one a seed, are spread."""
-    values = np.asarray(values, np.float64)
-    p16, p84 = np.percentile(values, [16, 84])
-    return Spread(
-        float(values.mean()), float(p16), float(p84), float(values.std(ddof=1)) if len(values) > 1 else 0.0
-    )
+    array = np.asarray(values, np.float64)
+    p16, p84 = np.percentile(array, [16, 84])
+    std = float(array.std(ddof=1)) if len(array) > 1 else 0.0
+    return Spread(float(array.mean()), float(p16), float(p84), std)
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:

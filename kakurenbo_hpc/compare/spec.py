@@ -168,7 +168,8 @@ def of_methods(
             f"compare {job}: --methods names nothing but {BASELINE}, which is always in; name another"
         )
     contenders = {
-        name: Contender(selection=dict(selection) if name == own else {"method": name}) for name in names
+        name: Contender(selection=dict(selection or {}) if name == own else {"method": name})
+        for name in names
     }
     values = {
         "name": f"{path.stem}_{'_'.join(names)}"[:100],
@@ -312,6 +313,6 @@ def _changed(values: dict, change: Change) -> dict:
         over = getattr(change, name)
         replaced = "method" in over if name == "selection" else name == "data" and "name" in over
         if over:
-            section = changed.get(name) if isinstance(changed.get(name), dict) and not replaced else {}
-            changed[name] = {**section, **over}
+            section = changed.get(name)
+            changed[name] = {**section, **over} if isinstance(section, dict) and not replaced else dict(over)
     return changed

@@ -12,7 +12,9 @@ from .augmentation import augment
 from .dataset import DatasetSplits
 from .variations import vary
 
-DATASETS = Registry("data.name", scan(f"{__name__}.datasets"), "kakurenbo_hpc.datasets", DataOptions)
+DATASETS: Registry[type[DataOptions]] = Registry(
+    "data.name", scan(f"{__name__}.datasets"), "kakurenbo_hpc.datasets", DataOptions
+)
 
 
 def open_data(options: DataOptions, seed: int, comm: Comm, directory: Path | None = None) -> DatasetSplits:

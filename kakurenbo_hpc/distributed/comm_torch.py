@@ -100,6 +100,7 @@ class TorchComm(GroupComm):
         dist.init_process_group(
             "gloo", store=dist.PrefixStore("kakurenbo", self.store), rank=rank, world_size=size
         )
+        assert dist.group.WORLD is not None
         super().__init__(dist.group.WORLD)
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import inspect
 import os
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,12 +19,10 @@ from torch.nn.parallel import DistributedDataParallel
 from .gradient_sync import GradientSync
 from .world import World
 
-# PyTorch 2.13 gave it a new name, and warns of the old one.
-_SYNC_BUFFERS = next(
-    name
-    for name in ("forward_sync_buffers", "broadcast_buffers")
-    if name in inspect.signature(DistributedDataParallel).parameters
-)
+# Each rank keeps the BatchNorm statistics of its own batches. PyTorch 2.13 gave the argument a new name, and
+# warns of the old one.
+_NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+_KEEP_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
 
 
 class DdpSync(GradientSync):
@@ -41,16 +40,16 @@ class DdpSync(GradientSync):
     def _meet(self) -> None:
         """Form the process group; rank 0 picks a free port and broadcasts it."""
         backend = "nccl" if self._world.device.type == "cuda" else "gloo"
-        if (
-            dist.is_initialized()
-        ):  # under torchrun: a group for the host is there, gradients get one of their own
+        # Under torchrun there is a group for the host; gradients get one of their own.
+        if dist.is_initialized():
             self._group = dist.new_group(backend=backend)
             return
         comm = self._world.comm
         if comm.rank == 0:
             host = "127.0.0.1" if self._world.one_node else socket.gethostname()
-            self._store = dist.TCPStore(host, 0, comm.size, is_master=True, wait_for_workers=False)
-        host, port = comm.broadcast((host, self._store.port) if comm.rank == 0 else None)
+            store = dist.TCPStore(host, 0, comm.size, is_master=True, wait_for_workers=False)
+            self._store, address = store, (host, store.port)
+        host, port = comm.broadcast(address if comm.rank == 0 else ("", 0))
         if comm.rank > 0:
             self._store = dist.TCPStore(host, port, comm.size, is_master=False)
         if self._world.one_node and backend == "gloo":
@@ -71,7 +70,7 @@ class DdpSync(GradientSync):
             model,
             device_ids=[device.index] if device.type == "cuda" else None,
             process_group=self._group,
-            **{_SYNC_BUFFERS: False},  # would overwrite every rank's BatchNorm statistics with rank 0's
+            **_KEEP_BUFFERS,
         )
 
     def stabilize_buckets(self, parallel: nn.Module, forward: Callable[[], torch.Tensor]) -> None:
@@ -105,11 +104,12 @@ class DdpSync(GradientSync):
         parameters = [p for p in model.parameters() if p.requires_grad]
         for p in parameters:  # a rank whose batch did not touch a parameter still takes part in its mean
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-        flat = torch.cat([p.grad.flatten() for p in parameters])
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat, group=self._group)
         flat /= self._world.size
-        for p, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            p.grad.copy_(grad.view_as(p))
+        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
 
     def close(self) -> None:
         self._group = None

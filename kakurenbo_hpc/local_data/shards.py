@@ -20,7 +20,7 @@ from ..core.batch import Batch, MicroBatch
 from ..core.ledger import Homes, Ledger
 from ..core.plan import Epoch
 from ..data import open_data
-from ..data.dataset import DatasetSplits
+from ..data.dataset import Dataset, DatasetSplits, SampleFiles
 from ..data.loader import Loader
 from ..distributed.comm import Comm
 from ..distributed.world import World
@@ -42,7 +42,7 @@ class Shards:
     def __init__(self, options: DataOptions, data: DatasetSplits, scratch: str | None, world: World):
         """Open this rank's cache in the node's scratch folder; raises UserError, perhaps on one rank only."""
         self._store = open_store(options.name, data, scratch, world)
-        self._files, self._validation = data.train.files(), data.validation.files()
+        self._files, self._validation = _files_of(data.train), _files_of(data.validation)
         self._world, self._comm, self._share = world, world.comm, options.exchange
         self._here = self._came = np.zeros(0, np.int64)
         self._waits_for_all = False
@@ -121,10 +121,12 @@ class Shards:
 
     def poll(self) -> None:
         """Let what is under way come nearer, without waiting."""
-        self._under_way.delivery.poll()
+        if self._under_way is not None:
+            self._under_way.delivery.poll()
 
     def finish(self) -> None:
         """Wait until all ranks have all that comes to them; then remove what went. Collective."""
+        assert self._under_way is not None
         begun, (delivery, gone, to_fetch) = perf_counter(), self._under_way
         delivery.finish()
         self._comm.barrier()
@@ -182,6 +184,12 @@ class Shards:
             )
             for sample, rank, _ in words.tolist()
         ]
+
+
+def _files_of(dataset: Dataset) -> SampleFiles:
+    files = dataset.files()
+    assert files is not None  # open_store has refused any other data set
+    return files
 
 
 class _UnderWay(NamedTuple):

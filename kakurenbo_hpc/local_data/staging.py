@@ -78,7 +78,7 @@ def fetch_missing(
 
 def _check(asked: list[tuple]) -> None:
     """Raise DataError if the ranks of a node ask for more than its disk has."""
-    disks = {}
+    disks: dict[tuple, tuple] = {}
     for node, disk, free, needed, spare, folder in asked:
         before = disks.get((node, disk), (free, 0, 0, folder))
         disks[node, disk] = min(free, before[0]), needed + before[1], spare + before[2], folder

@@ -47,9 +47,8 @@ class FileExchange:
         """Begin. outgoing, incoming: in the order of their numbers."""
         self._store, self._comm = store, comm
         self._to_send, self._to_receive = self._pieces(outgoing), self._pieces(incoming)
-        self._free: list[
-            np.ndarray
-        ] = []  # buffers to use again: fresh memory costs as much as a copy into it
+        # Buffers are used again: fresh memory costs as much as a copy into it.
+        self._free: list[np.ndarray] = []
         self._leaving: deque[_Piece] = deque()
         self._arriving: deque[_Piece] = deque()
         self._disk = ThreadPoolExecutor(2)
@@ -90,7 +89,7 @@ class FileExchange:
             piece.transfer = self._comm.post_receive(piece.data, piece.parcel.rank)
             self._arriving.append(piece)
         for piece in self._leaving:
-            if piece.transfer is None:
+            if piece.transfer is None and piece.io is not None:
                 if not piece.io.done():
                     break  # what goes to one rank must go in order
                 piece.io.result()
@@ -120,7 +119,8 @@ class FileExchange:
         if piece.transfer is None:
             if not wait:
                 return False
-            piece.io.result()
+            if piece.io is not None:
+                piece.io.result()
             piece.transfer = self._comm.post_send(piece.data, piece.parcel.rank)
         if not _over(piece.transfer, wait):
             return False
@@ -157,7 +157,8 @@ class _Piece:
         return self.parcel.number, self.offset
 
 
-def _over(transfer: Transfer, wait: bool) -> bool:
+def _over(transfer: Transfer | None, wait: bool) -> bool:
+    assert transfer is not None
     if wait:
         transfer.wait()
     return wait or transfer.done()
@@ -167,7 +168,7 @@ def _read(path: Path, piece: _Piece) -> None:
     try:
         with open(path, "rb", buffering=0) as file:
             file.seek(piece.offset)
-            left = memoryview(piece.data)
+            left = memoryview(piece.data)  # type: ignore[arg-type]
             while n := file.readinto(left):
                 left = left[n:]
     except OSError as problem:
@@ -182,7 +183,7 @@ def _write(path: Path, piece: _Piece) -> None:
     try:
         with open(path, "r+b" if piece.offset else "wb", buffering=0) as file:
             file.seek(piece.offset)
-            left = memoryview(piece.data)
+            left = memoryview(piece.data)  # type: ignore[arg-type]
             while len(left):
                 left = left[file.write(left) :]
     except OSError as problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -52,7 +53,7 @@ def _block(n_in: int, n_out: int, norm: str) -> nn.Module:
     return nn.Sequential(convolution, NORMS[norm](n_out), nn.ReLU())
 
 
-MODELS = Registry(
+MODELS: Registry[Any] = Registry(
     "model.name",
     {"small_cnn": f"{__name__}:SmallCnn", "deepcam_deeplabv3plus": f"{DeepLab.__module__}:DeepLab"},
     "kakurenbo_hpc.models",

@@ -12,7 +12,9 @@ from .launcher import CommandLine, Launcher, Layout
 if TYPE_CHECKING:
     from ..machine import Machine
 
-LAUNCHERS = Registry("launcher", scan(__name__, leave_out=("launcher",)), "kakurenbo_hpc.launchers", Launcher)
+LAUNCHERS: Registry[type[Launcher]] = Registry(
+    "launcher", scan(__name__, leave_out=("launcher",)), "kakurenbo_hpc.launchers", Launcher
+)
 
 
 def open_launcher(name: str) -> Launcher:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...config.registry import Registry, scan
 from .scheduler import Scheduler
 
-SCHEDULERS = Registry(
+SCHEDULERS: Registry[type[Scheduler]] = Registry(
     "scheduler", scan(__name__, leave_out=("scheduler",)), "kakurenbo_hpc.schedulers", Scheduler
 )
 

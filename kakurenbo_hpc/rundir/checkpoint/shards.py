@@ -112,14 +112,17 @@ def write_shards(
         on_progress()
 
     for start in range(0, len(state.ledger), _CHUNK):
-        columns = {name: column[start : start + _CHUNK] for name, column in state.ledger.columns().items()}
+        columns: dict[str, Any] = {
+            name: column[start : start + _CHUNK] for name, column in state.ledger.columns().items()
+        }
         write(f"ledger_{state.ledger.start + start:012d}.npz", lambda file: np.savez(file, **columns))  # noqa: B023
     if state.learner is not None:
         write("learner.pt", lambda file: torch.save(state.learner, file))
     if state.method_state:
-        write(_memory(rank), lambda file: np.savez(file, **state.method_state))
+        arrays: dict[str, Any] = dict(state.method_state)
+        write(_memory(rank), lambda file: np.savez(file, **arrays))
     if (mid_epoch := state.mid_epoch) is not None:
-        results = {
+        results: dict[str, Any] = {
             f"{i}_{name}": array
             for i, (_, pass_) in enumerate(mid_epoch.passed)
             for name, array in pass_.items()
