@@ -42,14 +42,26 @@ TIERS = {
     ],
 }
 
+# Statistics, packaging and long drills, which only `scripts/test --all` runs.
+NIGHTLY = [
+    "laws/test_unbiased.py",
+    "test_packaging.py",
+    "test_bench.py",
+    "test_scripts.py",
+    "test_setup.py",
+    "drills/test_kills.py",
+    "drills/test_growth.py",
+]
+
+
+def is_among(path: Path, places: list[str]) -> bool:
+    """Return whether a test file is one of these, or below one of these folders."""
+    return any(path.relative_to(TESTS).is_relative_to(place) for place in places)
+
 
 def tier_of(path: Path) -> str:
     """Return the tier of a test file."""
-    place = path.relative_to(TESTS)
-    for tier, places in TIERS.items():
-        if any(place.is_relative_to(known) for known in places):
-            return tier
-    return "unit"
+    return next((tier for tier, places in TIERS.items() if is_among(path, places)), "unit")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -57,6 +69,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test with its tier."""
     for item in items:
         item.add_marker(tier_of(item.path))
+        if is_among(item.path, NIGHTLY):
+            item.add_marker("nightly")
 
 
 @pytest.fixture(scope="session")
