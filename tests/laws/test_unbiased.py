@@ -38,7 +38,7 @@ def a_ledger(method):
     ledger = Ledger.unseen(N, 0, N, method.columns)
     extra = dict(ledger.extra)
     if "importance" in extra:
-        extra["importance"] = method.focused(1 - np.exp(-LOSS.astype(np.float64)))
+        extra["importance"] = method.apply_gamma(1 - np.exp(-LOSS.astype(np.float64)))
     if "label" in extra:
         extra["label"] = LABEL
     return dataclasses.replace(ledger, loss=LOSS, seen_epoch=np.zeros(N, np.int32), extra=extra)

@@ -79,7 +79,7 @@ def test_what_is_not_known_has_the_largest_weight():
 
 def test_classes_are_drawn_by_their_sum_and_samples_within_uniformly():
     weight = np.float32([0.25, 0.75, 1.0, np.nan])
-    assert weights.of_class(weight, np.array([0, 0, 1, 1]), EVERYONE).tolist()[:3] == [0.5, 0.5, 1.0]
+    assert weights.average_by_class(weight, np.array([0, 0, 1, 1]), EVERYONE).tolist()[:3] == [0.5, 0.5, 1.0]
     m = importance(level="class", unbiased=True)
     known = rows(m, label=[0, 0, 0, 1]).with_columns({"importance": np.array([0.0, 0.5, 1.0, 0.5])})
     assert plan(m, known).weight.tolist() == [
