@@ -12,6 +12,9 @@ sys.path.insert(0, str(TESTS))
 
 pytest_plugins = ["support.rank_session"]
 
+# Small networks, several ranks on few cores: more threads would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Ranks are threads here, on machines shared with others: an example's time says nothing.
 settings.register_profile(
     "here", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]

@@ -62,7 +62,7 @@ def epoch_ended(self, asked=Preemption.should_stop_now):
 
 Preemption.should_stop_now = epoch_ended
 sys.exit(
-    cli._together(
+    cli._run_on_ranks(
         lambda comm: run.run(
             read_job(find_job("digits_kakurenbo"), SETS, DATASETS, METHODS), folder / "run", comm
         )
