@@ -20,10 +20,9 @@ class Kakurenbo(Method):
     epoch e:
 
     1. F_e = F x decay(e), the fraction that may be hidden (RF). Candidates are the floor(F_e N) samples of
-    lowest loss.
-    2. Candidates that were predicted correctly with a confidence of at least tau are hidden; the others
-    move back to
-       training (MB), and nothing takes their place. F*_e is the fraction that is hidden.
+       lowest loss.
+    2. Candidates that were predicted correctly with a confidence of at least tau are hidden; the others move
+       back to training (MB), and nothing takes their place. F*_e is the fraction that is hidden.
     3. The others are trained at the learning rate eta_e / (1 - F*_e) (LR).
     4. After training, a forward pass over the hidden samples refreshes loss, correctness and confidence.
     5. DropTop (Section D): the floor(d N) samples of highest loss are left out too.
