@@ -102,7 +102,7 @@ class Killed(BaseException):
         "rundir.lock.Lock.sign",
         "rundir.atomic_io.sync_folder",
         "rundir.atomic_io.os.replace",
-        "rundir.run_dir.clear",
+        "rundir.run_dir.remove_partial",
     ],
 )
 def test_a_start_that_was_killed_early_can_be_made_again(at, tmp_path, monkeypatch):
