@@ -33,7 +33,7 @@ ALONE = {
     "a machine misspelt": (["launch", GOOD, "--machine", "locl"], "locl: no such machine file"),
     "no walltime": (["submit", GOOD, "--machine", "slurm.yaml"], "Missing option '--walltime'"),
     "no run": (["status", "nope"], "nope: nothing was submitted"),
-    "an option for a job": (["cancel", "option"], "which is no job id"),
+    "an option for a job": (["cancel", "option"], "which is not a job id"),
     "no log": (["logs", "empty"], "empty: nothing was submitted"),
     "a score file below a file": (
         ["score", "random", GOOD, "--out", "file/x.h5"],
