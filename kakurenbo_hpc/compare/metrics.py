@@ -1,4 +1,4 @@
-"""How results are measured: figures of several runs by one protocol (METHODS.md, "How results are measured").
+"""Comparison metrics: accuracy, speed-up, cost to an error and Pareto front of several runs.
 
 A contender has one curve a seed; the mean curve is the mean over seeds, epoch by epoch.
 """

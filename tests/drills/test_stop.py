@@ -150,7 +150,7 @@ def test_a_stop_file_that_comes_before_a_run_has_begun_is_heeded(tmp_path):
 
 
 def test_a_signal_that_comes_too_late_for_a_run_is_heard_by_the_next(tmp_path, monkeypatch):
-    monkeypatch.setattr("kakurenbo_hpc.distributed.preemption.heard", [])
+    monkeypatch.setattr("kakurenbo_hpc.distributed.preemption.received", [])
     with Preemption(SerialComm(), tmp_path, {}):
         os.kill(os.getpid(), signal.SIGUSR1)
     with Preemption(SerialComm(), tmp_path, {}) as stop:

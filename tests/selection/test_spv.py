@@ -19,7 +19,7 @@ def test_the_weight_is_eq_6_of_the_history():
     seen = []
     drawn = lambda weight, *_: seen.append(weight) or plan(m, rows, 0)  # noqa: E731
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kakurenbo_hpc.selection.methods.spv.drawn", drawn)
+        patch.setattr("kakurenbo_hpc.selection.methods.spv.draw_plan", drawn)
         plan(m, rows, 3)
     assert seen[0] == pytest.approx([math.sqrt(v + v**2 / 2) + 0.2 for v in var])
 
