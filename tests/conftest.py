@@ -29,7 +29,7 @@ TIERS = {
         "ranks",
         "drills",
         "hiding/test_readme_loop.py",
-        "hiding/test_lightning.py",  # its warnings belong to classes that the outer process of xdist cannot import
+        "hiding/test_lightning.py",  # warns by classes that the outer process of xdist cannot import
         "compare/test_compare.py",
         "bad_input/test_bad_input_of_processes.py",
         "bad_input/test_hostile.py",

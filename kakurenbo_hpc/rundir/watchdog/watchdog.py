@@ -25,8 +25,8 @@ _TICKS = 3  # between two reads of all heartbeats: a live rank has written in th
 class Watchdog:
     """Thread that writes a rank's heartbeat and aborts when no rank has made progress for ``timeout_s``.
 
-    It writes every ``timeout_s`` / 60, within 1 to 10 s, once the run's data and model are loaded: before, the
-    run directory may be another run's. A rank that waits for another one that makes progress never aborts.
+    It writes every ``timeout_s`` / 60, within 1 to 10 s, once data and model are loaded: before that, the run
+    directory may be another run's. A rank that waits for another one that makes progress never aborts.
     """
 
     def __init__(
