@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -10,6 +11,8 @@ from mpi4py import MPI
 
 from ..errors import FAILED
 from .comm import Comm, Pending, Transfer, flush
+
+_FORWARD_S = 0.3  # Open MPI loses what it has not forwarded yet when a rank aborts
 
 
 class MpiComm(Comm):
@@ -78,6 +81,7 @@ class MpiComm(Comm):
 
     def abort(self, code: int = FAILED) -> NoReturn:
         flush()
+        time.sleep(_FORWARD_S)
         MPI.COMM_WORLD.Abort(code)
         raise SystemExit(code)
 
