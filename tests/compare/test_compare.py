@@ -240,11 +240,11 @@ WRONG = {
     "a job nobody has": ({"job": "digits_evrything"}, "no such job file.*digits_everything"),
     "a method nobody knows": (
         {"contenders": {"a": {"selection": {"method": "kakurembo"}}}},
-        "contender a: selection.method is 'kakurembo'",
+        "contender a: unknown selection.method 'kakurembo'",
     ),
     "an option nobody knows": (
         {"contenders": {"a": {"selection": {"method": "random", "share": 0.1}}}},
-        "contender a: selection.share",
+        "contender a: unknown key selection.share",
     ),
     "a section nobody knows": (
         {"contenders": {"a": {"selektion": {}}}},

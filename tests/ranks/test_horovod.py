@@ -80,12 +80,12 @@ def test_ranks_that_mpi_did_not_start_are_told():
 OPEN = """
 import ctypes, sys
 from kakurenbo_hpc.config.job import WorldOptions
-from kakurenbo_hpc.distributed.gradient_sync import open_gradients
+from kakurenbo_hpc.distributed.gradient_sync import open_gradient_sync
 from kakurenbo_hpc.distributed.comm_mpi import MpiComm
 from kakurenbo_hpc.distributed.world import World
 if sys.argv[1:]:
     ctypes.CDLL(sys.argv[1])
-open_gradients(WorldOptions(gradients="horovod"), 1, World.detect(MpiComm()))
+open_gradient_sync(WorldOptions(gradients="horovod"), 1, World.detect(MpiComm()))
 """
 
 
