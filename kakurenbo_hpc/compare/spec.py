@@ -87,8 +87,8 @@ class Comparison(Options):
     controls: list[Literal["rs2", "unscaled"]] = option(
         [],
         "Controls beside everything, random at each contender's fraction and fewer epochs at its compute: "
-        "rs2; "
-        "unscaled, each contender without its scaling of learning rate or losses.",
+        "rs2 at each contender's fraction; unscaled, each contender without its scaling of learning rate or "
+        "losses.",
     )
     pictures: list[Picture] = option([], "Figures for a report.")
     quick: Quick = option(Quick(), "A smaller size, for --quick.")
@@ -186,9 +186,9 @@ def controls(
 ) -> Iterator[tuple[str, Entry]]:
     """Yield the controls that depend on what contenders spent.
 
-    Random at each fraction that contenders left out (to 0.05), and everything for fewer epochs at their
-    compute. A control that is a line of the table already is left out. Compute counts a sample's forward
-    pass as 1 and its backward pass as 2; scores do not count.
+    Random, and rs2 where the comparison wants it, at each fraction that contenders left out (to 0.05), and
+    everything for fewer epochs at their compute. A control that is a line of the table already is left out.
+    Compute counts a sample's forward pass as 1 and its backward pass as 2; scores do not count.
     """
     there = {digest(entry.job) for entry in entries.values()}
     for name, control in _controls(comparison, entries, curves):
@@ -211,15 +211,16 @@ def _controls(
         lengths.add((against, max(1, round(entries[against].job.training.epochs * compute))))
     for against, share in sorted(shares):
         if 0 < share < 1:
-            yield (
-                _of(against, f"random {share:.2f}"),
-                _control(entries, against, selection={"method": "random", "fraction": share}),
-            )
+            for method in ("random", "rs2") if "rs2" in comparison.controls else ("random",):
+                selection = {"method": method, "fraction": share}
+                yield _of(against, f"{method} {share:.2f}"), _control(entries, against, selection=selection)
     for against, length in sorted(lengths):
         if length < entries[against].job.training.epochs:
             yield (
                 _of(against, f"{length} epochs"),
-                _control(entries, against, training=_shortened(entries[against].job, length)),
+                _control(
+                    entries, against, training=entries[against].job.training.of_epochs(length).model_dump()
+                ),
             )
 
 
@@ -230,18 +231,6 @@ def _of(against: str, control: str) -> str:
 def _control(entries: Mapping[str, Entry], against: str, **sections: dict[str, Any]) -> Entry:
     job = _checked(_changed(entries[against].job.as_dict(), Change(**sections)), f"control of {against}")
     return Entry(job, against=against)
-
-
-def _shortened(job: Job, epochs: int) -> dict[str, Any]:
-    """Return the training section of a run of fewer epochs, its schedule shortened with it."""
-    training = job.training.model_dump()
-    factor = epochs / training["epochs"]
-    for name in ("warmup_epochs", "decay_epochs"):
-        training[name] = training[name] and training[name] * factor
-    training["warmup_steps"] = round(training["warmup_steps"] * factor)
-    training["milestones"] = [epoch * factor for epoch in training["milestones"]]
-    training["milestone_steps"] = [max(1, round(step * factor)) for step in training["milestone_steps"]]
-    return training | {"epochs": epochs}
 
 
 def _smaller(comparison: Comparison, path: Path) -> Comparison:
@@ -276,8 +265,6 @@ def _entries(comparison: Comparison, base: dict, where: str) -> dict[str, Entry]
             for name, entry in entries.items()
             if (unscaled := _unscaled(entry, entries))
         }
-    if "rs2" in comparison.controls:
-        entries["rs2"] = _entry(base, Contender(selection={"method": "rs2"}), f"{where}: control rs2")
     return entries
 
 

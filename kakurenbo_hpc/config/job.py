@@ -286,6 +286,16 @@ class Training(Options):
             values["milestones"] = [step / steps for step in self.milestone_steps]
         return Training(**values)
 
+    def of_epochs(self, epochs: int) -> Training:
+        """Return the same for a run of so many epochs, its schedule stretched or shortened with it."""
+        values, factor = self.model_dump(), epochs / self.epochs
+        for name in ("warmup_epochs", "decay_epochs"):
+            values[name] = values[name] and values[name] * factor
+        values["warmup_steps"] = round(values["warmup_steps"] * factor)
+        values["milestones"] = [epoch * factor for epoch in values["milestones"]]
+        values["milestone_steps"] = [max(1, round(step * factor)) for step in values["milestone_steps"]]
+        return Training(**values | {"epochs": epochs})
+
     def peak_lr(self, n_ranks: int) -> float:
         """Return the learning rate after warm-up: ``lr``, or ``lr`` times the ranks (Goyal et al. 2017)."""
         return self.lr * (n_ranks if self.lr_scaling == "ranks" else 1)
@@ -323,7 +333,10 @@ class Record(Options):
         "Write ledger/epoch_NNNN.h5: what each plan was decided on and what it decided, for all samples.",
     )
     weights_at: list[Annotated[int, Field(ge=0)]] = option(
-        [], "Epochs after which a weights file is written, by methods that draw samples by weight.", "epochs"
+        [],
+        "Epochs after which a file is written with the weights that samples would have by that epoch, by "
+        "methods that draw samples by weight.",
+        "epochs",
     )
     checkpoint_every: Count = option(
         1, "Epochs between checkpoints; the last epoch always has one.", "epochs"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from ..config.job import Job
 from ..core.ledger import Ledger
 from ..core.plan import Epoch
@@ -31,18 +33,18 @@ def write_epoch_files(
                 f"warning: the ledger file of epoch {epoch.number} could not be written "
                 f"({problem.strerror}); the run goes on without"
             )
-    weights = job.selection.weights
-    if weights and epoch.number in (weights.epoch, *job.record.weights_at):
+    weights = job.selection.weights(epoch, result.ledger, epoch.number in job.record.weights_at)
+    if weights is not None:
         try:
-            _write_weights(directory, epoch, result.ledger, weights.column, job, context)
+            _write_weights(directory, epoch, result.ledger, weights, job, context)
         except DataError as problem:
             print_line(f"warning: {problem}; the run goes on without")
 
 
 def _write_weights(
-    directory: Path, epoch: Epoch, ledger: Ledger, column: str, job: Job[Method], context: Context
+    directory: Path, epoch: Epoch, ledger: Ledger, weights: np.ndarray, job: Job[Method], context: Context
 ) -> None:
-    """Write a column of the ledger as a score file.
+    """Write sampling weights, (S,), as a score file.
 
     Raises:
         DataError: on all ranks alike.
@@ -52,4 +54,4 @@ def _write_weights(
         job.selection.method, how, job.data.name, context.data.fingerprint, ledger.n_total, 0.0, 0, 0
     )
     path = directory / "weights" / f"epoch_{epoch.number:04d}.h5"
-    write_scores(path, info, ledger.extra[column], context.world.comm, ledger.extra.get("label"))
+    write_scores(path, info, weights, context.world.comm, ledger.extra.get("label"))

@@ -85,11 +85,15 @@ def score(
     """
     n_epochs, n_repeats = comm.on_rank_zero(lambda: _check_arguments(name, path, epochs, repeats))
     begin, world = time.perf_counter(), World.detect(comm)
+    # The job's first epochs, as in the papers; the schedule of a longer scoring run is as long as that run.
+    training = job.training if n_epochs <= job.training.epochs else job.training.of_epochs(n_epochs)
     data_options = job.data.model_copy(update={"placement": "shared"})  # a few passes do not pay for staging
     label, n_forward, n_backward = None, 0, 0
     scores: list[np.ndarray] = []
     for repeat in range(n_repeats):
-        repeat_job = job.model_copy(update={"seed": job.seed + repeat, "data": data_options})
+        repeat_job = job.model_copy(
+            update={"seed": job.seed + repeat, "data": data_options, "training": training}
+        )
         method = _METHODS[name](method=name)
         context = set_up(repeat_job, world, method)
         gradients = open_gradient_sync(repeat_job.world, repeat_job.training.accumulate, world)

@@ -52,8 +52,8 @@ def extract_mantissas(raw: np.ndarray) -> np.ndarray:
 
 def round_up(value: float) -> np.float32:
     """Return the smallest float32 that is not below the value: a float32 is below both or neither."""
-    near = np.float32(value)
-    return near if near >= value else np.nextafter(near, np.float32(np.inf))
+    exact, near = np.float64(value), np.float32(value)  # NumPy would round a Python float to near's type
+    return near if near >= exact else np.nextafter(near, np.float32(np.inf))
 
 
 def combine_exponents(sums: np.ndarray, first_exponent: int = 0) -> float:

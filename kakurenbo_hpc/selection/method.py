@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -32,13 +32,6 @@ FORWARD_COLUMNS: dict[str, tuple] = {
 }
 
 
-class SamplingWeights(NamedTuple):
-    """The ledger column that a method draws by, and the epoch after which a weights file is written."""
-
-    column: str
-    epoch: int
-
-
 class Method(SelectionOptions):
     """A selection method: decides, each epoch and over all ranks at once, which samples are trained.
 
@@ -62,7 +55,7 @@ class Method(SelectionOptions):
             statistics of the training passes go home to the ledger
             forward pass over plan.refresh; statistics go home to the ledger
             ledger columns = `update`(epoch, ledger, "epoch")
-            evaluate; write metrics; after the epoch that `weights` names, write a weights file
+            evaluate; write metrics; write `weights`, where there are any
 
     Only ``plan`` must be written. Everything else has a default that suits a method that hides samples once
     per epoch.
@@ -95,11 +88,6 @@ class Method(SelectionOptions):
         """Largest fraction that a plan hides, in expectation where it is random; 1 where it is unknown."""
         return 1.0
 
-    @property
-    def weights(self) -> SamplingWeights | None:
-        """Sampling weights to be written to a file, if the method has any."""
-        return None
-
     def init_columns(self, rows: range, n_total: int, fingerprint: str) -> Mapping[str, np.ndarray]:
         """Return the columns that do not begin with their first value, such as scores read from a file.
 
@@ -125,6 +113,16 @@ class Method(SelectionOptions):
         trained, and the learning-rate schedule follows this count instead of the epochs.
         """
         return {}
+
+    def weights(self, epoch: Epoch, ledger: Ledger, wanted: bool) -> np.ndarray | None:
+        """Return the sampling weights to write to a file after an epoch, (S,) float64; None for no file.
+
+        Args:
+            epoch: the epoch just finished.
+            ledger: as it is now, after `update`.
+            wanted: the job lists the epoch in ``record.weights_at``.
+        """
+        return None
 
     def warnings(self, epochs: int) -> list[str]:
         """Return what the user should know before a run of so many epochs, one sentence each."""

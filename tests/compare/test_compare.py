@@ -25,7 +25,14 @@ TINY = {
     "job": "digits_everything",
     "set": {"training": {"epochs": 3, "warmup_epochs": 0}},
     "contenders": {
-        "kakurenbo": {"selection": {"method": "kakurenbo", "move_back": False, "max_fraction": 0.5}}
+        "kakurenbo": {
+            "selection": {
+                "method": "kakurenbo",
+                "move_back": False,
+                "reduce_fraction": False,
+                "max_fraction": 0.5,
+            }
+        }
     },
     "seeds": [1],
 }
@@ -54,13 +61,14 @@ def comparison(folder, name="tiny"):
 
 
 def test_a_comparison_runs_its_contenders_and_controls_and_is_taken_up_again(tmp_path):
-    file = written(tmp_path)
+    file = written(tmp_path, controls=["rs2"])
     told = compared(tmp_path, file)
     rows = comparison(tmp_path)["contenders"]
     share = rows["kakurenbo"]["hidden_fraction"]
     controls = [name for name in rows if name not in ("everything", "kakurenbo")]
     assert list(rows)[:2] == ["everything", "kakurenbo"] and share > 0.1
-    (random,) = (name for name in controls if name.startswith("random"))
+    (random, rs2) = (name for name in controls if name.startswith("r"))
+    assert random.startswith("random ") and rs2 == "rs2 " + random.split()[1]
     assert abs(float(random.split()[1]) - share) <= 0.025 + 1e-9
     assert "2 epochs" in controls
     assert rows["everything"]["n_backward"] == 3 * 1437 and rows["2 epochs"]["n_backward"] == 2 * 1437
@@ -206,7 +214,7 @@ def test_who_scales_is_compared_with_not_scaling_unless_that_is_there_already(tm
         "random": {"selection": {"method": "random"}},
     }
     _, entries = read_comparison(written(tmp_path, contenders=contenders, controls=["rs2", "unscaled"]))
-    assert list(entries) == ["everything", *contenders, "kakurenbo, unscaled", "rs2"]
+    assert list(entries) == ["everything", *contenders, "kakurenbo, unscaled"]
     assert not entries["kakurenbo, unscaled"].job.selection.scale_lr
 
 

@@ -332,6 +332,10 @@ def test_a_set_below_a_value_or_with_a_broken_value_says_so(file):
             "data.radius is an option of circles, not of squares; remove it",
         ),
         (
+            job(selection={"method": "kakurenbo", "fraction_decay": [1.0, 0.9, 0.8, 0.7, 0.6]}),
+            "selection: fraction_decay has 5 factors, but by default only 4 have an epoch",
+        ),
+        (
             job(selection={"method": "kakurenbo", "fraction_epochs": [30, 60, 80]}),
             "selection: fraction_epochs is [30, 60, 80], but must begin with 0, rise, and be no longer "
             "than fraction_decay",

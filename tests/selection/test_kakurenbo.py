@@ -85,6 +85,21 @@ def test_the_ceiling_falls_at_the_epochs_listed(epoch, ceiling):
     assert plan(epoch=epoch, reduce_fraction=False, **options).max_fraction == 0.4
 
 
+@pytest.mark.parametrize(
+    ("total", "falls"), [(100, [30, 60, 80]), (200, [60, 120, 160]), (600, [180, 360, 480]), (12, [3, 7, 9])]
+)
+def test_without_epochs_the_ceiling_falls_after_three_six_and_eight_tenths_of_the_run(total, falls):
+    ceilings = [plan(epoch=epoch, total=total, max_fraction=0.4).max_fraction for epoch in range(total)]
+    assert [e for e in range(1, total) if ceilings[e] < ceilings[e - 1]] == falls
+    assert sorted(set(ceilings), reverse=True) == pytest.approx([0.4, 0.32, 0.24, 0.16])
+
+
+@pytest.mark.parametrize("factors", [[1.0], [1.0, 0.5]])
+def test_the_last_of_fewer_factors_stays(factors):
+    ceilings = [plan(epoch=e, max_fraction=0.4, fraction_decay=factors).max_fraction for e in (0, 29, 30, 99)]
+    assert ceilings == pytest.approx([0.4, 0.4, 0.4 * factors[-1], 0.4 * factors[-1]])
+
+
 # Table 5's versions v(HE)(MB)(RF)(LR), in an epoch where the ceiling is 0.4 x 0.5 and one candidate is wrong.
 @pytest.mark.parametrize(
     ("version", "who", "lr_scale"),

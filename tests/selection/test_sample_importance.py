@@ -37,6 +37,27 @@ def test_weights_are_taken_at_the_end_of_epoch_e_and_kept():
     assert third.extra["importance"].tolist() == second.extra["importance"].tolist()
 
 
+def test_a_weights_file_in_any_epoch_has_what_the_weights_would_be_by_then():
+    m, half = importance(pretrain_epochs=2), np.float32([0.5] * 4)
+    first = after(m, rows(m), 0, range(4), [1] * 4, probability=np.float32(P))
+    second = after(m, first, 1, range(4), [1] * 4, probability=half)
+    third = after(m, second, 2, range(4), [1] * 4, probability=np.float32(P))
+    epochs = [Epoch(number, 9, seed=0) for number in range(3)]
+    assert m.weights(epochs[0], first, wanted=False) is m.weights(epochs[2], third, wanted=False) is None
+    assert m.weights(epochs[0], first, wanted=True) == pytest.approx([1, 0.5, 0.2, 0], abs=1e-6)
+    assert m.weights(epochs[1], second, wanted=False) == pytest.approx(second.extra["importance"])
+    assert m.weights(epochs[2], third, wanted=True) == pytest.approx([1, 0.5, 0.2, 0], abs=1e-6)
+
+
+def test_drawn_weights_and_those_of_other_runs_are_written_as_they_are():
+    epoch = Epoch(3, 9, seed=0)
+    fixed = importance(focus="random")
+    drawn = fixed.weights(epoch, rows(fixed), wanted=True)
+    assert np.all(drawn > 0) and len(set(drawn)) == 4
+    other = importance(weights_from=["other.h5"])
+    assert other.weights(epoch, rows(other, importance=np.arange(4.0)), wanted=True).tolist() == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("gamma", "expected"),
     [(1.0, [1, 0.25, 0.04, 0]), (0.0, [1, 1, 1, 1]), (-1.0, [1, 4, 25, 1e6]), (-2.0, [1, 16, 625, 1e12])],

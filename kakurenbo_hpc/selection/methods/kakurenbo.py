@@ -12,6 +12,8 @@ from ...core.plan import Epoch, Plan
 from ..global_stats import GlobalStats
 from ..method import Method
 
+DECAY_TENTHS = [0, 3, 6, 8]  # of the run's epochs: where Table 2 lets the fraction fall
+
 
 class Kakurenbo(Method):
     """Hides samples of low loss that are predicted correctly and with confidence, and scales the rate up.
@@ -39,13 +41,13 @@ class Kakurenbo(Method):
     max_fraction: Fraction = option(0.3, "Largest fraction F of the samples that is hidden.", "fraction")
     fraction_decay: list[Probability] = option(
         [1.0, 0.8, 0.6, 0.4],
-        "Factors of max_fraction (component RF); the paper lists three, the fourth is ours, for "
-        "after its last epoch.",
+        "Factors of max_fraction (component RF); the paper lists three, the fourth is ours, for after its "
+        "last epoch.",
     )
-    fraction_epochs: list[Annotated[int, Field(ge=0)]] = option(
-        [0],
+    fraction_epochs: list[Annotated[int, Field(ge=0)]] | None = option(
+        None,
         "Epoch from which each factor of fraction_decay holds, the first one 0; the paper's [30, 60, 80] is "
-        "[0, 30, 60, 80] here.",
+        "[0, 30, 60, 80] here. If not given, .3, .6 and .8 of the run's epochs, rounded down, as in Table 2.",
         "epochs",
     )
     confidence: Probability = option(
@@ -81,7 +83,7 @@ class Kakurenbo(Method):
 
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
         """Hide what is easy and certain."""
-        ceiling = self.ceiling_of(epoch.number)
+        ceiling = self.ceiling_of(epoch)
         seen, ids = ledger.seen, ledger.rows
         easy = everyone.smallest(ledger.loss, ceiling, ids, among=seen & ~np.isnan(ledger.loss))
         certain = ledger.correct & (ledger.confidence >= self.confidence)
@@ -102,11 +104,13 @@ class Kakurenbo(Method):
             n_moved_back=n_easy - n_hidden,
         )
 
-    def ceiling_of(self, number: int) -> float:
-        """Return F_e of epoch ``number``."""
+    def ceiling_of(self, epoch: Epoch) -> float:
+        """Return F_e."""
         if not self.reduce_fraction:
             return self.max_fraction
-        return self.max_fraction * self.fraction_decay[max(0, bisect_right(self.fraction_epochs, number) - 1)]
+        begins = self.fraction_epochs or [tenths * epoch.total // 10 for tenths in DECAY_TENTHS]
+        begins = begins[: len(self.fraction_decay)]
+        return self.max_fraction * self.fraction_decay[bisect_right(begins, epoch.number) - 1]
 
     def refreshes_after(self, epoch: Epoch) -> bool:
         """Return whether this epoch has a refresh pass; the last one needs none, since no plan follows."""
@@ -114,12 +118,18 @@ class Kakurenbo(Method):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Kakurenbo":
-        times = self.fraction_epochs
-        if times != sorted(set(times)) or times[:1] != [0] or len(times) > len(self.fraction_decay):
+        times, factors = self.fraction_epochs, self.fraction_decay
+        if times is None and len(factors) > len(DECAY_TENTHS):
+            raise ValueError(
+                f"fraction_decay has {len(factors)} factors, but by default only {len(DECAY_TENTHS)} have an "
+                "epoch; write fraction_epochs, the epoch from which each factor holds"
+            )
+        if times is not None and (
+            times != sorted(set(times)) or times[:1] != [0] or len(times) > len(factors)
+        ):
             raise ValueError(
                 f"fraction_epochs is {times}, but must begin with 0, rise, and be no longer than "
-                "fraction_decay, "
-                f"{self.fraction_decay}; write the epoch from which each factor holds"
+                f"fraction_decay, {factors}; write the epoch from which each factor holds"
             )
         if self.max_fraction + self.drop_top >= 1:
             raise ValueError(

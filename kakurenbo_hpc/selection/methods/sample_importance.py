@@ -10,7 +10,7 @@ from ...config.options import option
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
 from ..global_stats import GlobalStats
-from ..method import FORWARD_COLUMNS, Level, SamplingWeights, StepMethod
+from ..method import FORWARD_COLUMNS, Level, StepMethod
 from ..sampling import average_by_class, draw_plan, has_loss, scale_to_float32, train_all
 from ..score_file import Paths, read_weights
 
@@ -79,11 +79,6 @@ class SampleImportance(StepMethod):
         return {name: FORWARD_COLUMNS[name] for name in declared} | {"importance": (np.float64, np.nan)}
 
     @property
-    def weights(self) -> SamplingWeights:
-        """The importance, written when it is known for the first time."""
-        return SamplingWeights("importance", self.pretrain_epochs - (self.weights_pass == "lagging"))
-
-    @property
     def measures(self) -> bool:
         """Whether the weights come from this run's own samples."""
         return not self.weights_from and self.focus == "importance"
@@ -139,6 +134,14 @@ class SampleImportance(StepMethod):
         """Return whether epoch ``number`` draws by new weights."""
         return number == self.pretrain_epochs or (self.online != "none" and number > self.pretrain_epochs)
 
+    def weights(self, epoch: Epoch, ledger: Ledger, wanted: bool) -> np.ndarray | None:
+        """Return w when draws by it begin; in epochs that the job lists, what w would be by this epoch."""
+        if epoch.number == self.pretrain_epochs - (self.weights_pass == "lagging"):
+            return self.drawn_by(epoch, ledger)
+        if not wanted:
+            return None
+        return self.renew_weights(ledger).get("importance", self.drawn_by(epoch, ledger))
+
     def renew_weights(self, ledger: Ledger) -> dict[str, np.ndarray]:
         """Return w by what is known of the samples now; NaN where nothing is."""
         if not self.measures:
@@ -154,13 +157,16 @@ class SampleImportance(StepMethod):
 
     def draw(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats, purpose: str, n: int) -> Plan:
         """Return the plan of n draws."""
-        if self.focus == "random":
-            weight = self.apply_gamma(epoch.rng.of_run().uniform(ledger.id, "sample_importance_focus"))
-        else:
-            weight = ledger.extra["importance"]
+        weight = self.drawn_by(epoch, ledger)
         if self.level == "class":
             weight = average_by_class(scale_to_float32(weight, everyone), ledger.extra["label"], everyone)
         return draw_plan(weight, epoch, ledger, everyone, purpose, unbiased=self.unbiased, n=n)
+
+    def drawn_by(self, epoch: Epoch, ledger: Ledger) -> np.ndarray:
+        """Return the w by which samples are drawn, (S,) float64."""
+        if self.focus == "random":
+            return self.apply_gamma(epoch.rng.of_run().uniform(ledger.id, "sample_importance_focus"))
+        return ledger.extra["importance"]
 
     @model_validator(mode="after")
     def _consistent(self) -> "SampleImportance":
