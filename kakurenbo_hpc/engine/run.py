@@ -232,7 +232,7 @@ class _Run:
     def _finish_exchange(self) -> None:
         """Finish the exchange of samples of an epoch that ends early."""
         shards = self._context.shards
-        if shards and shards.under_way:
+        if shards and shards.in_transit:
             shards.finish()
 
     def _finish(self) -> bool:

@@ -1,9 +1,9 @@
-"""Schedule of node-local data: every rank trains what lies on it, in batches of the same number and size.
+"""Schedule of node-local data: every rank trains the samples at its place, in batches of equal size.
 
-Each rank goes through its own entries in the order of the same hash as ``deal``, and all ranks go at an even
-pace: the entry k of m stands at (k + 1/2) / m of the epoch, and the positions of the global order count all
-ranks' entries by that time. Ranks with equally many entries take turns. So global batches are of equal size
-up to one, as ``deal`` makes them, and in each of them ranks with equally many entries differ by at most one.
+Each rank goes through its own entries in the order of the same hash as ``deal``, and all ranks advance
+evenly: entry k of m stands at (k + 1/2) / m of the epoch, and the global order sorts all ranks' entries by
+that. So global batches are of equal size up to one, as ``deal`` makes them, and within each, the parts of
+ranks with equally many entries differ by at most one.
 """
 
 from __future__ import annotations
@@ -29,13 +29,24 @@ def deal_local(
     late: np.ndarray | None = None,
     filler: int = 0,
 ) -> EpochSchedule:
-    """Return this rank's turns over all entries of all ranks that lie here, as ``deal`` does.
+    """Return this rank's schedule over the entries at its place, as ``deal`` does over all entries.
 
-    place: (S,) int32, where this rank's rows lie. late: (S,) bool, rows that come last on their rank, since
-    they are still on their way; given on all ranks or on none. filler: an id that lies here.
-    Where ranks hold unequal numbers of entries (repeats, or hidden samples in the refresh), their parts of a
-    batch do, too. One exchange of each rank's own entries; memory O(n / P), if no place has more than its
-    share.
+    Where ranks have unequal numbers of entries (repeats, hidden samples in the refresh pass), their parts of
+    a global batch are unequal too. One exchange of each rank's own entries; memory O(n / P) if no place has
+    more than its share.
+
+    Args:
+        ids: (S,) int64, this rank's rows.
+        times: (S,) bool or integers, how often each row is passed.
+        place: (S,) int32, the rank that holds each row's data.
+        epoch: decides the order, by its seed and number.
+        comm: all ranks.
+        global_batch: the largest global batch, in entries.
+        accumulate: micro-batches per step.
+        weight: (S,) float32, or None for 1; given on all ranks or on none.
+        late: (S,) bool, rows that come last at their place, since they are in transit; given on all ranks or
+            on none.
+        filler: an id at this place.
     """
     stream = key(epoch.seed, "order", epoch.number)
     entries = build_entries(ids, times, weight, stream)
@@ -64,16 +75,19 @@ def deal_local(
 
 
 def positions(n_each: np.ndarray, rank: int) -> np.ndarray:
-    """Return where the entries of this rank stand among all ranks' entries, (n_each[rank],) int64, growing.
+    """Return this rank's positions among all ranks' entries, (n_each[rank],) int64, increasing.
 
-    n_each: (P,), how many entries each rank has. In order of time, (k + 1/2) / n; of equal times, ranks with
-    more entries first, then by rank. Work and memory grow with the number of *different* numbers of entries.
+    By time, (k + 1/2) / n; at equal times, ranks with more entries come first, then lower ranks. Work and
+    memory grow with the number of *different* numbers of entries.
+
+    Args:
+        n_each: (P,), the number of entries of each rank.
+        rank: this rank.
     """
     mine = n_each[rank]
     moment = (2 * np.arange(mine) + 1)[:, None]
     others, n_ranks = np.unique(n_each[n_each > 0], return_counts=True)
-    # How many entries j of a rank with n of them have (2 j + 1) / n < (2 k + 1) / mine; at n > mine also the
-    # equal ones.
+    # The number of entries j, of a rank with n, with (2 j + 1) / n < (2 k + 1) / mine; <= where n > mine.
     gap = moment * others - mine
     earlier = np.where(others > mine, gap // (2 * mine) + 1, (gap + 2 * mine - 1) // (2 * mine))
     return earlier @ n_ranks + np.count_nonzero(n_each[:rank] == mine)

@@ -1,9 +1,8 @@
-"""A rank's shard on its node's own disk: copies of files of the shared file system, each whole or not there.
+"""A rank's shard on its node's own disk: copies of files of the shared file system, each complete or absent.
 
-A store is a folder, ``SCRATCH/kakurenbo/NAME-MARK/rank_0003``, with a note of whose files it holds. A copy is
-of the size and of the time of last change of its original, and is known by them. What lies in a store may
-vanish at any time: every file can be fetched again. Nothing is removed but files of the data set that this
-store holds.
+A cache is a folder, ``SCRATCH/kakurenbo/NAME-MARK/rank_0003``, with a note that names its data set. A copy
+has the size and modification time of its original, and is recognised by them. Files of a cache may vanish
+at any time, since every file can be fetched again. Only files of its own data set are ever removed.
 """
 
 from __future__ import annotations
@@ -30,10 +29,14 @@ class NodeCache:
     """One rank's folder, of files with the names that they have on the shared file system."""
 
     def __init__(self, folder: Path, fingerprint: str):
-        """Open or make it, for this process alone. fingerprint: of the data set.
+        """Open or create it, for this process alone.
 
-        Raises DataError if it cannot be written to, holds files of another data set or of nobody, or is in
-        use.
+        Args:
+            folder: of this rank.
+            fingerprint: of the data set.
+
+        Raises:
+            DataError: it cannot be written to, holds files of another data set or unknown ones, or is in use.
         """
         self.folder = folder
         note = folder / _NOTE
@@ -41,8 +44,8 @@ class NodeCache:
             folder.mkdir(parents=True, exist_ok=True)
             if not note.exists() and any(folder.iterdir()):
                 raise DataError(
-                    f"{folder}: not empty, and not staged by us; give another scratch folder, or remove "
-                    "this one"
+                    f"{folder}: not empty, and not staged by kakurenbo; give another scratch folder, or "
+                    "remove this one"
                 )
             self._lock = open(note, "a+")  # noqa: SIM115, locked until the process ends
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -65,7 +68,7 @@ class NodeCache:
             )
 
     def keep(self, names: Iterable[str], known: Iterable[str]) -> None:
-        """Remove all known files but these, and partial ones; files of other names stay."""
+        """Remove all known files except these, and all partial files; files of other names stay."""
         kept = {str(self.folder / name) for name in names}
         known = {str(self.folder / name) for name in known}
         for folder, _, found in os.walk(self.folder):
@@ -79,22 +82,22 @@ class NodeCache:
         for name in names:
             (self.folder / name).unlink(missing_ok=True)
 
-    def beside(self, name: str) -> Path:
-        """Return where a file is written before it is whole; its folder is there."""
+    def partial_path(self, name: str) -> Path:
+        """Return the path of a file that is being written; its folder exists."""
         path = self.folder / f"{name}.part"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def whole(self, name: str, changed: int) -> None:
-        """Give a partial file its name, and its original's modification time in ns."""
-        beside = self.beside(name)
-        os.utime(beside, ns=(changed, changed))
-        os.replace(beside, self.folder / name)
+    def commit(self, name: str, changed: int) -> None:
+        """Give a complete partial file its name, and its original's modification time in ns."""
+        partial = self.partial_path(name)
+        os.utime(partial, ns=(changed, changed))
+        os.replace(partial, self.folder / name)
 
     def missing_rows(self, files: SampleFiles, rows: Iterable[int], compare: bool = False) -> list[int]:
-        """Return the rows whose files are missing; compare: or differ from the shared file system's."""
+        """Return the rows whose files are missing, or with ``compare``, differ from the shared ones."""
 
-        def is_here(row: int) -> bool:
+        def is_cached(row: int) -> bool:
             name = files.names[row]
             return self._holds(name, int(files.sizes[row]), int(files.changed[row])) and not (
                 compare and not filecmp.cmp(files.root / name, self.folder / name, shallow=False)
@@ -102,12 +105,13 @@ class NodeCache:
 
         rows = list(rows)
         with ThreadPoolExecutor(_THREADS) as pool:
-            return [row for row, here in zip(rows, pool.map(is_here, rows), strict=True) if not here]
+            return [row for row, cached in zip(rows, pool.map(is_cached, rows), strict=True) if not cached]
 
     def fetch(self, files: SampleFiles, rows: Iterable[int]) -> Iterator[int]:
         """Copy these rows' files from the shared file system, several at a time; yield each one's size.
 
-        Raises DataError if one is not there, or is not of its size, or the disk is full.
+        Raises:
+            DataError: a file is missing or of another size, or the disk is full.
         """
 
         def copy(row: int) -> int:
@@ -126,23 +130,23 @@ class NodeCache:
         return found.st_size == size and found.st_mtime_ns // _SECOND == changed // _SECOND
 
     def _copy(self, source: Path, name: str, size: int) -> None:
-        beside = self.beside(name)
+        partial = self.partial_path(name)
         try:
-            changed = retry(lambda: _copied(source, beside))
-            found = beside.stat().st_size
+            changed = retry(lambda: _copy_contents(source, partial))
+            found = partial.stat().st_size
             if found != size:
-                beside.unlink()
+                partial.unlink()
                 raise DataError(
                     f"{source}: {found} bytes were copied, but {size} were expected; was the data set "
                     "changed?"
                 )
-            self.whole(name, changed)
+            self.commit(name, changed)
         except OSError as problem:
             raise DataError(f"{source}: cannot be copied to {self.folder} ({problem.strerror})") from None
 
 
-def _copied(source: Path, target: Path) -> int:
-    """Copy a file; return when the source was last changed, in ns, as it was before."""
+def _copy_contents(source: Path, target: Path) -> int:
+    """Copy a file; return the source's modification time in ns, read before the copy."""
     changed = source.stat().st_mtime_ns
     shutil.copyfile(source, target)
     return changed

@@ -18,17 +18,25 @@ if TYPE_CHECKING:
 
 
 class Part(NamedTuple):
-    """Some of a data set's files. rows: of those that are to lie here."""
+    """Files of a data set, and the rows of those that this rank holds."""
 
     files: SampleFiles
     rows: Sequence[int]
 
 
 def open_store(name: str, data: DatasetSplits, scratch: str | None, world: World) -> NodeCache:
-    """Return this rank's store, in the scratch folder of its node.
+    """Return this rank's cache, in the scratch folder of its node.
 
-    name: of the data set. scratch: a path, in which variables of the node's environment may stand ($TMPDIR).
-    Raises JobError or DataError, perhaps on one rank only: call it under ``comm.agreed``.
+    Args:
+        name: of the data set.
+        data: its splits.
+        scratch: a path, which may contain variables of the node's environment ($TMPDIR).
+        world: gives rank and node.
+
+    Raises:
+        JobError: the data set cannot be staged, or there is no scratch folder.
+        DataError: the cache cannot be used; perhaps on one rank only, so call this under
+            ``comm.run_or_raise_together``.
     """
     if data.train.files() is None or data.validation.files() is None:
         raise JobError(
@@ -59,34 +67,42 @@ def fetch_missing(
     spare: int = 0,
     compare: bool = False,
 ) -> int:
-    """Fetch what the store lacks of these parts; return how many bytes all ranks fetched. Collective.
+    """Fetch the files of these parts that the cache lacks; return the bytes fetched by all ranks. Collective.
 
-    bar: ``Progress.bar``. spare: bytes that must be free beyond these. compare: files that are here must
-    equal the shared ones. Raises DataError, on all ranks alike, if a file cannot be copied, or, before
-    copying, if a disk is too small.
+    Args:
+        parts: what this rank holds.
+        store: its cache.
+        world: all ranks.
+        bar: ``Console.bar``.
+        spare: bytes that must stay free.
+        compare: fetch files again whose bytes differ from the shared ones.
+
+    Raises:
+        DataError: on all ranks alike; a disk is too small, which is found before copying, or a file cannot
+            be copied.
     """
-    lacking = [Part(files, store.missing_rows(files, rows, compare)) for files, rows in parts]
-    needed = sum(int(files.sizes[row]) for files, rows in lacking for row in rows)
-    asked = world.comm.gather(
+    missing = [Part(files, store.missing_rows(files, rows, compare)) for files, rows in parts]
+    needed = sum(int(files.sizes[row]) for files, rows in missing for row in rows)
+    requests = world.comm.gather(
         (world.node, *free_bytes(store.folder), needed, spare, str(store.folder.parent))
     )
-    world.comm.run_or_raise_together(lambda: _check(asked))
-    for files, rows in lacking:
+    world.comm.run_or_raise_together(lambda: _check(requests))
+    for files, rows in missing:
         world.comm.run_or_raise_together(lambda: sum(bar(store.fetch(files, rows), len(rows), "stage")))  # noqa: B023, called at once
-    return sum(ask[3] for ask in asked)
+    return sum(request[3] for request in requests)
 
 
-def _check(asked: list[tuple]) -> None:
-    """Raise DataError if the ranks of a node ask for more than its disk has."""
+def _check(requests: list[tuple]) -> None:
+    """Raise DataError if the ranks of a node need more than its disk has."""
     disks: dict[tuple, tuple] = {}
-    for node, disk, free, needed, spare, folder in asked:
+    for node, disk, free, needed, spare, folder in requests:
         before = disks.get((node, disk), (free, 0, 0, folder))
         disks[node, disk] = min(free, before[0]), needed + before[1], spare + before[2], folder
     for (node, _), (free, needed, spare, folder) in disks.items():
         if needed + spare > free:
             moves = f", and {in_words(spare)} must be left for samples that move" if spare else ""
             raise DataError(
-                f"{folder} on {node}: {in_words(needed)} are to be copied there{moves}, but "
+                f"{folder} on {node}: {in_words(needed)} must be copied there{moves}, but "
                 f"{in_words(free)} are free; "
                 "give a larger scratch folder, use more nodes, or remove what other runs left there"
             )

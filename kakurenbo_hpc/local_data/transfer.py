@@ -1,8 +1,8 @@
-"""File transfers between ranks during training: read, sent, received and written in pieces.
+"""File transfers between ranks during training, in pieces: read and sent, received and written.
 
-Every rank takes its pieces, outgoing and incoming, in the order of (number of the parcel, offset), which all
-ranks share. So of all pieces that are under way the first one is the next both for its sender and for its
-receiver: nobody waits in a circle, however few pieces a rank holds at a time.
+Every rank handles its pieces, outgoing and incoming, in the order of (number of the move, offset), which all
+ranks share. So the first of all unfinished pieces is the next one both for its sender and for its receiver:
+there is no deadlock, however few pieces a rank holds at a time.
 """
 
 from __future__ import annotations
@@ -25,10 +25,14 @@ AT_A_TIME = 4  # pieces that a rank holds in memory each way, some at the disk, 
 
 @dataclass(frozen=True)
 class FileMove:
-    """One file that goes to, or comes from, another rank.
+    """One file that moves to or from another rank.
 
-    number: the same on both, unique over all ranks. size: in bytes. changed: when its original last was, in
-    ns.
+    Attributes:
+        number: the same on both ranks, unique over all ranks.
+        name: of the file in both caches.
+        size: in bytes.
+        changed: modification time of its original, in ns.
+        rank: the other rank.
     """
 
     number: int
@@ -44,13 +48,13 @@ class FileExchange:
     def __init__(
         self, outgoing: Iterable[FileMove], incoming: Iterable[FileMove], store: NodeCache, comm: Comm
     ):
-        """Begin. outgoing, incoming: in the order of their numbers."""
+        """Begin; outgoing and incoming moves are in the order of their numbers."""
         self._store, self._comm = store, comm
-        self._to_send, self._to_receive = self._pieces(outgoing), self._pieces(incoming)
-        # Buffers are used again: fresh memory costs as much as a copy into it.
+        self._unsent, self._unreceived = self._pieces(outgoing), self._pieces(incoming)
+        # Buffers are reused: fresh memory costs as much as a copy into it.
         self._free: list[np.ndarray] = []
-        self._leaving: deque[_Piece] = deque()
-        self._arriving: deque[_Piece] = deque()
+        self._sends: deque[_Piece] = deque()
+        self._receives: deque[_Piece] = deque()
         self._disk = ThreadPoolExecutor(2)
         self.poll()
 
@@ -63,80 +67,80 @@ class FileExchange:
         moved = True
         while moved:
             self._begin()
-            left, arrived = self._push_out(), self._take_in()
-            moved = left or arrived
+            sent, received = self._finish_first_send(), self._finish_first_receive()
+            moved = sent or received
 
     def finish(self) -> None:
-        """Wait until all that comes is written and all that goes has left."""
-        while self._leaving or self._arriving:
+        """Wait until everything incoming is written and everything outgoing is sent."""
+        while self._sends or self._receives:
             first = min(
-                (queue[0] for queue in (self._leaving, self._arriving) if queue),
+                (queue[0] for queue in (self._sends, self._receives) if queue),
                 key=lambda piece: piece.order,
             )
-            if self._leaving and first is self._leaving[0]:
-                self._left(self._leaving.popleft(), wait=True)
+            if self._sends and first is self._sends[0]:
+                self._finish_sending(self._sends.popleft(), wait=True)
             else:
-                self._arrived(self._arriving.popleft(), wait=True)
+                self._finish_receiving(self._receives.popleft(), wait=True)
             self.poll()
         self._disk.shutdown()
 
     def _begin(self) -> None:
-        """Take up as many pieces as may be held at a time."""
-        while len(self._leaving) < AT_A_TIME and (piece := next(self._to_send, None)):
-            piece.io = self._disk.submit(_read, self._store.folder / piece.parcel.name, piece)
-            self._leaving.append(piece)
-        while len(self._arriving) < AT_A_TIME and (piece := next(self._to_receive, None)):
-            piece.transfer = self._comm.post_receive(piece.data, piece.parcel.rank)
-            self._arriving.append(piece)
-        for piece in self._leaving:
+        """Start as many pieces as a rank may hold at a time."""
+        while len(self._sends) < AT_A_TIME and (piece := next(self._unsent, None)):
+            piece.io = self._disk.submit(_read, self._store.folder / piece.move.name, piece)
+            self._sends.append(piece)
+        while len(self._receives) < AT_A_TIME and (piece := next(self._unreceived, None)):
+            piece.transfer = self._comm.post_receive(piece.data, piece.move.rank)
+            self._receives.append(piece)
+        for piece in self._sends:
             if piece.transfer is None and piece.io is not None:
                 if not piece.io.done():
-                    break  # what goes to one rank must go in order
+                    break  # pieces for one rank must be sent in order
                 piece.io.result()
-                piece.transfer = self._comm.post_send(piece.data, piece.parcel.rank)
+                piece.transfer = self._comm.post_send(piece.data, piece.move.rank)
 
-    def _push_out(self) -> bool:
-        """Let go of the first outgoing piece if it has left; return whether it has."""
-        if not self._leaving or not self._left(self._leaving[0], wait=False):
+    def _finish_first_send(self) -> bool:
+        """Release the first outgoing piece if it is sent; return whether it is."""
+        if not self._sends or not self._finish_sending(self._sends[0], wait=False):
             return False
-        self._leaving.popleft()
+        self._sends.popleft()
         return True
 
-    def _take_in(self) -> bool:
-        """Let go of the first incoming piece if it is written; return whether it is."""
-        if not self._arriving or not self._arrived(self._arriving[0], wait=False):
+    def _finish_first_receive(self) -> bool:
+        """Release the first incoming piece if it is written; return whether it is."""
+        if not self._receives or not self._finish_receiving(self._receives[0], wait=False):
             return False
-        self._arriving.popleft()
+        self._receives.popleft()
         return True
 
-    def _pieces(self, parcels: Iterable[FileMove]) -> Iterator[_Piece]:
-        for parcel in parcels:
-            for offset in range(0, max(1, parcel.size), PIECE):
+    def _pieces(self, moves: Iterable[FileMove]) -> Iterator[_Piece]:
+        for move in moves:
+            for offset in range(0, max(1, move.size), PIECE):
                 buffer = self._free.pop() if self._free else np.empty(PIECE, np.uint8)
-                yield _Piece(parcel, offset, buffer, buffer[: parcel.size - offset])
+                yield _Piece(move, offset, buffer, buffer[: move.size - offset])
 
-    def _left(self, piece: _Piece, wait: bool) -> bool:
+    def _finish_sending(self, piece: _Piece, wait: bool) -> bool:
         if piece.transfer is None:
             if not wait:
                 return False
             if piece.io is not None:
                 piece.io.result()
-            piece.transfer = self._comm.post_send(piece.data, piece.parcel.rank)
-        if not _over(piece.transfer, wait):
+            piece.transfer = self._comm.post_send(piece.data, piece.move.rank)
+        if not _is_complete(piece.transfer, wait):
             return False
         self._free.append(piece.buffer)
         return True
 
-    def _arrived(self, piece: _Piece, wait: bool) -> bool:
+    def _finish_receiving(self, piece: _Piece, wait: bool) -> bool:
         if piece.io is None:
-            if not _over(piece.transfer, wait):
+            if not _is_complete(piece.transfer, wait):
                 return False
-            piece.io = self._disk.submit(_write, self._store.beside(piece.parcel.name), piece)
+            piece.io = self._disk.submit(_write, self._store.partial_path(piece.move.name), piece)
         if not (wait or piece.io.done()):
             return False
         piece.io.result()
-        if piece.offset + len(piece.data) == piece.parcel.size:
-            self._store.whole(piece.parcel.name, piece.parcel.changed)
+        if piece.offset + len(piece.data) == piece.move.size:
+            self._store.commit(piece.move.name, piece.move.changed)
         self._free.append(piece.buffer)
         return True
 
@@ -145,7 +149,7 @@ class FileExchange:
 class _Piece:
     """Bytes of a file from an offset: read then sent, or received then written."""
 
-    parcel: FileMove
+    move: FileMove
     offset: int
     buffer: np.ndarray
     data: np.ndarray
@@ -154,10 +158,10 @@ class _Piece:
 
     @property
     def order(self) -> tuple[int, int]:
-        return self.parcel.number, self.offset
+        return self.move.number, self.offset
 
 
-def _over(transfer: Transfer | None, wait: bool) -> bool:
+def _is_complete(transfer: Transfer | None, wait: bool) -> bool:
     assert transfer is not None
     if wait:
         transfer.wait()
@@ -168,24 +172,24 @@ def _read(path: Path, piece: _Piece) -> None:
     try:
         with open(path, "rb", buffering=0) as file:
             file.seek(piece.offset)
-            left = memoryview(piece.data)  # type: ignore[arg-type]
-            while n := file.readinto(left):
-                left = left[n:]
+            rest = memoryview(piece.data)  # type: ignore[arg-type]
+            while n := file.readinto(rest):
+                rest = rest[n:]
     except OSError as problem:
         raise DataError(
             f"{path}: cannot be read ({problem.strerror}); resume the run, which fetches it again"
         ) from None
-    if len(left):
-        raise DataError(f"{path}: ends {len(left)} bytes early; resume the run, which fetches it again")
+    if len(rest):
+        raise DataError(f"{path}: ends {len(rest)} bytes early; resume the run, which fetches it again")
 
 
 def _write(path: Path, piece: _Piece) -> None:
     try:
         with open(path, "r+b" if piece.offset else "wb", buffering=0) as file:
             file.seek(piece.offset)
-            left = memoryview(piece.data)  # type: ignore[arg-type]
-            while len(left):
-                left = left[file.write(left) :]
+            rest = memoryview(piece.data)  # type: ignore[arg-type]
+            while len(rest):
+                rest = rest[file.write(rest) :]
     except OSError as problem:
         raise DataError(
             f"{path}: cannot be written ({problem.strerror}); give a larger scratch folder"

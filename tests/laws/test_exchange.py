@@ -11,7 +11,7 @@ from support.ledgers import picked
 from kakurenbo_hpc.core.plan import Epoch
 from kakurenbo_hpc.core.rng import bits, key
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
-from kakurenbo_hpc.local_data.exchange import even, first_places, max_held, plan_exchange
+from kakurenbo_hpc.local_data.exchange import balance, first_places, max_held, plan_exchange
 
 SHARES = [[True], [False], [True, False], [True, True, False]]  # of visible samples
 
@@ -120,7 +120,7 @@ def test_without_a_share_no_more_samples_move_than_must(run):
         low, more = divmod(int(n.sum()), n_ranks)
         # Whatever ranks get one more than the others, at least the rest of each rank's surplus must leave.
         fewest = np.maximum(n - low, 0).sum() - min(more, np.count_nonzero(n > low))
-        assert (before != after)[shown].sum() == np.maximum(0, n - even(n)).sum() == fewest
+        assert (before != after)[shown].sum() == np.maximum(0, n - balance(n)).sum() == fewest
 
 
 @given(runs())

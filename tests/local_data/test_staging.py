@@ -99,12 +99,11 @@ def test_a_changed_byte_is_found_where_files_are_compared(tmp_path, files):
 @pytest.mark.parametrize(
     ("free", "spare", "said"),
     [
-        (209, 0, "210 bytes are to be copied there, but 209 bytes are free; give a larger scratch folder"),
+        (209, 0, "210 bytes must be copied there, but 209 bytes are free; give a larger scratch folder"),
         (
             2000,
             1_000_000,
-            "210 bytes are to be copied there, and 2 MB must be left for samples that move, but 2 kB are "
-            "free",
+            "210 bytes must be copied there, and 2 MB must be left for samples that move, but 2 kB are free",
         ),
     ],
 )
@@ -129,7 +128,7 @@ def test_what_moves_later_needs_room_even_where_all_is_there(tmp_path, files, mo
     monkeypatch.setattr(staging, "free_bytes", lambda folder: (7, 1999))
     with pytest.raises(
         DataError,
-        match="0 bytes are to be copied there, and 2 kB must be left for samples that move, but 1.999 kB "
+        match="0 bytes must be copied there, and 2 kB must be left for samples that move, but 1.999 kB "
         "are free",
     ):
         staged(tmp_path, files, spare=1000)

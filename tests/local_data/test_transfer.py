@@ -30,8 +30,8 @@ def delivered(folder, n_ranks, moves, steps):
     stores = [NodeCache(folder / f"rank_{rank}", "some data") for rank in range(n_ranks)]
     for number, (size, source, _) in enumerate(moves):
         name = f"deep/{number}.h5"
-        stores[source].beside(name).write_bytes(content(number, size))
-        stores[source].whole(name, number)
+        stores[source].partial_path(name).write_bytes(content(number, size))
+        stores[source].commit(name, number)
 
     def work(comm):
         going = [

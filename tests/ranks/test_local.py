@@ -252,5 +252,5 @@ def test_a_folder_of_nobody_is_left_alone(folder, tmp_path):
     theirs = tmp_path / "scratch_run" / "kakurenbo" / theirs.name / "rank_0000" / "thesis.txt"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("seven years")
-    assert "not empty, and not staged by us" in refused(train(1, tmp_path, "run", folder / "data"))
+    assert "not empty, and not staged by kakurenbo" in refused(train(1, tmp_path, "run", folder / "data"))
     assert theirs.read_text() == "seven years"
