@@ -1,0 +1,25 @@
+"""MNIST (LeCun et al. 1998): 60,000 training and 10,000 test images of handwritten digits, 28 x 28 pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from ...config.job import DataOptions
+from ...config.options import option
+from ..dataset import DatasetSplits
+from ..formats.idx import read_idx_images
+from ..formats.image_bytes import split
+
+
+class Mnist(DataOptions):
+    """MNIST in its IDX files, compressed or not."""
+
+    name: Literal["mnist"] = option(..., "MNIST, read from its IDX files.")
+    path: str = option(
+        ..., "The folder of the four IDX files, compressed or not; or the one that holds MNIST/raw."
+    )
+
+    def open(self, directory: Path | None = None) -> DatasetSplits:
+        """Read the images into memory."""
+        return split(self.name, *read_idx_images(Path(self.path), ("MNIST/raw",)), n_classes=10)

@@ -1,0 +1,1 @@
+"""File formats in which public data sets of small images are downloaded."""
