@@ -45,7 +45,7 @@ def split(name: str, train: ImageBytes, validation: ImageBytes, n_classes: int) 
     """Return the data set of these images; its fingerprint is a digest of all of them."""
     digest = hashlib.blake2b(digest_size=8)
     for part in (train, validation):
-        digest.update(np.ascontiguousarray(part.pixels))
+        digest.update(np.ascontiguousarray(part.pixels).data)
         digest.update(part.labels.astype("<i8").tobytes())
     return DatasetSplits(
         train=Images(train),
