@@ -13,6 +13,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import Field, SerializeAsAny, model_validator
 
 from ..errors import JobError
+from .augmentations import AUGMENTATIONS, VIEWS, Augmentation, View, parse_step
 from .options import (
     Count,
     FileName,
@@ -29,17 +30,6 @@ from .options import (
 )
 from .registry import is_path, search_folder
 from .yaml import read_yaml, set_value
-
-Augmentation = Literal[
-    "flip",
-    "crop",
-    "shift",
-    "cutout",
-    "auto_augment",
-    "rand_augment",
-    "trivial_augment_wide",
-    "random_erasing",
-]
 
 
 class DataOptions(Options):
@@ -74,7 +64,14 @@ class DataOptions(Options):
     drop_classes: list[Annotated[int, Field(ge=0)]] = option(
         [], "Classes that are left out of training and validation."
     )
-    augmentation: list[Augmentation] = option([], "Training augmentations, applied in this order.")
+    augmentation: list[Augmentation] = option(
+        [],
+        "Training augmentations in this order: names, or a name with options, such as crop: {padding: 4} or, "
+        "for the first option, crop: 4.",
+    )
+    evaluation: list[View] = option(
+        [], "What images go through where they are not augmented: resize, center_crop, normalize."
+    )
     placement: Literal["shared", "local"] = option(
         "shared",
         "shared: every rank reads all samples from a shared file system; local: each rank trains from its "
@@ -103,11 +100,26 @@ class DataOptions(Options):
 
     @model_validator(mode="after")
     def _consistent(self) -> DataOptions:
-        for name in ("drop_classes", "augmentation"):
-            values = getattr(self, name)
+        training, evaluation = (
+            [parse_step(entry, table) for entry in entries]
+            for entries, table in ((self.augmentation, AUGMENTATIONS), (self.evaluation, VIEWS))
+        )
+        names: dict[str, list] = {
+            "drop_classes": self.drop_classes,
+            "augmentation": [step.name for step in training],
+            "evaluation": [step.name for step in evaluation],
+        }
+        for name, values in names.items():
             twice = [value for i, value in enumerate(values) if value in values[:i]]
             if twice:
                 raise ValueError(f"{name} holds {twice[0]} twice; keep one")
+        if [step for step in training if step.name == "normalize"] != [
+            step for step in evaluation if step.name == "normalize"
+        ]:
+            raise ValueError(
+                "augmentation and evaluation must normalize alike, or the network is evaluated on other "
+                "values than it was trained on; write the same normalize in both"
+            )
         if self.repeats_classes < 1 and self.repeats == 1:
             raise ValueError(
                 f"repeats_classes is {self.repeats_classes:g}, but repeats is 1; say how often with repeats"

@@ -1,60 +1,104 @@
-"""Training augmentation of images by name; the draws of a sample are keyed by (seed, epoch, id, copy).
+"""Training augmentation and evaluation views of images; draws are keyed by (seed, epoch, id, copy).
 
-``flip`` mirrors left to right, every second image on average. ``crop`` pads with zeros by an eighth of the
-width and cuts the size out again (He et al. 2016: 4 of 32 pixels). ``shift`` does the same with one pixel.
-``cutout`` sets a square of half the side to zero, centred anywhere (DeVries and Taylor 2017: 16 of 32
-pixels). The other names are torchvision's with their defaults: AutoAugment (ImageNet's policy), RandAugment,
-TrivialAugmentWide, RandomErasing.
+Our own steps compute from the key. Those of torchvision and timm run with the generators that they use seeded
+by it, one image at a time; the generators are restored afterwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..config import augmentations as steps
+from ..config.augmentations import AUGMENTATIONS, VIEWS, Step, parse_step
 from ..config.job import DataOptions
 from ..core.rng import bits, key
 from ..errors import DataError
+from .crops import random_box
 from .dataset import Dataset, DatasetSplits, DatasetView, ReadRequest
 
 if TYPE_CHECKING:
     import torch
 
+    Apply = Callable[[torch.Tensor, np.ndarray, Any], torch.Tensor]
+
+_CROPS = ("random_resized_crop", "resize", "center_crop")
+_OF_COLOURS = ("color_jitter", "auto_augment", "rand_augment", "trivial_augment_wide")
+
 
 def augment(data: DatasetSplits, options: DataOptions, seed: int) -> DatasetSplits:
-    """Return the data set with ``options.augmentation`` on its training images, drawn by the run's seed.
+    """Return the data set with ``options.augmentation`` on training images and ``evaluation`` on all others.
 
     Raises:
-        DataError: the samples are not images (C, H, W) with a class each.
+        DataError: the samples are not images (C, H, W) with a class each, or of another number of channels.
     """
-    names = options.augmentation
-    if not names:
+    training = [parse_step(entry, AUGMENTATIONS) for entry in options.augmentation]
+    view = [parse_step(entry, VIEWS) for entry in options.evaluation]
+    if not training and not view:
         return data
     if len(data.shape) != 3 or data.train.labels() is None:
-        raise DataError(
-            f"data.augmentation is {names}, but {options.name} does not hold images with a class each; "
-            "set data.augmentation to []"
+        section, entries = (
+            ("augmentation", options.augmentation) if training else ("evaluation", options.evaluation)
         )
-    colours = sorted(set(names) & {"auto_augment", "rand_augment", "trivial_augment_wide"})
-    if colours and data.shape[0] not in (1, 3):
         raise DataError(
-            f"data.augmentation holds {colours[0]}, which takes images of 1 or 3 channels, but "
-            f"{options.name} has "
-            f"{data.shape[0]}; remove it"
+            f"data.{section} is {entries}, but {options.name} does not hold images with a class each; "
+            f"set data.{section} to []"
         )
-    return replace(data, train=Augmented(data.train, names, seed))
+    for step in training + view:
+        _check_channels(step, data.shape[0], options.name)
+    shape = data.shape
+    for step in training:
+        if isinstance(step.options, steps.RandomResizedCrop):
+            shape = (shape[0], step.options.size, step.options.size)
+    if data.crops:
+        training, view = ([step for step in given if step.name not in _CROPS] for given in (training, view))
+    return replace(
+        data,
+        train=Augmented(data.train, training, view, seed),
+        validation=Augmented(data.validation, None, view, seed),
+        shape=shape,
+    )
+
+
+def _check_channels(step: Step, n_channels: int, name: str) -> None:
+    if step.name in _OF_COLOURS and n_channels not in (1, 3):
+        raise DataError(
+            f"data.augmentation holds {step.name}, which takes images of 1 or 3 channels, but {name} has "
+            f"{n_channels}; remove it"
+        )
+    if isinstance(step.options, steps.Normalize):
+        mean, _ = steps.statistics(step.options)
+        if len(mean) != n_channels:
+            raise DataError(
+                f"data.augmentation: normalize has a mean for {len(mean)} channels, but {name} has "
+                f"{n_channels}; give one per channel"
+            )
 
 
 class Augmented(DatasetView):
-    """Images with values in [0, 1] under training augmentation, in the order of the names."""
+    """Images with values in [0, 1] under training augmentation or, where a request has none, under a view."""
 
-    def __init__(self, base: Dataset, names: Sequence[str], seed: int):
+    def __init__(self, base: Dataset, training: Sequence[Step] | None, view: Sequence[Step], seed: int):
+        """Take a data set.
+
+        Args:
+            base: the images.
+            training: steps of the training augmentation; None for images that are never augmented.
+            view: steps where images are not augmented.
+            seed: the run's.
+        """
         super().__init__(base)
-        self._names, self._seed = names, seed
+        self._training, self._view, self._seed = training, view, seed
+
+    def to_base(self, request: ReadRequest) -> ReadRequest:
+        """Return the request with the run's seed, and without augmentation where there is none."""
+        return replace(request, seed=self._seed, augment=request.augment and self._training is not None)
 
     def stream(
         self, requests: Sequence[ReadRequest], device: torch.device
@@ -67,46 +111,35 @@ class Augmented(DatasetView):
     def convert(
         self, request: ReadRequest, batch: tuple[torch.Tensor, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augment the images where the request says so."""
+        """Apply the steps in their order."""
         images, targets = batch
-        for name in self._names if request.augment else ():
-            # shift was the first augmentation: runs that use it keep their draws.
-            purpose = "augment" if name == "shift" else f"augment, {name}"
-            draw = bits(key(self._seed, purpose, request.epoch), request.id, request.copy)
-            images = _OURS[name](images, draw) if name in _OURS else _torchvision(images, draw, name)
+        for step in self._training if request.augment and self._training is not None else self._view:
+            images = _APPLY.get(step.name, _apply_library)(
+                images, draws(self._seed, step.name, request), step
+            )
         return images, targets
 
 
-def _flip(images: torch.Tensor, draw: np.ndarray) -> torch.Tensor:
+def draws(seed: int, name: str, request: ReadRequest) -> np.ndarray:
+    """Return the draw of each sample of a request for one step, (k,) uint64."""
+    # shift was the first augmentation: runs that use it keep their draws.
+    purpose = "augment" if name == "shift" else f"augment, {name}"
+    return bits(key(seed, purpose, request.epoch), request.id, request.copy)
+
+
+def _flip(images: torch.Tensor, draw: np.ndarray, step: Step) -> torch.Tensor:
     import torch
 
     mirrored = torch.from_numpy(draw % np.uint64(2) == 1)
     return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 
-def _crop(images: torch.Tensor, draw: np.ndarray) -> torch.Tensor:
-    return _translate(images, draw, max(images.shape[3] // 8, 1))
+def _crop(images: torch.Tensor, draw: np.ndarray, step: Step) -> torch.Tensor:
+    return _translate(images, draw, step.options.padding or max(images.shape[3] // 8, 1))
 
 
-def _shift(images: torch.Tensor, draw: np.ndarray) -> torch.Tensor:
+def _shift(images: torch.Tensor, draw: np.ndarray, step: Step) -> torch.Tensor:
     return _translate(images, draw, 1)
-
-
-def _cutout(images: torch.Tensor, draw: np.ndarray) -> torch.Tensor:
-    import torch
-
-    height, width = images.shape[2:]
-    row, column = _two_below(draw, height, width)
-    in_rows = _near(row, height, max(height // 4, 1))
-    in_columns = _near(column, width, max(width // 4, 1))
-    hole = torch.from_numpy(in_rows[:, :, None] & in_columns[:, None, :])
-    return images.masked_fill(hole[:, None], 0)
-
-
-def _near(centre: np.ndarray, size: int, reach: int) -> np.ndarray:
-    """Return (k, size) bool: the 2 x reach pixels around each centre."""
-    distance = np.arange(size) - centre[:, None]
-    return (distance >= -reach) & (distance < reach)
 
 
 def _translate(images: torch.Tensor, draw: np.ndarray, limit: int) -> torch.Tensor:
@@ -124,42 +157,159 @@ def _translate(images: torch.Tensor, draw: np.ndarray, limit: int) -> torch.Tens
     return torch.from_numpy(moved.transpose(0, 3, 1, 2).copy())
 
 
+def _cutout(images: torch.Tensor, draw: np.ndarray, step: Step) -> torch.Tensor:
+    import torch
+
+    size = images.shape[2:]
+    rows, columns = (
+        _near(centre, side, step.options.length or 2 * max(side // 4, 1))
+        for centre, side in zip(_two_below(draw, *size), size, strict=True)
+    )
+    hole = torch.from_numpy(rows[:, :, None] & columns[:, None, :])
+    return images.masked_fill(hole[:, None], 0)
+
+
+def _near(centre: np.ndarray, size: int, length: int) -> np.ndarray:
+    """Return (k, size) bool: ``length`` pixels around each centre."""
+    first = np.arange(size) - centre[:, None] + length // 2
+    return (first >= 0) & (first < length)
+
+
 def _two_below(draw: np.ndarray, first: int, second: int) -> tuple[np.ndarray, np.ndarray]:
     """Return two int64 numbers of each draw, uniform below ``first`` and ``second``."""
     n, m = np.uint64(first), np.uint64(second)
     return (draw % n).astype(np.int64), (draw // n % m).astype(np.int64)
 
 
-_OURS = {"flip": _flip, "crop": _crop, "shift": _shift, "cutout": _cutout}
+def _random_resized_crop(images: torch.Tensor, draw: np.ndarray, step: Step) -> torch.Tensor:
+    import torch
+
+    boxes = [random_box(one, images.shape[2], images.shape[3], step.options) for one in draw]
+    return torch.stack(
+        [
+            _scale(image[:, top : top + height, left : left + width], (step.options.size,) * 2, step)
+            for image, (top, left, height, width) in zip(images, boxes, strict=True)
+        ]
+    )
 
 
-_TORCHVISION = {  # torchvision's name, and whether it takes bytes
-    "auto_augment": ("AutoAugment", True),
-    "rand_augment": ("RandAugment", True),
-    "trivial_augment_wide": ("TrivialAugmentWide", True),
-    "random_erasing": ("RandomErasing", False),
+def _resize(images: torch.Tensor, draw: np.ndarray, step: Step) -> torch.Tensor:
+    height, width = images.shape[2:]
+    size = step.options.size
+    # As torchvision rounds: the longer side down.
+    target = (size, size * width // height) if height <= width else (size * height // width, size)
+    return _scale(images, target, step)
+
+
+def _scale(images: torch.Tensor, size: tuple[int, int], step: Step) -> torch.Tensor:
+    """Return images of that size; values that bicubic interpolation leaves outside [0, 1] are cut off."""
+    from ..core.torchvision_compat import transforms
+
+    modes = transforms().InterpolationMode
+    scaled = transforms().functional.resize(
+        images, list(size), modes(step.options.interpolation), antialias=True
+    )
+    return scaled.clamp_(0, 1)
+
+
+def _center_crop(images: torch.Tensor, draw: np.ndarray, step: Step) -> torch.Tensor:
+    from ..core.torchvision_compat import transforms
+
+    return transforms().functional.center_crop(images, [step.options.size] * 2)
+
+
+def _normalize(images: torch.Tensor, draw: np.ndarray, step: Step) -> torch.Tensor:
+    import torch
+
+    mean, std = (torch.tensor(values)[:, None, None] for values in steps.statistics(step.options))
+    return (images - mean) / std
+
+
+_APPLY: dict[str, Callable] = {
+    "flip": _flip,
+    "crop": _crop,
+    "shift": _shift,
+    "cutout": _cutout,
+    "random_resized_crop": _random_resized_crop,
+    "resize": _resize,
+    "center_crop": _center_crop,
+    "normalize": _normalize,
 }
 
 
-def _torchvision(images: torch.Tensor, draw: np.ndarray, name: str) -> torch.Tensor:
-    """Apply one of torchvision's transforms to each image, with torch's generator seeded by its draw."""
+def _apply_library(images: torch.Tensor, draw: np.ndarray, step: Step) -> torch.Tensor:
+    """Apply a transform of torchvision or timm to each image, with the generators seeded by its draw."""
     import torch
 
-    takes_bytes = _TORCHVISION[name][1]
-    state = torch.default_generator.get_state()
-    try:
-        results = []
+    transform, takes_bytes = _transform(step)
+    results = []
+    with _restored_generators():
         for image, seed in zip((images * 255).round().byte() if takes_bytes else images, draw, strict=True):
             # torch.manual_seed would reseed the GPUs as well.
             torch.default_generator.manual_seed(int(seed >> np.uint64(1)))
-            results.append(_transform(name)(image))
-    finally:
-        torch.default_generator.set_state(state)
+            random.seed(int(seed))
+            np.random.seed(int(seed >> np.uint64(32)))
+            results.append(transform(image))
     return torch.stack(results).float() / 255 if takes_bytes else torch.stack(results)
 
 
+@contextmanager
+def _restored_generators() -> Iterator[None]:
+    """Give torch's, Python's and NumPy's global generators their states back."""
+    import torch
+
+    states = torch.default_generator.get_state(), random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])
+
+
 @cache
-def _transform(name: str) -> Any:
+def _transform(step: Step) -> tuple[Callable, bool]:
+    """Return the library's transform of one image, and whether it takes bytes."""
     from ..core.torchvision_compat import transforms
 
-    return getattr(transforms(), _TORCHVISION[name][0])()
+    options, library = step.options, transforms()
+    match options:
+        case steps.AutoAugment():
+            return library.AutoAugment(library.AutoAugmentPolicy(options.policy)), True
+        case steps.RandAugment(config=None):
+            return library.RandAugment(), True
+        case steps.RandAugment(config=str(config)):
+            return _timm_rand_augment(config), True
+        case steps.TrivialAugmentWide():
+            return library.TrivialAugmentWide(), True
+        case steps.ColorJitter():
+            return library.ColorJitter(
+                options.brightness, options.contrast, options.saturation, options.hue
+            ), False
+        case steps.RandomErasing(mode="zero"):
+            return library.RandomErasing(options.probability), False
+        case steps.RandomErasing():
+            return _timm_random_erasing(options), False
+    raise AssertionError(step.name)
+
+
+def _timm_rand_augment(config: str) -> Callable:
+    from ..core.torchvision_compat import timm, transforms
+
+    functional = transforms().functional
+    timm()
+    from timm.data.auto_augment import rand_augment_transform
+
+    transform = rand_augment_transform(config, {"translate_const": 100, "img_mean": (124, 116, 104)})
+    return lambda image: functional.pil_to_tensor(transform(functional.to_pil_image(image)))
+
+
+def _timm_random_erasing(options: steps.RandomErasing) -> Callable:
+    from ..core.torchvision_compat import timm
+
+    timm()
+    from timm.data.random_erasing import RandomErasing
+
+    mode = {"random": "rand", "pixel": "pixel"}[options.mode]
+    erase = RandomErasing(options.probability, mode=mode, device="cpu")
+    return lambda image: erase(image.clone())

@@ -24,12 +24,14 @@ class ReadRequest:
         copy: (k,) int32, which of several appearances in the epoch; each has its own augmentation draws.
         epoch: the current epoch.
         augment: whether the training augmentation applies, drawn from (seed, epoch, id, copy).
+        seed: of the run, for data sets that crop at random while they read.
     """
 
     id: np.ndarray
     copy: np.ndarray
     epoch: int
     augment: bool
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,8 @@ class DatasetSplits:
         shape: of one input, channels first.
         fingerprint: changes whenever ids would mean other samples; a run resumes only with the same one.
         target_shape: (H, W) of masks; () where targets are class labels.
+        crops: whether the data set itself does random_resized_crop, resize and center_crop while it reads, of
+            images that differ in size.
     """
 
     train: Dataset
@@ -183,3 +187,4 @@ class DatasetSplits:
     shape: tuple[int, ...]
     fingerprint: str
     target_shape: tuple[int, ...] = ()
+    crops: bool = False

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ...config.job import Augmentation, DataOptions
+from ...config.augmentations import Augmentation
+from ...config.job import DataOptions
 from ...config.options import option
 from ...errors import DataError
 from ..dataset import Dataset, DatasetSplits, ReadRequest

@@ -1,0 +1,43 @@
+"""The box of a random resized crop, drawn from an image's size alone: before it is decoded."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..config.augmentations import RandomResizedCrop
+
+_TRIES = 10
+
+
+def random_box(
+    draw: np.uint64, height: int, width: int, crop: RandomResizedCrop
+) -> tuple[int, int, int, int]:
+    """Return top, left, height and width of a box of random area and shape in an image.
+
+    After ten boxes that do not fit, it is the largest central one of an allowed shape.
+
+    Source: torchvision's RandomResizedCrop, with draws of our own.
+
+    Args:
+        draw: (), uint64, of the sample.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        crop: allowed areas and shapes.
+    """
+    rng = np.random.Generator(np.random.PCG64(int(draw)))
+    low, high = (math.log(ratio) for ratio in crop.ratio)
+    for _ in range(_TRIES):
+        area = height * width * rng.uniform(*crop.scale)
+        ratio = math.exp(rng.uniform(low, high))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    smallest, largest = crop.ratio
+    h, w = height, width
+    if width / height < smallest:
+        h = round(width / smallest)
+    elif width / height > largest:
+        w = round(height * largest)
+    return (height - h) // 2, (width - w) // 2, h, w

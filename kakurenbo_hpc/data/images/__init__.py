@@ -1,0 +1,1 @@
+"""Image files: their listing, and how one is decoded and cropped."""
