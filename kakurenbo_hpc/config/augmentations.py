@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field
 
-from ..errors import nearest, shown
-from .options import Count, Options, Positive, Probability, option
+from ..errors import JobError, nearest, shown
+from .options import Count, Options, Positive, Probability, checked, option
 
 # Means and standard deviations of the colours, by data set.
 STATISTICS = {
@@ -17,6 +17,8 @@ STATISTICS = {
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
 Numbers = Annotated[list[float], Field(min_length=1)]
+T = TypeVar("T")
+Pair = Annotated[list[T], Field(min_length=2, max_length=2)]
 Interpolation = Literal["bilinear", "bicubic"]
 
 
@@ -44,8 +46,8 @@ class RandomResizedCrop(Options):
     """Cut out a box of random area and shape, and scale it to a square (Szegedy et al. 2015)."""
 
     size: Count = option(..., "Side of the result.", "pixels")
-    scale: tuple[Probability, Probability] = option((0.08, 1.0), "Smallest and largest area.", "fraction")
-    ratio: tuple[Positive, Positive] = option((3 / 4, 4 / 3), "Smallest and largest width by height.")
+    scale: Pair[Probability] = option([0.08, 1.0], "Smallest and largest area.", "fraction")
+    ratio: Pair[Positive] = option([3 / 4, 4 / 3], "Smallest and largest width by height.")
     interpolation: Interpolation = option("bilinear", "How pixels are scaled.")
 
 
@@ -140,18 +142,16 @@ def parse_step(entry: str | Mapping[str, Any], table: Mapping[str, type[Options]
         )
     [(name, options)] = entry.items()
     if name not in table:
-        raise ValueError(f"unknown step {shown(name)}; {nearest(name, table)}")
+        raise ValueError(f"there is no step {shown(name)}; {nearest(str(name), table)}")
     model = table[name]
     if not isinstance(options, Mapping):
         if not model.model_fields:
             raise ValueError(f"{name} has no options; write {name} alone")
         options = {next(iter(model.model_fields)): options}
     try:
-        step = Step(name, model.model_validate(dict(options), strict=False))
-    except ValidationError as problems:
-        first = problems.errors()[0]
-        key = ".".join(map(str, first["loc"][:1]))
-        raise ValueError(f"{name}: {key}: {first['msg'].removeprefix('Value error, ')}") from None
+        step = Step(name, checked(model, dict(options), name))
+    except JobError as problem:
+        raise ValueError(str(problem)) from None
     if isinstance(step.options, Normalize):
         statistics(step.options)
     return step

@@ -27,9 +27,10 @@ def random_box(
         crop: allowed areas and shapes.
     """
     rng = np.random.Generator(np.random.PCG64(int(draw)))
+    least, most = crop.scale
     low, high = (math.log(ratio) for ratio in crop.ratio)
     for _ in range(_TRIES):
-        area = height * width * rng.uniform(*crop.scale)
+        area = height * width * rng.uniform(least, most)
         ratio = math.exp(rng.uniform(low, high))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:

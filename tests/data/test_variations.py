@@ -191,7 +191,10 @@ def test_classes_that_cannot_be_dropped(options, message):
         ({"drop_classes": [-1]}, "data.drop_classes.0 is -1, but must be greater than or equal to 0"),
         ({"drop_classes": [2, 2]}, "drop_classes holds 2 twice; keep one"),
         ({"augmentation": ["flip", "flip"]}, "augmentation holds flip twice; keep one"),
-        ({"augmentation": ["flop"]}, "data.augmentation.0 is 'flop', but must be 'flip', 'crop', "),
+        (
+            {"augmentation": ["flop"]},
+            "data.augmentation.0 is 'flop', but there is no step 'flop'; did you mean flip?",
+        ),
         ({"seed": -1}, "data.seed is -1, but must be greater than or equal to 0"),
         ({"pixels": 4}, "data.pixels is 4, but must be greater than or equal to 8"),
         ({"classes": 1}, "data.classes is 1, but must be greater than or equal to 2"),
