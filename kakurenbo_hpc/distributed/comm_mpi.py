@@ -16,10 +16,10 @@ _FORWARD_S = 0.3  # Open MPI loses what it has not forwarded yet when a rank abo
 
 
 class MpiComm(Comm):
-    """All ranks of MPI.COMM_WORLD, on a duplicate communicator, so that no other messages mix in."""
+    """All ranks of an MPI communicator, on a duplicate of it, so that no other messages mix in."""
 
-    def __init__(self) -> None:
-        self._mpi = self.mpi = MPI.COMM_WORLD.Dup()
+    def __init__(self, mpi: MPI.Intracomm = MPI.COMM_WORLD) -> None:
+        self._mpi = self.mpi = mpi.Dup()
         self.rank, self.size = self._mpi.rank, self._mpi.size
 
     def sum(self, array: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ same files, and runs one test after the other. Everything that is printed goes t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -13,7 +14,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,18 @@ def module_comm(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 @pytest.fixture
+def comm_of(request: pytest.FixtureRequest) -> Iterator[Callable[[int], Any]]:
+    """Opens communicators of the first n ranks only, and returns None on the others. Collective."""
+    yield from _parts(request.config.stash[RANK].n)
+
+
+@pytest.fixture(scope="module")
+def module_comm_of(request: pytest.FixtureRequest) -> Iterator[Callable[[int], Any]]:
+    """The same, for fixtures that a whole file shares."""
+    yield from _parts(request.config.stash[RANK].n)
+
+
+@pytest.fixture
 def tmp_path(request: pytest.FixtureRequest) -> Path:
     """A folder of this test, one for all ranks: files that each rank writes need names of their own."""
     rank, name = request.config.stash[RANK], re.sub(r"[^a-zA-Z0-9]+", "_", request.node.name)
@@ -130,13 +143,42 @@ def _opened(n: int) -> Iterator[Any]:
     else:
         from kakurenbo_hpc.distributed.comm_mpi import MpiComm as Comm
 
+    with _no_group_left():
+        comm = Comm()
+        yield comm
+    comm.close()
+
+
+def _parts(n_all: int) -> Iterator[Callable[[int], Any]]:
+    from mpi4py import MPI
+
+    from kakurenbo_hpc.distributed.comm import SerialComm
+    from kakurenbo_hpc.distributed.comm_mpi import MpiComm
+
+    opened = []
+
+    def part(n: int) -> Any:
+        assert n <= n_all, f"{n} of {n_all} ranks"
+        mpi = MPI.COMM_WORLD.Split(0 if MPI.COMM_WORLD.rank < n else MPI.UNDEFINED)
+        if mpi == MPI.COMM_NULL:
+            return None
+        opened.append(SerialComm() if n == 1 else MpiComm(mpi))
+        mpi.Free()
+        return opened[-1]
+
+    with _no_group_left():
+        yield part
+    for comm in opened:
+        comm.close()
+
+
+@contextlib.contextmanager
+def _no_group_left() -> Iterator[None]:
+    """Destroy a process group that a failed test has left: DDP would take it for the host program's."""
     had_group = _has_process_group()
-    comm = Comm()
-    yield comm
-    # A test that failed may have left one, and DDP would take it for the host program's.
+    yield
     if _has_process_group() and not had_group:
         sys.modules["torch.distributed"].destroy_process_group()
-    comm.close()
 
 
 def _has_process_group() -> bool:
