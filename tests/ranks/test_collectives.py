@@ -1,14 +1,22 @@
 """Ranks talk as Comm promises, whoever started them."""
 
+import time
+
 import pytest
-from support.start_ranks import PROGRAMS, start
+from support.collectives import check_collectives
+from support.start_ranks import start
+
+from kakurenbo_hpc.distributed.comm import SerialComm
+from kakurenbo_hpc.distributed.launch_env import read_launch_env
+from kakurenbo_hpc.distributed.world import check_size
+from kakurenbo_hpc.errors import WorldError
 
 
-@pytest.mark.parametrize(("starter", "n"), [("alone", 1), ("mpirun", 3), ("torchrun", 3)])
-def test_every_collective_gives_numpys_answer(starter, n):
-    done = start(n, PROGRAMS / "collectives.py", starter=starter)
-    assert done.returncode == 0, done.stderr
-    assert f"{n} ranks agree" in done.stdout
+@pytest.mark.ranks(3)
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_every_collective_gives_numpys_answer(comm_of, n):
+    if comm := comm_of(n):
+        check_collectives(comm)
 
 
 def test_ranks_that_mpi_does_not_see_are_named_with_the_usual_cause():
@@ -19,28 +27,35 @@ def test_ranks_that_mpi_does_not_see_are_named_with_the_usual_cause():
     assert "rank 0 of 2" in done.stderr and "rank 0 of 1" in done.stderr and "mpirun" in done.stderr
 
 
-def test_only_rank_0_of_ranks_that_mpi_does_not_see_speaks_and_the_others_let_it():
-    done = start(1, "-c", SINGLETON.replace('"0", "2"', '"1", "2"').replace("import os, sys", WAITED))
-    assert (done.returncode, done.stdout, done.stderr) == (2, "waited 5\n", "")
+@pytest.mark.unit
+def test_only_rank_0_of_ranks_that_mpi_does_not_see_speaks_and_the_others_let_it(monkeypatch, capfd):
+    waited = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    with pytest.raises(SystemExit) as left:
+        check_size(read_launch_env(srun("1", "2")), SerialComm())
+    assert (left.value.code, waited, capfd.readouterr()) == (2, [5], ("", ""))
 
 
-@pytest.mark.parametrize(("name", "value"), [("PROCID", "abc"), ("STEP_NUM_TASKS", "")])
-def test_a_rank_that_is_no_number_is_one_line(name, value):
-    done = start(1, "-c", SINGLETON.replace("sys.argv", f"os.environ['SLURM_{name}'] = '{value}'\nsys.argv"))
-    assert done.returncode == 2
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("name", "rank", "size", "value"), [("PROCID", "abc", "2", "abc"), ("STEP_NUM_TASKS", "0", "", "")]
+)
+def test_a_rank_that_is_no_number_is_one_line(name, rank, size, value):
     advice = "unset it, or start with mpirun, srun or torchrun"
-    told = f"kakurenbo: SLURM_{name} is {value!r}, but a starter of ranks sets it to a number; {advice}"
-    assert done.stderr == told + "\n"
+    told = f"SLURM_{name} is {value!r}, but a starter of ranks sets it to a number; {advice}"
+    with pytest.raises(WorldError) as refused:
+        read_launch_env(srun(rank, size))
+    assert str(refused.value) == told
 
 
-WAITED = """
-import os, sys, time
-time.sleep = lambda seconds: print("waited", seconds)
-"""
-SINGLETON = """
+def srun(rank, size):
+    """Return what srun tells a rank."""
+    return {"SLURM_SRUN_COMM_HOST": "127.0.0.1", "SLURM_PROCID": rank, "SLURM_STEP_NUM_TASKS": size}
+
+
+SINGLETON = f"""
 import os, sys
-os.environ["SLURM_SRUN_COMM_HOST"] = "127.0.0.1"
-os.environ["SLURM_PROCID"], os.environ["SLURM_STEP_NUM_TASKS"] = "0", "2"
+os.environ |= {srun("0", "2")}
 sys.argv = ["kakurenbo", "train", "digits_everything"]
 from kakurenbo_hpc.cli import main
 main()

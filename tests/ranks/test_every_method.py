@@ -1,57 +1,156 @@
-"""Every name in the table runs from a job on real ranks, and a resumed run is the run that was not
-interrupted.
+"""Every method of the table, in variants, trains from a job on real ranks; resumed after an epoch, or left
+between two steps of the last one, it is the run that was not interrupted.
 """
 
-import json
+import shutil
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from support.start_ranks import PROGRAMS, start
+from support.batch_runs import metrics
+from support.runs import lines, same_parameters, train_here
 
-from kakurenbo_hpc.config.job import Model
+from kakurenbo_hpc.config.job import Model, read_job
+from kakurenbo_hpc.config.package_files import find_job
+from kakurenbo_hpc.core.rng import key, one
 from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data.dataset import ReadRequest
 from kakurenbo_hpc.distributed.comm import SerialComm
+from kakurenbo_hpc.distributed.preemption import Preemption
+from kakurenbo_hpc.engine.score import score
+from kakurenbo_hpc.errors import DONE, REQUEUE
 from kakurenbo_hpc.selection import METHODS
 from kakurenbo_hpc.selection.batch_level import BatchMethod
 from kakurenbo_hpc.training.model import build_model
 
+pytestmark = pytest.mark.ranks(2)
+EPOCHS = 4
+VARIANTS = {
+    "kakurenbo": ["", "refresh_mode=train drop_top=0.02 lr_fraction=ceiling"],
+    "infobatch": ["", "exact_share=true prune=above"],
+    "iswr": ["", "scores=lagging reweight=true"],
+    "sample_importance": [
+        "",
+        "online=step",
+        "level=class unbiased=true",
+        "metric=grad_norm online=epoch weights_pass=fresh pretrain_epochs=0",
+    ],
+    "static": ["", "keep=lowest class_balance=true"],
+    "ucb": ["every=1"],
+    "epsilon_greedy": ["every=1"],
+    "selective_backprop": [
+        "",
+        "stale=2 prime_epochs=1 lr_clock=backward",
+        "reuse_forward=true selection_batch=120 history_scope=global",
+        "calculator=random selection_precision=bf16",
+    ],
+    "kath18": ["", "score=loss reweight=false presample=2"],
+}
+CASES = [
+    pytest.param(method, number, marks=[pytest.mark.nightly] * (number > 0))
+    for method in METHODS
+    for number in range(len(VARIANTS.get(method, [""])))
+]
+
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("methods")
-    done = start(2, PROGRAMS / "every_method.py", folder, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
+def scored(module_comm, tmp_path_factory):
+    """A folder with the scores of all samples of the digits."""
+    folder = tmp_path_factory.mktemp("scores")
+    job = read_job(find_job("digits_everything"), [], DATASETS, METHODS)
+    for name, epochs, last_layer in [
+        ("el2n", 1, False),
+        ("grand", 0, False),
+        ("grand", 0, True),
+        ("forgetting", 3, False),
+        ("random", 0, False),
+    ]:
+        path = folder / f"{name}{'_last_layer' * last_layer}.h5"
+        score(name, job, path, module_comm, epochs=epochs, repeats=1, last_layer=last_layer)
     return folder
 
 
-def lines(run):
-    return [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
+@pytest.fixture(scope="module")
+def steps():
+    """Counts the steps of each epoch, and stops all ranks after step ``stop_after`` of one, 0 for none."""
+    steps = SimpleNamespace(so_far=0, of_last_epoch=0, stop_after=0)
+
+    def should_stop(preemption):
+        steps.so_far += 1
+        preemption.why = "the drill" if steps.so_far == steps.stop_after else ""
+        return bool(preemption.why)
+
+    def should_stop_now(preemption):
+        steps.so_far, steps.of_last_epoch = 0, steps.so_far
+        return False
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Preemption, "should_stop", should_stop)
+        patch.setattr(Preemption, "should_stop_now", should_stop_now)
+        yield steps
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_method_learns_from_a_job_by_name(folder, method):
-    for run in folder.glob(f"{method}_[0-9]"):
-        told = lines(run)
-        assert max(line["val_accuracy"] for line in told) > 0.15, "ten classes"
-        assert all(line["n_backward"] > 0 and line["steps"] > 0 for line in told)
+@pytest.fixture(scope="module")
+def trained(module_comm, tmp_path_factory, scored, steps):
+    """Trains a variant of a method, once: its run directory, and the steps of its last epoch. Collective."""
+    folder, runs = tmp_path_factory.mktemp("methods"), {}
+
+    def train(method, number=0):
+        if (method, number) not in runs:
+            directory = folder / f"{method}_{number}"
+            assert (
+                train_here("digits_everything", sets(method, number, scored), directory, module_comm) == DONE
+            )
+            runs[method, number] = directory, steps.of_last_epoch
+        return runs[method, number]
+
+    return train
 
 
-@pytest.mark.parametrize(
-    "method", [name for name, method in METHODS.items() if issubclass(method, BatchMethod)]
-)
-def test_a_batch_level_method_counts_passes_and_splits_its_seconds(folder, method):
-    for run in folder.glob(f"{method}_[0-9]"):
-        for line in lines(run):
-            assert 1437 <= line["n_forward"] <= 1437 + line["n_backward"] or line["n_hidden"] > 0
-            parts = [
-                line["seconds"][part]
-                for part in ("selection_forward", "training_forward", "backward", "other")
-            ]
-            assert sum(parts) == pytest.approx(line["seconds"]["train"], rel=0.01)
+def sets(method, number, scored):
+    options = [f"selection.{option}" for option in VARIANTS.get(method, [""])[number].split()]
+    if method == "static":
+        options.append(f"selection.scores={scored / 'el2n.h5'}")
+    what = [f"training.epochs={EPOCHS}", "training.global_batch=120", "record.checkpoint_every=1"]
+    return [*what, "record.ledger=true", f"selection={{method: {method}}}", *options]
+
+
+@pytest.mark.parametrize(("method", "number"), CASES)
+def test_a_method_learns_and_an_interrupted_run_is_the_run_that_was_not(
+    method, number, trained, scored, steps, comm, tmp_path
+):
+    (run, n_steps), again = trained(method, number), tmp_path / "again"
+    told, job = lines(run), ("digits_everything", sets(method, number, scored), again, comm)
+    assert max(line["val_accuracy"] for line in told) > 0.15, "ten classes"
+    assert all(line["n_backward"] > 0 and line["steps"] > 0 for line in told)
+    if issubclass(METHODS[method], BatchMethod):
+        check_passes_and_seconds(told)
+    if comm.rank == 0:
+        shutil.copytree(run, again)
+        shutil.rmtree(again / "checkpoints" / f"epoch_{EPOCHS - 1:04d}")
+    comm.barrier()
+    assert n_steps or "reuse_forward=true" in VARIANTS[method][number], "a graph alone cannot be put down"
+    if n_steps:
+        steps.so_far, steps.stop_after = 0, 1 + one(key(number, method)) % n_steps
+        assert train_here(*job, resume=True) == REQUEUE
+    steps.so_far = steps.stop_after = 0
+    assert train_here(*job, resume=True) == DONE
+    if comm.rank == 0:
+        assert same_parameters(run, again, EPOCHS - 1)
+        assert metrics(run) == metrics(again)
+
+
+def check_passes_and_seconds(told):
+    """Fail where a batch-level method does not count its passes, or does not split its seconds."""
+    for line in told:
+        assert 1437 <= line["n_forward"] <= 1437 + line["n_backward"] or line["n_hidden"] > 0
+        parts = ("selection_forward", "training_forward", "backward", "other")
+        assert sum(line["seconds"][part] for part in parts) == pytest.approx(
+            line["seconds"]["train"], rel=0.01
+        )
 
 
 def scores(folder, name):
@@ -60,8 +159,8 @@ def scores(folder, name):
         return file["score"][:], dict(file.attrs), file["label"][:] if "label" in file else None
 
 
-def test_scores_are_written_for_every_sample_with_what_they_cost(folder):
-    el2n, about, label = scores(folder, "el2n")
+def test_scores_are_written_for_every_sample_with_what_they_cost(scored):
+    el2n, about, label = scores(scored, "el2n")
     assert (0 <= el2n).all() and (el2n <= 2**0.5).all() and len(np.unique(el2n)) > 1000
     assert about["n_forward"] == 2 * 1437 and about["n_backward"] == 1437 and about["seconds"] > 0
     source = open_data(DATASETS["digits"](name="digits"), seed=1, comm=SerialComm()).train
@@ -69,16 +168,16 @@ def test_scores_are_written_for_every_sample_with_what_they_cost(folder):
         label
         == source.__getitems__(ReadRequest(np.arange(1437), np.zeros(1437, np.int32), 0, False))[1].numpy()
     ).all()
-    forgotten, _, _ = scores(folder, "forgetting")
+    forgotten, _, _ = scores(scored, "forgetting")
     assert set(np.unique(forgotten)) <= {0, 1, 4}, (
         "in three epochs a sample is forgotten once, or was never learned: 4"
     )
     assert 0 < (forgotten == 0).mean() < 1
 
 
-def test_gradient_norms_of_an_untrained_network_are_those_of_one_pass_a_sample(folder):
-    exact, about, _ = scores(folder, "grand")
-    last_layer, cheaper, _ = scores(folder, "grand_last_layer")
+def test_gradient_norms_of_an_untrained_network_are_those_of_one_pass_a_sample(scored):
+    exact, about, _ = scores(scored, "grand")
+    last_layer, cheaper, _ = scores(scored, "grand_last_layer")
     assert about["n_backward"] == 1437 and cheaper["n_backward"] == 0
     assert (exact > last_layer).all(), "the last layer is a part of the network"
     model = build_model(Model(name="small_cnn"), 10, (1, 8, 8), seed=1).eval()
@@ -92,19 +191,19 @@ def test_gradient_norms_of_an_untrained_network_are_those_of_one_pass_a_sample(f
         )
 
 
-def test_selective_backprop_trains_about_its_selectivity(folder):
-    told = lines(folder / "selective_backprop_0")
+def test_selective_backprop_trains_about_its_selectivity(trained):
+    told = lines(trained("selective_backprop", 0)[0])
     assert 0.2 < sum(line["n_backward"] for line in told) / (4 * 1437) < 0.5, "s is 0.33"
     assert all(line["n_forward"] == 1437 + line["n_backward"] for line in told)
 
 
-def test_a_stale_epoch_does_not_even_load_what_is_not_chosen(folder):
-    prime, selection, stale, _ = lines(folder / "selective_backprop_1")
+def test_a_stale_epoch_does_not_even_load_what_is_not_chosen(trained):
+    prime, selection, stale, _ = lines(trained("selective_backprop", 1)[0])
     assert prime["n_forward"] == prime["n_backward"] == 1437
     assert selection["n_forward"] == 1437 + selection["n_backward"]
     assert stale["n_forward"] == stale["n_backward"] < 1437 and stale["seconds"]["selection_forward"] == 0
 
 
-def test_a_kept_graph_saves_forward_passes(folder):
-    told = lines(folder / "selective_backprop_2")
+def test_a_kept_graph_saves_forward_passes(trained):
+    told = lines(trained("selective_backprop", 2)[0])
     assert sum(line["n_forward"] for line in told) < sum(1437 + line["n_backward"] for line in told)

@@ -3,65 +3,66 @@
 import json
 import shutil
 
-import h5py
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from support.batch_runs import metrics
 from support.oracle import kakurenbo
+from support.runs import ledger, lines, meet, parameters, same_parameters, train_here
 from support.start_ranks import train
 
 from kakurenbo_hpc.config.job import Model
 from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data.dataset import ReadRequest
 from kakurenbo_hpc.distributed.comm import SerialComm
+from kakurenbo_hpc.errors import DONE, UserError
 from kakurenbo_hpc.training.model import build_model
 
+pytestmark = pytest.mark.ranks(3)
 EPOCHS = 4
-JOB = ("digits_kakurenbo", "--set", f"training.epochs={EPOCHS}")
+ALL = ["mpirun1", "mpirun2", "mpirun3", "torchrun2"]
+JOB = ("digits_kakurenbo", [f"training.epochs={EPOCHS}"])
 
 
-def lines(run):
-    return [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def without_seconds(run):
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines(run)]
-
-
-def ledger(run, epoch):
-    with h5py.File(run / "ledger" / f"epoch_{epoch:04d}.h5") as file:
-        return {name: file[name][:] for name in file}
-
-
-def parameters(run, epoch=EPOCHS - 1):
-    return torch.load(run / "checkpoints" / f"epoch_{epoch:04d}" / "learner.pt", weights_only=True)["model"]
+def run_under(name, run, comm, comm_of, *words):
+    """Train, or resume, on the ranks that a name says: the first of these, or torchrun's. Collective."""
+    if name == "torchrun2":
+        if comm.rank == 0:
+            job, sets = JOB
+            done = train(2, job, "--set", *sets, "--run-dir", run, *words, starter="torchrun")
+            assert done.returncode == 0, done.stderr[-3000:]
+            print(done.stdout)
+    else:
+        assert train_here(*JOB, run, comm_of(int(name[-1])), resume="--resume" in words) in (DONE, None)
+    meet(comm)
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """The same job on 1 to 4 ranks of mpirun, and on 2 of torchrun."""
+def runs(tmp_path_factory, module_comm, module_comm_of):
+    """The same job on one, two and three ranks of mpirun, and on two of torchrun."""
     folder = tmp_path_factory.mktemp("runs")
-    for starter, n in [("mpirun", 1), ("mpirun", 2), ("mpirun", 3), ("mpirun", 4), ("torchrun", 2)]:
-        done = train(n, *JOB, "--run-dir", folder / f"{starter}{n}", starter=starter)
-        assert done.returncode == 0, done.stderr[-3000:]
+    for name in ALL:
+        run_under(name, folder / name, module_comm, module_comm_of)
     return folder
 
 
-ALL = ["mpirun1", "mpirun2", "mpirun3", "mpirun4", "torchrun2"]
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_hidden_ids_of_every_epoch_are_those_of_a_serial_oracle(runs, name):
-    options = yaml.safe_load((runs / name / "job.yaml").read_text())["selection"]
+def check_hidden(run):
+    """Compare what every epoch hides and refreshes with the serial oracle."""
+    options = yaml.safe_load((run / "job.yaml").read_text())["selection"]
     for epoch in range(EPOCHS):
-        rows = ledger(runs / name, epoch)
+        rows = ledger(run, epoch)
         assert (rows["id"] == np.arange(1437)).all()
         known = [rows[name] for name in ("loss", "correct", "confidence")]
         want = kakurenbo(options, epoch, EPOCHS, *known, rows["seen_epoch"] >= 0)
         assert (rows["train"] == want.train).all()
         assert (rows["refresh"] == (np.zeros(1437) if want.refresh is None else want.refresh)).all()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_hidden_ids_of_every_epoch_are_those_of_a_serial_oracle(runs, name):
+    check_hidden(runs / name)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -147,31 +148,35 @@ def test_the_refresh_tells_what_the_trained_network_makes_of_the_same_augmented_
 
 
 @pytest.mark.parametrize("name", ["mpirun1", "mpirun3", "torchrun2"])
-def test_a_resumed_run_is_the_run_that_was_not_interrupted(runs, name, tmp_path):
+def test_a_resumed_run_is_the_run_that_was_not_interrupted(runs, comm, comm_of, name, tmp_path, capsys):
     run = tmp_path / "run"
-    shutil.copytree(runs / name, run)
-    shutil.rmtree(run / "checkpoints" / f"epoch_{EPOCHS - 1:04d}")
-    refused = train(1, *JOB, "--run-dir", run)
-    assert refused.returncode == 2 and "--resume" in refused.stderr
-    done = train(int(name[-1]), *JOB, "--run-dir", run, "--resume", starter=name[:-1])
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert f"resuming after epoch_{EPOCHS - 2:04d}" in done.stdout
-    before, after = parameters(runs / name), parameters(run)
-    assert all(torch.equal(before[key], after[key]) for key in before)
-    assert without_seconds(run) == without_seconds(runs / name)
+    without_last_checkpoint(runs / name, run, comm)
+    with pytest.raises(UserError, match="--resume"):
+        train_here(*JOB, run, comm)
+    run_under(name, run, comm, comm_of, "--resume")
+    if comm.rank == 0:
+        assert f"resuming after epoch_{EPOCHS - 2:04d}" in capsys.readouterr().out
+        assert same_parameters(runs / name, run, EPOCHS - 1)
+        assert metrics(run) == metrics(runs / name)
 
 
-def test_another_number_of_ranks_resumes_with_the_same_plan_and_order(runs, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(runs / "mpirun4", run)
-    shutil.rmtree(run / "checkpoints" / f"epoch_{EPOCHS - 1:04d}")
-    done = train(2, *JOB, "--run-dir", run, "--resume")
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_another_number_of_ranks_resumes_with_the_same_plan_and_order(runs, comm, comm_of, tmp_path):
+    without_last_checkpoint(runs / "mpirun3", tmp_path / "run", comm)
+    run_under("mpirun2", tmp_path / "run", comm, comm_of, "--resume")
     for key in ("n_hidden", "order_hash", "steps"):
-        assert lines(run)[-1][key] == lines(runs / "mpirun4")[-1][key]
+        assert lines(tmp_path / "run")[-1][key] == lines(runs / "mpirun3")[-1][key]
 
 
-def test_loader_processes_change_nothing(runs, tmp_path):
-    done = train(1, *JOB, "--run-dir", tmp_path / "run", "--set", "data.workers=2")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert without_seconds(tmp_path / "run") == without_seconds(runs / "mpirun1")
+def test_loader_processes_change_nothing(runs, comm_of, tmp_path):
+    job, sets = JOB
+    if one := comm_of(1):
+        assert train_here(job, [*sets, "data.workers=2"], tmp_path / "run", one) == DONE
+        assert metrics(tmp_path / "run") == metrics(runs / "mpirun1")
+
+
+def without_last_checkpoint(run, copy, comm):
+    """Copy a run, as it was before its last checkpoint was complete. Collective."""
+    if comm.rank == 0:
+        shutil.copytree(run, copy)
+        shutil.rmtree(copy / "checkpoints" / f"epoch_{EPOCHS - 1:04d}")
+    comm.barrier()

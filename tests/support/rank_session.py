@@ -13,10 +13,11 @@ that, or at the test's time limit, or when a rank has died, all ranks are killed
 ones. So a rank that waits for one that failed holds nobody up; but a test that kills ranks on purpose starts
 its own.
 
-Fixtures on the ranks: `comm`; `comm_of(n)`, the first n of them, and None on the others; `module_comm` and
-`module_comm_of` for fixtures that a whole file shares; `tmp_path` and `tmp_path_factory` with folders that are the same on all ranks; all others are pytest's own, one for each
-rank. Hypothesis would draw other examples on every rank. A module with such tests does not import mpi4py at
-its top, as the outer pytest reads it, too.
+Fixtures on the ranks: `comm`; `comm_of(n)`, of the first n of them, None on the others; `module_comm` and
+`module_comm_of` for fixtures that a whole file shares; `tmp_path` and `tmp_path_factory` with folders that
+are the same on all ranks; all others are pytest's own, one for each rank. Hypothesis would draw other
+examples on every rank. A module with such tests does not import mpi4py at its top: the outer pytest reads it,
+too.
 """
 
 from __future__ import annotations

@@ -88,8 +88,8 @@ def check_step(comm: Comm, n: int, accumulate: int, precision: str, gradients: s
         fair[7] = 0  # adds nothing; but the mean is still over all n that count
     (losses * fair).sum().div(n).backward()
 
-    # Half precision rounds at 2**-11 or 2**-8 in every layer; an entry lost or counted twice would be off by far
-    # more.
+    # Half precision rounds at 2**-11 or 2**-8 in every layer; an entry lost or counted twice would be off by
+    # far more.
     tolerance = {"fp32": 1e-5, "fp16": 0.05, "bf16": 0.2}[precision]
     pairs = list(zip(learner.model.parameters(), serial.parameters(), strict=True))
     error = torch.cat(
