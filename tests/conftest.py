@@ -70,9 +70,10 @@ def tier_of(path: Path) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test with its tier."""
+    """Mark every test with its tier, unless it says so itself."""
     for item in items:
-        item.add_marker(tier_of(item.path))
+        if not any(item.get_closest_marker(tier) for tier in ("unit", *TIERS)):
+            item.add_marker(tier_of(item.path))
         if is_among(item.path, NIGHTLY):
             item.add_marker("nightly")
 

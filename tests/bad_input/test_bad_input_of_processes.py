@@ -5,13 +5,15 @@ import sys
 
 import pytest
 from support.bad_input_cases import GOOD, listing
-from support.start_ranks import environment, start, train
+from support.runs import train_here
+from support.start_ranks import environment, start
 
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.data import DATASETS
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.engine.set_up import global_batch_of
-from kakurenbo_hpc.errors import DataError
+from kakurenbo_hpc.errors import DONE, DataError, UserError
 from kakurenbo_hpc.selection import METHODS
 
 CLI = ["-m", "kakurenbo_hpc.cli"]
@@ -44,7 +46,13 @@ ALONE = {
 }
 
 
-@pytest.mark.parametrize("case", ALONE)
+BY_DEFAULT = ("an unknown key", "a machine misspelt", "no walltime", "a score file below a file")
+
+
+# The others' lines are read inside a test: test_bad_jobs, test_bad_commands.
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.nightly] * (case not in BY_DEFAULT)) for case in ALONE]
+)
 def test_a_process_says_one_line_and_ends_with_2(case, desk):
     words, said = ALONE[case]
     before = listing(desk)
@@ -75,7 +83,10 @@ TOGETHER = {
 }
 
 
-@pytest.mark.parametrize("case", TOGETHER)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.nightly] * (case != "a model misspelt")) for case in TOGETHER],
+)
 def test_several_ranks_say_it_once_and_leave_together(case, desk, monkeypatch):
     n, words, said = TOGETHER[case]
     monkeypatch.chdir(desk)
@@ -107,22 +118,27 @@ def test_what_ranks_refuse_is_the_last_line_of_launch(desk):
     assert listing(desk) == before, "created or changed"
 
 
+@pytest.mark.ranks(3)
+def test_ranks_refuse_a_batch_that_does_not_divide_together(comm, tmp_path):
+    with pytest.raises(UserError, match="not divisible by 3 ranks") as refused:
+        train_here(GOOD, ["training.global_batch=50"], tmp_path / "run", comm)
+    assert refused.value.on_all_ranks and not (tmp_path / "run").exists()
+
+
+@pytest.mark.unit
 def test_a_run_directory_of_another_job_is_refused(tmp_path):
-    short = ["--set", "training.epochs=2", "--run-dir", tmp_path / "run"]
-    assert train(1, GOOD, *short).returncode == 0
+    run, short = tmp_path / "run", ["training.epochs=2"]
+    assert train_here(GOOD, short, run, SerialComm()) == DONE
     before = listing(tmp_path)
-    for words, said in [
-        (
-            ["digits_everything", *short, "--resume"],
-            "holds the run of another job (name was 'digits_kakurenbo', is 'digits_everything'",
-        ),
-        ([GOOD, *short], "a run is there, checkpointed in epoch_0001; add --resume"),
-    ]:
-        done = train(1, *words)
-        assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
-        assert listing(tmp_path) == before, "created or changed"
+    other = r"holds the run of another job \(name was 'digits_kakurenbo', is 'digits_everything'"
+    with pytest.raises(UserError, match=other):
+        train_here("digits_everything", short, run, SerialComm(), resume=True)
+    with pytest.raises(UserError, match="a run is there, checkpointed in epoch_0001; add --resume"):
+        train_here(GOOD, short, run, SerialComm())
+    assert listing(tmp_path) == before, "created or changed"
 
 
+@pytest.mark.unit
 def test_more_ranks_than_samples_is_refused():
     job = read_job(find_job(GOOD), [], DATASETS, METHODS)
     with pytest.raises(DataError, match="digits has 1437 samples for 2000 ranks"):

@@ -17,7 +17,7 @@ from kakurenbo_hpc.compare.run import _lines, _written_to
 from kakurenbo_hpc.compare.run import compare as run_all
 from kakurenbo_hpc.compare.spec import controls, of_methods, read_comparison
 from kakurenbo_hpc.distributed.comm import SerialComm
-from kakurenbo_hpc.errors import REQUEUE, TERMINATED, JobError, RunDirectoryError
+from kakurenbo_hpc.errors import DONE, FAILED, REQUEUE, TERMINATED, JobError, RunDirectoryError
 
 TINY = {
     "name": "tiny",
@@ -44,26 +44,26 @@ def written(folder, **changed):
     return path
 
 
-def compare(folder, *words, n=1, starter="mpirun"):
-    return start(
-        n, "-m", "kakurenbo_hpc.cli", "compare", *words, "--out", folder / "out", starter=starter, timeout=300
-    )
+def compare(folder, file, *sets, comm=None):
+    """Compare on these ranks, or in this process alone; return the exit code."""
+    return run_all(*read_comparison(file, overrides=list(sets)), folder / "out", comm or SerialComm())
 
 
-def compared(folder, *words, n=1, starter="mpirun"):
-    ended = compare(folder, *words, n=n, starter=starter)
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+def started(folder, *words, n=1, starter="mpirun"):
+    """Run ``kakurenbo compare`` in processes of its own."""
+    words = ["-m", "kakurenbo_hpc.cli", "compare", *words, "--out", folder / "out"]
+    return start(n, *words, starter=starter, timeout=300)
 
 
 def comparison(folder, name="tiny"):
     return json.loads((folder / "out" / name / "comparison.json").read_text(encoding="utf-8"))
 
 
-def test_a_comparison_runs_its_contenders_and_controls_and_is_taken_up_again(tmp_path):
+@pytest.mark.unit
+def test_a_comparison_runs_its_contenders_and_controls_and_is_taken_up_again(tmp_path, capsys):
     file = written(tmp_path, controls=["rs2"])
-    told = compared(tmp_path, file)
-    rows = comparison(tmp_path)["contenders"]
+    assert compare(tmp_path, file) == DONE
+    told, rows = capsys.readouterr().out, comparison(tmp_path)["contenders"]
     share = rows["kakurenbo"]["hidden_fraction"]
     controls = [name for name in rows if name not in ("everything", "kakurenbo")]
     assert list(rows)[:2] == ["everything", "kakurenbo"] and share > 0.1
@@ -81,7 +81,9 @@ def test_a_comparison_runs_its_contenders_and_controls_and_is_taken_up_again(tmp
     before = {run: (run / "metrics.jsonl").stat().st_mtime_ns for run in runs}
     shutil.rmtree(max((runs[0] / "checkpoints").iterdir()))  # as if it had been killed in its last epoch
     begun = time.time_ns()
-    compared(tmp_path, file, "--set", "record.ledger=true")  # keeps more on disk, and is the same comparison
+    assert (
+        compare(tmp_path, file, "record.ledger=true") == DONE
+    )  # keeps more on disk, and is the same comparison
     assert comparison(tmp_path)["contenders"].keys() == rows.keys()
     again = [run for run in runs if (run / "metrics.jsonl").stat().st_mtime_ns > begun]
     assert again == runs[:1] and all(
@@ -89,63 +91,65 @@ def test_a_comparison_runs_its_contenders_and_controls_and_is_taken_up_again(tmp
     )
 
     whole = comparison(tmp_path)
-    ended = compare(tmp_path, file, "--set", "model.name=resnet_of_nobody")
-    assert (
-        ended.returncode == 1
-        and "comparison.json: kept as it is" in ended.stdout
-        and comparison(tmp_path) == whole
-    )
+    assert compare(tmp_path, file, "model.name=resnet_of_nobody") == FAILED
+    assert "comparison.json: kept as it is" in capsys.readouterr().out
+    assert comparison(tmp_path) == whole
 
 
-@pytest.mark.parametrize("starter", ["mpirun", "torchrun"])
-def test_the_short_form_compares_methods_on_two_ranks(tmp_path, starter):
-    words = [
-        "digits_everything",
-        "--methods",
-        "infobatch",
-        "--seeds",
-        "2",
-        "--set",
-        "training.epochs=2",
-        "--set",
-        "training.warmup_epochs=0",
-    ]
-    compared(tmp_path, *words, n=2, starter=starter)
-    told = comparison(tmp_path, "digits_everything_infobatch")
-    assert (
-        list(told["contenders"])[:2] == ["everything", "infobatch"]
-        and told["ranks"] == 2
-        and told["seeds"] == [1, 2]
-    )
+def check_short_form(folder):
+    told = comparison(folder, "digits_everything_infobatch")
+    assert list(told["contenders"])[:2] == ["everything", "infobatch"]
+    assert told["ranks"] == 2 and told["seeds"] == [1, 2]
 
 
+@pytest.mark.ranks(2)
+def test_the_short_form_compares_methods_on_two_ranks(comm, tmp_path):
+    sets = ["training.epochs=2", "training.warmup_epochs=0"]
+    assert run_all(*of_methods("digits_everything", ["infobatch"], 2, sets), tmp_path / "out", comm) == DONE
+    comm.barrier()
+    check_short_form(tmp_path)
+
+
+@pytest.mark.nightly
+def test_the_short_form_compares_methods_under_torchrun(tmp_path):
+    words = ["digits_everything", "--methods", "infobatch", "--seeds", "2"]
+    words += ["--set", "training.epochs=2", "--set", "training.warmup_epochs=0"]
+    ended = started(tmp_path, *words, n=2, starter="torchrun")
+    assert ended.returncode == 0, ended.stderr
+    check_short_form(tmp_path)
+
+
+@pytest.mark.nightly
 def test_the_components_of_kakurenbo_compare_quickly(tmp_path):
-    told = compared(tmp_path, "jobs/evidence/kak_t5.yaml", "--quick")
-    assert "| v1111 " in told and "| everything " in told
+    ended = started(tmp_path, "jobs/evidence/kak_t5.yaml", "--quick")
+    assert ended.returncode == 0, ended.stderr
+    assert "| v1111 " in ended.stdout and "| everything " in ended.stdout
 
 
+@pytest.mark.unit
 def test_scores_are_made_first_and_their_cost_is_added(tmp_path):
     contenders = {
         "el2n": {"scores": {"method": "el2n", "epochs": 1, "repeats": 1}, "selection": {"fraction": 0.4}}
     }
-    compared(tmp_path, written(tmp_path, contenders=contenders))
+    assert compare(tmp_path, written(tmp_path, contenders=contenders)) == DONE
     row = comparison(tmp_path)["contenders"]["el2n"]
     kept = 1437 - int(0.4 * 1437)
     assert row["n_backward"] == 1437 + 3 * kept, "one epoch of everything for the scores"
     assert row["n_forward"] == 2 * 1437 + 3 * kept
 
 
-def test_one_run_that_fails_does_not_stop_the_others(tmp_path):
+@pytest.mark.ranks(2)
+def test_one_run_that_fails_does_not_stop_the_others(comm, tmp_path, capsys):
     contenders = {
         "broken": {"model": {"name": "resnet_of_nobody"}},
         "diverges": {"training": {"lr": 1e30}},
         **TINY["contenders"],
     }
-    ended = compare(tmp_path, written(tmp_path, contenders=contenders), n=2)
-    assert ended.returncode == 1 and "failed: broken: model.name is 'resnet_of_nobody'" in ended.stdout, (
-        ended.stderr
-    )
-    assert "failed: diverges: the gradient was not finite in 10 steps in a row" in ended.stdout
+    file = comm.on_rank_zero(lambda: written(tmp_path, contenders=contenders))
+    assert compare(tmp_path, file, comm=comm) == FAILED
+    told = comm.broadcast(capsys.readouterr().out)
+    assert "failed: broken: model.name is 'resnet_of_nobody'" in told
+    assert "failed: diverges: the gradient was not finite in 10 steps in a row" in told
     assert "kakurenbo" in comparison(tmp_path)["contenders"]
 
 
@@ -279,5 +283,5 @@ def test_what_is_wrong_in_a_file_is_told_before_anything_runs(tmp_path, what):
 
 
 def test_nothing_is_made_where_the_file_is_wrong(tmp_path):
-    ended = compare(tmp_path, written(tmp_path, seeds=[]))
+    ended = started(tmp_path, written(tmp_path, seeds=[]))
     assert ended.returncode == 2 and ended.stderr.count("\n") == 1 and not (tmp_path / "out").exists()

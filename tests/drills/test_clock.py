@@ -1,27 +1,31 @@
 """A clock that jumps: no run ends by it, none waits for it, and no seconds are wrong."""
 
-import json
-from pathlib import Path
+import random
+import time
 
-from support.start_ranks import start
+import pytest
+from support.runs import lines, train_here
 
-JUMPING_CLOCK = Path(__file__).parent / "programs" / "jumping_clock.py"
+from kakurenbo_hpc.distributed.preemption import DEADLINE
+from kakurenbo_hpc.errors import DONE
+from kakurenbo_hpc.rundir.watchdog.heartbeat import Heartbeat
 
 
-def test_a_clock_that_jumps_by_days_neither_ends_a_run_nor_lengthens_its_seconds(tmp_path):
-    run = tmp_path / "run"
-    words = [
-        "digits_everything",
-        "--run-dir",
-        run,
-        "--set",
-        "training.epochs=6",
-        "--set",
-        "record.hang_timeout=60",
-    ]
-    done = start(2, JUMPING_CLOCK, *words)
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert len(lines) == 6 and all(
-        0 <= seconds < 300 for line in lines for seconds in line["seconds"].values()
-    )
+@pytest.mark.ranks(2)
+def test_a_clock_that_jumps_by_days_neither_ends_a_run_nor_lengthens_its_seconds(comm, tmp_path, monkeypatch):
+    """With an hour left, the clock jumps as soon as the first epoch has begun."""
+    enter, right = Heartbeat.enter, time.time
+
+    def entered(heartbeat, epoch, stage):
+        enter(heartbeat, epoch, stage)
+        monkeypatch.setattr(
+            time, "time", lambda: right() + random.choice([-1, 1]) * random.uniform(1, 5) * 86400
+        )
+
+    monkeypatch.setenv(DEADLINE, str(right() + 3600))
+    monkeypatch.setattr(Heartbeat, "enter", entered)
+    sets = ["training.epochs=6", "training.global_batch=120", "record.hang_timeout=60"]
+    assert train_here("digits_everything", sets, tmp_path / "run", comm) == DONE
+    told = lines(tmp_path / "run")
+    assert len(told) == 6
+    assert all(0 <= seconds < 300 for line in told for seconds in line["seconds"].values())

@@ -10,64 +10,54 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
+from drills.programs.left_and_taken_up import leave_and_take_up
 from support.batch_runs import metrics, until
-from support.start_ranks import command, environment, start, train
+from support.runs import same_parameters, train_here
+from support.start_ranks import command, environment, train
 
 from kakurenbo_hpc.distributed.comm import SerialComm
-from kakurenbo_hpc.distributed.preemption import Preemption
+from kakurenbo_hpc.distributed.preemption import DEADLINE, Preemption
+from kakurenbo_hpc.errors import DONE, REQUEUE, WorldError
+from kakurenbo_hpc.rundir.watchdog.heartbeat import Heartbeat
 
-LEFT_AND_TAKEN_UP = Path(__file__).parent / "programs" / "left_and_taken_up.py"
 HELD_TRAIN = Path(__file__).parent / "programs" / "held_train.py"
-EPOCHS = 12
-JOB = ["digits_kakurenbo", "--set", "record.ledger=false", "--set", "selection.confidence=0.3"]
+EPOCHS = 4
+SETS = [f"training.epochs={EPOCHS}", "record.ledger=false"]
+SETS += ["selection.confidence=0.3", "selection.fraction_epochs=[0]"]
+JOB = ["digits_kakurenbo", *(word for setting in SETS for word in ("--set", setting))]
 
 
+@pytest.mark.ranks(3)
 @pytest.mark.parametrize(
-    ("n", "variants"),
+    ("n", "variant"),
     [
-        (1, "selective_backprop,sample_importance online,iswr"),
-        (2, "kakurenbo in train mode,kath18,infobatch"),
+        (1, "selective_backprop"),
+        (1, "sample_importance online"),
+        (1, "iswr"),
+        (2, "kakurenbo in train mode"),
+        (2, "kath18"),
+        pytest.param(2, "infobatch", marks=pytest.mark.nightly),
         (3, "kakurenbo"),
-        (4, "everything"),
     ],
 )
-def test_a_run_left_at_any_step_goes_on_bit_for_bit(n, variants, tmp_path):
-    ended = start(n, LEFT_AND_TAKEN_UP, tmp_path, 1, variants, timeout=400)
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    for variant in variants.split(","):
-        left = [
-            line.split(" left in ")[1].split()[0]
-            for line in ended.stdout.splitlines()
-            if line.startswith(f"{variant} left")
-        ]
-        assert {"train", "evaluate", "checkpoint"} | (
-            {"refresh"} if "kakurenbo" in variant else set()
-        ) <= set(left)
+def test_a_run_left_at_any_step_goes_on_bit_for_bit(n, variant, comm_of, tmp_path, monkeypatch):
+    if comm := comm_of(n):
+        refreshes = {"refresh"} if "kakurenbo" in variant else set()
+        left = leave_and_take_up(comm, tmp_path, variant, monkeypatch)
+        assert {"train", "evaluate", "checkpoint"} | refreshes <= left
 
 
-def outcome(run):
-    learner = torch.load(run / "checkpoints" / f"epoch_{EPOCHS - 1:04d}" / "learner.pt", weights_only=True)
-    return metrics(run), {k: v.tolist() for k, v in learner["model"].items()}
+@pytest.mark.nightly
+@pytest.mark.ranks(4)
+def test_a_run_left_by_four_ranks_goes_on_bit_for_bit(comm, tmp_path, monkeypatch):
+    assert {"train", "evaluate", "checkpoint"} <= leave_and_take_up(comm, tmp_path, "everything", monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     run = tmp_path_factory.mktemp("whole") / "run"
     assert train(2, *JOB, "--run-dir", run).returncode == 0
-    return outcome(run)
-
-
-def begun(run, *words, **more):
-    """Start the job on two ranks."""
-    line = [*command("mpirun", 2), *words, *JOB, "--run-dir", run]
-    return subprocess.Popen(
-        list(map(str, line)),
-        env=environment() | more,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return run
 
 
 def a_rank(started):
@@ -80,75 +70,103 @@ def a_rank(started):
 
 
 ASKED = {
-    "USR1 to one rank": lambda started, run: a_rank(started).send_signal(signal.SIGUSR1),
-    "TERM to one rank, twice": lambda started, run: [
+    "USR1 to one rank": lambda started: a_rank(started).send_signal(signal.SIGUSR1),
+    "TERM to one rank, twice": lambda started: [
         a_rank(started).send_signal(signal.SIGTERM) for _ in range(2)
     ],
-    "INT to one rank": lambda started, run: a_rank(started).send_signal(signal.SIGINT),
-    "USR2 to one rank": lambda started, run: a_rank(started).send_signal(signal.SIGUSR2),
-    "USR1 to mpirun": lambda started, run: started.send_signal(signal.SIGUSR1),
-    "the file": lambda started, run: (run / "stop").write_text("the queue wants its nodes back\n"),
+    "INT to one rank": lambda started: a_rank(started).send_signal(signal.SIGINT),
+    "USR2 to one rank": lambda started: a_rank(started).send_signal(signal.SIGUSR2),
+    "USR1 to mpirun": lambda started: started.send_signal(signal.SIGUSR1),
 }
 
 
-@pytest.mark.parametrize("how", ASKED)
+# Each signal to one rank, inside a process that sends it to itself: test_signals.
+@pytest.mark.parametrize(
+    "how", [pytest.param(how, marks=[pytest.mark.nightly] * (how != "USR1 to mpirun")) for how in ASKED]
+)
 def test_whoever_is_asked_all_leave_together_and_the_run_goes_on(how, whole, tmp_path):
     run = tmp_path / "run"
-    started = begun(run, HELD_TRAIN)
+    line = [*command("mpirun", 2), HELD_TRAIN, *JOB, "--run-dir", run]
+    started = subprocess.Popen(
+        list(map(str, line)),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     until(lambda: len(metrics(run)) == 2 or started.poll() is not None, lambda: "no second epoch has ended")
-    ASKED[how](started, run)
+    ASKED[how](started)
     told, _ = started.communicate(timeout=120)
     assert started.returncode == 75, told
     assert "leaving in epoch 3" in told and "add --resume to go on" in told
-    if how == "the file":
-        assert "the queue wants its nodes back" in told
-    assert not (run / "stop").exists()
     assert len(metrics(run)) == 2
     again = train(2, *JOB, "--run-dir", run, "--resume")
     assert again.returncode == 0, again.stderr
-    assert outcome(run) == whole
+    assert metrics(run) == metrics(whole)
+    assert same_parameters(run, whole, EPOCHS - 1)
 
 
-def test_the_deadline_ends_a_run_in_time(tmp_path):
-    run = tmp_path / "run"
-    started = begun(run, "-m", "kakurenbo_hpc.cli", "train", KAKURENBO_DEADLINE=str(time.time() - 1))
-    told, _ = started.communicate(timeout=100)
-    assert started.returncode == 75 and "the allotted time is over" in told
+@pytest.mark.ranks(2)
+def test_a_run_is_asked_to_leave_by_a_file_that_says_why(comm, tmp_path, monkeypatch, capsys):
+    """Between two steps of the third epoch all ranks wait until rank 0 has seen it."""
+    run, at, enter, should_stop = tmp_path / "run", {}, Heartbeat.enter, Preemption.should_stop
+
+    def entered(heartbeat, epoch, stage):
+        enter(heartbeat, epoch, stage)
+        at.update(epoch=epoch, stage=stage)
+        if (epoch, stage, comm.rank) == (2, "train", 0):
+            (run / "stop").write_text("the queue wants its nodes back\n")
+
+    def held(preemption):
+        while (at["epoch"], at["stage"]) == (2, "train") and not any(comm.gather(preemption._asked())):
+            time.sleep(0.01)
+        return should_stop(preemption)
+
+    monkeypatch.setattr(Heartbeat, "enter", entered)
+    monkeypatch.setattr(Preemption, "should_stop", held)
+    assert train_here("digits_kakurenbo", SETS, run, comm) == REQUEUE
+    comm.barrier()
+    told = comm.broadcast(capsys.readouterr().out)
+    assert "leaving in epoch 3" in told and "the queue wants its nodes back" in told
+    assert not (run / "stop").exists()
+    assert len(metrics(run)) == 2
 
 
-def test_a_finished_run_that_is_started_again_is_done_at_once(tmp_path):
-    run, job = (
-        tmp_path / "run",
-        [*JOB, "--set", "training.epochs=2", "--set", "selection.fraction_epochs=[0]"],
-    )
-    assert train(1, *job, "--run-dir", run).returncode == 0
+@pytest.mark.ranks(2)
+def test_the_deadline_ends_a_run_in_time(comm, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(DEADLINE, str(time.time() - 1))
+    assert train_here("digits_kakurenbo", SETS, tmp_path / "run", comm) == REQUEUE
+    assert "the allotted time is over" in comm.broadcast(capsys.readouterr().out)
+
+
+@pytest.mark.unit
+def test_a_finished_run_that_is_started_again_is_done_at_once(tmp_path, capsys):
+    run, sets = tmp_path / "run", [*SETS, "training.epochs=2"]
+    assert train_here("digits_kakurenbo", sets, run, SerialComm()) == DONE
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    again = train(1, *job, "--run-dir", run, "--resume")
-    assert again.returncode == 0 and "all 2 epochs are done" in again.stdout
+    assert train_here("digits_kakurenbo", sets, run, SerialComm(), resume=True) == DONE
+    assert "all 2 epochs are done" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
-def test_a_deadline_that_is_no_time_is_told(tmp_path):
-    ended = subprocess.run(
-        [*command("alone", 1), "-m", "kakurenbo_hpc.cli", "train", *JOB, "--run-dir", str(tmp_path / "run")],
-        env=environment() | {"KAKURENBO_DEADLINE": "noon"}, capture_output=True, text=True, cwd=os.getcwd(),
-    )  # fmt: skip
-    assert (
-        ended.returncode == 2
-        and "KAKURENBO_DEADLINE is 'noon'" in ended.stderr
-        and ended.stderr.count("\n") == 1
-    )
+@pytest.mark.unit
+def test_a_deadline_that_is_no_time_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv(DEADLINE, "noon")
+    with pytest.raises(WorldError, match="^KAKURENBO_DEADLINE is 'noon'.*$"):
+        train_here("digits_kakurenbo", SETS, tmp_path / "run", SerialComm())
 
 
-def test_a_stop_file_that_comes_before_a_run_has_begun_is_heeded(tmp_path):
+@pytest.mark.unit
+def test_a_stop_file_that_comes_before_a_run_has_begun_is_heeded(tmp_path, capsys):
     run = tmp_path / "run"
     run.mkdir()
     (run / "stop").touch()
-    ended = train(1, *JOB, "--run-dir", run)
-    assert ended.returncode == 75 and f"{run}/stop is there" in ended.stdout, ended.stdout + ended.stderr
+    assert train_here("digits_kakurenbo", SETS, run, SerialComm()) == REQUEUE
+    assert f"{run}/stop is there" in capsys.readouterr().out
     assert not (run / "stop").exists()
 
 
+@pytest.mark.unit
 def test_a_signal_that_comes_too_late_for_a_run_is_heard_by_the_next(tmp_path, monkeypatch):
     monkeypatch.setattr("kakurenbo_hpc.distributed.preemption.received", [])
     with Preemption(SerialComm(), tmp_path, {}):
@@ -157,6 +175,7 @@ def test_a_signal_that_comes_too_late_for_a_run_is_heard_by_the_next(tmp_path, m
         assert stop.should_stop_now() and stop.why == "SIGUSR1 came to rank 0"
 
 
+@pytest.mark.unit
 def test_a_stop_that_cannot_be_read_is_heeded(tmp_path):
     (tmp_path / "stop").mkdir()
     with Preemption(SerialComm(), tmp_path, {}) as stop:

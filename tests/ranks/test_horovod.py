@@ -39,11 +39,10 @@ def test_a_step_equals_the_serial_double_precision_step(ranks, entries, accumula
 
 @needs_horovod
 def test_a_run_left_at_any_step_goes_on_bit_for_bit(tmp_path):
-    done = start(
-        3, LEFT_AND_TAKEN_UP, tmp_path, 1, "infobatch", "world.gradients=horovod", "training.accumulate=2"
-    )
+    more = ["world.gradients=horovod", "training.accumulate=2"]
+    done = start(3, LEFT_AND_TAKEN_UP, tmp_path, "infobatch", *more)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert all(f"infobatch left in {stage}" in done.stdout for stage in ("train", "evaluate", "checkpoint"))
+    assert "left in checkpoint, evaluate, train" in done.stdout
 
 
 def test_a_horovod_that_is_not_there_is_one_line_before_anything_is_trained(tmp_path, monkeypatch):

@@ -2,20 +2,26 @@
 run goes on.
 """
 
-import json
 import shutil
 from collections import Counter
 
-import h5py
 import numpy as np
 import pytest
-import torch
 import yaml
-from ranks.programs.digit_files import write_digits
+from ranks.programs.digit_files import leave_in_third_epoch, note_trained, use_digit_files, write_digits
 from support.oracle import kakurenbo
+from support.runs import ledger, lines, meet, same_parameters, train_here
 from support.start_ranks import PROGRAMS, start
 
-EPOCHS, N, N_VALIDATION = 4, 400, 100
+from kakurenbo_hpc.config.job import read_job
+from kakurenbo_hpc.data import DATASETS
+from kakurenbo_hpc.distributed.comm import SerialComm
+from kakurenbo_hpc.errors import DONE, REQUEUE, UserError
+from kakurenbo_hpc.local_data.shards import stage
+from kakurenbo_hpc.selection import METHODS
+
+in_ranks = pytest.mark.ranks(3)
+EPOCHS, N, N_VALIDATION = 4, 150, 50
 JOB = {
     "name": "digit_files",
     "seed": 1,
@@ -27,31 +33,40 @@ JOB = {
 }
 
 
-def train(n, folder, name, data, *words, harm="nothing"):
-    """Train on the digits in this folder, with run directory and scratch folder in another."""
-    (folder / "job.yaml").write_text(yaml.safe_dump({**JOB, "data": {**JOB["data"], "path": str(data)}}))
-    words = ["--scratch", folder / f"scratch_{name}", *words]
-    return start(n, PROGRAMS / "digit_files.py", harm, folder / name, folder / "job.yaml", *words)
+@pytest.fixture(scope="module", autouse=True)
+def data_set():
+    with pytest.MonkeyPatch.context() as patch:
+        use_digit_files(patch)
+        yield
+
+
+def write_job(path, data):
+    path.write_text(yaml.safe_dump({**JOB, "data": {**JOB["data"], "path": str(data)}}))
+    return path
+
+
+def train(comm, folder, name, *sets, job=None, **more):
+    """Train the folder's job, or another one's, with run directory and scratch folder in the folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        note_trained(patch, folder / name)
+        scratch = str(folder / f"scratch_{name}")
+        return train_here(str(job or folder / "job.yaml"), sets, folder / name, comm, scratch=scratch, **more)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, module_comm, module_comm_of):
     """Runs of the same job: local on 2 and 3 ranks, and shared on 3."""
     folder = tmp_path_factory.mktemp("local")
-    write_digits(folder / "data", N, N_VALIDATION)
-    for n, name, *words in [(2, "local2"), (3, "local3"), (3, "shared3", "--set", "data.placement=shared")]:
-        done = train(n, folder, name, folder / "data", *words)
-        assert done.returncode == 0, done.stderr[-3000:]
+    if module_comm.rank == 0:
+        write_digits(folder / "data", N, N_VALIDATION)
+        write_job(folder / "job.yaml", folder / "data")
+    module_comm.barrier()
+    assert train(module_comm_of(2), folder, "local2") in (DONE, None)
+    meet(module_comm)
+    assert train(module_comm, folder, "local3") == DONE
+    assert train(module_comm, folder, "shared3", "data.placement=shared") == DONE
+    module_comm.barrier()
     return folder
-
-
-def ledger(run, epoch):
-    with h5py.File(run / "ledger" / f"epoch_{epoch:04d}.h5") as file:
-        return {name: file[name][:] for name in file}
-
-
-def lines(run):
-    return [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def results(run):
@@ -71,18 +86,7 @@ def stored(scratch):
     return [sorted(int(path.stem) for path in (store / "train").glob("*.npy")) for store in stores]
 
 
-def parameters(run):
-    return torch.load(run / "checkpoints" / f"epoch_{EPOCHS - 1:04d}" / "learner.pt", weights_only=True)[
-        "model"
-    ]
-
-
-def refused(done):
-    assert done.returncode == 2, done.stderr[-3000:]
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("kakurenbo: ")]
-    return line
-
-
+@in_ranks
 @pytest.mark.parametrize("name", ["local2", "local3", "shared3"])
 def test_from_the_same_ledger_all_plan_the_same(folder, name):
     options = yaml.safe_load((folder / name / "job.yaml").read_text())["selection"]
@@ -91,9 +95,10 @@ def test_from_the_same_ledger_all_plan_the_same(folder, name):
         known = [rows[column] for column in ("loss", "correct", "confidence")]
         want = kakurenbo(options, epoch, EPOCHS, *known, rows["seen_epoch"] >= 0)
         assert (rows["train"] == want.train).all()
-    assert np.count_nonzero(rows["train"] == 0) > 50, "there was something to hide"
+    assert np.count_nonzero(rows["train"] == 0) > 20, "there was something to hide"
 
 
+@in_ranks
 @pytest.mark.parametrize("name", ["local2", "local3", "shared3"])
 def test_every_visible_sample_is_trained_once_in_as_many_steps(folder, name):
     times = Counter(entry for rank in trained(folder / name) for entry in rank)
@@ -105,6 +110,7 @@ def test_every_visible_sample_is_trained_once_in_as_many_steps(folder, name):
         assert line["steps"] == -(-len(visible) // 30) and line["n_backward"] == len(visible)
 
 
+@in_ranks
 @pytest.mark.parametrize("name", ["local2", "local3"])
 def test_every_rank_trains_what_the_ledger_places_there_and_as_much_as_the_others(folder, name):
     ranks = trained(folder / name)
@@ -118,6 +124,7 @@ def test_every_rank_trains_what_the_ledger_places_there_and_as_much_as_the_other
         assert max(map(len, here)) - min(map(len, here)) <= 1
 
 
+@in_ranks
 @pytest.mark.parametrize("name", ["local2", "local3"])
 def test_every_sample_lies_in_one_place_and_that_is_the_ledgers(folder, name):
     place = ledger(folder / name, EPOCHS - 1)["place"]
@@ -128,6 +135,7 @@ def test_every_sample_lies_in_one_place_and_that_is_the_ledgers(folder, name):
     assert not list((folder / f"scratch_{name}").rglob("*.part"))
 
 
+@in_ranks
 def test_what_moved_is_told(folder):
     for line, before, after in zip(lines(folder / "local3"), [None, *range(EPOCHS - 1)], range(EPOCHS)):
         place = np.arange(N) % 3 if before is None else ledger(folder / "local3", before)["place"]
@@ -138,119 +146,139 @@ def test_what_moved_is_told(folder):
     assert "exchange" not in lines(folder / "shared3")[0]
 
 
+def check_gone_on(run, uninterrupted):
+    """Fail where a run that was interrupted is not the one that was not."""
+    assert results(run) == results(uninterrupted)
+    assert same_parameters(run, uninterrupted, EPOCHS - 1)
+
+
+@in_ranks
 @pytest.mark.parametrize("harm", ["killed", "killed_later"])
 def test_a_run_whose_rank_was_killed_between_exchange_and_checkpoint_goes_on_as_if_it_had_not(
-    folder, tmp_path, harm
+    folder, comm, tmp_path, harm, capsys
 ):
-    died = train(3, tmp_path, "run", folder / "data", harm=harm)
-    assert died.returncode not in (0, 2)
-    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("epoch*")) == [
-        "epoch_0000",
-        "epoch_0001",
-    ]
-    for path in (tmp_path / "run").glob("trained_*"):
-        path.unlink()
-    next((tmp_path / "scratch_run").rglob("rank_0002/train/*.npy")).unlink()  # a node's disk forgets
-
-    done = train(3, tmp_path, "run", folder / "data", "--resume")
-    assert done.returncode == 0 and "resuming after epoch_0001" in done.stdout, done.stderr[-3000:]
-    uninterrupted = folder / "local3"
-    assert results(tmp_path / "run") == results(uninterrupted)
-    before, after = parameters(uninterrupted), parameters(tmp_path / "run")
-    assert all(torch.equal(before[key], after[key]) for key in before)
-    assert stored(tmp_path / "scratch_run") == stored(folder / "scratch_local3")
-    later = [[entry for entry in rank if entry[0] >= 2] for rank in trained(uninterrupted)]
-    assert trained(tmp_path / "run") == later
+    run, scratch = tmp_path / "run", tmp_path / "scratch_run"
+    if comm.rank == 0:
+        words = [harm, run, folder / "job.yaml", "--scratch", scratch]
+        died = start(3, PROGRAMS / "digit_files.py", *words)
+        assert died.returncode not in (0, 2)
+        kept = sorted(path.name for path in (run / "checkpoints").glob("epoch*"))
+        assert kept == ["epoch_0000", "epoch_0001"]
+        for path in run.glob("trained_*"):
+            path.unlink()
+        next(scratch.rglob("rank_0002/train/*.npy")).unlink()  # a node's disk forgets
+    meet(comm)
+    assert train(comm, tmp_path, "run", job=folder / "job.yaml", resume=True) == DONE
+    assert "resuming after epoch_0001" in comm.broadcast(capsys.readouterr().out)
+    check_gone_on(run, folder / "local3")
+    assert stored(scratch) == stored(folder / "scratch_local3")
+    later = [[entry for entry in rank if entry[0] >= 2] for rank in trained(folder / "local3")]
+    assert trained(run) == later
 
 
-def test_a_run_that_was_left_in_the_middle_of_an_epoch_is_taken_up_as_if_it_had_not(folder, tmp_path):
-    left = train(3, tmp_path, "run", folder / "data", harm="left")
-    assert left.returncode == 75 and "leaving in epoch 3" in left.stdout, left.stderr[-3000:]
-    said = refused(train(2, tmp_path, "run", folder / "data", "--resume"))
-    lies = (
-        "taken inside an epoch whose samples are on the disks of 3 ranks, but this run has 2; resume on 3 "
-        "ranks, "
-        "or remove this checkpoint"
-    )
-    assert "checkpoints/epoch_0002_inside_" in said and lies in said
-    done = train(3, tmp_path, "run", folder / "data", "--resume")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert results(tmp_path / "run") == results(folder / "local3")
-    before, after = parameters(folder / "local3"), parameters(tmp_path / "run")
-    assert all(torch.equal(before[key], after[key]) for key in before)
-    assert trained(tmp_path / "run") == trained(folder / "local3"), "no step was done twice"
+@in_ranks
+def test_a_run_that_was_left_in_the_middle_of_an_epoch_is_taken_up_as_if_it_had_not(
+    folder, comm, comm_of, tmp_path, capsys
+):
+    run, job = tmp_path / "run", folder / "job.yaml"
+    with pytest.MonkeyPatch.context() as patch:
+        leave_in_third_epoch(patch)
+        assert train(comm, tmp_path, "run", job=job) == REQUEUE
+    assert "leaving in epoch 3" in comm.broadcast(capsys.readouterr().out)
+    if two := comm_of(2):
+        with pytest.raises(UserError) as refused:
+            train(two, tmp_path, "run", job=job, resume=True)
+        lies = "taken inside an epoch whose samples are on the disks of 3 ranks, but this run has 2; "
+        lies += "resume on 3 ranks, or remove this checkpoint"
+        assert "checkpoints/epoch_0002_inside_" in str(refused.value) and lies in str(refused.value)
+    meet(comm)
+    assert train(comm, tmp_path, "run", job=job, resume=True) == DONE
+    comm.barrier()
+    check_gone_on(run, folder / "local3")
+    assert trained(run) == trained(folder / "local3"), "no step was done twice"
 
 
-def test_on_another_number_of_ranks_places_are_dealt_anew(folder, tmp_path):
-    shutil.copytree(folder / "local3", tmp_path / "local3")
-    shutil.rmtree(tmp_path / "local3" / "checkpoints" / f"epoch_{EPOCHS - 1:04d}")
-    done = train(2, tmp_path, "local3", folder / "data", "--resume")
-    assert done.returncode == 0, done.stderr[-3000:]
-    place = ledger(tmp_path / "local3", EPOCHS - 1)["place"]
-    assert stored(tmp_path / "scratch_local3") == [
-        np.flatnonzero(place == rank).tolist() for rank in range(2)
-    ]
-    assert lines(tmp_path / "local3")[-1]["n_hidden"] == lines(folder / "local3")[-1]["n_hidden"]
+@in_ranks
+def test_on_another_number_of_ranks_places_are_dealt_anew(folder, comm, comm_of, tmp_path):
+    run = tmp_path / "local3"
+    if comm.rank == 0:
+        shutil.copytree(folder / "local3", run)
+        shutil.rmtree(run / "checkpoints" / f"epoch_{EPOCHS - 1:04d}")
+    comm.barrier()
+    job = folder / "job.yaml"
+    assert train(comm_of(2), tmp_path, "local3", job=job, resume=True) in (DONE, None)
+    meet(comm)
+    place = ledger(run, EPOCHS - 1)["place"]
+    assert stored(tmp_path / "scratch_local3") == [np.flatnonzero(place == rank).tolist() for rank in (0, 1)]
+    assert lines(run)[-1]["n_hidden"] == lines(folder / "local3")[-1]["n_hidden"]
 
 
-def test_what_was_staged_before_is_not_copied_again(folder, tmp_path):
-    done = train(2, tmp_path, "run", folder / "data", harm="staged")
-    size = sum(path.stat().st_size for path in (folder / "data").rglob("*.npy"))
-    [folder_of_ranks] = (tmp_path / "scratch_run" / "kakurenbo").iterdir()
-    assert f"{folder_of_ranks}: {size / 1000:.4g} kB copied for 2 ranks" in done.stdout, done.stderr
-    assert stored(tmp_path / "scratch_run") == [list(range(rank, N, 2)) for rank in range(2)]
-    done = train(2, tmp_path, "run", folder / "data", harm="staged")
-    assert "0 bytes copied" in done.stdout
+@in_ranks
+def test_what_was_staged_before_is_not_copied_again(folder, comm, comm_of, tmp_path):
+    scratch = tmp_path / "scratch_run"
+    if comm.rank == 0:
+        words = ["staged", tmp_path / "run", folder / "job.yaml", "--scratch", scratch]
+        done = start(2, PROGRAMS / "digit_files.py", *words)
+        size = sum(path.stat().st_size for path in (folder / "data").rglob("*.npy"))
+        [folder_of_ranks] = (scratch / "kakurenbo").iterdir()
+        assert f"{folder_of_ranks}: {size / 1000:.4g} kB copied for 2 ranks" in done.stdout, done.stderr
+        assert stored(scratch) == [list(range(rank, N, 2)) for rank in range(2)]
+    meet(comm)
+    if two := comm_of(2):
+        job = read_job(folder / "job.yaml", [], DATASETS, METHODS)
+        [folder_of_ranks] = (scratch / "kakurenbo").iterdir()
+        assert stage(job, str(scratch), two, False) == (folder_of_ranks, 0)
+
+
+@in_ranks
+def test_a_store_of_another_data_set_is_left_alone(folder, comm, comm_of, tmp_path):
+    scratch, theirs = tmp_path / "scratch_run", stored(folder / "scratch_local2")
+    if comm.rank == 0:
+        write_digits(tmp_path / "other", 50, 20)
+        write_job(tmp_path / "job.yaml", tmp_path / "other")
+        shutil.copytree(folder / "scratch_local2", scratch)
+    comm.barrier()
+    if two := comm_of(2):
+        stage(read_job(tmp_path / "job.yaml", [], DATASETS, METHODS), str(scratch), two, False)
+        two.barrier()
+        assert sorted(map(len, stored(scratch))) == sorted([25, 25, *map(len, theirs)])
+
+
+@in_ranks
+def test_a_folder_of_nobody_is_left_alone(folder, comm_of, tmp_path):
+    if one := comm_of(1):
+        [theirs] = (folder / "scratch_local2" / "kakurenbo").iterdir()
+        theirs = tmp_path / "scratch_run" / "kakurenbo" / theirs.name / "rank_0000" / "thesis.txt"
+        theirs.parent.mkdir(parents=True)
+        theirs.write_text("seven years")
+        with pytest.raises(UserError, match="not empty, and not staged by kakurenbo"):
+            train(one, tmp_path, "run", job=folder / "job.yaml")
+        assert theirs.read_text() == "seven years"
 
 
 # Bad input.
 
 
-def test_a_data_set_without_files_is_refused():
-    done = start(
-        1,
-        "-m",
-        "kakurenbo_hpc.cli",
-        "train",
-        "digits_everything",
-        "--set",
-        "data.placement=local",
-        "--scratch",
-        "/tmp",
-    )
-    assert (
-        "samples of digits are not files of their own, which data.placement: local needs; set it to shared"
-        in refused(done)
-    )
+@pytest.mark.unit
+def test_a_data_set_without_files_is_refused(tmp_path):
+    told = "samples of digits are not files of their own, which data.placement: local needs; set it to shared"
+    with pytest.raises(UserError, match=told):
+        sets = ["data.placement=local"]
+        train_here("digits_everything", sets, tmp_path / "run", SerialComm(), scratch=str(tmp_path))
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("scratch", "said"),
     [
-        ([], "no scratch folder is named; give --scratch DIR"),
-        (["--scratch", "$NOBODY_SET_THIS/x"], "scratch is $NOBODY_SET_THIS/x, but"),
-        (["--scratch", "/proc/version"], "cannot be written to (Not a directory)"),
+        (None, "no scratch folder is named; give --scratch DIR"),
+        ("$NOBODY_SET_THIS/x", "scratch is $NOBODY_SET_THIS/x, but"),
+        ("/proc/version", "cannot be written to (Not a directory)"),
     ],
 )
-def test_a_scratch_folder_that_is_none_is_refused(folder, tmp_path, words, said):
-    done = start(1, PROGRAMS / "digit_files.py", "nothing", tmp_path / "run", folder / "job.yaml", *words)
-    assert said in refused(done)
-
-
-def test_a_store_of_another_data_set_is_left_alone(folder, tmp_path):
-    write_digits(tmp_path / "other", 50, 20)
-    shutil.copytree(folder / "scratch_local2", tmp_path / "scratch_run")
-    done = train(2, tmp_path, "run", tmp_path / "other", harm="staged")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert sorted(map(len, stored(tmp_path / "scratch_run"))) == sorted(
-        [25, 25, *map(len, stored(folder / "scratch_local2"))]
-    )
-
-
-def test_a_folder_of_nobody_is_left_alone(folder, tmp_path):
-    [theirs] = (folder / "scratch_local2" / "kakurenbo").iterdir()
-    theirs = tmp_path / "scratch_run" / "kakurenbo" / theirs.name / "rank_0000" / "thesis.txt"
-    theirs.parent.mkdir(parents=True)
-    theirs.write_text("seven years")
-    assert "not empty, and not staged by kakurenbo" in refused(train(1, tmp_path, "run", folder / "data"))
-    assert theirs.read_text() == "seven years"
+def test_a_scratch_folder_that_is_none_is_refused(tmp_path, scratch, said):
+    write_digits(tmp_path / "data", 60, 20)
+    job = write_job(tmp_path / "job.yaml", tmp_path / "data")
+    with pytest.raises(UserError) as refused:
+        train_here(str(job), [], tmp_path / "run", SerialComm(), scratch=scratch)
+    assert said in str(refused.value)

@@ -1,31 +1,30 @@
 """Leaves runs of methods between two steps, anywhere, takes them up again, and compares them with runs that
 went through.
 
-Places are drawn in each stage of an epoch, and among the steps that are done while a checkpoint is being
+A place is drawn in each stage of an epoch, and among the steps that are done while a checkpoint is being
 written.
-Arguments: a folder for the run directories; how many places a stage; a comma-separated list of variants, all
-if not given; then ``section.key=value`` for every job.
+Arguments: a folder for the run directories; a variant; then ``section.key=value`` for the job.
 """
 
-import json
 import sys
 import time
 import traceback
-from itertools import product
 from pathlib import Path
 
-import torch
+import pytest
 
-from kakurenbo_hpc.config.job import read_job
-from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.core.rng import key, one
-from kakurenbo_hpc.data import DATASETS
+from kakurenbo_hpc.distributed.comm import Comm
 from kakurenbo_hpc.distributed.preemption import Preemption
 from kakurenbo_hpc.distributed.world import open_comm
-from kakurenbo_hpc.engine.run import run
-from kakurenbo_hpc.rundir.checkpoint import async_writer as saving
+from kakurenbo_hpc.errors import DONE, REQUEUE
+from kakurenbo_hpc.rundir.checkpoint import async_writer
 from kakurenbo_hpc.rundir.timers import StageTimer
-from kakurenbo_hpc.selection import METHODS
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from support.batch_runs import metrics
+from support.runs import same_parameters, train_here
 
 VARIANTS = {
     "everything": "",
@@ -42,97 +41,84 @@ VARIANTS = {
     "spv": "burn_in=1",
     "rs2": "",
 }
-folder, n_places = Path(sys.argv[1]), int(sys.argv[2])
-wanted = sys.argv[3].split(",") if len(sys.argv) > 3 else list(VARIANTS)
-more = sys.argv[4:]
-comm = open_comm()
-asked = {"stages": [], "at": -1}  # of each call so far, the stage; the call that is answered with yes
-now = {"stage": "", "writing": False}
 
 
-def should_stop(self):
-    """Stand for an answer that all ranks agree on, at one call of many."""
-    asked["stages"].append("checkpoint" if now["writing"] else now["stage"])
-    if len(asked["stages"]) - 1 == asked["at"]:
-        self.why = "the drill"
-    return bool(self.why)
+class Request:
+    """Stands for a request to stop that all ranks agree on, at one call of many.
 
-
-def timed(self, stage, context=StageTimer.__call__):
-    now["stage"] = stage
-    return context(self, stage)
-
-
-def slowly(folder, rank, part, on_progress, write=saving.write_shards):
-    """Write one rank's part of a checkpoint, while steps pass by where any follow; on some ranks more of
-    them.
+    stages: of each call so far, the stage. at: the call that is answered with yes, -1 for none.
     """
-    now["writing"], begun = True, len(asked["stages"])
-    while folder.name in (".epoch_0000.part", ".epoch_0001.part") and len(asked["stages"]) < begun + 2 + rank:
-        if 0 <= asked["at"] < len(asked["stages"]):  # all ranks leave
-            break
-        time.sleep(0.001)
-    now["writing"] = False
-    return write(folder, rank, part, on_progress)
+
+    def __init__(self, patch: pytest.MonkeyPatch):
+        self.stages: list[str] = []
+        self.at = -1
+        self._stage, self._writing = "", False
+
+        def should_stop(preemption):
+            self.stages.append("checkpoint" if self._writing else self._stage)
+            if len(self.stages) - 1 == self.at:
+                preemption.why = "the drill"
+            return bool(preemption.why)
+
+        def timed(timer, stage, context=StageTimer.__call__):
+            self._stage = stage
+            return context(timer, stage)
+
+        def slowly(folder, rank, part, on_progress, write=async_writer.write_shards):
+            # Steps pass by meanwhile where any follow; on some ranks more of them.
+            self._writing, begun = True, len(self.stages)
+            followed = folder.name in (".epoch_0000.part", ".epoch_0001.part")
+            while followed and len(self.stages) < begun + 2 + rank:
+                if 0 <= self.at < len(self.stages):  # all ranks leave
+                    break
+                time.sleep(0.001)
+            self._writing = False
+            return write(folder, rank, part, on_progress)
+
+        patch.setattr(Preemption, "should_stop", should_stop)
+        patch.setattr(Preemption, "should_stop_now", should_stop)
+        patch.setattr(async_writer, "write_shards", slowly)
+        patch.setattr(StageTimer, "__call__", timed)
 
 
-Preemption.should_stop = should_stop
-Preemption.should_stop_now = should_stop
-saving.write_shards = slowly
-StageTimer.__call__ = timed
-
-
-def job(variant):
+def leave_and_take_up(
+    comm: Comm, folder: Path, variant: str, patch: pytest.MonkeyPatch, more: tuple[str, ...] = ()
+) -> set[str]:
+    """Leave a run in each stage and take it up; return the stages. Collective."""
+    request = Request(patch)
     sets = ["training.epochs=3", "training.global_batch=120", f"selection={{method: {variant.split()[0]}}}"]
     sets += ["model.options={width: 4, norm: batch}", "record.checkpoint_every=1", *more]
-    return read_job(
-        find_job("digits_everything"),
-        sets + [f"selection.{option}" for option in VARIANTS[variant].split()],
-        DATASETS,
-        METHODS,
-    )
+    sets += [f"selection.{option}" for option in VARIANTS[variant].split()]
 
+    def ran(directory, at, resume=False):
+        request.stages, request.at = [], at
+        return train_here("digits_everything", sets, directory, comm, resume=resume)
 
-def ran(variant, directory, at, resume=False):
-    asked.update(stages=[], at=at)
-    return run(job(variant), directory, comm, resume)
-
-
-def outcome(directory):
-    lines = [json.loads(text) for text in (directory / "metrics.jsonl").read_text().splitlines()]
-    learner = torch.load(directory / "checkpoints" / "epoch_0002" / "learner.pt", weights_only=True)
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines], learner["model"]
-
-
-def drill(variant):
-    whole = folder / variant.replace(" ", "_")
-    assert ran(variant, whole, at=-1) == 0
-    context = comm.broadcast(asked["stages"])[:-1]  # who is asked after the last epoch is done
-    for stage, place in product(sorted(set(context)), range(n_places)):
-        calls = [call for call, of in enumerate(context) if of == stage]
-        at = calls[one(key(place, f"{variant} {stage}")) % len(calls)]
-        directory = folder / f"{variant.replace(' ', '_')}_{stage}_{place}"
-        left = ran(variant, directory, at)
-        assert left == 75, (variant, at, left)
+    whole = folder / "whole"
+    assert ran(whole, at=-1) == DONE
+    stages = comm.broadcast(request.stages)[:-1]  # who is asked after the last epoch is done
+    for stage in sorted(set(stages)):
+        calls = [call for call, of in enumerate(stages) if of == stage]
+        at, directory = calls[one(key(0, f"{variant} {stage}")) % len(calls)], folder / stage
+        assert ran(directory, at) == REQUEUE, (variant, at)
         if stage == "evaluate":  # where it is left again before anything has come further
-            assert ran(variant, directory, at=0, resume=True) == 75
-        assert ran(variant, directory, at=-1, resume=True) == 0
+            assert ran(directory, at=0, resume=True) == REQUEUE
+        assert ran(directory, at=-1, resume=True) == DONE
         if comm.rank == 0:
-            (lines, model), (lines_again, model_again) = outcome(whole), outcome(directory)
-            assert [line["epoch"] for line in lines_again] == [0, 1, 2]
-            assert lines_again == lines, (
-                variant,
-                at,
-                [(k, a[k], b[k]) for a, b in zip(lines, lines_again) for k in a if a[k] != b[k]],
-            )
-            assert all(torch.equal(model[name], model_again[name]) for name in model), (variant, at)
-            print(variant, "left in", stage, "at call", at, "of", len(context), flush=True)
+            assert [line["epoch"] for line in metrics(directory)] == [0, 1, 2]
+            assert metrics(directory) == metrics(whole), (variant, at)
+            assert same_parameters(directory, whole, 2), (variant, at)
+    return set(stages)
 
 
-try:
-    for variant in wanted:
-        drill(variant)
-    comm.close()
-except BaseException:
-    traceback.print_exc()
-    comm.abort(1)
+if __name__ == "__main__":
+    comm, (folder, variant, *more) = open_comm(), sys.argv[1:]
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            left = leave_and_take_up(comm, Path(folder), variant, patch, tuple(more))
+        if comm.rank == 0:
+            print(f"left in {', '.join(sorted(left))}")
+        comm.close()
+    except BaseException:
+        traceback.print_exc()
+        comm.abort(1)

@@ -1,11 +1,9 @@
 """The digits as a data set of small files, ``part/00007.npy``: 64 pixels and the label; and the program that
 trains on them.
 
-``python digit_files.py HARM RUN_DIR WORDS`` trains like ``kakurenbo train WORDS``; every rank writes the
-(epoch, id) that it trains into RUN_DIR/trained_RANK. HARM is what happens to rank 1 in the third epoch:
-``nothing``, ``killed`` when it is about to wait for the samples that change their rank, or ``killed_later``,
-when they have come; with ``left`` all ranks are told in the second step of that epoch to leave. With
-``staged`` it is ``kakurenbo data stage WORDS``.
+``python digit_files.py HARM RUN_DIR WORDS`` trains like ``kakurenbo train WORDS``. HARM is what happens to
+rank 1 in the third epoch: ``nothing``, ``killed`` or ``killed_later``. With ``staged`` it is
+``kakurenbo data stage WORDS``.
 """
 
 import os
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pytest
 import torch
 
 from kakurenbo_hpc import cli
@@ -75,36 +74,67 @@ def write_digits(root: Path, n_train: int = 400, n_validation: int = 100) -> Non
             np.save(root / part / f"{id:05d}.npy", row)
 
 
-def main(harm: str, run_dir: str, *words: str) -> None:
-    step, begin_epoch, finish = Learner.step, Learner.begin_epoch, Shards.finish
+def use_digit_files(patch: pytest.MonkeyPatch) -> None:
+    """Add this data set to the table."""
+    patch.setitem(DATASETS._names, "digit_files", "ranks.programs.digit_files:DigitFiles")
 
-    def noted(self, batch):
+
+def note_trained(patch: pytest.MonkeyPatch, run_dir: Path) -> None:
+    """Have every rank write the (epoch, id) that it trains into RUN_DIR/trained_RANK."""
+    step = Learner.step
+
+    def noted(learner, batch):
         if batch.micro_batch.counts:
-            with open(f"{run_dir}/trained_{self._world.rank}", "a") as file:
-                file.writelines(f"{self.epoch} {id}\n" for id in batch.micro_batch.id)
-        if harm == "left" and self.epoch == 2 and batch.micro_batch.step == 1:
+            with open(run_dir / f"trained_{learner._world.rank}", "a") as file:
+                file.writelines(f"{learner._epoch} {id}\n" for id in batch.micro_batch.id)
+        return step(learner, batch)
+
+    patch.setattr(Learner, "step", noted)
+
+
+def leave_in_third_epoch(patch: pytest.MonkeyPatch) -> None:
+    """Have every rank be told to leave in the second step of the third epoch."""
+    step = Learner.step
+
+    def left(learner, batch):
+        if (learner._epoch, batch.micro_batch.step) == (2, 1):
             os.kill(os.getpid(), signal.SIGUSR1)
-        return step(self, batch)
+        return step(learner, batch)
 
-    def begun(self, number, *rest):
-        Learner.epoch = Shards.epoch = number
-        return begin_epoch(self, number, *rest)
+    patch.setattr(Learner, "step", left)
 
-    def harmed(self):
-        struck = self._comm.rank == 1 and self.epoch == 2
-        if struck and harm == "killed":
+
+def kill_in_third_epoch(patch: pytest.MonkeyPatch, when: str) -> None:
+    """Kill rank 1 when it is about to wait for samples (``killed``), or has them (``killed_later``)."""
+    begin_epoch, finish, now = Learner.begin_epoch, Shards.finish, {}
+
+    def begun(learner, number, *rest):
+        now["epoch"] = number
+        return begin_epoch(learner, number, *rest)
+
+    def harmed(shards):
+        struck = shards._comm.rank == 1 and now.get("epoch") == 2
+        if struck and when == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
-        finish(self)
-        if struck and harm == "killed_later":
+        finish(shards)
+        if struck and when == "killed_later":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Shards.epoch = -1
-    Learner.step, Learner.begin_epoch, Shards.finish = noted, begun, harmed
-    DATASETS._names["digit_files"] = f"{__name__}:DigitFiles"
+    patch.setattr(Learner, "begin_epoch", begun)
+    patch.setattr(Shards, "finish", harmed)
+
+
+def main(harm: str, run_dir: str, *words: str) -> None:
+    patch = pytest.MonkeyPatch()
+    use_digit_files(patch)
+    note_trained(patch, Path(run_dir))
+    if harm.startswith("killed"):
+        kill_in_third_epoch(patch, harm)
     command = ["data", "stage"] if harm == "staged" else ["train", "--run-dir", run_dir]
     sys.argv = ["kakurenbo", *command, *words]
     cli.main()
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
     main(*sys.argv[1:])
