@@ -1,11 +1,13 @@
 """scripts/same_results finds a difference of one key or parameter, and none between a checkout and itself."""
 
+import contextlib
 import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatchcase
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
@@ -13,9 +15,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import yaml
+from support.purposes import named_purposes
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SCRIPT = CHECKOUT / "scripts" / "same_results"
+MET = Path(__file__).parent / "golden" / "purposes_met.yaml"  # purpose of draws: a case that meets it
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +119,63 @@ def test_a_checkout_has_the_same_results_as_itself(tmp_path):
 def test_bad_arguments_are_told_in_one_line(words, told):
     done = asked(*words)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"same_results: {told}\n")
+
+
+@pytest.mark.unit
+def test_the_list_meets_every_purpose_of_a_random_draw(same_results):
+    """As recorded; the record is compared with runs below."""
+    met = yaml.safe_load(MET.read_text(encoding="utf-8"))
+    named = named_purposes((CHECKOUT / "kakurenbo_hpc").rglob("*.py"))
+    for purpose, places in named.items():
+        advice = f"add a case that meets it to {SCRIPT.name}, and both to {MET.name}"
+        assert any(fnmatchcase(one, purpose) for one in met), f"{purpose!r}, of {min(places)}: {advice}"
+    for one in met:
+        assert any(fnmatchcase(one, purpose) for purpose in named), f"{MET.name}: nothing draws for {one!r}"
+    assert set(met.values()) <= same_results.CASES.keys()
+
+
+@pytest.mark.unit
+def test_purposes_are_found_where_they_are_handed_over(tmp_path):
+    text = """
+def key(seed, purpose, epoch=0): ...
+def draw(ids, purpose): return key(1, purpose)
+def plan(step, shifted):
+    purpose = "shift" if shifted else f"step {step}"
+    return key(1, "order"), draw(step, purpose="by name"), key(1, purpose), rng.draw(8, 30)
+"""
+    (tmp_path / "some.py").write_text(text)
+    assert named_purposes([tmp_path / "some.py"]).keys() == {"order", "by name", "shift", "step *"}
+    (tmp_path / "some.py").write_text(text.replace("    purpose = ", "    other = "))
+    with pytest.raises(ValueError, match="some.py:6: a purpose that is no literal"):
+        named_purposes([tmp_path / "some.py"])
+
+
+RECORDS = """
+
+_key = key
+
+
+def key(seed, purpose, epoch=0):
+    with open({told!r}, "a") as file:
+        file.write(purpose + "\\n")
+    return _key(seed, purpose, epoch)
+"""
+
+
+@pytest.mark.nightly
+def test_each_case_meets_the_purposes_that_the_record_says(same_results, tmp_path):
+    """In a copy of the package that writes down the purpose of every key."""
+    met, copy, told = yaml.safe_load(MET.read_text(encoding="utf-8")), tmp_path / "copy", tmp_path / "told"
+    for name in ("kakurenbo_hpc", "jobs", "launch"):
+        shutil.copytree(CHECKOUT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    with open(copy / "kakurenbo_hpc" / "core" / "rng.py", "a") as file:
+        file.write(RECORDS.format(told=str(told)))
+    with contextlib.ExitStack() as at_end:
+        side = same_results.Side("copy", str(copy), tmp_path, at_end)
+        comparison = same_results.Comparison(side, side, tmp_path / "runs")
+        for case in sorted(set(met.values())):
+            told.write_text("")
+            comparison.results(side, case, 2 if "local" in case else 1)  # one rank exchanges with nobody
+            heard = set(told.read_text().splitlines())
+            assert heard >= {purpose for purpose, by in met.items() if by == case}, case
+            assert heard <= met.keys(), "add them to the record"

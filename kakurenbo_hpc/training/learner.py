@@ -190,7 +190,7 @@ class Learner:
         """
         self.model.train(mode == "train")
         if mode == "train" and batch.micro_batch.begins:
-            self._seed_dropout("look", batch.micro_batch.step)
+            self._seed_dropout("look dropout", batch.micro_batch.step)
         with torch.set_grad_enabled(keep_graph), self.parts("selection_forward"):
             logits, losses = self._forward(self.model, batch, None if precision == "same" else precision)
         return self._stats(batch, logits, losses), losses
@@ -261,7 +261,7 @@ class Learner:
     def _begin_step(self, micro_batch: MicroBatch) -> None:
         self.model.train()
         self.lr = self._schedule.set(self._start + self._span * micro_batch.progress, self._lr_scale)
-        self._seed_dropout("train", micro_batch.step)
+        self._seed_dropout("train dropout", micro_batch.step)
 
     def _backward(self, loss_sum: torch.Tensor, micro_batch: MicroBatch) -> None:
         # Gradients are averaged over ranks; the mean is to be over the entries of the global batch.
@@ -345,7 +345,7 @@ class Learner:
         )
 
     def _seed_dropout(self, purpose: str, step: int) -> None:
-        stream = key(self._seed, f"{purpose} dropout", self._epoch)
+        stream = key(self._seed, purpose, self._epoch)
         torch.manual_seed(one(stream, step * self._world.size + self._world.rank))
 
 
