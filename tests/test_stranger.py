@@ -69,8 +69,7 @@ def python(code, *words):
     return subprocess.run(command, capture_output=True, text=True, env=environment())
 
 
-# ranks
-@pytest.mark.parametrize("n_ranks", [1, 2])
+@pytest.mark.parametrize("n_ranks", [pytest.param(1, marks=pytest.mark.unit), 2])
 def test_its_method_data_and_model_train_by_name(n_ranks, installed, tmp_path):
     job = written(tmp_path, "job.yaml", JOB)
     done = train(n_ranks, job, "--run-dir", tmp_path / "run")
@@ -78,7 +77,6 @@ def test_its_method_data_and_model_train_by_name(n_ranks, installed, tmp_path):
     assert hidden(tmp_path / "run") == [30, 30]
 
 
-# ranks
 def test_a_module_beside_the_job_file_trains_on_two_ranks_and_resumes_from_anywhere(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thirds.py").write_text((STRANGER / "stranger" / "every_other.py").read_text())
@@ -97,6 +95,7 @@ def test_a_module_beside_the_job_file_trains_on_two_ranks_and_resumes_from_anywh
     assert len(hidden(tmp_path / "run")) == 2
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -113,6 +112,7 @@ def test_its_keys_are_checked_as_everywhere(change, message, installed, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.unit
 def test_its_scheduler_and_launcher_make_a_script_and_a_command_line(installed, tmp_path):
     job, machine = written(tmp_path, "job.yaml", JOB), written(tmp_path, "machine.yaml", MACHINE)
     done = kakurenbo("submit", job, "--machine", machine, "--walltime", "1h", "--dry-run", cwd=tmp_path)
@@ -137,6 +137,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("check", "path", "law"),
     [
@@ -171,6 +172,7 @@ def test_the_laws_hold_or_the_one_that_does_not_is_named(check, path, law, insta
     assert done.stdout.startswith(law) if law else done.stdout == "", done.stdout
 
 
+@pytest.mark.unit
 def test_nothing_of_it_is_imported_before_it_is_named(installed):
     code = """
 import sys
@@ -183,12 +185,14 @@ print("stranger" in sys.modules)
     assert done.stdout == "False\n", done.stderr
 
 
+@pytest.mark.unit
 def test_a_dataset_of_a_stranger_is_read_by_loader_processes(installed, tmp_path):
     values = JOB | {"data": JOB["data"] | {"workers": 1}}
     done = kakurenbo("train", written(tmp_path, "job.yaml", values), "--run-dir", tmp_path / "run")
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.unit
 def test_a_package_of_the_same_name_as_ours_changes_nothing(tmp_path, monkeypatch):
     info = tmp_path / "bold-1.0.dist-info"
     info.mkdir()

@@ -108,6 +108,7 @@ def doctor(*words: object, **changed: str) -> tuple[int, dict[str, tuple[str, st
     return done.returncode, {line[2]: (line[1], line[3]) for line in lines}
 
 
+@pytest.mark.ranks
 def test_nothing_is_wrong_with_a_good_machine(tmp_path):
     machine = tmp_path / "machine.yaml"
     machine.write_text(yaml.safe_dump({"name": "here", "starter": "mpirun", "scratch": "$SCRATCH/of mine"}))
@@ -128,6 +129,7 @@ def test_nothing_is_wrong_with_a_good_machine(tmp_path):
     assert not list((tmp_path / "of mine").iterdir())
 
 
+@pytest.mark.ranks
 def test_what_fails_is_a_line_the_rest_is_still_looked_at_and_the_code_is_1(program):
     """An mpirun that knows nothing of the MPI that mpi4py loads: it starts processes, and each is alone."""
     singletons = f'[ "$1" = --version ] && echo "{OPEN_MPI[0]}" && exit\n'
@@ -311,6 +313,7 @@ def test_the_mpirun_of_another_mpi_is_found(
     assert said[0] == word and re.match(message, said[1])
 
 
+@pytest.mark.cluster
 def test_mpich_starts_its_own_ranks_and_nobody_elses(mpich, monkeypatch):
     """For real: MPICH's mpirun, once with the mpi4py that loads MPICH, once with the one of here."""
     monkeypatch.setenv("PATH", f"{mpich}/bin", prepend=":")

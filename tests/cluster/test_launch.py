@@ -276,6 +276,7 @@ def test_a_dry_run_prints_the_line_and_starts_nothing(tmp_path, capfd):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.ranks
 def test_the_digits_train_on_two_ranks(tmp_path):
     one_epoch = ["--set", "training.epochs=1", "--set", "training.warmup_epochs=0"]
     words = ["digits_everything", "--ranks", "2", *one_epoch, "--run-dir", str(tmp_path / "run")]

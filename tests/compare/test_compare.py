@@ -59,7 +59,6 @@ def comparison(folder, name="tiny"):
     return json.loads((folder / "out" / name / "comparison.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.unit
 def test_a_comparison_runs_its_contenders_and_controls_and_is_taken_up_again(tmp_path, capsys):
     file = written(tmp_path, controls=["rs2"])
     assert compare(tmp_path, file) == DONE
@@ -110,6 +109,7 @@ def test_the_short_form_compares_methods_on_two_ranks(comm, tmp_path):
     check_short_form(tmp_path)
 
 
+@pytest.mark.ranks
 @pytest.mark.nightly
 def test_the_short_form_compares_methods_under_torchrun(tmp_path):
     words = ["digits_everything", "--methods", "infobatch", "--seeds", "2"]
@@ -126,7 +126,6 @@ def test_the_components_of_kakurenbo_compare_quickly(tmp_path):
     assert "| v1111 " in ended.stdout and "| everything " in ended.stdout
 
 
-@pytest.mark.unit
 def test_scores_are_made_first_and_their_cost_is_added(tmp_path):
     contenders = {
         "el2n": {"scores": {"method": "el2n", "epochs": 1, "repeats": 1}, "selection": {"fraction": 0.4}}

@@ -6,25 +6,20 @@ import shutil
 
 import pytest
 from support.kills import left
-from support.start_ranks import train
+from support.runs import train_here
 
+from kakurenbo_hpc.distributed.comm import SerialComm
+from kakurenbo_hpc.errors import DONE
 from kakurenbo_hpc.rundir.checkpoint.retention import newest_valid
 
-JOB = [
-    "digits_kakurenbo",
-    "--set",
-    "training.epochs=4",
-    "--set",
-    "selection.fraction_epochs=[0]",
-    "--set",
-    "record.keep=4",
-]
+pytestmark = pytest.mark.unit
+JOB = ("digits_kakurenbo", ["training.epochs=4", "selection.fraction_epochs=[0]", "record.keep=4"])
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     run = tmp_path_factory.mktemp("whole") / "run"
-    assert train(1, *JOB, "--run-dir", run).returncode == 0
+    assert train_here(*JOB, run, SerialComm()) == DONE
     return run
 
 
@@ -63,16 +58,13 @@ def test_whatever_file_is_damaged_the_checkpoint_before_is_found_and_this_one_na
     assert newest_valid(newest.parent) == newest
 
 
-def test_a_run_goes_on_from_the_newest_that_is_whole(run, whole):
+def test_a_run_goes_on_from_the_newest_that_is_whole(run, whole, capsys):
     bit_flipped(run / "checkpoints" / "epoch_0003" / "learner.pt")
     shutil.rmtree(run / "checkpoints" / "epoch_0002")
     damaged = {path.name: path.read_bytes() for path in (run / "checkpoints" / "epoch_0003").iterdir()}
-    done = train(1, *JOB, "--run-dir", run, "--resume")
-    assert done.returncode == 0, done.stderr
-    assert (
-        "epoch_0003: learner.pt is damaged; passed over" in done.stdout
-        and "resuming after epoch_0001" in done.stdout
-    )
+    assert train_here(*JOB, run, SerialComm(), resume=True) == DONE
+    told = capsys.readouterr().out
+    assert "epoch_0003: learner.pt is damaged; passed over" in told and "resuming after epoch_0001" in told
     assert (left(run)["lines"], left(run)["files"]) == (left(whole)["lines"], left(whole)["files"])
     assert {
         path.name: path.read_bytes() for path in (run / "checkpoints" / "passed_over_1_epoch_0003").iterdir()

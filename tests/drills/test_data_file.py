@@ -20,7 +20,7 @@ JOB = {
 }
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.nightly), 1])
 def test_a_data_file_that_disappears_is_named_with_the_rank_that_misses_it(workers, tmp_path):
     run, file = tmp_path / "run", tmp_path / "data" / "train" / "00007.npy"
     write_digits(tmp_path / "data", 90, 30)

@@ -53,7 +53,10 @@ def ledgers(run):
 
 @pytest.mark.parametrize(
     ("n", "how", "reason"),
-    [(2, "quota", "rank 1: File too large"), (1, "full", "rank 0: No space left on device")],
+    [
+        (2, "quota", "rank 1: File too large"),
+        pytest.param(1, "full", "rank 0: No space left on device", marks=pytest.mark.unit),
+    ],
 )
 def test_a_checkpoint_that_the_disk_refuses_is_left_out_and_the_run_goes_on(
     n, how, reason, tmp_path, request
@@ -75,6 +78,7 @@ def test_a_checkpoint_that_the_disk_refuses_is_left_out_and_the_run_goes_on(
     assert ledgers(folder / "run") == [f"epoch_{i:04d}.h5" for i in range(5) if how == "quota" or i != 2]
 
 
+@pytest.mark.unit
 def test_a_run_whose_last_checkpoint_is_refused_is_not_done(tmp_path):
     ended = start(1, DISK_FULL, tmp_path, "quota", "last")
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
@@ -85,6 +89,7 @@ def test_a_run_whose_last_checkpoint_is_refused_is_not_done(tmp_path):
     assert ledgers(tmp_path / "run") == ["epoch_0000.h5", "epoch_0001.h5", "epoch_0002.h5", "epoch_0003.h5"]
 
 
+@pytest.mark.unit
 def test_a_log_on_a_full_disk_ends_no_run_and_changes_no_exit_code(tmp_path):
     words = [
         *command("alone", 1),
@@ -105,6 +110,7 @@ def test_a_log_on_a_full_disk_ends_no_run_and_changes_no_exit_code(tmp_path):
     assert outcome(tmp_path / "run") == ([0], ["epoch_0000"])
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("buffered", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize(
     ("words", "code"),
@@ -136,6 +142,7 @@ def test_a_command_that_only_prints_fails_on_a_full_disk_and_launch_goes_on(word
     )
 
 
+@pytest.mark.unit
 def test_weights_and_ledger_that_cannot_be_written_are_warned_of_and_the_run_goes_on(tmp_path, capsys):
     sets = [
         "training={epochs: 1, global_batch: 120, lr: 0.1}",
@@ -156,6 +163,7 @@ def test_weights_and_ledger_that_cannot_be_written_are_warned_of_and_the_run_goe
     assert f"warning: {tmp_path / 'weights' / 'epoch_0000.h5'}: cannot be written (File exists)" in told
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("room", [100, 3000, 1 << 20])
 def test_an_hdf5_file_that_the_disk_does_not_take_is_an_error_and_not_there(room, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -47,6 +47,7 @@ def test_a_rank_that_is_stopped_is_named_by_all_others_who_leave(tmp_path):
     )
 
 
+@pytest.mark.nightly
 def test_a_rank_that_stops_before_the_first_epoch_is_missed(tmp_path):
     job = ["digits_everything", "--run-dir", tmp_path / "run", "--set", "record.hang_timeout=3"]
     done = start(2, STRUCK_TRAIN, "SIGSTOP", 1, 0, "set-up", 0, tmp_path / "told", *job, timeout=150)
@@ -73,6 +74,7 @@ def until_left(left, beat, seconds):
     return left.is_set()
 
 
+@pytest.mark.unit
 def test_a_rank_that_waits_for_one_that_goes_on_does_not_leave(watched, capsys):
     other, left, beat = watched
 
@@ -86,6 +88,7 @@ def test_a_rank_that_waits_for_one_that_goes_on_does_not_leave(watched, capsys):
     assert told.endswith(f"rank 0 on {HOST}: epoch 4, train, is behind; add --resume to go on")
 
 
+@pytest.mark.unit
 def test_a_rank_that_gives_no_sign_of_life_is_named(watched, capsys):
     other, left, beat = watched
     beat()
@@ -96,6 +99,7 @@ def test_a_rank_that_gives_no_sign_of_life_is_named(watched, capsys):
     )
 
 
+@pytest.mark.unit
 def test_what_takes_long_but_moves_is_no_hang(monkeypatch):
     heartbeat, clock = Heartbeat(), itertools.count(step=100)
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
@@ -105,6 +109,7 @@ def test_what_takes_long_but_moves_is_no_hang(monkeypatch):
     assert heartbeat.idle_s == 200
 
 
+@pytest.mark.unit
 def test_a_beat_is_read_as_it_was_written_and_one_that_is_torn_or_missing_is_none(tmp_path):
     heartbeat = Heartbeat()
     heartbeat.enter(2, "refresh")
@@ -122,6 +127,7 @@ def test_a_beat_is_read_as_it_was_written_and_one_that_is_torn_or_missing_is_non
     assert str(beats[0].at) == "epoch 3, refresh"
 
 
+@pytest.mark.unit
 def test_neither_a_clock_that_jumps_nor_a_full_disk_disturbs_the_watch(tmp_path, monkeypatch, capsys):
     heartbeat, left, days = Heartbeat(), threading.Event(), itertools.count()
     monkeypatch.setattr(time, "time", lambda: 86400.0 * next(days))

@@ -13,13 +13,15 @@ import torch
 from support.batch_runs import metrics, until
 from support.start_ranks import command, environment, train
 
-EPOCHS = 30
+EPOCHS = 10
 JOB = [
     "digits_kakurenbo",
     "--set",
     "data.workers=1",
     "--set",
     f"training.epochs={EPOCHS}",
+    "--set",
+    "selection.fraction_epochs=[0, 4, 7]",
     "--set",
     "record.ledger=false",
 ]
@@ -61,6 +63,7 @@ def begun(run):
     return started, [(rank, [p for server in rank.children() for p in server.children()]) for rank in ranks]
 
 
+@pytest.mark.nightly
 def test_all_processes_of_a_job_are_asked_to_leave_and_the_last_checkpoint_is_written(whole, tmp_path):
     started, ranks = begun(tmp_path / "run")
     for process in [p for rank, _ in ranks for p in [rank, *rank.children(recursive=True)]]:
@@ -97,6 +100,7 @@ def test_loader_processes_end_with_a_rank_that_is_killed(tmp_path):
     assert not psutil.wait_procs(processes, timeout=15)[1]
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can take /dev/shm away")
 def test_without_shared_memory_ranks_read_by_themselves_and_say_so(whole, tmp_path):
     (tmp_path / "empty").mkdir()

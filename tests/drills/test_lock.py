@@ -13,6 +13,7 @@ from kakurenbo_hpc.errors import RunDirectoryError
 from kakurenbo_hpc.rundir.lock import Lock
 from kakurenbo_hpc.rundir.watchdog.heartbeat import Heartbeat
 
+pytestmark = pytest.mark.unit
 JOB = [
     "digits_everything",
     "--set",
@@ -30,7 +31,7 @@ def test_a_second_run_is_refused_until_the_first_has_ended(tmp_path):
         until(
             lambda: (run / "metrics.jsonl").exists(), lambda: f"the first run has ended with {first.poll()}"
         )
-        second = train(2, *JOB, "--run-dir", run, "--resume")
+        second = train(1, *JOB, "--run-dir", run, "--resume")
         [told] = [line for line in second.stderr.splitlines() if line.startswith("kakurenbo: ")]
         assert second.returncode == 2
         holder = f"process {first.pid} on {os.uname().nodename}"

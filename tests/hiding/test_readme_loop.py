@@ -15,7 +15,9 @@ def outcome(folder, side, starter="alone", n=1):
     return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(("starter", "n"), [("alone", 1), ("torchrun", 2), ("mpirun", 2)])
+@pytest.mark.parametrize(
+    ("starter", "n"), [pytest.param("alone", 1, marks=pytest.mark.unit), ("torchrun", 2), ("mpirun", 2)]
+)
 def test_the_readmes_loop_trains_and_hides(starter, n, tmp_path):
     there = outcome(tmp_path, "changed", starter, n)
     hidden = [line["n_hidden"] for line in there["epochs"]]
@@ -24,6 +26,7 @@ def test_the_readmes_loop_trains_and_hides(starter, n, tmp_path):
     assert there["rate"] == pytest.approx(0.1 * 0.9**12), "the schedule is left alone"
 
 
+@pytest.mark.unit
 def test_the_plain_loop_is_as_good(tmp_path):
     assert outcome(tmp_path, "plain")["accuracy"] > 0.95
 

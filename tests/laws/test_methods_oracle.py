@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.ledgers import on_ranks, splits
 from support.oracle_methods import Pass, Sample, decide
@@ -204,7 +204,6 @@ def plans_of_the_oracle(name, options, looks, world, seed):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-@settings(max_examples=60)
 @given(data=st.data(), world=worlds(), seed=st.integers(0, 3))
 def test_every_epoch_is_planned_as_the_oracle_plans_it(name, data, world, seed):
     options = data.draw(OPTIONS[name], label="options")

@@ -53,7 +53,7 @@ def delivered(folder, n_ranks, moves, steps):
     return stores
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), n_ranks=st.integers(2, 6), steps=st.integers(0, 5))
 def test_every_file_arrives_whole(data, n_ranks, steps, tmp_path_factory):
     pairs = st.tuples(

@@ -17,17 +17,24 @@ JOB = ("digits_everything", "--set", "world.gradients=horovod")
 
 
 @needs_horovod
-def test_two_ranks_train_as_with_ddp(tmp_path):
-    done = start(2, PROGRAMS / "same_as_ddp.py", tmp_path)
+@pytest.mark.parametrize(
+    "cases",
+    [
+        ("accumulated", "graphs kept", "scaled loss", "compressed"),
+        pytest.param(("weighted", "norms of gradients", "predivided"), marks=pytest.mark.nightly),
+    ],
+)
+def test_two_ranks_train_as_with_ddp(cases, tmp_path):
+    done = start(2, PROGRAMS / "same_as_ddp.py", tmp_path, *cases)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count(": the same") == 7
+    assert done.stdout.count(": the same") == len(cases)
 
 
 @needs_horovod
 @pytest.mark.parametrize(
     ("ranks", "entries", "accumulate", "precision"),
     [
-        (2, 50, 2, "fp16"),  # loss scaling
+        pytest.param(2, 50, 2, "fp16", marks=pytest.mark.nightly),  # loss scaling
         (3, 2, 3, "fp32"),  # in three accumulated batches; one rank has nothing but fillers
     ],
 )
@@ -61,6 +68,7 @@ def opened_by(comm):
     )
 
 
+@pytest.mark.unit
 def test_ranks_that_mpi_did_not_start_are_told():
     with pytest.raises(
         WorldError,
@@ -96,6 +104,7 @@ def test_an_mpi_that_takes_no_second_thread_is_told(monkeypatch):
 
 
 @needs_horovod
+@pytest.mark.cluster
 def test_two_mpi_libraries_in_one_process_are_told(mpich):
     [second] = mpich.glob("lib/libmpi.so.12")
     told = start(1, "-c", OPEN, second).stderr.splitlines()[-1]

@@ -152,7 +152,7 @@ def check_gone_on(run, uninterrupted):
     assert same_parameters(run, uninterrupted, EPOCHS - 1)
 
 
-@in_ranks
+@pytest.mark.ranks(3, limit_s=300)
 @pytest.mark.parametrize("harm", ["killed", "killed_later"])
 def test_a_run_whose_rank_was_killed_between_exchange_and_checkpoint_goes_on_as_if_it_had_not(
     folder, comm, tmp_path, harm, capsys
@@ -213,7 +213,7 @@ def test_on_another_number_of_ranks_places_are_dealt_anew(folder, comm, comm_of,
     assert lines(run)[-1]["n_hidden"] == lines(folder / "local3")[-1]["n_hidden"]
 
 
-@in_ranks
+@pytest.mark.ranks(3, limit_s=300)
 def test_what_was_staged_before_is_not_copied_again(folder, comm, comm_of, tmp_path):
     scratch = tmp_path / "scratch_run"
     if comm.rank == 0:

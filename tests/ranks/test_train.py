@@ -20,7 +20,7 @@ from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.errors import DONE, UserError
 from kakurenbo_hpc.training.model import build_model
 
-pytestmark = pytest.mark.ranks(3)
+pytestmark = pytest.mark.ranks(3, limit_s=300)
 EPOCHS = 4
 ALL = ["mpirun1", "mpirun2", "mpirun3", "torchrun2"]
 JOB = ("digits_kakurenbo", [f"training.epochs={EPOCHS}"])

@@ -23,6 +23,7 @@ too.
 from __future__ import annotations
 
 import time
+import warnings
 
 import pytest
 
@@ -119,7 +120,11 @@ class RankSessions:
             raise StartError(f"no {n} ranks: their start failed before")
         if self._session is not None and (self._session.n != n or not self._session.alive()):
             if not self._session.alive():
-                item.warn(pytest.PytestWarning(f"ranks ended after their last test\n{self._session.log()}"))
+                with warnings.catch_warnings():
+                    warnings.simplefilter("always")  # an error here would not be this test's
+                    item.warn(
+                        pytest.PytestWarning(f"ranks ended after their last test\n{self._session.log()}")
+                    )
             self._session.stop()
             self._session = None
         if self._session is None:

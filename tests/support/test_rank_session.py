@@ -224,6 +224,7 @@ def test_a_fixture_that_fails_on_one_rank_is_an_error(mixed):
     assert "rank 1 of 2: AssertionError: fixture" in mixed.text["test_has_a_broken_fixture"]
 
 
+@pytest.mark.nightly
 def test_single_tests_and_those_that_failed_can_be_chosen(folder, mixed):
     name = "test_mixed.py::test_"
     told = outer(folder, "--lf", f"{name}all_fail", f"{name}sum[3ranks]")
@@ -241,6 +242,7 @@ def test_ranks_that_cannot_start_are_told_once(folder, tmp_path, monkeypatch):
     assert "no 2 ranks: their start failed before" in told.text["test_last"]
 
 
+@pytest.mark.nightly
 def test_a_file_that_only_ranks_cannot_read_is_told(tmp_path):
     lines = ["import sys, pytest", 'assert "mpi4py.MPI" not in sys.modules']
     lines += ["@pytest.mark.ranks(2)", "def test(): pass"]
@@ -250,6 +252,7 @@ def test_a_file_that_only_ranks_cannot_read_is_told(tmp_path):
     assert "mpi4py.MPI" in told.text["test"]
 
 
+@pytest.mark.nightly
 def test_ranks_that_fail_at_their_very_end_fail_the_last_test(tmp_path):
     lines = ["import atexit, os, pytest", "@pytest.mark.ranks(2)"]
     lines += ["def test(comm): comm.rank and atexit.register(os._exit, 4)"]

@@ -1,6 +1,6 @@
 """Trains jobs with DDP and with Horovod, on the same ranks one after the other, and compares what comes out.
 
-Argument: a folder for the run directories.
+Arguments: a folder for the run directories; names of cases.
 """
 
 import json
@@ -33,7 +33,7 @@ CASES = {
     "predivided": ("everything", [], ["gradient_predivide_factor=2.0"], 1e-5),
     "compressed": ("everything", [], ["compression=fp16"], 0.05),
 }
-folder, comm = Path(sys.argv[1]), open_comm()
+folder, cases, comm = Path(sys.argv[1]), sys.argv[2:], open_comm()
 
 
 def ran(case, gradients):
@@ -74,7 +74,7 @@ def compare(case):
 
 
 try:
-    for case in CASES:
+    for case in cases:
         compare(case)
     comm.close()
 except BaseException:
