@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ def train_here(job: str, sets: Sequence[str], directory: Path, comm: Comm | None
     """
     if comm is None:
         return None
+    gc.collect()  # a run before this one may have left what holds its locks
     return run(read_job(find_job(job), list(sets), DATASETS, METHODS), directory, comm, **more)
 
 
