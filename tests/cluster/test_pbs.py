@@ -107,6 +107,7 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
+@pytest.mark.nightly
 def test_a_run_that_its_walltime_interrupts_is_requeued_and_ends_as_if_nothing_had_been(
     kakurenbo, machine, tmp_path
 ):

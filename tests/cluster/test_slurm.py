@@ -96,7 +96,7 @@ def test_a_cancelled_run_stays_cancelled(kakurenbo, machine, tmp_path):
     assert "has ended already (cancelled" in kakurenbo("cancel", run)
 
 
-@pytest.mark.parametrize("way", ["by a signal", "by its walltime"])
+@pytest.mark.parametrize("way", ["by a signal", pytest.param("by its walltime", marks=pytest.mark.nightly)])
 def test_an_interrupted_run_is_requeued_and_ends_as_if_nothing_had_been(
     way, slurm, kakurenbo, machine, tmp_path
 ):
@@ -149,6 +149,7 @@ def test_srun_starts_ranks_which_are_interrupted_and_requeued(slurm, kakurenbo, 
     kakurenbo("cancel", run)
 
 
+@pytest.mark.nightly
 def test_a_sweep_is_one_run_for_each_size(kakurenbo, machine, tmp_path):
     run = tmp_path / "sweep"
     words = ["--nodes", "1,2", "--scaling", "weak", "--walltime", "10m", "--run-dir", run, *SHORT]
