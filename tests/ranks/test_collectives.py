@@ -4,7 +4,7 @@ import time
 
 import pytest
 from support.collectives import check_collectives
-from support.start_ranks import start
+from support.start_ranks import PROGRAMS, start
 
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.launch_env import read_launch_env
@@ -17,6 +17,12 @@ from kakurenbo_hpc.errors import WorldError
 def test_every_collective_gives_numpys_answer(comm_of, n):
     if comm := comm_of(n):
         check_collectives(comm)
+
+
+def test_every_collective_gives_numpys_answer_under_torchrun():
+    done = start(3, PROGRAMS / "collectives.py", starter="torchrun")
+    assert done.returncode == 0, done.stderr
+    assert "3 ranks agree" in done.stdout
 
 
 def test_ranks_that_mpi_does_not_see_are_named_with_the_usual_cause():

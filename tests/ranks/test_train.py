@@ -167,6 +167,19 @@ def test_another_number_of_ranks_resumes_with_the_same_plan_and_order(runs, comm
         assert lines(tmp_path / "run")[-1][key] == lines(runs / "mpirun3")[-1][key]
 
 
+@pytest.mark.nightly
+@pytest.mark.ranks(4)
+def test_four_ranks_hide_as_the_oracle_does_and_two_go_on_with_the_same_plan(comm, comm_of, tmp_path):
+    """DDP may arrange its buckets otherwise than among three."""
+    assert train_here(*JOB, tmp_path / "four", comm) == DONE
+    comm.barrier()
+    check_hidden(tmp_path / "four")
+    without_last_checkpoint(tmp_path / "four", tmp_path / "two", comm)
+    run_under("mpirun2", tmp_path / "two", comm, comm_of, "--resume")
+    for key in ("n_hidden", "order_hash", "steps"):
+        assert lines(tmp_path / "two")[-1][key] == lines(tmp_path / "four")[-1][key]
+
+
 def test_loader_processes_change_nothing(runs, comm_of, tmp_path):
     job, sets = JOB
     if one := comm_of(1):
