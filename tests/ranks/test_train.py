@@ -147,7 +147,7 @@ def test_the_refresh_tells_what_the_trained_network_makes_of_the_same_augmented_
     np.testing.assert_allclose(after["loss"][hidden], want, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["mpirun1", "mpirun3", "torchrun2"])
+@pytest.mark.parametrize("name", ["mpirun1", "mpirun3", pytest.param("torchrun2", marks=pytest.mark.nightly)])
 def test_a_resumed_run_is_the_run_that_was_not_interrupted(runs, comm, comm_of, name, tmp_path, capsys):
     run = tmp_path / "run"
     without_last_checkpoint(runs / name, run, comm)
