@@ -30,7 +30,6 @@ TIERS = {
         "ranks",
         "drills",
         "hiding/test_readme_loop.py",
-        "hiding/test_lightning.py",  # warns by classes that the outer process of xdist cannot import
         "bad_input/test_bad_input_of_processes.py",
         "support/test_rank_session.py",
         "test_stranger.py",
