@@ -95,7 +95,7 @@ def test_from_the_same_ledger_all_plan_the_same(folder, name):
         known = [rows[column] for column in ("loss", "correct", "confidence")]
         want = kakurenbo(options, epoch, EPOCHS, *known, rows["seen_epoch"] >= 0)
         assert (rows["train"] == want.train).all()
-    assert np.count_nonzero(rows["train"] == 0) > 20, "there was something to hide"
+    assert np.count_nonzero(rows["train"] == 0) > 10, "there was something to hide"
 
 
 @in_ranks

@@ -77,7 +77,8 @@ def kakurenbo(options, epoch, n_epochs, loss, correct, confidence, seen):
 
     factor = 1.0
     if o.reduce_fraction:
-        for start, this in zip(o.fraction_epochs, o.fraction_decay):
+        starts = o.fraction_epochs or [tenths * n_epochs // 10 for tenths in (0, 3, 6, 8)]
+        for start, this in zip(starts, o.fraction_decay):
             if epoch >= start:
                 factor = this
     ceiling = o.max_fraction * factor
