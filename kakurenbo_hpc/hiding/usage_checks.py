@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import IterableDataset
 
 from ..config.options import pick
 from ..core.plan import Epoch
@@ -25,7 +26,8 @@ def n_samples(data: Sized | int) -> int:
     """
     if isinstance(data, int | Integral):
         return int(data)
-    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):  # a DataLoader counts batches
+    countable = hasattr(data, "__len__") and hasattr(data, "__getitem__")  # a DataLoader counts batches
+    if not countable or isinstance(data, IterableDataset):
         raise LoopError(
             f"hiding: data is of type {type(data).__name__}; give the map-style data set that the loader "
             "reads, or its length"
@@ -140,3 +142,37 @@ def per_sample(losses: torch.Tensor, current: Pass) -> torch.Tensor:
             "sample, and the loader the batch_size that hiding has"
         )
     return losses if losses.dim() == 1 else losses.flatten(1).mean(1)
+
+
+def check_given(current: Pass) -> None:
+    """Check that a loader got the next batch from hiding's samplers in this pass.
+
+    Raises:
+        LoopError: it did not, so it reads other samples.
+    """
+    if current.n_given <= current.n_observed:
+        raise LoopError(
+            f"hiding: the loader did not read {current} by hiding's samplers in this pass: it shuffles by "
+            "itself, or read ahead; give the DataLoader batch_sampler=hiding.batch_sampler, and let its "
+            "iterator begin after the pass does"
+        )
+
+
+def check_division(gradient: float, accumulate: int, loop_divides: bool) -> None:
+    """Check who divides the loss by ``accumulate``, by the gradient that reaches it.
+
+    A gradient scaler multiplies it, and then nothing is known.
+
+    Raises:
+        LoopError: both do, or nobody does.
+    """
+    if abs(gradient * accumulate - 1) < 1e-3 and not loop_divides:
+        raise LoopError(
+            f"hiding: the loop divides the loss by {accumulate}, and so does observe for accumulate="
+            f"{accumulate}; leave the loop's division out, or make Hiding(..., loop_divides=True)"
+        )
+    if abs(gradient - 1) < 1e-3 and loop_divides:
+        raise LoopError(
+            f"hiding: the loop does not divide the loss by {accumulate}, and nor does observe for "
+            "loop_divides=True; divide it, or leave loop_divides out"
+        )
