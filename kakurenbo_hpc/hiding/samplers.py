@@ -36,6 +36,7 @@ class Pass:
         self.name, self.epoch, self.stats_buffer = name, epoch, stats_buffer
         self.n_observed, self.n_given, self.batch_size = 0, 0, 0
         self._micro_batches = list(schedule)
+        self._first = 0
         self._cached = (-1, -1), np.zeros(0, np.int64)
 
     def __len__(self) -> int:
@@ -66,8 +67,14 @@ class Pass:
         return np.concatenate([ids, np.full(max(0, self.batch_size - len(ids)), ids[0])])
 
     def give(self) -> Iterator[list[int]]:
-        """Yield the ids of every batch, and count what was given."""
-        for batch in range(len(self)):
+        """Yield the ids of each batch, and count what was given.
+
+        The first to be read is the first to be observed. It stays the first: a loader that reads on after the
+        pass's last batch gets batches of this pass again, not of the next, and is noticed.
+        """
+        if not self.n_given:
+            self._first = self.n_observed
+        for batch in range(self._first, len(self)):
             self.n_given = max(self.n_given, batch + 1)
             yield self.ids_of(batch).tolist()
 

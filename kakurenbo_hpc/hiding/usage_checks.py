@@ -153,8 +153,8 @@ def check_given(current: Pass) -> None:
     if current.n_given <= current.n_observed:
         raise LoopError(
             f"hiding: the loader did not read {current} by hiding's samplers in this pass: it shuffles by "
-            "itself, or read ahead; give the DataLoader batch_sampler=hiding.batch_sampler, and let its "
-            "iterator begin after the pass does"
+            "itself, or read ahead; give the DataLoader batch_sampler=hiding.batch_sampler, or take "
+            "hiding.rebuild_loader(loader), and begin to read after the pass begins"
         )
 
 

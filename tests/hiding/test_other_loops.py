@@ -349,12 +349,12 @@ def test_the_rate_is_scaled_once_in_every_step_however_often_it_is_asked_for(wra
     h, parameter = hiding("random", fraction=0.5, scale_lr=True), torch.ones(1, requires_grad=True)
     inner = torch.optim.SGD([parameter], lr=0.1)
     optimizer = wrap(inner)
-    for one in (optimizer, optimizer, inner):
-        h.scale_lr(one)
     h.begin_visible(0)
-    parameter.grad = torch.ones(1)
-    optimizer.step()
-    assert h.lr_scale == 2 and parameter.item() == pytest.approx(1 - 0.1 * 2)
+    for n_steps, of in ((1, optimizer), (2, optimizer), (3, inner)):
+        h.scale_lr(of)
+        parameter.grad = torch.ones(1)
+        optimizer.step()
+        assert h.lr_scale == 2 and parameter.item() == pytest.approx(1 - n_steps * 0.1 * 2)
     assert inner.param_groups[0]["lr"] == 0.1
 
 
