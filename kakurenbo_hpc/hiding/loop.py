@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sized
-from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -90,7 +89,7 @@ class Hiding:
         self._comm = comm or find_comm()
         everyone = GlobalStats(self._comm)
         sizes = {"epochs": epochs, "batch_size": batch_size, "accumulate": accumulate}
-        self._comm.run_or_raise_together(partial(check_sizes, **sizes))
+        self._comm.run_or_raise_together(lambda: check_sizes(warmup_epochs, **sizes))
         n = self._comm.run_or_raise_together(lambda: n_samples(data))
         everyone.agree(n, "the number of samples")
         self.method = self._comm.run_or_raise_together(lambda: resolve_method(method, options, epochs))

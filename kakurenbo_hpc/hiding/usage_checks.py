@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sized
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -35,12 +35,17 @@ def n_samples(data: Sized | int) -> int:
     return len(data)
 
 
-def check_sizes(**sizes: object) -> None:
-    """Check that all of these are whole numbers of at least 1.
+def check_sizes(warmup_epochs: object, **sizes: object) -> None:
+    """Check that all of these are whole numbers of at least 1, and the epochs of warm-up a number.
 
     Raises:
         LoopError: one is not.
     """
+    if not isinstance(warmup_epochs, Real) or not float(warmup_epochs) >= 0:
+        raise LoopError(
+            f"hiding: warmup_epochs is {shown(warmup_epochs)}, but must be a number of at least 0; give that "
+            "of the learning-rate schedule"
+        )
     for name, size in sizes.items():
         if not isinstance(size, Integral) or int(size) < 1:
             raise LoopError(
@@ -57,6 +62,8 @@ def resolve_method(method: str | Method, options: dict[str, Any], epochs: int) -
     """
     if isinstance(method, str):
         method = pick({"hide": {"method": method, **options}}, "hiding", "hide", "method", METHODS)
+    elif not isinstance(method, Method):
+        raise JobError(f"hiding: method is {shown(method)}; give the name of a method, or a method")
     elif options:
         raise JobError(
             f"hiding: {', '.join(options)} given beside a method that has its options already; set them there"

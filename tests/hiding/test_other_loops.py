@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.own_loops import POINTS, TARGET, Loop, N, hiding
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Dataset,
     DistributedSampler,
@@ -38,6 +39,10 @@ class Images(Dataset):
 
     def __getitem__(self, i):
         return torch.full((3, 4, 4), int(TARGET[i]), dtype=torch.uint8), int(TARGET[i])
+
+
+class Grouped(BatchSampler):
+    """Batches of one aspect ratio, as torchvision's references for detection make them."""
 
 
 class Stream(IterableDataset):
@@ -100,6 +105,10 @@ REFUSED = {
     "a part of the data": (
         lambda h: DataLoader(Subset(POINTS, range(80)), batch_sampler=h.batch_sampler),
         "data set has 80 samples, but hiding's has 90",
+    ),
+    "batches by groups": (
+        lambda h: DataLoader(POINTS, batch_sampler=Grouped(h.sampler, 10, False)),
+        "reads by Grouped; give",
     ),
     "batches of another size": (
         lambda h: DataLoader(POINTS, sampler=h.sampler, batch_size=20),
@@ -367,6 +376,11 @@ BAD_CALLS = {
         lambda: hiding(epochs=3.0),
         "epochs is 3.0, but must be a whole number",
     ),
+    "a warm-up of no number": (
+        lambda: hiding(warmup_epochs=None),
+        "warmup_epochs is None, but must be a number",
+    ),
+    "no method": (lambda: hiding(None), "method is None; give the name of a method"),
     "an optimizer without hooks": (
         lambda: hiding().scale_lr(POINTS),
         "scale_lr got TensorDataset, whose step runs no hooks; give the optimizer of torch.optim",
