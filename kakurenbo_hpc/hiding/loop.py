@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Sized
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -18,9 +19,19 @@ from ..training.batch_stats import batch_stats
 from ..training.criterion import weighted_sum
 from .arguments import add_arguments, read_arguments
 from .find_comm import find_comm
+from .loaders import BatchesWithIds, check_loader, rebuild_loader
 from .passes import Passes
 from .samplers import BatchSampler, Sampler
-from .usage_checks import check_ids, check_sizes, n_samples, per_sample, resolve_method
+from .scaled_lr import find_hooked, scale_steps
+from .usage_checks import (
+    check_division,
+    check_given,
+    check_ids,
+    check_sizes,
+    n_samples,
+    per_sample,
+    resolve_method,
+)
 
 
 class Hiding:
@@ -38,6 +49,8 @@ class Hiding:
         epochs: of the whole training.
         batch_size: samples of one rank's largest batch.
         accumulate: batches of a rank per optimizer step.
+        loop_divides: whether the loop, or the framework that runs it, divides the loss of each batch by
+            ``accumulate``; otherwise ``observe`` does.
         warmup_epochs: of the loop's learning-rate schedule; the rate is scaled after them.
         seed: of order and draws.
         fingerprint: of the data set, for methods that read score files.
@@ -48,6 +61,8 @@ class Hiding:
         method: the method with its options.
         n: samples of the data set.
         epochs: of the whole training.
+        accumulate: batches of a rank per optimizer step.
+        loop_divides: whether the loop divides the loss by ``accumulate``.
         metrics: of the current epoch, by the names of ``metrics.jsonl``.
         batch_sampler: for ``DataLoader(batch_sampler=...)``.
         sampler: for loaders that make batches of ``batch_size`` themselves.
@@ -64,6 +79,7 @@ class Hiding:
         epochs: int,
         batch_size: int,
         accumulate: int = 1,
+        loop_divides: bool = False,
         warmup_epochs: float = 0,
         seed: int = 0,
         fingerprint: str = "",
@@ -72,20 +88,24 @@ class Hiding:
     ):
         self._comm = comm or find_comm()
         everyone = GlobalStats(self._comm)
+        sizes = {"epochs": epochs, "batch_size": batch_size, "accumulate": accumulate}
+        self._comm.run_or_raise_together(lambda: check_sizes(warmup_epochs, **sizes))
         n = self._comm.run_or_raise_together(lambda: n_samples(data))
         everyone.agree(n, "the number of samples")
         self.method = self._comm.run_or_raise_together(lambda: resolve_method(method, options, epochs))
         everyone.agree(
-            (self.method.model_dump(), epochs, batch_size, accumulate, seed), "the options of hiding"
+            (self.method.model_dump(), epochs, batch_size, accumulate, loop_divides, seed),
+            "the options of hiding",
         )
-        check_sizes(epochs=epochs, batch_size=batch_size, accumulate=accumulate)
         if n < self._comm.size:
             raise DataError(
                 f"hiding: data has {n} samples for {self._comm.size} ranks; use at most one rank a sample"
             )
         self.n, self.epochs = n, int(epochs)
+        self.accumulate, self.loop_divides = int(accumulate), loop_divides
         self._warmup, self._seed, self._progress = warmup_epochs, seed, 0.0
         self._global_batch = int(batch_size * self._comm.size * accumulate)
+        self._knows_divider, self._scaled = accumulate == 1, WeakSet[torch.optim.Optimizer]()
         self._homes = Homes(n, self._comm.size)
         self._passes = Passes(
             self.method,
@@ -102,26 +122,48 @@ class Hiding:
         self.batch_sampler = BatchSampler(lambda: self._passes.current, n_most)
         self.sampler = Sampler(lambda: self._passes.current, n_most, batch_size)
 
-    def whole(self, epoch: int, loader: Iterable) -> Iterator[tuple[np.ndarray, Any]]:
-        """Yield (ids, batch) over all samples before the epoch is planned; nothing if the method needs none.
+    def whole(self, epoch: int, loader: Iterable) -> BatchesWithIds:
+        """Begin an epoch; return (ids, batch) over all samples, or nothing if the method needs no such pass.
 
         For a loop without gradient, in eval mode.
         """
-        if self.begin_whole(epoch):
-            yield from self._with_ids(loader)
+        self.check_loader(loader)
+        begun = self._passes.is_begun("whole", epoch) or self.begin_whole(epoch)
+        return BatchesWithIds(self._passes, loader, begun)
 
-    def visible(self, epoch: int, loader: Iterable) -> Iterator[tuple[np.ndarray, Any]]:
-        """Plan the epoch and yield (ids, batch) over the samples it trains; ids are (k,) int64."""
-        self.begin_visible(epoch)
-        yield from self._with_ids(loader)
+    def visible(self, epoch: int, loader: Iterable) -> BatchesWithIds:
+        """Plan the epoch and return (ids, batch) over the samples it trains; ids are (k,) int64.
 
-    def hidden(self, loader: Iterable) -> Iterator[tuple[np.ndarray, Any]]:
-        """Yield (ids, batch) over the samples to refresh after training, if there are any.
+        The pass begins with this call, unless ``begin_visible`` began it; its length is that of this epoch.
+        """
+        self.check_loader(loader)
+        if not self._passes.is_begun("visible", epoch):
+            self.begin_visible(epoch)
+        return BatchesWithIds(self._passes, loader)
+
+    def hidden(self, loader: Iterable) -> BatchesWithIds:
+        """Return (ids, batch) over the samples to refresh after training, if there are any.
 
         For a loop without gradient, in ``refresh_mode``.
         """
-        if self.begin_hidden():
-            yield from self._with_ids(loader)
+        self.check_loader(loader)
+        return BatchesWithIds(self._passes, loader, self._passes.is_begun("hidden") or self.begin_hidden())
+
+    def check_loader(self, loader: Iterable) -> None:
+        """Check that a loader reads by ``batch_sampler`` or ``sampler``; ``visible`` does so by itself.
+
+        Raises:
+            LoopError: it does not, so that losses would go to other samples.
+        """
+        check_loader(loader, self.batch_sampler, self.sampler, self.n)
+
+    def rebuild_loader(self, loader: Any) -> Any:
+        """Return a loader like this one that reads by ``batch_sampler``.
+
+        For what takes no sampler, as timm's ``create_loader``. Data set, collate function, loader processes
+        and timm's prefetcher stay.
+        """
+        return rebuild_loader(loader, self.batch_sampler)
 
     def begin_whole(self, epoch: int) -> bool:
         """Begin an epoch, and a pass over all samples if the method needs one; return whether it does."""
@@ -153,6 +195,14 @@ class Hiding:
         return self._passes.last_epoch + 1
 
     @property
+    def progress(self) -> float:
+        """Share of the whole training that is done, for schedules stepped by updates; in [0, 1].
+
+        Each epoch counts the same, by the share of its own updates, however many it has.
+        """
+        return self._passes.progress
+
+    @property
     def ids(self) -> np.ndarray:
         """(k,) int64, the samples of the next batch to be observed."""
         return self._passes.next_batch().ids
@@ -173,13 +223,15 @@ class Hiding:
 
         Returns:
             This rank's share of the mean of weight x loss over the global batch. Summed over accumulated
-            batches and averaged over ranks, as DistributedDataParallel does, the shares are that mean.
+            batches (divided by their number with ``loop_divides``) and averaged over ranks, as
+            DistributedDataParallel does, the shares are that mean.
 
         Raises:
             LoopError: these are not the samples of the next batch, or there is not one loss for each.
         """
         current = self._passes.next_batch()
         check_ids(ids, current, self.n)
+        check_given(current)
         losses, micro_batch = per_sample(losses, current), current.micro_batch
         k = len(micro_batch.id)  # without padding, which comes last
         stats = batch_stats(micro_batch, logits[:k], target[:k], losses[:k], self.method.forward_columns)
@@ -187,7 +239,15 @@ class Hiding:
         current.n_observed += 1
         self._progress = micro_batch.progress
         weight = micro_batch.weight * np.float32(micro_batch.counts)
-        return weighted_sum(losses[:k], weight) * (self._comm.size / micro_batch.n_global)
+        share = (self.accumulate if self.loop_divides else 1) * self._comm.size / micro_batch.n_global
+        loss = weighted_sum(losses[:k], weight) * share
+        if loss.requires_grad and not self._knows_divider:
+            loss.register_hook(self._find_divider)
+        return loss
+
+    def _find_divider(self, gradient: torch.Tensor) -> None:
+        self._knows_divider = True
+        check_division(float(gradient), self.accumulate, self.loop_divides)
 
     @property
     def lr_scale(self) -> float:
@@ -201,23 +261,12 @@ class Hiding:
         """Multiply the learning rate by ``lr_scale`` in every step of this optimizer from now on.
 
         The rate is changed during the step only, by the optimizer's own hooks, so that schedules are not
-        disturbed.
+        disturbed. A second call for the same optimizer changes nothing.
         """
-        rates: list[
-            list[Any]
-        ] = []  # of each step under way; a subclass may call its parent's step in its own
-
-        def scale(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            rates.append([group["lr"] for group in optimizer.param_groups])
-            for group in optimizer.param_groups if len(rates) == 1 else ():
-                group["lr"] = group["lr"] * self.lr_scale
-
-        def restore(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            for group, rate in zip(optimizer.param_groups, rates.pop(), strict=True):
-                group["lr"] = rate
-
-        optimizer.register_step_pre_hook(scale)
-        optimizer.register_step_post_hook(restore)
+        hooked = find_hooked(optimizer)
+        if hooked not in self._scaled:
+            self._scaled.add(hooked)
+            scale_steps(hooked, lambda: self.lr_scale)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state between two epochs: tensors and plain values, the same on every rank. Collective.
@@ -266,14 +315,3 @@ class Hiding:
         """Return the Hiding that the command line asks for; the other arguments are those of Hiding."""
         method, options = read_arguments(arguments)
         return cls(method, data, **others, **options)
-
-    def _with_ids(self, loader: Iterable) -> Iterator[tuple[np.ndarray, Any]]:
-        """Yield (ids, batch) for each batch of the loader, and check that each is observed."""
-        for i, batch in enumerate(loader):
-            current = self._passes.next_batch()
-            yield current.ids, batch
-            if current.n_observed != i + 1:
-                raise LoopError(
-                    f"hiding: observe was not called for batch {i} of epoch {current.epoch.number}; call it "
-                    "for every batch"
-                )

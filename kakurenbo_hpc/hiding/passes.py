@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -10,13 +12,16 @@ from ..core.ledger import Homes, Ledger
 from ..core.plan import Epoch, Plan
 from ..distributed.comm import Comm
 from ..engine.metrics_line import metrics_line
-from ..errors import LoopError
+from ..errors import LoopError, shown
 from ..order.deal import EpochSchedule, deal
 from ..order.home import bring_home
 from ..selection.global_stats import GlobalStats
 from ..selection.method import Method, init_ledger
 from ..training.batch_stats import SampleStatsBuffer
+from .same_calls import check_same_call
 from .samplers import Pass
+
+PassName = Literal["whole", "visible", "hidden"]
 
 
 class Passes:
@@ -59,6 +64,25 @@ class Passes:
         self.plan: Plan | None = None
         self.current: Pass | None = None
         self.last_epoch = -1
+        self._begun_at = time.monotonic()
+
+    @property
+    def progress(self) -> float:
+        """Share of the whole training that is done, by the updates that each epoch plans; in [0, 1]."""
+        done = 0.0
+        if self.plan is not None:
+            done = 1.0
+            if self.current is not None and self.current.name == "visible" and len(self.current):
+                n_updates = self.current.n_observed // self._accumulate
+                done = n_updates * self._accumulate / len(self.current)
+        return (self.last_epoch + 1 + done) / self._n_epochs
+
+    def is_begun(self, name: PassName, number: int | None = None) -> bool:
+        """Return whether this pass, of this epoch or any, was begun and nothing was observed yet."""
+        current = self.current
+        if current is None or current.name != name or current.n_observed:
+            return False
+        return number in (None, current.epoch.number)
 
     def restore(self, ledger: Ledger, last_epoch: int) -> None:
         """Continue after this epoch, with the ledger that it left."""
@@ -67,6 +91,7 @@ class Passes:
 
     def begin_whole(self, number: int) -> bool:
         """Begin an epoch, and a pass over all samples if the method needs one; return whether it does."""
+        check_same_call(self._comm, f"begin_whole({number})")
         epoch = self._begin_epoch(number)
         if not self._method.needs_scoring_pass(epoch):
             return False
@@ -75,6 +100,7 @@ class Passes:
 
     def begin_visible(self, number: int) -> dict[str, Any]:
         """Plan the epoch and begin its training pass; return the epoch's metrics."""
+        check_same_call(self._comm, f"begin_visible({number})")
         epoch, n_scored = self.epoch, 0
         if epoch is None or epoch.number != number or self.plan is not None:
             epoch = self._begin_epoch(number)
@@ -106,6 +132,9 @@ class Passes:
 
     def begin_hidden(self) -> bool:
         """End the training pass and begin the refresh pass, if there is one; return whether there is."""
+        check_same_call(self._comm, "begin_hidden")
+        if self.plan is not None and self.current is None:  # ended by an earlier call
+            return False
         if self.current is None or self.current.name != "visible":
             raise LoopError(
                 "hiding: hidden samples are refreshed after training; go through hiding.visible(epoch, "
@@ -127,7 +156,12 @@ class Passes:
         return self.current
 
     def end_epoch(self) -> None:
-        """End the current epoch, if there is one."""
+        """End the current epoch, if there is one, before the state is taken."""
+        # Ranks may come as far apart as an epoch is long, where one of them evaluates for all.
+        check_same_call(self._comm, "state_dict", time.monotonic() - self._begun_at)
+        self._end_epoch()
+
+    def _end_epoch(self) -> None:
         if self.epoch is None:
             return
         if self.current is not None and self.current.name == "visible" and self._n_refresh:
@@ -140,21 +174,29 @@ class Passes:
         self.last_epoch, self.epoch, self.plan = self.epoch.number, None, None
 
     def _begin_epoch(self, number: int) -> Epoch:
+        if not isinstance(number, Integral):
+            raise LoopError(f"hiding: epoch {shown(number)} was begun; count epochs from 0, as integers")
         if self.epoch is not None and self.epoch.number == number:
             raise LoopError(f"hiding: epoch {number} was begun twice; go through its passes once")
-        self.end_epoch()
-        if not self.last_epoch < number < self._n_epochs:
+        self._end_epoch()
+        if number >= self._n_epochs:
+            raise LoopError(
+                f"hiding: epoch {number} was begun, but there are {self._n_epochs}, counted from 0; give "
+                "Hiding the epochs of the whole training"
+            )
+        if number != self.last_epoch + 1:
             last = f"epoch {self.last_epoch} is done" if self.last_epoch >= 0 else "none is done"
             raise LoopError(
-                f"hiding: epoch {number} was begun, but {last} and there are {self._n_epochs}; count them "
-                "from 0, each once"
+                f"hiding: epoch {number} was begun, but {last}; count from 0, each once, and load hiding's "
+                "state where a run continues"
             )
-        self.epoch, self.plan = Epoch(number, self._n_epochs, self._seed), None
+        self.epoch, self.plan = Epoch(int(number), self._n_epochs, self._seed), None
+        self._begun_at = time.monotonic()
         return self.epoch
 
     def _begin_pass(
         self,
-        name: Literal["whole", "visible", "hidden"],
+        name: PassName,
         epoch: Epoch,
         times: np.ndarray,
         weight: np.ndarray | None = None,
@@ -173,7 +215,8 @@ class Passes:
         if done.n_observed < n_batches:
             raise LoopError(
                 f"hiding: observe was called for {done.n_observed} of the {n_batches} batches of epoch "
-                f"{done.epoch.number}; call it for every batch, and let the loader drop none"
+                f"{done.epoch.number}; call it for every batch, and let the loader drop none and nothing "
+                "deal its batches to ranks again"
             )
         stats = done.stats_buffer.stats()
         self.ledger = bring_home(stats, self.ledger, self._homes, self._comm, done.epoch)

@@ -22,6 +22,7 @@ class Pass:
         epoch: the epoch.
         stats_buffer: statistics of the batches observed so far.
         n_observed: their number.
+        n_given: batches that a sampler has given to a loader so far.
         batch_size: samples that every batch is padded to, for loaders that want equal batches; 0 for none.
     """
 
@@ -33,8 +34,9 @@ class Pass:
         stats_buffer: SampleStatsBuffer,
     ):
         self.name, self.epoch, self.stats_buffer = name, epoch, stats_buffer
-        self.n_observed, self.batch_size = 0, 0
+        self.n_observed, self.n_given, self.batch_size = 0, 0, 0
         self._micro_batches = list(schedule)
+        self._first = 0
         self._cached = (-1, -1), np.zeros(0, np.int64)
 
     def __len__(self) -> int:
@@ -64,6 +66,18 @@ class Pass:
         ids = self._micro_batches[batch].id
         return np.concatenate([ids, np.full(max(0, self.batch_size - len(ids)), ids[0])])
 
+    def give(self) -> Iterator[list[int]]:
+        """Yield the ids of each batch, and count what was given.
+
+        The first to be read is the first to be observed. It stays the first: a loader that reads on after the
+        pass's last batch gets batches of this pass again, not of the next, and is noticed.
+        """
+        if not self.n_given:
+            self._first = self.n_observed
+        for batch in range(self._first, len(self)):
+            self.n_given = max(self.n_given, batch + 1)
+            yield self.ids_of(batch).tolist()
+
 
 class _PassSampler:
     """What both samplers have in common."""
@@ -86,6 +100,9 @@ class _PassSampler:
         current = self._current()
         return self._n_most if current is None else len(current)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Do nothing, for loops that tell their sampler the epoch: hiding knows it."""
+
 
 class BatchSampler(_PassSampler):
     """This rank's batches of the current pass, as lists of ids, for ``DataLoader(batch_sampler=...)``.
@@ -96,8 +113,7 @@ class BatchSampler(_PassSampler):
     """
 
     def __iter__(self) -> Iterator[list[int]]:
-        current = self._pad_to(0)
-        return iter([current.ids_of(batch).tolist() for batch in range(len(current))])
+        return self._pad_to(0).give()
 
     def __len__(self) -> int:
         return self._n_batches()
@@ -116,11 +132,10 @@ class Sampler(_PassSampler):
 
     def __init__(self, current: Callable[[], Pass | None], n_most: int, batch_size: int):
         super().__init__(current, n_most)
-        self._batch_size = batch_size
+        self.batch_size = batch_size
 
     def __iter__(self) -> Iterator[int]:
-        current = self._pad_to(self._batch_size)
-        return (sample for batch in range(len(current)) for sample in current.ids_of(batch).tolist())
+        return (sample for batch in self._pad_to(self.batch_size).give() for sample in batch)
 
     def __len__(self) -> int:
-        return self._n_batches() * self._batch_size
+        return self._n_batches() * self.batch_size

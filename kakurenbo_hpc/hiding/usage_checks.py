@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sized
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import IterableDataset
 
 from ..config.options import pick
 from ..core.plan import Epoch
@@ -25,7 +26,8 @@ def n_samples(data: Sized | int) -> int:
     """
     if isinstance(data, int | Integral):
         return int(data)
-    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):  # a DataLoader counts batches
+    countable = hasattr(data, "__len__") and hasattr(data, "__getitem__")  # a DataLoader counts batches
+    if not countable or isinstance(data, IterableDataset):
         raise LoopError(
             f"hiding: data is of type {type(data).__name__}; give the map-style data set that the loader "
             "reads, or its length"
@@ -33,12 +35,17 @@ def n_samples(data: Sized | int) -> int:
     return len(data)
 
 
-def check_sizes(**sizes: object) -> None:
-    """Check that all of these are whole numbers of at least 1.
+def check_sizes(warmup_epochs: object, **sizes: object) -> None:
+    """Check that all of these are whole numbers of at least 1, and the epochs of warm-up a number.
 
     Raises:
         LoopError: one is not.
     """
+    if not isinstance(warmup_epochs, Real) or not float(warmup_epochs) >= 0:
+        raise LoopError(
+            f"hiding: warmup_epochs is {shown(warmup_epochs)}, but must be a number of at least 0; give that "
+            "of the learning-rate schedule"
+        )
     for name, size in sizes.items():
         if not isinstance(size, Integral) or int(size) < 1:
             raise LoopError(
@@ -55,6 +62,8 @@ def resolve_method(method: str | Method, options: dict[str, Any], epochs: int) -
     """
     if isinstance(method, str):
         method = pick({"hide": {"method": method, **options}}, "hiding", "hide", "method", METHODS)
+    elif not isinstance(method, Method):
+        raise JobError(f"hiding: method is {shown(method)}; give the name of a method, or a method")
     elif options:
         raise JobError(
             f"hiding: {', '.join(options)} given beside a method that has its options already; set them there"
@@ -140,3 +149,37 @@ def per_sample(losses: torch.Tensor, current: Pass) -> torch.Tensor:
             "sample, and the loader the batch_size that hiding has"
         )
     return losses if losses.dim() == 1 else losses.flatten(1).mean(1)
+
+
+def check_given(current: Pass) -> None:
+    """Check that a loader got the next batch from hiding's samplers in this pass.
+
+    Raises:
+        LoopError: it did not, so it reads other samples.
+    """
+    if current.n_given <= current.n_observed:
+        raise LoopError(
+            f"hiding: the loader did not read {current} by hiding's samplers in this pass: it shuffles by "
+            "itself, or read ahead; give the DataLoader batch_sampler=hiding.batch_sampler, or take "
+            "hiding.rebuild_loader(loader), and begin to read after the pass begins"
+        )
+
+
+def check_division(gradient: float, accumulate: int, loop_divides: bool) -> None:
+    """Check who divides the loss by ``accumulate``, by the gradient that reaches it.
+
+    A gradient scaler multiplies it, and then nothing is known.
+
+    Raises:
+        LoopError: both do, or nobody does.
+    """
+    if abs(gradient * accumulate - 1) < 1e-3 and not loop_divides:
+        raise LoopError(
+            f"hiding: the loop divides the loss by {accumulate}, and so does observe for accumulate="
+            f"{accumulate}; leave the loop's division out, or make Hiding(..., loop_divides=True)"
+        )
+    if abs(gradient - 1) < 1e-3 and loop_divides:
+        raise LoopError(
+            f"hiding: the loop does not divide the loss by {accumulate}, and nor does observe for "
+            "loop_divides=True; divide it, or leave loop_divides out"
+        )

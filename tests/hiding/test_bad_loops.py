@@ -13,8 +13,13 @@ from kakurenbo_hpc.errors import UserError
 
 def begun(epoch=0, **changed):
     h = hiding(**changed)
-    h.begin_visible(epoch)
+    begin_visible(h, epoch)
     return h
+
+
+def begin_visible(h, epoch):
+    h.begin_visible(epoch)
+    list(h.batch_sampler)  # as a loader does
 
 
 def print_error(h, ids=None, losses=None):
@@ -41,20 +46,20 @@ def second_batch(h):
 
 
 def skips_one(h):
-    for i, _ in enumerate(h.visible(0, range(9))):
+    for i, _ in enumerate(h.visible(0, h.batch_sampler)):
         if i != 1:
             print_error(h)
 
 
 def leaves_early(h):
-    h.begin_visible(0)
+    begin_visible(h, 0)
     print_error(h)
     h.begin_visible(1)
 
 
 def leaves_the_hidden(h):
     Loop(h).run(range(2))
-    h.begin_visible(2)
+    begin_visible(h, 2)
     tell_all(h)
     h.begin_visible(3)
 
@@ -115,7 +120,7 @@ FRESH = {
     "a mode before an epoch": (lambda h: h.refresh_mode, "refresh_mode is known once the epoch is planned"),
     "an epoch beyond the last": (
         lambda h: h.begin_visible(6),
-        "epoch 6 was begun, but none is done and there are 6",
+        "epoch 6 was begun, but there are 6, counted from 0",
     ),
     "a batch not observed": (skips_one, "observe was not called for batch 1 of epoch 0"),
     "a loop left early": (leaves_early, "observe was called for 1 of the 9 batches of epoch 0"),

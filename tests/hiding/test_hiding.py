@@ -155,6 +155,7 @@ def test_mixed_precision_hides_and_learns():
 def test_pixels_count_by_their_mean():
     h = hiding("everything", epochs=1, batch_size=N)
     h.begin_visible(0)
+    list(h.batch_sampler)
     losses = torch.rand(N, 4, 5, requires_grad=True)
     logits, target = torch.randn(N, 3, 4, 5), torch.randint(3, (N, 4, 5))
     place = torch.from_numpy(np.argsort(h.ids))
@@ -200,9 +201,9 @@ def test_no_global_random_state_is_touched():
     h = hiding("sample_importance", pretrain_epochs=1)
     for epoch in range(3):
         h.begin_visible(epoch)
-        for _ in range(len(h.batch_sampler)):
-            k = len(h.ids)
-            h.observe(h.ids, torch.ones(k), torch.ones(k, 3), torch.zeros(k, dtype=torch.int64))
+        for ids in h.batch_sampler:
+            k = len(ids)
+            h.observe(np.array(ids), torch.ones(k), torch.ones(k, 3), torch.zeros(k, dtype=torch.int64))
     assert states() == before
 
 
