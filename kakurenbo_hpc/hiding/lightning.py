@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+from torch.utils.data import DataLoader
+from torchmetrics import Metric, MetricCollection
 
 from ..errors import LoopError
 from .loop import Hiding
@@ -14,66 +22,188 @@ from .loop import Hiding
 class HidingCallback(Callback):
     """Plans each epoch, runs its passes without gradient, scales the learning rate, and saves its state.
 
-    The module makes ``self.hiding`` in its ``setup``; the loader of its ``train_dataloader`` reads by
-    ``hiding.batch_sampler``; its ``training_step`` returns ``self.hiding.observe(self.hiding.ids, losses,
-    logits, target)``. The same step runs in the passes without gradient, in eval mode unless the method's
-    ``refresh_mode`` is train. The Trainer needs ``reload_dataloaders_every_n_epochs=1``, since epochs differ
-    in length, and on several ranks ``use_distributed_sampler=False``.
+    The module makes ``self.hiding`` in its ``setup`` or before; the loader, wherever the Trainer has it from,
+    reads by ``hiding.batch_sampler``; ``training_step`` returns ``self.hiding.observe(self.hiding.ids, losses,
+    logits, target)``. The same step runs in the passes without gradient, where it logs nothing, in eval mode
+    unless the method's ``refresh_mode`` is train. On several ranks the Trainer needs
+    ``use_distributed_sampler=False``.
+
+    An epoch that the Trainer ends early counts as done: samples that it did not come to keep the statistics
+    that they had. A checkpoint inside an epoch is resumed at its next batch.
     """
 
-    _state: dict[str, Any] | None = None
+    _hiding: Hiding | None = None
+    _loaded: dict[str, Any] | None = None
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Restore the state, scale the learning rate, and begin the first epoch."""
-        if vars(trainer)["reload_dataloaders_every_n_epochs"] != 1:
-            raise LoopError(
-                "hiding: epochs differ in length; give the Trainer reload_dataloaders_every_n_epochs=1"
-            )
+        """Check that Trainer and Hiding fit together, and scale the learning rate."""
         hiding = _hiding_of(module)
-        if self._state is not None:
-            hiding.load_state_dict(self._state)
+        _check_trainer(trainer, module, hiding)
+        if self._hiding not in (None, hiding) and trainer.current_epoch and self._loaded is None:
+            self._loaded = self.state_dict()  # the Trainer fits on, with a Hiding that its setup made anew
+        self._hiding = hiding
+        hiding.loop_divides = True
         for optimizer in trainer.optimizers:
             hiding.scale_lr(optimizer)
-        self._begin_epoch(module)
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Check the loader; restore the state, and continue an epoch that it was saved in."""
+        hiding = _hiding_of(module)
+        _check_loader(trainer, hiding)
+        if self._loaded is None:
+            return
+        hiding.load_state_dict(self._loaded)
+        self._loaded = None
+        if hiding.epoch is None:
+            return
+        if hiding.epoch == trainer.current_epoch:
+            _read_anew(trainer)
+            return
+        _end_epoch(trainer, module)  # all its batches were trained, and Lightning goes on to the next epoch
+        if not trainer.fit_loop.done:
+            self.on_train_epoch_start(trainer, module)  # which Lightning leaves out here
+            # Or Lightning subtracts the batches of the last epoch, if it was shorter than this one.
+            trainer.fit_loop.epoch_loop.batch_progress.current.completed = int(trainer.num_training_batches)
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Plan the epoch."""
+        hiding, epoch = _hiding_of(module), trainer.current_epoch
+        if hiding.begin_whole(epoch):
+            _forward_pass(trainer, module)
+        hiding.begin_visible(epoch)
+        _read_anew(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Check the accumulation, which a callback may have changed since the epoch began."""
+        if not batch_idx:
+            _check_accumulation(trainer, _hiding_of(module))
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Refresh the hidden samples, keep the state, and begin the next epoch."""
-        hiding = _hiding_of(module)
-        if hiding.begin_hidden():
-            self._forward_pass(module, hiding.refresh_mode)
-        self._state = hiding.state_dict()  # also for a checkpoint in the middle of the next epoch
-        if hiding.next_epoch < hiding.epochs:
-            self._begin_epoch(module)
-
-    def _begin_epoch(self, module: LightningModule) -> None:
-        """Begin the next epoch. Lightning makes the loader of an epoch before any of its hooks."""
-        hiding = _hiding_of(module)
-        epoch = hiding.next_epoch
-        if hiding.begin_whole(epoch):
-            self._forward_pass(module)
-        hiding.begin_visible(epoch)
-
-    @torch.no_grad()
-    def _forward_pass(self, module: LightningModule, mode: str = "eval") -> None:
-        strategy, precision = module.trainer.strategy, module.trainer.precision_plugin
-        modes = {part: part.training for part in module.modules()}  # frozen parts stay in eval mode
-        if mode == "eval":
-            module.eval()
-        for i, batch in enumerate(module.train_dataloader()):
-            batch = strategy.batch_to_device(precision.convert_input(batch))
-            with precision.forward_context():
-                module.training_step(batch, i)
-        for part, training in modes.items():
-            part.training = training
+        """Refresh the hidden samples."""
+        _end_epoch(trainer, module)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state after the last whole epoch."""
-        return self._state or {}
+        """Return the state of Hiding, inside an epoch as well. Collective."""
+        if self._hiding is None or self._loaded is not None:
+            return self._loaded or {}
+        return self._hiding.mid_epoch_state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the state until the fit starts."""
-        self._state = state_dict or None
+        """Keep the state until training starts."""
+        self._loaded = state_dict or None
+
+
+def _end_epoch(trainer: Trainer, module: LightningModule) -> None:
+    hiding = _hiding_of(module)
+    hiding.stop_early()
+    if hiding.begin_hidden():
+        _forward_pass(trainer, module, hiding.refresh_mode)
+
+
+@torch.no_grad()
+def _forward_pass(trainer: Trainer, module: LightningModule, mode: str = "eval") -> None:
+    """Run ``training_step`` on the batches of hiding's current pass, as the Trainer runs it."""
+    hiding, strategy, precision = _hiding_of(module), trainer.strategy, trainer.precision_plugin
+    takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
+    modes = {part: part.training for part in module.modules()}  # frozen parts stay in eval mode
+    with _muted(trainer, module):
+        if mode == "eval":
+            module.eval()
+        batches = CombinedLoader(trainer.train_dataloader, "max_size_cycle")
+        for batch, i, _ in islice(batches, _limit(trainer, len(hiding.batch_sampler))):
+            batch = module._on_before_batch_transfer(precision.convert_input(batch))
+            batch = strategy.batch_to_device(batch)
+            strategy.training_step(batch, *[i] * takes_index)
+    hiding.stop_early()
+    for part, training in modes.items():
+        part.training = training
+
+
+def _limit(trainer: Trainer, n_batches: int) -> int:
+    """Return how many of these batches ``limit_train_batches`` leaves, as for training."""
+    limit = trainer.limit_train_batches
+    return limit if isinstance(limit, int) else max(1, int(n_batches * limit))
+
+
+@contextmanager
+def _muted(trainer: Trainer, module: LightningModule) -> Iterator[None]:
+    """Let the module log nothing, and keep its metrics as they are."""
+    loggers, metrics = trainer.loggers, list(_metrics_of(module))
+    trainer.loggers = [DummyLogger() for _ in loggers]
+    vars(module)["log"] = lambda *args, **kwargs: None  # log_dict calls it, too
+    for parent, name, metric in metrics:
+        setattr(parent, name, metric.clone())
+    try:
+        yield
+    finally:
+        for parent, name, metric in metrics:
+            setattr(parent, name, metric)
+        del vars(module)["log"]
+        trainer.loggers = loggers
+
+
+def _metrics_of(module: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, str, Metric | MetricCollection]]:
+    """Yield each metric of torchmetrics with its parent and its name there."""
+    for name, child in module.named_children():
+        if isinstance(child, Metric | MetricCollection):
+            yield module, name, child
+        else:
+            yield from _metrics_of(child)
+
+
+def _read_anew(trainer: Trainer) -> None:
+    """Let the Trainer set up its loader again, whose length is that of the pass that has begun.
+
+    Source: Lightning's BatchSizeFinder, which does the same after it changed the loader.
+    """
+    trainer.fit_loop._combined_loader = None
+    trainer.fit_loop.setup_data()
 
 
 def _hiding_of(module: LightningModule) -> Hiding:
-    return cast(Hiding, module.hiding)
+    hiding = getattr(module, "hiding", None)
+    if not isinstance(hiding, Hiding):
+        raise LoopError(
+            f"hiding: {type(module).__name__} has no Hiding as its attribute hiding; make one in its setup"
+        )
+    return hiding
+
+
+def _check_trainer(trainer: Trainer, module: LightningModule, hiding: Hiding) -> None:
+    if not module.automatic_optimization:
+        raise LoopError(
+            f"hiding: {type(module).__name__} optimizes by hand, but its training_step also runs without "
+            "gradient, on hidden samples; leave automatic_optimization at True"
+        )
+    if trainer.max_epochs is not None and trainer.max_epochs > hiding.epochs and trainer.max_steps == -1:
+        raise LoopError(
+            f"hiding: the Trainer has max_epochs={trainer.max_epochs}, but Hiding has epochs="
+            f"{hiding.epochs}; give both the same"
+        )
+    if hiding.n_ranks != trainer.world_size:
+        raise LoopError(
+            f"hiding: the Trainer runs {trainer.world_size} ranks, but Hiding was made on {hiding.n_ranks}; "
+            "make it in the module's setup, when the Trainer has started its ranks"
+        )
+    _check_accumulation(trainer, hiding)
+
+
+def _check_accumulation(trainer: Trainer, hiding: Hiding) -> None:
+    if trainer.accumulate_grad_batches != hiding.accumulate:
+        raise LoopError(
+            f"hiding: the Trainer has accumulate_grad_batches={trainer.accumulate_grad_batches}, but Hiding "
+            f"has accumulate={hiding.accumulate}; give both the same"
+        )
+
+
+def _check_loader(trainer: Trainer, hiding: Hiding) -> None:
+    """Check that the Trainer kept hiding's samplers."""
+    loaders = [part for part in CombinedLoader(trainer.train_dataloader).flattened if isinstance(part, DataLoader)]
+    if loaders and not any(
+        loader.batch_sampler is hiding.batch_sampler or loader.sampler is hiding.sampler for loader in loaders
+    ):
+        raise LoopError(
+            f"hiding: the Trainer's loader reads by {type(loaders[0].sampler).__name__}; give the DataLoader "
+            "batch_sampler=hiding.batch_sampler, and the Trainer use_distributed_sampler=False and no "
+            "overfit_batches"
+        )

@@ -61,6 +61,7 @@ class Hiding:
         method: the method with its options.
         n: samples of the data set.
         epochs: of the whole training.
+        n_ranks: number of ranks.
         accumulate: batches of a rank per optimizer step.
         loop_divides: whether the loop divides the loss by ``accumulate``.
         metrics: of the current epoch, by the names of ``metrics.jsonl``.
@@ -102,6 +103,7 @@ class Hiding:
                 f"hiding: data has {n} samples for {self._comm.size} ranks; use at most one rank a sample"
             )
         self.n, self.epochs = n, int(epochs)
+        self.n_ranks = self._comm.size
         self.accumulate, self.loop_divides = int(accumulate), loop_divides
         self._warmup, self._seed, self._progress = warmup_epochs, seed, 0.0
         self._global_batch = int(batch_size * self._comm.size * accumulate)
@@ -118,9 +120,8 @@ class Hiding:
             fingerprint,
         )
         self.metrics: dict[str, Any] = {}
-        n_most = -(-n // self._global_batch) * accumulate
-        self.batch_sampler = BatchSampler(lambda: self._passes.current, n_most)
-        self.sampler = Sampler(lambda: self._passes.current, n_most, batch_size)
+        self.batch_sampler = BatchSampler(lambda: self._passes.readable)
+        self.sampler = Sampler(lambda: self._passes.readable, batch_size)
 
     def whole(self, epoch: int, loader: Iterable) -> BatchesWithIds:
         """Begin an epoch; return (ids, batch) over all samples, or nothing if the method needs no such pass.
@@ -188,6 +189,16 @@ class Hiding:
                 "hiding: refresh_mode is known once the epoch is planned; begin it with hiding.visible"
             )
         return self._passes.plan.refresh_mode
+
+    def stop_early(self) -> None:
+        """Let the current pass, if there is one, end here; what was not observed keeps its last statistics."""
+        if self._passes.current is not None:
+            self._passes.current.stop_early()
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch that has begun and is not done; None between two epochs."""
+        return None if self._passes.epoch is None else self._passes.epoch.number
 
     @property
     def next_epoch(self) -> int:
@@ -277,15 +288,39 @@ class Hiding:
             LoopError: the epoch is not done.
         """
         self._passes.end_epoch()
-        parts = self._comm.gather(self._passes.ledger.columns())
-        ledger = {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
+        return self._ledger_state()
+
+    def mid_epoch_state_dict(self) -> dict[str, Any]:
+        """Return the state inside an epoch as well, for a loop that resumes at its next batch. Collective.
+
+        After ``load_state_dict`` the training pass has begun, and the loader reads the batches that are left.
+        """
+        current = self._passes.current
+        if current is None or (current.name == "hidden" and current.n_observed == len(current)):
+            return self.state_dict()
+        return self._ledger_state() | {
+            "pass": {
+                "name": current.name,
+                "epoch": current.epoch.number,
+                "n_observed": current.n_observed,
+                "global_batch": self._global_batch,
+                "stats": self._gather(current.stats_buffer.state_dict()),
+            }
+        }
+
+    def _ledger_state(self) -> dict[str, Any]:
         return {
             "format": 1,
             "epoch": self._passes.last_epoch,
             "method": self.method.model_dump(),
             "seed": self._seed,
-            "ledger": ledger,
+            "ledger": self._gather(self._passes.ledger.columns()),
         }
+
+    def _gather(self, columns: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        """Return the columns of all ranks, one after the other."""
+        parts = self._comm.gather(columns)
+        return {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in columns}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue after the epoch that the state was taken after.
@@ -304,6 +339,26 @@ class Hiding:
         start, stop = self._homes.rows(self._comm.rank)
         columns = {name: column[start:stop].numpy().copy() for name, column in state["ledger"].items()}
         self._passes.restore(Ledger.of(self.n, start, columns), state["epoch"])
+        if "pass" in state:
+            self._resume_pass(**state["pass"])
+
+    def _resume_pass(
+        self, name: str, epoch: int, n_observed: int, global_batch: int, stats: dict[str, torch.Tensor]
+    ) -> None:
+        if name != "visible":
+            raise LoopError(
+                f"hiding: the state was saved in the {name} pass of epoch {epoch}, which cannot be resumed; "
+                "load one that was saved while training or between two epochs"
+            )
+        if global_batch != self._global_batch:
+            raise LoopError(
+                f"hiding: the state was saved inside epoch {epoch} with global batches of {global_batch}, but "
+                f"this run has {self._global_batch}; keep ranks x batch_size x accumulate, or load a state "
+                "that was saved between two epochs"
+            )
+        rows = slice(self._comm.rank, None, self._comm.size)
+        own = {name: column[rows].numpy().copy() for name, column in stats.items()}
+        self.metrics = self._passes.resume_visible(epoch, n_observed, own)
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:

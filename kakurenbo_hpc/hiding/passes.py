@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cached_property
 from numbers import Integral
 from typing import Any, Literal
 
@@ -84,6 +85,30 @@ class Passes:
             return False
         return number in (None, current.epoch.number)
 
+    @property
+    def readable(self) -> Pass:
+        """What a loader reads: the current pass, or this rank's samples in their order while there is none.
+
+        Frameworks ask a loader for its length, or for a first batch, before any epoch begins.
+        """
+        return self._own_rows if self.current is None else self.current
+
+    @cached_property
+    def _own_rows(self) -> Pass:
+        rows = self.ledger.id
+        schedule = EpochSchedule(
+            n=len(rows),
+            steps=-(-self.ledger.n_total // self._global_batch),
+            accumulate=self._accumulate,
+            order_hash=0,
+            id=rows,
+            position=None,
+            copy=None,
+            weight=None,
+            filler=int(rows[0]),
+        )
+        return Pass("whole", Epoch(0, self._n_epochs, self._seed), schedule, SampleStatsBuffer())
+
     def restore(self, ledger: Ledger, last_epoch: int) -> None:
         """Continue after this epoch, with the ledger that it left."""
         self.ledger, self.last_epoch = ledger, last_epoch
@@ -113,6 +138,29 @@ class Passes:
                 f"hiding: {self._method.method} plans epoch {number} by a forward pass over all samples, but "
                 "there was none; go through hiding.whole(epoch, loader) first"
             )
+        return self._begin_visible(epoch, n_scored)
+
+    def resume_visible(self, number: int, n_observed: int, stats: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Plan the epoch from the ledger that it was planned from before, and continue its training pass.
+
+        Args:
+            number: of the epoch.
+            n_observed: batches that each rank observed.
+            stats: their statistics, as ``SampleStatsBuffer.state_dict`` names them; each entry on one rank.
+
+        Returns:
+            The epoch's metrics.
+        """
+        epoch = self._begin_epoch(number)
+        metrics = self._begin_visible(
+            epoch, self.ledger.n_total if self._method.needs_scoring_pass(epoch) else 0
+        )
+        assert self.current is not None
+        self.current.n_observed = n_observed
+        self.current.stats_buffer.load_state_dict(stats)
+        return metrics
+
+    def _begin_visible(self, epoch: Epoch, n_scored: int) -> dict[str, Any]:
         self.plan = plan = self._method.plan(epoch, self.ledger, self._everyone)
         schedule = self._begin_pass("visible", epoch, plan.train, plan.weight)
         none = np.zeros(len(self.ledger), bool)

@@ -9,7 +9,6 @@ import numpy as np
 
 from ..core.batch import MicroBatch
 from ..core.plan import Epoch
-from ..errors import LoopError
 from ..order.deal import EpochSchedule
 from ..training.batch_stats import SampleStatsBuffer
 
@@ -37,10 +36,11 @@ class Pass:
         self.n_observed, self.n_given, self.batch_size = 0, 0, 0
         self._micro_batches = list(schedule)
         self._first = 0
+        self._length = len(self._micro_batches)
         self._cached = (-1, -1), np.zeros(0, np.int64)
 
     def __len__(self) -> int:
-        return len(self._micro_batches)
+        return self._length
 
     def __str__(self) -> str:
         return f"batch {self.n_observed} of epoch {self.epoch.number}"
@@ -78,27 +78,22 @@ class Pass:
             self.n_given = max(self.n_given, batch + 1)
             yield self.ids_of(batch).tolist()
 
+    def stop_early(self) -> None:
+        """End the pass after the batches that are observed already."""
+        self._length = self.n_observed
+
 
 class _PassSampler:
     """What both samplers have in common."""
 
-    def __init__(self, current: Callable[[], Pass | None], n_most: int):
-        self._current, self._n_most = current, n_most
+    def __init__(self, current: Callable[[], Pass]):
+        self._current = current
 
     def _pad_to(self, batch_size: int) -> Pass:
         """Return the current pass, with its batches padded."""
         current = self._current()
-        if current is None:
-            raise LoopError(
-                "hiding: the loader was asked for batches before an epoch was begun; begin it with "
-                "hiding.visible"
-            )
         current.batch_size = batch_size
         return current
-
-    def _n_batches(self) -> int:
-        current = self._current()
-        return self._n_most if current is None else len(current)
 
     def set_epoch(self, epoch: int) -> None:
         """Do nothing, for loops that tell their sampler the epoch: hiding knows it."""
@@ -108,15 +103,14 @@ class BatchSampler(_PassSampler):
     """This rank's batches of the current pass, as lists of ids, for ``DataLoader(batch_sampler=...)``.
 
     Args:
-        current: returns the pass that was begun last, if any.
-        n_most: batches of an epoch that trains everything; the length while there is no pass.
+        current: returns the pass that is to be read.
     """
 
     def __iter__(self) -> Iterator[list[int]]:
         return self._pad_to(0).give()
 
     def __len__(self) -> int:
-        return self._n_batches()
+        return len(self._current())
 
 
 class Sampler(_PassSampler):
@@ -125,17 +119,16 @@ class Sampler(_PassSampler):
     Every batch is padded to exactly that size, so that the loader may drop the last batch or not.
 
     Args:
-        current: returns the pass that was begun last, if any.
-        n_most: batches of an epoch that trains everything; the length while there is no pass.
+        current: returns the pass that is to be read.
         batch_size: of the loader.
     """
 
-    def __init__(self, current: Callable[[], Pass | None], n_most: int, batch_size: int):
-        super().__init__(current, n_most)
+    def __init__(self, current: Callable[[], Pass], batch_size: int):
+        super().__init__(current)
         self.batch_size = batch_size
 
     def __iter__(self) -> Iterator[int]:
         return (sample for batch in self._pad_to(self.batch_size).give() for sample in batch)
 
     def __len__(self) -> int:
-        return self._n_batches() * self.batch_size
+        return len(self._current()) * self.batch_size

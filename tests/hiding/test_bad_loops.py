@@ -114,8 +114,10 @@ def test_a_mistake_in_a_begun_epoch_is_named(what):
 
 FRESH = {
     "ids before an epoch": (lambda h: h.ids, "begin an epoch"),
-    "a loader before an epoch": (lambda h: iter(h.batch_sampler), "before an epoch was begun"),
-    "a sampler before an epoch": (lambda h: iter(h.sampler), "before an epoch was begun"),
+    "batches read before an epoch": (
+        lambda h: [print_error(h, np.array(ids)) for ids in h.batch_sampler],
+        "no batch is left in this pass; begin an epoch with hiding.visible",
+    ),
     "the hidden before training": (lambda h: h.begin_hidden(), "hidden samples are refreshed after training"),
     "a mode before an epoch": (lambda h: h.refresh_mode, "refresh_mode is known once the epoch is planned"),
     "an epoch beyond the last": (
