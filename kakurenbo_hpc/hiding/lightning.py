@@ -175,6 +175,11 @@ def _check_trainer(trainer: Trainer, module: LightningModule, hiding: Hiding) ->
             f"hiding: {type(module).__name__} optimizes by hand, but its training_step also runs without "
             "gradient, on hidden samples; leave automatic_optimization at True"
         )
+    if trainer.overfit_batches:
+        raise LoopError(
+            f"hiding: the Trainer has overfit_batches={trainer.overfit_batches}, but hiding deals other "
+            "batches in each epoch; leave it out, and take a smaller data set"
+        )
     if trainer.max_epochs is not None and trainer.max_epochs > hiding.epochs and trainer.max_steps == -1:
         raise LoopError(
             f"hiding: the Trainer has max_epochs={trainer.max_epochs}, but Hiding has epochs="
@@ -204,6 +209,5 @@ def _check_loader(trainer: Trainer, hiding: Hiding) -> None:
     ):
         raise LoopError(
             f"hiding: the Trainer's loader reads by {type(loaders[0].sampler).__name__}; give the DataLoader "
-            "batch_sampler=hiding.batch_sampler, and the Trainer use_distributed_sampler=False and no "
-            "overfit_batches"
+            "batch_sampler=hiding.batch_sampler, and the Trainer use_distributed_sampler=False"
         )

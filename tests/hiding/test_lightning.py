@@ -332,7 +332,7 @@ REFUSED = {
     "no hiding": (Without, {}, "Without has no Hiding as its attribute hiding; make one in its setup"),
     "more epochs": (Own, {"epochs": 7}, "max_epochs=7, but Hiding has epochs=6; give both the same"),
     "a loader that shuffles": (Shuffling, {}, "reads by RandomSampler.*batch_sampler=hiding.batch_sampler"),
-    "overfit_batches": (Own, {"overfit_batches": 2}, "reads by SequentialSampler.*no overfit_batches"),
+    "overfit_batches": (Own, {"overfit_batches": 2}, "overfit_batches=2.*leave it out"),
     "accumulation": (
         Own,
         {"accumulate_grad_batches": 2},
