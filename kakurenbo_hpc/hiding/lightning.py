@@ -12,7 +12,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
-from torch.utils.data import DataLoader
 from torchmetrics import Metric, MetricCollection
 
 from ..errors import LoopError
@@ -49,7 +48,9 @@ class HidingCallback(Callback):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Check the loader; restore the state, and continue an epoch that it was saved in."""
         hiding = _hiding_of(module)
-        _check_loader(trainer, hiding)
+        loaders = CombinedLoader(trainer.train_dataloader).flattened
+        if len(loaders) == 1:  # of several, one reads by hiding
+            hiding.check_loader(loaders[0])
         if self._loaded is None:
             return
         hiding.load_state_dict(self._loaded)
@@ -198,16 +199,4 @@ def _check_accumulation(trainer: Trainer, hiding: Hiding) -> None:
         raise LoopError(
             f"hiding: the Trainer has accumulate_grad_batches={trainer.accumulate_grad_batches}, but Hiding "
             f"has accumulate={hiding.accumulate}; give both the same"
-        )
-
-
-def _check_loader(trainer: Trainer, hiding: Hiding) -> None:
-    """Check that the Trainer kept hiding's samplers."""
-    loaders = [part for part in CombinedLoader(trainer.train_dataloader).flattened if isinstance(part, DataLoader)]
-    if loaders and not any(
-        loader.batch_sampler is hiding.batch_sampler or loader.sampler is hiding.sampler for loader in loaders
-    ):
-        raise LoopError(
-            f"hiding: the Trainer's loader reads by {type(loaders[0].sampler).__name__}; give the DataLoader "
-            "batch_sampler=hiding.batch_sampler, and the Trainer use_distributed_sampler=False"
         )

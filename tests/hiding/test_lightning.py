@@ -3,16 +3,21 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from support.own_loops import POINTS
+from support.own_loops import POINTS, Loop, hiding
 from torch.utils.data import DataLoader
 
 from kakurenbo_hpc import Hiding
 from kakurenbo_hpc.core.torchvision_compat import transforms
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.errors import UserError
 
 transforms()  # lightning imports torchvision, which does not load beside a torch without CUDA unless told so
 lightning = pytest.importorskip("lightning.pytorch")
 
+from lightning.fabric.plugins.environments.lightning import (  # noqa: E402
+    LightningEnvironment,
+    find_free_network_port,
+)
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint  # noqa: E402
 from lightning.pytorch.loggers import CSVLogger  # noqa: E402
 from torchmetrics.classification import MulticlassAccuracy  # noqa: E402
@@ -331,7 +336,7 @@ REFUSED = {
     "optimization by hand": (ByHand, {}, "ByHand optimizes by hand.*automatic_optimization at True"),
     "no hiding": (Without, {}, "Without has no Hiding as its attribute hiding; make one in its setup"),
     "more epochs": (Own, {"epochs": 7}, "max_epochs=7, but Hiding has epochs=6; give both the same"),
-    "a loader that shuffles": (Shuffling, {}, "reads by RandomSampler.*batch_sampler=hiding.batch_sampler"),
+    "a loader that shuffles": (Shuffling, {}, "reads by RandomSampler .*batch_sampler=hiding.batch_sampler"),
     "overfit_batches": (Own, {"overfit_batches": 2}, "overfit_batches=2.*leave it out"),
     "accumulation": (
         Own,
@@ -391,3 +396,78 @@ def test_a_look_computes_as_a_step_does_and_wakes_no_frozen_part(precision, refr
         (True, True, False, torch.bfloat16),
         (False, refresh_mode == "train", False, torch.bfloat16),
     }
+
+
+# Several ranks
+
+
+class Alike(Own):
+    """Begins with the weights of the loop that it is compared with."""
+
+    def __init__(self, method="kakurenbo", **options):
+        super().__init__(method, **options)
+        self.model = Loop(hiding()).model
+
+
+class BySampler(Alike):
+    def train_dataloader(self):
+        return DataLoader(POINTS, batch_size=5, sampler=self.hiding.sampler)
+
+
+class Early(Alike):
+    """Makes its Hiding before the Trainer connects the ranks."""
+
+    def __init__(self, **options):
+        super().__init__(comm=SerialComm(), **options)
+
+
+@pytest.fixture
+def environment(comm):
+    """Lightning's view of ranks that were started by somebody else."""
+
+    class Ranks(LightningEnvironment):
+        creates_processes_externally = True
+
+        def world_size(self):
+            return comm.size
+
+        def global_rank(self):
+            return comm.rank
+
+        def local_rank(self):
+            return comm.rank
+
+        def set_world_size(self, size):
+            pass
+
+        def set_global_rank(self, rank):
+            pass
+
+    environment = Ranks()
+    (environment._main_port, *_) = comm.gather(find_free_network_port())
+    yield environment
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.ranks(2)
+def test_two_ranks_of_the_trainer_train_as_one(comm, environment, tmp_path):
+    def ranks(**changed):
+        return {"strategy": "ddp", "devices": 2, "plugins": [environment]} | changed
+
+    alone = Loop(hiding(seed=0, comm=SerialComm()))
+    lines = alone.run(range(3))
+    module = Alike(batch_size=5)
+    by_hiding = ranks(use_distributed_sampler=False, callbacks=[saving(13)], enable_checkpointing=True)
+    assert fit(module, tmp_path, **by_hiding) == lines
+    torch.testing.assert_close(module.model.weight, alone.model.weight)
+
+    resumed = Alike(batch_size=5)
+    assert fit(resumed, tmp_path, 3, tmp_path / "checkpoints/step=13.ckpt", **by_hiding) == lines[1:]
+    assert torch.equal(resumed.model.weight, module.model.weight)
+
+    with pytest.raises(UserError, match="Lightning deals the samples to ranks a second time"):
+        fit(BySampler(batch_size=5), tmp_path, **ranks())
+    with pytest.raises(TypeError, match=r"Trainer\(use_distributed_sampler=False\)"):
+        fit(Alike(batch_size=5), tmp_path, **ranks())
+    with pytest.raises(UserError, match="the Trainer runs 2 ranks, but Hiding was made on 1; make it in"):
+        fit(Early(batch_size=5), tmp_path, **by_hiding)
