@@ -21,14 +21,15 @@ from .loop import Hiding
 class HidingCallback(Callback):
     """Plans each epoch, runs its passes without gradient, scales the learning rate, and saves its state.
 
-    The module makes ``self.hiding`` in its ``setup`` or before; the loader, wherever the Trainer has it from,
-    reads by ``hiding.batch_sampler``; ``training_step`` returns ``self.hiding.observe(self.hiding.ids, losses,
-    logits, target)``. The same step runs in the passes without gradient, where it logs nothing, in eval mode
-    unless the method's ``refresh_mode`` is train. On several ranks the Trainer needs
+    The module makes ``self.hiding`` in its ``setup`` or before. The loader, wherever the Trainer gets it
+    from, reads by ``hiding.batch_sampler``. ``training_step`` returns ``self.hiding.observe(self.hiding.ids,
+    losses, logits, target)``; it also runs in the passes without gradient, where it logs nothing, in eval
+    mode unless the method's ``refresh_mode`` is train. On several ranks the Trainer needs
     ``use_distributed_sampler=False``.
 
-    An epoch that the Trainer ends early counts as done: samples that it did not come to keep the statistics
-    that they had. A checkpoint inside an epoch is resumed at its next batch.
+    An epoch that the Trainer ends early counts as done; samples that it did not reach keep their last
+    statistics. ``limit_train_batches`` limits every pass. A checkpoint inside an epoch is resumed at its next
+    batch.
     """
 
     _hiding: Hiding | None = None
@@ -74,10 +75,9 @@ class HidingCallback(Callback):
         hiding.begin_visible(epoch)
         _read_anew(trainer)
 
-    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Check the accumulation, which a callback may have changed since the epoch began."""
-        if not batch_idx:
-            _check_accumulation(trainer, _hiding_of(module))
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        """Check the accumulation, which a callback may have changed since the fit started."""
+        _check_accumulation(trainer, _hiding_of(module))
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Refresh the hidden samples."""

@@ -191,7 +191,7 @@ class Hiding:
         return self._passes.plan.refresh_mode
 
     def stop_early(self) -> None:
-        """Let the current pass, if there is one, end here; what was not observed keeps its last statistics."""
+        """End the current pass, if there is one, here; samples not observed keep their last statistics."""
         if self._passes.current is not None:
             self._passes.current.stop_early()
 
@@ -352,9 +352,9 @@ class Hiding:
             )
         if global_batch != self._global_batch:
             raise LoopError(
-                f"hiding: the state was saved inside epoch {epoch} with global batches of {global_batch}, but "
-                f"this run has {self._global_batch}; keep ranks x batch_size x accumulate, or load a state "
-                "that was saved between two epochs"
+                f"hiding: the state was saved inside epoch {epoch} with global batches of {global_batch}, "
+                f"but this run has {self._global_batch}; keep ranks x batch_size x accumulate, or load a "
+                "state that was saved between two epochs"
             )
         rows = slice(self._comm.rank, None, self._comm.size)
         own = {name: column[rows].numpy().copy() for name, column in stats.items()}

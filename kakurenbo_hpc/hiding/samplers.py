@@ -102,6 +102,8 @@ class _PassSampler:
 class BatchSampler(_PassSampler):
     """This rank's batches of the current pass, as lists of ids, for ``DataLoader(batch_sampler=...)``.
 
+    While there is no pass it reads all of the rank's samples, which ``observe`` does not take.
+
     Args:
         current: returns the pass that is to be read.
     """

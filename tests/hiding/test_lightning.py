@@ -80,7 +80,10 @@ def trainer_of(folder, epochs=3, callbacks=(), **changed):
         "enable_model_summary": False,
     }
     return lightning.Trainer(
-        max_epochs=epochs, default_root_dir=folder, callbacks=[HidingCallback(), *callbacks], **defaults | changed
+        max_epochs=epochs,
+        default_root_dir=folder,
+        callbacks=[HidingCallback(), *callbacks],
+        **defaults | changed,
     )
 
 
@@ -124,7 +127,9 @@ class Logging(Own):
         self.log("loss", loss, on_step=True, on_epoch=True)
         logits = self.model(batch[0])
         self.accuracy(logits, batch[1])
-        self.log_dict({"accuracy": self.accuracy, "one": float(loss.requires_grad)}, on_step=False, on_epoch=True)
+        self.log_dict(
+            {"accuracy": self.accuracy, "one": float(loss.requires_grad)}, on_step=False, on_epoch=True
+        )
         self.logger.log_metrics({"straight": 1 - float(loss.requires_grad)}, step=self.global_step)
         if loss.requires_grad:
             self.trained += [(loss.item(), right) for right in (logits.argmax(1) == batch[1]).tolist()]
@@ -222,7 +227,9 @@ def test_what_is_logged_is_of_training_alone(method, expected, tmp_path):
     assert module.lines == expected[method].lines
     loss, accuracy = torch.tensor(module.trained[-module.lines[-1]["n_backward"] :]).mean(0)
     logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
-    assert logged == pytest.approx(logged | {"loss_epoch": loss.item(), "accuracy": accuracy.item(), "one": 1})
+    assert logged == pytest.approx(
+        logged | {"loss_epoch": loss.item(), "accuracy": accuracy.item(), "one": 1}
+    )
     assert all(float(row.get("straight") or 0) == 0 for row in logger.experiment.metrics)
     assert trainer.loggers == [logger] and "log" not in vars(module)
 
@@ -247,7 +254,9 @@ def saving(every):
 class SavingAtValidation(Validating):
     def on_validation_end(self):
         if not self.trainer.sanity_checking:
-            self.trainer.save_checkpoint(f"{self.trainer.default_root_dir}/checkpoints/step={self.global_step}.ckpt")
+            self.trainer.save_checkpoint(
+                f"{self.trainer.default_root_dir}/checkpoints/step={self.global_step}.ckpt"
+            )
 
 
 @pytest.mark.parametrize("method", ["kakurenbo", "iswr", "infobatch"])
@@ -366,17 +375,42 @@ def test_an_accumulated_step_is_that_of_one_large_batch(tmp_path):
     torch.testing.assert_close(parts.model.weight, whole.model.weight)
 
 
+class Interrupted(Own):
+    """Saves a checkpoint while hiding looks at all samples."""
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        if not loss.requires_grad:
+            self.trainer.save_checkpoint(f"{self.trainer.default_root_dir}/checkpoints/step=0.ckpt")
+        return loss
+
+
 @pytest.mark.parametrize(
-    ("epochs", "saved", "changed", "message"),
+    ("saved", "step", "resumed", "message"),
     [
-        (1, 4, {"batch_size": 15}, "inside epoch 0 with global batches of 10, but this run has 15"),
-        (2, 4, {"seed": 1}, "the state has seed 0, but this run has 1"),
+        (Own(), 4, Own(batch_size=15), "inside epoch 0 with global batches of 10, but this run has 15"),
+        (Own(), 4, Own(seed=1), "the state has seed 0, but this run has 1"),
+        (Interrupted("iswr"), 0, Own("iswr"), "saved in the whole pass of epoch 0, which cannot be resumed"),
     ],
 )
-def test_a_checkpoint_of_another_run_is_refused(epochs, saved, changed, message, tmp_path):
-    fit(Own(), tmp_path, 1, callbacks=[saving(4)], enable_checkpointing=True)
+def test_a_checkpoint_that_does_not_fit_is_refused(saved, step, resumed, message, tmp_path):
+    fit(saved, tmp_path, 1, callbacks=[saving(4)], enable_checkpointing=True)
     with pytest.raises(UserError, match=message):
-        fit(Own(**changed), tmp_path / "resumed", 3, tmp_path / f"checkpoints/step={saved}.ckpt")
+        fit(resumed, tmp_path / "resumed", 3, tmp_path / f"checkpoints/step={step}.ckpt")
+
+
+@pytest.mark.parametrize("made", ["in setup", "before"])
+def test_a_trainer_fits_on(made, tmp_path):
+    whole, parts = Own(), Own()
+    if made == "before":
+        parts.setup("fit")
+        parts.setup = lambda stage: None
+    trainer = trainer_of(tmp_path, 2)
+    trainer.fit(parts)
+    trainer.fit_loop.max_epochs = 4
+    trainer.fit(parts)
+    assert parts.lines == fit(whole, tmp_path, 4)
+    assert torch.equal(parts.model.weight, whole.model.weight)
 
 
 @pytest.mark.parametrize(("precision", "refresh_mode"), [("bf16-true", "eval"), ("bf16-mixed", "train")])
