@@ -56,16 +56,21 @@ class HidingCallback(Callback):
             return
         hiding.load_state_dict(self._loaded)
         self._loaded = None
-        if hiding.epoch is None:
-            return
+        fit_loop, epoch_loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
         if hiding.epoch == trainer.current_epoch:
             _read_anew(trainer)
-            return
-        _end_epoch(trainer, module)  # all its batches were trained, and Lightning goes on to the next epoch
-        if not trainer.fit_loop.done:
-            self.on_train_epoch_start(trainer, module)  # which Lightning leaves out here
-            # Or Lightning subtracts the batches of the last epoch, if it was shorter than this one.
-            trainer.fit_loop.epoch_loop.batch_progress.current.completed = int(trainer.num_training_batches)
+        elif hiding.epoch is not None:  # saved after its last batch: Lightning goes on to the next epoch
+            _end_epoch(trainer, module)
+            if not fit_loop.done:
+                self.on_train_epoch_start(trainer, module)  # which Lightning leaves out here
+                # Or Lightning subtracts the batches of the last epoch, if it was shorter than this one.
+                epoch_loop.batch_progress.current.completed = int(trainer.num_training_batches)
+        elif (
+            trainer.current_epoch < hiding.next_epoch
+        ):  # done, but with max_steps Lightning would continue it
+            fit_loop.epoch_progress.increment_completed()
+            fit_loop.reset_restart_stage()
+            epoch_loop.restarting = False
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Plan the epoch."""
@@ -176,10 +181,10 @@ def _check_trainer(trainer: Trainer, module: LightningModule, hiding: Hiding) ->
             f"hiding: {type(module).__name__} optimizes by hand, but its training_step also runs without "
             "gradient, on hidden samples; leave automatic_optimization at True"
         )
-    if trainer.overfit_batches:
+    if vars(trainer)["overfit_batches"]:
         raise LoopError(
-            f"hiding: the Trainer has overfit_batches={trainer.overfit_batches}, but hiding deals other "
-            "batches in each epoch; leave it out, and take a smaller data set"
+            "hiding: the Trainer has overfit_batches, but hiding deals other batches in each epoch; leave it "
+            "out, and take a smaller data set"
         )
     if trainer.max_epochs is not None and trainer.max_epochs > hiding.epochs and trainer.max_steps == -1:
         raise LoopError(
