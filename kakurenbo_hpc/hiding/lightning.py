@@ -47,27 +47,28 @@ class HidingCallback(Callback):
             hiding.scale_lr(optimizer)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Check the loader; restore the state, and continue an epoch that it was saved in."""
+        """Check the loader, and restore the state, if there is one."""
         hiding = _hiding_of(module)
         loaders = CombinedLoader(trainer.train_dataloader).flattened
         if len(loaders) == 1:  # of several, one reads by hiding
             hiding.check_loader(loaders[0])
-        if self._loaded is None:
-            return
-        hiding.load_state_dict(self._loaded)
-        self._loaded = None
+        if self._loaded is not None:
+            hiding.load_state_dict(self._loaded)
+            self._loaded = None
+            self._resume(trainer, module, hiding)
+
+    def _resume(self, trainer: Trainer, module: LightningModule, hiding: Hiding) -> None:
+        """Let hiding and Lightning's loops continue at the same batch, wherever the state was saved."""
         fit_loop, epoch_loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
         if hiding.epoch == trainer.current_epoch:
             _read_anew(trainer)
-        elif hiding.epoch is not None:  # saved after its last batch: Lightning goes on to the next epoch
+        elif hiding.epoch is not None:  # saved after its last batch: Lightning begins the next, without hooks
             _end_epoch(trainer, module)
             if not fit_loop.done:
-                self.on_train_epoch_start(trainer, module)  # which Lightning leaves out here
-                # Or Lightning subtracts the batches of the last epoch, if it was shorter than this one.
+                self.on_train_epoch_start(trainer, module)
+                # Or Lightning leaves out as many batches as the last epoch had, if it was the shorter one.
                 epoch_loop.batch_progress.current.completed = int(trainer.num_training_batches)
-        elif (
-            trainer.current_epoch < hiding.next_epoch
-        ):  # done, but with max_steps Lightning would continue it
+        elif trainer.current_epoch < hiding.next_epoch:  # done; Lightning, counting steps, does not know
             fit_loop.epoch_progress.increment_completed()
             fit_loop.reset_restart_stage()
             epoch_loop.restarting = False
@@ -99,6 +100,9 @@ class HidingCallback(Callback):
         self._loaded = state_dict or None
 
 
+# The passes of an epoch
+
+
 def _end_epoch(trainer: Trainer, module: LightningModule) -> None:
     hiding = _hiding_of(module)
     hiding.stop_early()
@@ -111,24 +115,32 @@ def _forward_pass(trainer: Trainer, module: LightningModule, mode: str = "eval")
     """Run ``training_step`` on the batches of hiding's current pass, as the Trainer runs it."""
     hiding, strategy, precision = _hiding_of(module), trainer.strategy, trainer.precision_plugin
     takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
-    modes = {part: part.training for part in module.modules()}  # frozen parts stay in eval mode
-    with _muted(trainer, module):
-        if mode == "eval":
-            module.eval()
+    with _muted(trainer, module), _in_mode(module, mode):
         batches = CombinedLoader(trainer.train_dataloader, "max_size_cycle")
         for batch, i, _ in islice(batches, _limit(trainer, len(hiding.batch_sampler))):
             batch = module._on_before_batch_transfer(precision.convert_input(batch))
             batch = strategy.batch_to_device(batch)
             strategy.training_step(batch, *[i] * takes_index)
     hiding.stop_early()
-    for part, training in modes.items():
-        part.training = training
 
 
 def _limit(trainer: Trainer, n_batches: int) -> int:
     """Return how many of these batches ``limit_train_batches`` leaves, as for training."""
     limit = trainer.limit_train_batches
     return limit if isinstance(limit, int) else max(1, int(n_batches * limit))
+
+
+@contextmanager
+def _in_mode(module: LightningModule, mode: str) -> Iterator[None]:
+    """Put the module into eval mode, or leave it as it is for "train": frozen parts stay in eval mode."""
+    modes = {part: part.training for part in module.modules()}
+    if mode == "eval":
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
 
 
 @contextmanager
@@ -164,6 +176,9 @@ def _read_anew(trainer: Trainer) -> None:
     """
     trainer.fit_loop._combined_loader = None
     trainer.fit_loop.setup_data()
+
+
+# Checks
 
 
 def _hiding_of(module: LightningModule) -> Hiding:

@@ -20,6 +20,7 @@ from ..training.criterion import weighted_sum
 from .arguments import add_arguments, read_arguments
 from .find_comm import find_comm
 from .loaders import BatchesWithIds, check_loader, rebuild_loader
+from .pass_state import gather_columns, pass_state, resume_pass
 from .passes import Passes
 from .samplers import BatchSampler, Sampler
 from .scaled_lr import find_hooked, scale_steps
@@ -298,15 +299,7 @@ class Hiding:
         current = self._passes.current
         if current is None or (current.name == "hidden" and current.n_observed == len(current)):
             return self.state_dict()
-        return self._ledger_state() | {
-            "pass": {
-                "name": current.name,
-                "epoch": current.epoch.number,
-                "n_observed": current.n_observed,
-                "global_batch": self._global_batch,
-                "stats": self._gather(current.stats_buffer.state_dict()),
-            }
-        }
+        return self._ledger_state() | {"pass": pass_state(current, self._global_batch, self._comm)}
 
     def _ledger_state(self) -> dict[str, Any]:
         return {
@@ -314,19 +307,14 @@ class Hiding:
             "epoch": self._passes.last_epoch,
             "method": self.method.model_dump(),
             "seed": self._seed,
-            "ledger": self._gather(self._passes.ledger.columns()),
+            "ledger": gather_columns(self._passes.ledger.columns(), self._comm),
         }
-
-    def _gather(self, columns: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-        """Return the columns of all ranks, one after the other."""
-        parts = self._comm.gather(columns)
-        return {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in columns}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue after the epoch that the state was taken after.
 
         Raises:
-            LoopError: the state is of another method, seed or data set.
+            LoopError: the state is of another method, seed or data set, or of a pass that cannot be resumed.
         """
         n_saved = len(state.get("ledger", {}).get("loss", ()))
         expected = {"format": 1, "method": self.method.model_dump(), "seed": self._seed, "samples": self.n}
@@ -340,25 +328,7 @@ class Hiding:
         columns = {name: column[start:stop].numpy().copy() for name, column in state["ledger"].items()}
         self._passes.restore(Ledger.of(self.n, start, columns), state["epoch"])
         if "pass" in state:
-            self._resume_pass(**state["pass"])
-
-    def _resume_pass(
-        self, name: str, epoch: int, n_observed: int, global_batch: int, stats: dict[str, torch.Tensor]
-    ) -> None:
-        if name != "visible":
-            raise LoopError(
-                f"hiding: the state was saved in the {name} pass of epoch {epoch}, which cannot be resumed; "
-                "load one that was saved while training or between two epochs"
-            )
-        if global_batch != self._global_batch:
-            raise LoopError(
-                f"hiding: the state was saved inside epoch {epoch} with global batches of {global_batch}, "
-                f"but this run has {self._global_batch}; keep ranks x batch_size x accumulate, or load a "
-                "state that was saved between two epochs"
-            )
-        rows = slice(self._comm.rank, None, self._comm.size)
-        own = {name: column[rows].numpy().copy() for name, column in stats.items()}
-        self.metrics = self._passes.resume_visible(epoch, n_observed, own)
+            self.metrics = resume_pass(self._passes, state["pass"], self._global_batch, self._comm)
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
