@@ -72,7 +72,7 @@ true = validation.target.numpy()
 def iou(predicted, true):
     unions = [((predicted == c) | (true == c)).sum() for c in range(3)]
     both = [((predicted == c) & (true == c)).sum() for c in range(3)]
-    return np.mean([b / u if u else 1.0 for b, u in zip(both, unions, strict=True)])
+    return np.mean([b / u for b, u in zip(both, unions, strict=True) if u])
 
 
 assert list(told) == ["val_loss", "val_iou", "val_iou_corpus"]
