@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Sequence, Sized
 from typing import Any
 from weakref import WeakSet
 
@@ -15,11 +15,12 @@ from ..distributed.comm import Comm
 from ..errors import DataError, LoopError
 from ..selection.global_stats import GlobalStats
 from ..selection.method import Method
-from ..training.batch_stats import batch_stats
+from ..training.batch_stats import BatchStats
 from ..training.criterion import weighted_sum
 from .arguments import add_arguments, read_arguments
 from .find_comm import find_comm
 from .loaders import BatchesWithIds, check_loader, rebuild_loader
+from .outputs import ForwardPass, OutputReader
 from .pass_state import gather_columns, pass_state, resume_pass
 from .passes import Passes
 from .samplers import BatchSampler, Sampler
@@ -28,9 +29,9 @@ from .usage_checks import (
     check_division,
     check_given,
     check_ids,
+    check_losses,
     check_sizes,
     n_samples,
-    per_sample,
     resolve_method,
 )
 
@@ -120,6 +121,7 @@ class Hiding:
             seed,
             fingerprint,
         )
+        self._outputs = OutputReader(self.method.forward_columns)
         self.metrics: dict[str, Any] = {}
         self.batch_sampler = BatchSampler(lambda: self._passes.readable)
         self.sampler = Sampler(lambda: self._passes.readable, batch_size)
@@ -220,18 +222,34 @@ class Hiding:
         return self._passes.next_batch().ids
 
     def observe(
-        self, ids: np.ndarray | torch.Tensor, losses: torch.Tensor, logits: torch.Tensor, target: torch.Tensor
+        self,
+        ids: np.ndarray | torch.Tensor,
+        losses: torch.Tensor,
+        logits: Any = None,
+        target: torch.Tensor | None = None,
+        *,
+        correct: torch.Tensor | np.ndarray | Sequence | None = None,
+        confidence: torch.Tensor | np.ndarray | Sequence | None = None,
+        ignore_index: int | None = None,
     ) -> torch.Tensor:
         """Record the forward pass of the next batch; return the loss to call ``backward`` on.
 
-        Does not synchronise with the device.
+        Does not synchronise with the device, but for soft targets in the first batch of a pass.
 
         Args:
             ids: (k,) as ``visible`` yields them, or as the data set does.
-            losses: (k,), or (k, ...) of pixels, which are averaged over each sample; of the training
+            losses: (k,), or (k, ...) of pixels or tokens, which are averaged over each sample's targets that
+                are not ignored (over all of them where correct and confidence are given); of the training
                 criterion, without weights.
-            logits: (k, C, ...).
-            target: (k, ...) int64.
+            logits: (k, C), or (k, C, ...) of masks and sequences; also (k, T, C), one logit (k, 1), or the
+                output of a network of Hugging Face or torchvision.
+            target: classes (k,), or (k, ...) of masks and sequences; integers that are no class, such as 255
+                and -100, are ignored. Or soft targets of the shape of the logits: smoothed or distilled, not
+                mixed (mixup, cutmix), not of several labels. Of one logit, 0 to 1.
+            correct: (k,) bool, for any other task, and for what a loop judges in its own way.
+            confidence: (k,), 0 to 1, likewise. With both, logits and target are needed only by methods that
+                compute more of them (spv, EL2N).
+            ignore_index: a class that is ignored as well.
 
         Returns:
             This rank's share of the mean of weight x loss over the global batch. Summed over accumulated
@@ -239,20 +257,22 @@ class Hiding:
             DistributedDataParallel does, the shares are that mean.
 
         Raises:
-            LoopError: these are not the samples of the next batch, or there is not one loss for each.
+            LoopError: these are not the samples of the next batch, there is not one loss for each, or logits
+                and target are not understood.
         """
         current = self._passes.next_batch()
         check_ids(ids, current, self.n)
         check_given(current)
-        losses, micro_batch = per_sample(losses, current), current.micro_batch
-        k = len(micro_batch.id)  # without padding, which comes last
-        stats = batch_stats(micro_batch, logits[:k], target[:k], losses[:k], self.method.forward_columns)
-        current.stats_buffer.add(stats)
+        check_losses(losses, current)
+        micro_batch = current.micro_batch
+        given = ForwardPass(losses, logits, target, correct, confidence, ignore_index)
+        losses, columns = self._outputs.read(given, current)
+        current.stats_buffer.add(BatchStats(micro_batch, columns))
         current.n_observed += 1
         self._progress = micro_batch.progress
         weight = micro_batch.weight * np.float32(micro_batch.counts)
         share = (self.accumulate if self.loop_divides else 1) * self._comm.size / micro_batch.n_global
-        loss = weighted_sum(losses[:k], weight) * share
+        loss = weighted_sum(losses, weight) * share
         if loss.requires_grad and not self._knows_divider:
             loss.register_hook(self._find_divider)
         return loss

@@ -127,15 +127,11 @@ def check_ids(ids: np.ndarray | torch.Tensor, current: Pass, n: int) -> None:
     )
 
 
-def per_sample(losses: torch.Tensor, current: Pass) -> torch.Tensor:
-    """Return one loss for each sample of the pass's next batch, (k,).
-
-    Args:
-        losses: (k,), or (k, ...) of pixels, which are averaged.
-        current: the pass.
+def check_losses(losses: torch.Tensor, current: Pass) -> None:
+    """Check that there is one loss, or one array of them, for each sample of the pass's next batch.
 
     Raises:
-        LoopError: there is not one loss, or one array of them, for each sample.
+        LoopError: there is not.
     """
     k = len(current.ids)
     if losses.dim() == 0:
@@ -146,9 +142,8 @@ def per_sample(losses: torch.Tensor, current: Pass) -> torch.Tensor:
     if len(losses) != k:
         raise LoopError(
             f"hiding: observe got {len(losses)} losses, but {current} has {k} samples; give one loss a "
-            "sample, and the loader the batch_size that hiding has"
+            "sample (of tokens, losses.view(k, -1)), and the loader the batch_size that hiding has"
         )
-    return losses if losses.dim() == 1 else losses.flatten(1).mean(1)
 
 
 def check_given(current: Pass) -> None:

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 
 from ..core.batch import MicroBatch
 from ..core.sample_stats import SampleStats
-from .criterion import mean_over_pixels
+from .criterion import mean_over_valid
 from .gradient_norm import LastInput
-from .segmentation import CORRECT_IOU, mean_iou, overlap
+from .segmentation import CORRECT_IOU, is_class, mean_iou, overlap
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,14 @@ def columns(
 ) -> dict[str, torch.Tensor]:
     """Return loss, correct, confidence and extra columns of each sample, on the device.
 
-    Correct is bool, loss and confidence are float32. Of masks, confidence and the extra columns are means
-    over a sample's pixels. The softmax over classes is in float32.
+    Correct is bool, loss and confidence are float32. Of masks and sequences, confidence and the extra columns
+    are means over a sample's positions, and it is correct by its mean IoU. The softmax over classes is in
+    float32. Positions whose target is not a class, such as 255 or -100, are ignored; a sample that has no
+    other is wrong, and its confidence is NaN.
 
     Args:
-        logits: (k, C), or (k, C, H, W).
-        target: classes (k,), or masks (k, H, W).
+        logits: (k, C), or (k, C, ...).
+        target: classes (k,), or (k, ...), such as masks (k, H, W); int64.
         losses: (k,), before weights.
         extra: names of further columns: probability (of the target), el2n, grad_norm, label; of masks,
             intersection and union, (k, C) each.
@@ -67,11 +69,13 @@ def columns(
     """
     probability = F.softmax(logits.float(), dim=1)
     n_classes, has_masks = probability.shape[1], target.dim() > 1
+    valid = is_class(target, n_classes)
+    label = torch.where(valid, target, 0)
     confidence, predicted = probability.max(dim=1)
     known = {
         "loss": losses.detach().float(),
         "correct": predicted == target,
-        "confidence": mean_over_pixels(confidence),
+        "confidence": mean_over_valid(confidence, valid),
     }
     if has_masks:
         intersection, union = overlap(predicted, target, n_classes)
@@ -80,17 +84,16 @@ def columns(
             name: value for name, value in (("intersection", intersection), ("union", union)) if name in extra
         }
     if "probability" in extra:
-        known["probability"] = mean_over_pixels(probability.gather(1, target[:, None])[:, 0])
+        known["probability"] = mean_over_valid(probability.gather(1, label[:, None])[:, 0], valid)
     if "el2n" in extra or "grad_norm" in extra:
-        known["el2n"] = mean_over_pixels(
-            (probability - F.one_hot(target, n_classes).movedim(-1, 1)).norm(dim=1)
-        )
+        error = (probability - F.one_hot(label, n_classes).movedim(-1, 1)).norm(dim=1)
+        known["el2n"] = mean_over_valid(error, valid)
     if "grad_norm" in extra:
         assert last_input is not None
         known["grad_norm"] = known["el2n"] * last_input.norms()
     if "label" in extra:
         # A mask has no single class: all samples are of class 0.
-        known["label"] = torch.zeros_like(losses, dtype=torch.int32) if has_masks else target.int()
+        known["label"] = (torch.zeros_like(losses) if has_masks else torch.where(valid, target, -1)).int()
     return known
 
 

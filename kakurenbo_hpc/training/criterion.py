@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from ..config.job import Training
 from ..errors import JobError
+from .segmentation import is_class
 
 Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -22,7 +23,7 @@ def build_criterion(
     Logits are (k, C), and targets are classes (k,) or soft targets (k, C). With a ``target_shape`` (H, W),
     logits are (k, C, H, W) and targets masks (k, H, W). A sample's loss is then the mean over its pixels,
     each times the weight of its class: divided by the number of pixels, not by the sum of weights, as in the
-    MLPerf HPC reference.
+    MLPerf HPC reference. A target of -100 is ignored.
 
     Raises:
         JobError: there is not one class weight per class, or the criterion is focal and the data has masks.
@@ -45,7 +46,7 @@ def build_criterion(
     def cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         smoothing = training.label_smoothing
         losses = F.cross_entropy(logits.float(), target, weight, reduction="none", label_smoothing=smoothing)
-        return mean_over_pixels(losses)
+        return losses if target.is_floating_point() else mean_over_valid(losses, is_class(target, n_classes))
 
     def focal(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return -alpha[y] (1 - p[y])^gamma log p[y] (Lin et al. 2017); 0 where p[y] rounds to 1."""
@@ -56,9 +57,18 @@ def build_criterion(
     return focal if training.criterion == "focal" else cross_entropy
 
 
-def mean_over_pixels(values: torch.Tensor) -> torch.Tensor:
-    """Return the mean over each sample's pixels, (k,), of values (k,) or (k, H, W)."""
-    return values if values.dim() == 1 else values.flatten(1).mean(1)
+def mean_over_valid(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Return the mean over each sample's valid positions, (k,); NaN for a sample that has none.
+
+    The gradient of what is ignored is 0.
+
+    Args:
+        values: (k,), or (k, ...) such as those of pixels.
+        valid: bool of the same shape.
+    """
+    n = valid[:, None].flatten(1).sum(1)
+    total = torch.where(valid, values, 0)[:, None].flatten(1).sum(1)
+    return (total / n.clamp_min(1)).masked_fill(n == 0, torch.nan)
 
 
 def weighted_sum(losses: torch.Tensor, weight: np.ndarray) -> torch.Tensor:

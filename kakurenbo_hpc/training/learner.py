@@ -23,13 +23,14 @@ from ..distributed.world import World
 from ..errors import JobError, TrainingError
 from ..rundir.timers import PartTimer
 from .batch_stats import BatchStats, batch_stats
-from .criterion import build_criterion, mean_over_pixels, weighted_sum
+from .criterion import build_criterion, mean_over_valid, weighted_sum
 from .gradient_norm import LastInput
 from .mixing import build_mix
 from .model import build_model
 from .norms import average_statistics, float_buffers
 from .optimizer import build_optimizer
 from .schedule import Schedule
+from .segmentation import is_class
 
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -206,7 +207,8 @@ class Learner:
         with torch.no_grad():
             for batch in batches:
                 logits, _ = self._forward(network, batch)
-                losses = mean_over_pixels(F.cross_entropy(logits.float(), batch.target, reduction="none"))
+                losses = F.cross_entropy(logits.float(), batch.target, reduction="none")
+                losses = mean_over_valid(losses, is_class(batch.target, self.n_classes))
                 extra = ("intersection", "union")
                 stats.append(batch_stats(batch.micro_batch, logits, batch.target, losses, extra))
         return stats

@@ -12,29 +12,45 @@ Counts = TypeVar("Counts", torch.Tensor, np.ndarray)
 CORRECT_IOU = 0.7  # above 2/3: a sample that misses one of three classes altogether is wrong
 
 
+def is_class(target: torch.Tensor, n_classes: int) -> torch.Tensor:
+    """Return where the target is one of the C classes; every other integer marks what is ignored."""
+    return (target >= 0) & (target < n_classes)
+
+
 def overlap(
     predicted: torch.Tensor, target: torch.Tensor, n_classes: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the numbers of pixels in the intersection and in the union of each class, (k, C) int64 each.
+    """Return the numbers of positions in the intersection and in the union of each class, (k, C) int64 each.
+
+    Positions whose target is not a class are in neither.
 
     Args:
-        predicted: (k, H, W) int64.
-        target: (k, H, W) int64.
+        predicted: (k, ...) int64, such as masks (k, H, W).
+        target: (k, ...) int64.
         n_classes: C.
     """
-    classes = torch.arange(n_classes, device=target.device)[:, None, None]
-    in_predicted, in_target = predicted[:, None] == classes, target[:, None] == classes
-    return (in_predicted & in_target).sum((2, 3)), (in_predicted | in_target).sum((2, 3))
+    valid = is_class(target, n_classes).flatten(1)
+    predicted, target = predicted.flatten(1), torch.where(valid, target.flatten(1), 0)
+
+    def count(classes: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
+        return among.new_zeros(len(among), n_classes, dtype=torch.int64).scatter_add_(
+            1, classes, among.long()
+        )
+
+    both = count(target, valid & (predicted == target))
+    return both, count(predicted, valid) + count(target, valid) - both
 
 
 def mean_iou(intersection: Counts, union: Counts) -> Counts:
-    """Return each image's mean IoU over classes, (k,); a class that is in neither mask counts 1.
+    """Return each image's mean IoU over the classes that occur in either mask, (k,); NaN where none does.
+
+    Our choice among two. The MLPerf HPC reference of DeepCAM (utils/metric.py) counts a class that is in
+    neither mask as 1, so that with many classes an image that is mostly wrong counts as right.
 
     Args:
         intersection: (k, C) integers, tensors or arrays alike.
         union: (k, C) integers.
-
-    Source: the MLPerf HPC reference of DeepCAM, utils/metric.py.
     """
-    empty = union == 0
-    return ((intersection + empty) / (union + empty)).mean(1)
+    occurs = union > 0
+    with np.errstate(invalid="ignore"):
+        return (intersection / (union + ~occurs)).sum(1) / occurs.sum(1)

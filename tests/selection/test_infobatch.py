@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from support.method_examples import hidden, ledger, method, plan, refusal
 
+from kakurenbo_hpc.selection.float_keys import round_up
+
 LOSSES = list(range(10))
 
 
@@ -42,10 +44,30 @@ def test_a_loss_that_equals_the_threshold_is_on_neither_side():
         assert hidden(infobatch([3, 3, 3], prune=side, prune_ratio=0.9)) == []
 
 
-def test_the_threshold_is_compared_without_rounding_it():
-    just_below = np.nextafter(np.float32(1), np.float32(0))
-    decided = infobatch([just_below, 1, 1], prune_ratio=0.9)
-    assert decided.n_candidates == 1  # the mean lies between two float32 values
+BELOW_1, ABOVE_1 = (float(np.nextafter(np.float32(1), np.float32(end))) for end in (0, 2))
+
+
+@pytest.mark.parametrize(
+    ("losses", "n_below"),
+    [
+        ([BELOW_1, 1, 1], 1),  # the mean's nearest float32 is 1, above it
+        ([BELOW_1, BELOW_1, 1], 2),
+        ([1, 1, ABOVE_1], 2),  # the nearest is 1, below it
+        ([1, ABOVE_1, ABOVE_1], 1),
+    ],
+)
+def test_the_threshold_is_compared_without_rounding_it(losses, n_below):
+    assert infobatch(losses, prune_ratio=0.9).n_candidates == n_below
+    assert infobatch(losses, prune_ratio=0.9, prune="above").n_candidates == 3 - n_below
+
+
+@pytest.mark.parametrize(
+    "value", [0.1, 0.3, 1 + 2**-25, 1.0, -0.1, -0.3, 1e-46, -1e-46, 1e-40 / 3, 16777217.0]
+)
+def test_a_threshold_rounded_up_is_the_least_float32_that_is_not_below_it(value):
+    got = round_up(value)
+    assert got.dtype == np.float32 and float(got) >= value
+    assert float(np.nextafter(got, np.float32(-np.inf))) < value
 
 
 @pytest.mark.parametrize(("q", "n_below"), [(0.3, 3), (0.05, 0), (0.99, 9)])

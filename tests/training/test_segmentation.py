@@ -11,7 +11,7 @@ from kakurenbo_hpc.distributed.gradient_sync import GradientSync
 from kakurenbo_hpc.distributed.world import World
 from kakurenbo_hpc.errors import JobError
 from kakurenbo_hpc.training.batch_stats import columns
-from kakurenbo_hpc.training.criterion import build_criterion
+from kakurenbo_hpc.training.criterion import build_criterion, weighted_sum
 from kakurenbo_hpc.training.learner import Learner
 from kakurenbo_hpc.training.model import build_model
 from kakurenbo_hpc.training.segmentation import mean_iou, overlap
@@ -35,22 +35,46 @@ def images(k=8, classes=3):
 
 
 def slow_iou(predicted, target, classes=3):
-    """Return one image's mean IoU, pixel by pixel."""
+    """Return one image's mean IoU over the classes that occur, pixel by pixel; others than classes are
+    ignored.
+    """
+    pairs = [(p, t) for p, t in zip(predicted.flat, target.flat, strict=True) if 0 <= t < classes]
     each = []
-    for c in range(classes):
-        both = sum(int(p == c and t == c) for p, t in zip(predicted.flat, target.flat, strict=True))
-        either = sum(int(p == c or t == c) for p, t in zip(predicted.flat, target.flat, strict=True))
-        each.append(both / either if either else 1.0)
-    return sum(each) / classes
+    for c in sorted({value for pair in pairs for value in pair}):
+        both = sum(int(p == c and t == c) for p, t in pairs)
+        either = sum(int(p == c or t == c) for p, t in pairs)
+        each.append(both / either)
+    return sum(each) / len(each) if each else np.nan
 
 
-def test_an_images_iou_is_a_loop_over_pixels_and_an_empty_class_counts_one():
+def test_an_images_iou_is_a_loop_over_pixels_and_leaves_out_empty_classes():
     logits, target = images()
     predicted = logits.argmax(1)
+    predicted[1][predicted[1] == 1] = 2  # image 1 has no class 1 in either mask
     got = mean_iou(*overlap(predicted, target, 3))
     want = [slow_iou(p, t) for p, t in zip(predicted.numpy(), target.numpy(), strict=True)]
     np.testing.assert_allclose(got, want, rtol=1e-6)
     assert got[0] == got[2] == 1 and len(set(want)) > 4, "the images differ"
+
+
+def test_pixels_that_are_no_class_count_nowhere():
+    logits, target = images()
+    target[3:, :2], target[4, 3], target[5] = 255, -100, 255
+    predicted = logits.argmax(1)
+    counts = overlap(predicted, target, 3)
+    for got in (mean_iou(*counts), mean_iou(*(count.numpy() for count in counts))):
+        want = [slow_iou(p, t) for p, t in zip(predicted.numpy(), target.numpy(), strict=True)]
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+    assert np.isnan(want[5]) and np.isfinite(want).sum() == 7
+
+
+def test_an_image_that_is_mostly_wrong_is_wrong_however_many_classes_there_are():
+    target = torch.zeros(1, 4, 4, dtype=torch.int64)
+    predicted = target.clone()
+    predicted[:, 1:] = 20
+    assert mean_iou(*overlap(predicted, target, 21)).item() == pytest.approx((4 / 16 + 0) / 2)
+    logits = F.one_hot(predicted, 21).movedim(-1, 1).float()
+    assert not columns(logits, target, torch.ones(1))["correct"].any()
 
 
 def test_a_corpus_is_one_large_image():
@@ -105,6 +129,21 @@ def test_the_loss_is_weighted_by_class_and_divided_by_the_number_of_pixels():
     for i, got in enumerate(criterion(logits, target)):
         pixels = [-weight[t] * log_p[i, t, y, x] for (y, x), t in np.ndenumerate(target[i].numpy())]
         assert got.item() == pytest.approx(np.mean(pixels), rel=1e-5, abs=1e-6)
+
+
+def test_the_loss_leaves_out_what_the_criterion_ignores():
+    logits, target = images()
+    target[3, :2], target[5] = -100, -100
+    criterion = build_criterion(Training(epochs=1, global_batch=4, lr=0.1), 3, torch.device("cpu"), (5, 7))
+    logits.requires_grad_()
+    got = criterion(logits, target)
+    log_p = F.log_softmax(logits.detach().double(), 1).numpy()
+    for i in set(range(8)) - {5}:
+        pixels = [-log_p[i, t, y, x] for (y, x), t in np.ndenumerate(target[i].numpy()) if t >= 0]
+        assert got[i].item() == pytest.approx(np.mean(pixels), rel=1e-5, abs=1e-6)
+    assert got[5].isnan()
+    weighted_sum(got, np.ones(8, np.float32)).backward()
+    assert logits.grad.isfinite().all() and not logits.grad[5].any() and not logits.grad[3, :, :2].any()
 
 
 SMALL = {"width": 0.05, "middle": 1, "norm": "group"}
