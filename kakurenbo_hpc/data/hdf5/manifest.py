@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -22,6 +21,7 @@ import numpy as np
 from ...errors import DataError
 from ...rundir.atomic_io import write_whole
 from ...rundir.console import bar
+from ..workers import forkserver_context
 from .layout import THROUGH_H5PY, Layout, read_layout, sample_bytes
 
 STATS = "stats.h5"  # not a sample, though the public small DeepCAM set keeps it among them
@@ -155,8 +155,7 @@ def _read_layouts(paths: Sequence[Path], datasets: Sequence[str], single: bool) 
         yield from bar(map(read, paths), len(paths), "look up")
         return
     n_processes = min(16, len(os.sched_getaffinity(0)))
-    # Never forked: this process may run MPI.
-    with ProcessPoolExecutor(n_processes, multiprocessing.get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(n_processes, forkserver_context("kakurenbo_hpc.data.loader")) as pool:
         yield from bar(pool.map(read, paths, chunksize=64), len(paths), "look up")
 
 
