@@ -76,7 +76,8 @@ def exceeds_bytes(image: Image.Image) -> bool:
     """Return whether an opened image has more than 8 bits a channel, which Pillow cuts off from colours."""
     if image.mode.startswith(("I", "F")):
         return True
-    arguments = image.tile[0][3] if getattr(image, "tile", None) else ()
+    tiles = getattr(image, "tile", ())
+    arguments = tiles[0][3] if tiles else ()
     parts = arguments if isinstance(arguments, tuple) else (arguments,)
     return any(isinstance(part, str) and re.search(";16[BLN]$", part) for part in parts) or (
         image.format == "PPM" and any(isinstance(part, int) and part > 255 for part in parts)
