@@ -522,6 +522,9 @@ def pack(
         f"{done.classes} classes, "
         f"{done.written} of {done.parts} parts written now"
     )
+    if done.left_out:
+        n, one = len(done.left_out), done.left_out[0]
+        print(f"{n} files left out, not named as images or in no class: {one} for one")
     return DONE
 
 

@@ -6,12 +6,15 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
-from multiprocessing import connection, forkserver, resource_tracker
+from multiprocessing import connection, forkserver, resource_tracker, util
 
 from ..core.signals import SIGNALS
 from ..errors import FAILED
+
+_LONGEST_TEMP_DIR = 107 - len("/pymp-12345678/listener-12345678")  # bytes: a socket's path has at most 107
 
 
 def forkserver_context(preload: str) -> multiprocessing.context.ForkServerContext:
@@ -22,6 +25,7 @@ def forkserver_context(preload: str) -> multiprocessing.context.ForkServerContex
     Args:
         preload: the module that they need, with torch; the server imports it once for all.
     """
+    _shorten_socket_paths()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
     # In this order, each with signals blocked again: the first call unblocks them.
@@ -53,6 +57,21 @@ def exit_with_rank(worker: int) -> None:
         os._exit(FAILED)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def _shorten_socket_paths() -> None:
+    """Let multiprocessing, here and in processes started here, make its sockets where their paths fit.
+
+    Other temporary files stay in ``TMPDIR``.
+    """
+    if len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_TEMP_DIR:
+        return
+    before = tempfile.tempdir
+    tempfile.tempdir = next((f for f in ("/tmp", "/var/tmp", "/dev/shm") if os.access(f, os.W_OK)), before)
+    try:
+        util.get_temp_dir()  # makes the folder that all of them use from now on
+    finally:
+        tempfile.tempdir = before
 
 
 @contextlib.contextmanager

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from ..config.job import Job
 from ..core.ledger import Homes
@@ -18,6 +21,7 @@ from ..rundir.watchdog.heartbeat import Heartbeat
 from ..selection.global_stats import GlobalStats
 from ..selection.method import Method
 from ..training.learner import Learner
+from ..training.model import needs_two_samples
 from .context import Context
 from .pass_progress import PassProgress
 
@@ -101,10 +105,27 @@ def _open_shards(job: Job, data: DatasetSplits, world: World, scratch: str | Non
     return world.comm.run_or_raise_together(lambda: Shards(job.data, data, scratch, world))
 
 
+def _smallest_part(n: int, max_hidden_fraction: float, global_batch: int, n_parts: int) -> int:
+    """Return the fewest samples that a rank trains on at once, over all numbers that an epoch may hide.
+
+    Where a method does not know how many, a full global batch is taken to be left.
+
+    Args:
+        n: samples.
+        max_hidden_fraction: of them.
+        global_batch: samples of one step at most.
+        n_parts: ranks times accumulated batches.
+    """
+    fewest = math.ceil(n * (1 - max_hidden_fraction)) or min(n, global_batch)
+    steps = np.arange(-(-fewest // global_batch), -(-n // global_batch) + 1)
+    visible = np.maximum((steps - 1) * global_batch + 1, fewest)  # the fewest samples that make so many steps
+    return int((visible // steps).min()) // n_parts
+
+
 def _build_learner(job: Job, data: DatasetSplits, method: Method, global_batch: int, world: World) -> Learner:
     def build() -> Learner:
         training = job.training.in_epochs(len(data.train), global_batch)
-        return Learner(
+        learner = Learner(
             training,
             job.model,
             world,
@@ -114,5 +135,14 @@ def _build_learner(job: Job, data: DatasetSplits, method: Method, global_batch: 
             method.forward_columns,
             data.target_shape,
         )
+        n_parts = world.size * training.accumulate
+        n = _smallest_part(len(data.train), method.max_hidden_fraction, global_batch, n_parts)
+        if n < 2 and needs_two_samples(learner.model, data.shape, world.device):
+            raise JobError(
+                f"model.name is {job.model.name}, whose BatchNorm needs two samples at once, but a global "
+                f"batch of {global_batch} in {n_parts} parts (ranks x accumulate) can leave one to a part; "
+                "raise training.global_batch, or take fewer ranks"
+            )
+        return learner
 
     return world.comm.run_or_raise_together(build)

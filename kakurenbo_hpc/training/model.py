@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ def build_model(
     target_shape: Sequence[int] = (),
     device: torch.device | str = "cpu",
 ) -> nn.Module:
-    """Return the model on the device, initialised alike on every rank, after a trial on one input.
+    """Return the model on the device, initialised alike on every rank, after a trial in both its modes.
 
     Args:
         model: its name and options.
@@ -86,7 +87,9 @@ def build_model(
         network = _build(model, n_classes, shape[0]).to(device)
         network.eval()
         with torch.no_grad():
-            output = network(torch.zeros(1, *shape, device=device))
+            evaluated = network(torch.zeros(1, *shape, device=device))
+        with _trial(network, device):
+            trained = network(torch.zeros(2, *shape, device=device))
     except JobError:
         raise
     except (
@@ -98,19 +101,44 @@ def build_model(
             "shape "
             f"{tuple(shape)} ({reason[:200]}); choose another model or change its options"
         ) from None
-    needed, kind = (1, n_classes, *target_shape), "segmentation" if target_shape else "classification"
-    if not isinstance(output, torch.Tensor) or tuple(output.shape) != needed:
+    needed, kind = (n_classes, *target_shape), "segmentation" if target_shape else "classification"
+    for n, output in ((1, evaluated), (2, trained)):
+        if isinstance(output, torch.Tensor) and tuple(output.shape) == (n, *needed):
+            continue
         found = (
             f"has shape {tuple(output.shape)}"
             if isinstance(output, torch.Tensor)
             else f"is of type {type(output).__name__}"
         )
+        inputs = "one input" if n == 1 else "two inputs in training"
         raise JobError(
-            f"model.name is {model.name}, whose output for one input {found}, but {needed} is needed, logits "
-            "of one "
-            f"sample; choose a {kind} model"
+            f"model.name is {model.name}, whose output for {inputs} {found}, but {(n, *needed)} is needed, "
+            f"logits alone; choose a {kind} model" + (", or switch auxiliary heads off" if n == 2 else "")
         )
     return network.train()
+
+
+def needs_two_samples(network: nn.Module, shape: Sequence[int], device: torch.device | str) -> bool:
+    """Return whether a BatchNorm of the model fails on a batch of one: it has one value per channel."""
+    try:
+        with _trial(network, device):
+            network(torch.zeros(1, *shape, device=device))
+    except ValueError as problem:
+        return "more than 1 value per channel" in str(problem)
+    return False
+
+
+@contextmanager
+def _trial(network: nn.Module, device: torch.device | str) -> Iterator[None]:
+    """Try the model in training mode, without gradients; its statistics and all draws are as before."""
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    network.train()
+    try:
+        with torch.no_grad(), torch.random.fork_rng([device] if torch.device(device).type == "cuda" else []):
+            yield
+    finally:
+        for name, buffer in network.named_buffers():
+            buffer.copy_(before[name])
 
 
 def _build(model: Model, n_classes: int, channels: int) -> nn.Module:
@@ -121,6 +149,8 @@ def _build(model: Model, n_classes: int, channels: int) -> nn.Module:
         return library.create_model(model.name, num_classes=n_classes, in_chans=channels, **model.options)
     known = torchvision_models()
     if model.name in known.list_models():
-        return known.get_model(model.name, num_classes=n_classes, **model.options)
+        # The only one with heads for the loss in training, which is of one output here.
+        defaults = {"aux_logits": False} if model.name == "googlenet" else {}
+        return known.get_model(model.name, num_classes=n_classes, **defaults | model.options)
     names = [*MODELS, *library.list_models(), *known.list_models()]
     raise JobError(f"model.name is {model.name!r}, which is unknown; {nearest(model.name, names)}")

@@ -155,6 +155,10 @@ def test_an_override_that_cannot_be(override, refuses):
 WORDS = {
     "no job at all": ([], "Missing argument 'JOB'"),
     "no such option": ([GOOD, "--fast"], "No such option: --fast"),
+    "one sample for BatchNorm": (
+        [GOOD, "--set", "model.name=resnet18", "--set", "training.global_batch=2"],
+        "whose BatchNorm needs two samples at once, but a global batch of 2 in 1 parts",
+    ),
     "one word too many": ([GOOD, "fast"], "unexpected extra argument"),
     "no value": ([GOOD, "--set"], "Option '--set' requires an argument"),
     "nothing to resume": ([GOOD, "--resume"], "--resume was given, but no run is there"),

@@ -1,6 +1,8 @@
 """``kakurenbo data pack``: images into HDF5 parts, in order, each whole or not there."""
 
 import os
+import struct
+import zlib
 
 import h5py
 import numpy as np
@@ -15,7 +17,7 @@ from kakurenbo_hpc.data.tools.pack import pack
 def picture(path, height=6, width=8, mode="RGB"):
     """Write an image of random colours, the same for the same name; return its pixels, (3, H, W)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    colours = np.random.default_rng(list(path.name.encode())).integers(
+    colours = np.random.default_rng(list(os.fsencode(path.name))).integers(
         0, 256, (height, width, 3), dtype=np.uint8
     )
     image = Image.fromarray(colours).convert(mode)
@@ -62,7 +64,10 @@ def content(folder):
 
 def test_images_and_classes_come_in_the_order_of_their_names(source, tmp_path, monkeypatch, capsys):
     said = told(["data", "pack", source, tmp_path / "packed"], monkeypatch, capsys)
-    assert said == f"{tmp_path}/packed: 7 + 2 images of 3 x 6 x 8 in 3 classes, 2 of 2 parts written now\n"
+    assert said == (
+        f"{tmp_path}/packed: 7 + 2 images of 3 x 6 x 8 in 3 classes, 2 of 2 parts written now\n"
+        f"2 files left out, not named as images or in no class: {source}/train/cat/notes.txt for one\n"
+    )
     for split, folder, labels in [("train", "train", [0, 0, 0, 1, 1, 2, 2]), ("val", "validation", [1, 2])]:
         with h5py.File(tmp_path / "packed" / folder / "part_0000.h5") as file:
             assert (file["inputs"][...] == pixels(source, split)).all() and file["inputs"].dtype == np.uint8
@@ -147,8 +152,14 @@ def larger(source):
     picture(source / "val/owl/8.png", 9, 8)
 
 
-def deep(source):
-    Image.fromarray(np.zeros((6, 8), np.uint16)).save(source / "train/dog/0.png")
+def spelled_twice(source):
+    picture(source / "train/do\u0301g/1.png")
+    picture(source / "train/d\u00f3g/1.png")
+
+
+def spelled_otherwise(source):
+    picture(source / "train/e\u0301lk/1.png")
+    picture(source / "val/\u00e9lk/1.png")
 
 
 def no_classes(source):
@@ -172,14 +183,25 @@ def empty_class(source):
     ("harm", "said"),
     [
         (larger, "val/owl/8.png: has 9 x 8 pixels, but the first image 6 x 8; add --size"),
-        (deep, "train/dog/0.png: has more than 8 bits a channel"),
         (
             lambda source: (source / "train/dog/0.png").write_text("a dog"),
             "train/dog/0.png: cannot be read as an image",
         ),
         (
             lambda source: (source / "train/dog/1.png").symlink_to("gone"),
-            "train/dog/1.png: cannot be read (No such file or directory)",
+            "train/dog/1.png: cannot be read (a link to gone, where nothing is)",
+        ),
+        (
+            lambda source: (source / "train/dog/more").symlink_to("gone"),
+            "train/dog/more: cannot be read (a link to gone, where nothing is)",
+        ),
+        (
+            spelled_twice,
+            "train/d\u00f3g: looks like another class, but is spelled 'd\\xf3g', not 'do\\u0301g'",
+        ),
+        (
+            spelled_otherwise,
+            "val/\u00e9lk: looks like another class, but is spelled '\\xe9lk', not 'e\\u0301lk'",
         ),
         (no_classes, "train: cannot be read (No such file or directory); give one that holds train/CLASS/"),
         (no_folders, "validation: found no folders there"),
@@ -191,6 +213,69 @@ def test_what_cannot_be_packed_is_one_line_that_names_it(source, tmp_path, harm,
     harm(source)
     assert said in refused(["data", "pack", source, tmp_path / "packed"], monkeypatch, capsys)
     assert not list((tmp_path / "packed").glob("validation/*.h5"))
+
+
+def png(colour_type, channels):
+    """Return a PNG of 16 bits a channel, which Pillow cannot write in colour."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 8, 6, 16, colour_type, 0, 0, 0)
+    rows = bytes(6 * (1 + 8 * channels * 2))
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def tiff():
+    """Return an uncompressed TIFF of 16 bits a channel, RGB."""
+    tags = {256: 8, 257: 6, 258: 122, 259: 1, 262: 2, 273: 128, 277: 3, 278: 6, 279: 288}
+    entries = [struct.pack("<HHII", tag, 3, 3 if tag == 258 else 1, value) for tag, value in tags.items()]
+    start = b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(entries) + bytes(4)
+    return start + struct.pack("<3H", 16, 16, 16) + bytes(288)
+
+
+DEEP = {
+    "grey.png": png(0, 1),
+    "rgb.png": png(2, 3),
+    "grey and alpha.png": png(4, 2),
+    "rgba.png": png(6, 4),
+    "rgb.ppm": b"P6 8 6 65535\n" + bytes(288),
+    "plain.ppm": b"P3 8 6 1023\n" + b"0 " * 144,
+    "grey.pgm": b"P5 8 6 65535\n" + bytes(96),
+    "rgb.tif": tiff(),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_images_of_more_than_8_bits_a_channel_are_refused(source, tmp_path, name):
+    (source / "train/dog" / name).write_bytes(DEEP[name])
+    with pytest.raises(packing.DataError, match=f"train/dog/{name}: has more than 8 bits a channel"):
+        pack(source, tmp_path / "packed")
+
+
+def test_linked_folders_are_packed_and_hidden_ones_are_not(source, tmp_path):
+    linked = [picture(tmp_path / "elsewhere" / name) for name in ("1.png", "deeper/2.png")]
+    (source / "train/owl/more").symlink_to(tmp_path / "elsewhere")
+    (source / "train/owl/up").symlink_to("..")  # and so without end
+    (source / "train/bee").symlink_to(tmp_path / "elsewhere")
+    picture(source / "train/owl/.ipynb_checkpoints/6-checkpoint.png")
+    done = pack(source, tmp_path / "packed")
+    with h5py.File(tmp_path / "packed/train/part_0000.h5") as file:
+        labels = file["labels"][...].tolist()
+        assert (file["inputs"][:2] == linked).all() and (file["inputs"][-2:] == linked).all()
+    assert labels[:2] == [0, 0]
+    assert done.train == len(labels)
+
+
+def test_names_that_are_not_utf8_are_packed(source, tmp_path, monkeypatch, capsys):
+    name = os.fsdecode(b"\xff")
+    expected = picture(source / "train" / "zebra" / f"{name}.png")
+    (source / "train" / "zebra").rename(source / "train" / f"z{name}")
+    told(["data", "pack", source, tmp_path / "packed"], monkeypatch, capsys)
+    with h5py.File(tmp_path / "packed/train/part_0000.h5") as file:
+        assert list(file["labels"].attrs["classes"]) == ["cat", "dog", "owl", f"z{name}"]
+        assert (file["inputs"][-1] == expected).all()
 
 
 def test_an_empty_source_a_size_of_nothing_and_folders_that_hold_something_else_are_refused(

@@ -129,3 +129,13 @@ def test_without_shared_memory_ranks_read_by_themselves_and_say_so(whole, tmp_pa
         "by themselves"
     )
     assert outcome(tmp_path / "run") == whole
+
+
+def test_a_long_tmpdir_has_no_room_for_sockets_and_they_lie_elsewhere(tmp_path, monkeypatch):
+    folder = tmp_path / ("t" * 130)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    words = ["--set", "training.epochs=1", "--set", "training.warmup_epochs=0", "--run-dir", tmp_path / "run"]
+    done = train(1, *JOB, *words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(metrics(tmp_path / "run")) == 1

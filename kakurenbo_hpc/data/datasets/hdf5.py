@@ -11,6 +11,7 @@ from ...config.job import DataOptions
 from ...config.options import Count, option
 from ...errors import DataError
 from ..dataset import DatasetSplits
+from ..hdf5.layout import explain
 from ..hdf5.manifest import Manifest, find, fingerprint
 from ..hdf5.samples import Hdf5Samples
 
@@ -43,10 +44,13 @@ class Hdf5(DataOptions):
         root = Path(self.path)
         datasets = (self.inputs, self.labels)
         manifests = [find(root, split, datasets, False, directory) for split in ("train", "validation")]
+        for manifest in manifests:
+            if problem := _not_masks(manifest.shapes[1]):
+                raise DataError(f"{manifest.path(0)}: {self.labels} {problem}")
         if manifests[0].shapes != manifests[1].shapes:
             raise DataError(
-                f"{manifests[1].path(0)}: samples are of shape {manifests[1].shapes[0]}, "
-                f"but of {manifests[0].shapes[0]} in {manifests[0].names[0]}"
+                f"{manifests[1].path(0)}: inputs and labels of a sample are of shape {manifests[1].shapes}, "
+                f"but of {manifests[0].shapes} in {manifests[0].names[0]}"
             )
         inputs, masks = manifests[0].shapes
         if masks and self.n_classes is None:
@@ -80,6 +84,19 @@ class Rows(Hdf5Samples):
         return scaled, targets.long()
 
 
+def _not_masks(shape: tuple[int, ...]) -> str:
+    """Say what is wrong with labels whose rows are of this shape; nothing if they are classes or masks."""
+    if len(shape) == 1 and shape[0] == 1:
+        return "are of shape (n, 1), but classes of (n,); write labels[:, 0]"
+    if len(shape) == 1:
+        return f"are of shape (n, {shape[0]}), one-hot perhaps, but classes of (n,); write labels.argmax(1)"
+    if len(shape) == 3 and 1 in (shape[0], shape[-1]):
+        return f"are of shape {('n', *shape)}, but masks of (n, H, W); write them without the 1".replace(
+            "'", ""
+        )
+    return ""
+
+
 def _read_labels(manifest: Manifest, name: str) -> np.ndarray:
     """Return the labels of all samples, (N,) int64.
 
@@ -95,9 +112,8 @@ def _read_labels(manifest: Manifest, name: str) -> np.ndarray:
             with h5py.File(path, "r") as h5:
                 labels = h5[name][:]
         except OSError as problem:
-            raise DataError(
-                f"{path}: {name} cannot be read ({' '.join(str(problem).split())}); copy it again"
-            ) from None
+            reason, advice = explain(problem)
+            raise DataError(f"{path}: {name} cannot be read ({reason}); {advice}") from None
         if labels.dtype.kind == "f":
             wrong = labels[~np.isfinite(labels) | (labels != np.rint(labels))]
             if wrong.size:

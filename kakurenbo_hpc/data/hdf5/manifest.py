@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -22,11 +21,13 @@ import numpy as np
 from ...errors import DataError
 from ...rundir.atomic_io import write_whole
 from ...rundir.console import bar
+from ..workers import forkserver_context
 from .layout import THROUGH_H5PY, Layout, read_layout, sample_bytes
 
 STATS = "stats.h5"  # not a sample, though the public small DeepCAM set keeps it among them
 _MANY = 2000  # files, from which on several processes open them
 _FOLDER = "manifest"
+_VERSION = 2  # of what is looked up: 1 had offsets of datasets that are not stored as numpy has them
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def find(root: Path, split: str, datasets: Sequence[str], single: bool, director
         if place.exists():
             try:
                 kept = _load(place, root)
-                if (kept.datasets, kept.single) == (tuple(datasets), single):
+                if kept is not None and (kept.datasets, kept.single) == (tuple(datasets), single):
                     _check_fits(kept, place, names, sizes, changed)
                     return kept
             except DataError:
@@ -99,9 +100,17 @@ def fingerprint(manifests: Sequence[Manifest]) -> str:
     """Return a digest of all names and sizes, which changes when ids would mean other samples."""
     digest = hashlib.blake2b(digest_size=8)
     for manifest in manifests:
-        digest.update("\n".join(manifest.names.tolist()).encode())
+        digest.update("\n".join(manifest.names.tolist()).encode("utf-8", "surrogateescape"))
         digest.update(np.stack([manifest.sizes, manifest.rows]).astype("<i8").tobytes())
     return f"{'+'.join(str(manifest.rows.sum()) for manifest in manifests)}-{digest.hexdigest()}"
+
+
+def is_sample_file(name: str) -> bool:
+    """Return whether a file of this name is read: HDF5, not hidden, no statistics.
+
+    Hidden ones are traces of other systems (``._x.h5``) and files that are being written.
+    """
+    return name.lower().endswith((".h5", ".hdf5")) and not name.startswith(".") and name != STATS
 
 
 def stats_path(root: Path) -> Path:
@@ -114,11 +123,7 @@ def _list_files(root: Path, split: str) -> tuple[np.ndarray, np.ndarray, np.ndar
     """Return names, sizes and times of last change, sorted by name."""
     folder = root / split
     try:
-        names = sorted(
-            entry.name
-            for entry in os.scandir(folder)
-            if entry.name.endswith((".h5", ".hdf5")) and entry.name != STATS
-        )
+        names = sorted(entry.name for entry in os.scandir(folder) if is_sample_file(entry.name))
     except OSError as problem:
         raise DataError(
             f"{folder}: cannot be listed ({problem.strerror}); data.path must name a folder with "
@@ -150,8 +155,7 @@ def _read_layouts(paths: Sequence[Path], datasets: Sequence[str], single: bool) 
         yield from bar(map(read, paths), len(paths), "look up")
         return
     n_processes = min(16, len(os.sched_getaffinity(0)))
-    # Never forked: this process may run MPI.
-    with ProcessPoolExecutor(n_processes, multiprocessing.get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(n_processes, forkserver_context("kakurenbo_hpc.data.loader")) as pool:
         yield from bar(pool.map(read, paths, chunksize=64), len(paths), "look up")
 
 
@@ -206,7 +210,7 @@ def _keep(manifest: Manifest, descriptions: Sequence[str], places: Sequence[Path
         if field.name not in ("root", "shapes", "dtypes")
     }
     arrays |= {f"shape_{i}": np.array(shape, np.int64) for i, shape in enumerate(manifest.shapes)}
-    arrays["layouts"] = np.array(descriptions)
+    arrays["layouts"], arrays["version"] = np.array(descriptions), np.array(_VERSION)
     arrays["dtypes"] = np.array([dtype.str for dtype in manifest.dtypes])
     content = io.BytesIO()
     np.savez(content, **arrays)
@@ -219,10 +223,13 @@ def _keep(manifest: Manifest, descriptions: Sequence[str], places: Sequence[Path
             continue
 
 
-def _load(place: Path, root: Path) -> Manifest:
+def _load(place: Path, root: Path) -> Manifest | None:
+    """Return the manifest kept at a place; None if an earlier version of this package wrote it."""
     try:
         with np.load(place, allow_pickle=False) as kept:
             arrays = {name: kept[name] for name in kept.files if name != "layouts"}
+        if int(arrays.pop("version", 1)) != _VERSION:
+            return None
         shapes = tuple(tuple(arrays.pop(f"shape_{i}").tolist()) for i in range(len(arrays["datasets"])))
         dtypes = tuple(np.dtype(str(name)) for name in arrays.pop("dtypes"))
         datasets, single = tuple(str(name) for name in arrays.pop("datasets")), bool(arrays.pop("single"))

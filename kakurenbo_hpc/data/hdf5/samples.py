@@ -17,7 +17,7 @@ import numpy as np
 from ...errors import DataError, SampleError
 from ..dataset import Dataset, ReadRequest, SampleFiles
 from ..retry import retry
-from .layout import THROUGH_H5PY
+from .layout import THROUGH_H5PY, explain
 from .manifest import Manifest
 
 if TYPE_CHECKING:
@@ -154,15 +154,21 @@ class Hdf5Samples(Dataset):
             retry(lambda: self._read_once(file, row, into))
         except OSError as problem:
             names = " and ".join(self._manifest.datasets[: len(into)])
-            reason = problem.strerror or " ".join(str(problem).split())
-            raise DataError(f"{path}: {names} cannot be read ({reason}); {self._advice}") from None
+            reason, advice = explain(problem, self._advice)
+            raise DataError(f"{path}: {names} cannot be read ({reason}); {advice}") from None
         if self._labels is None:
-            for value in (into[1].min(), into[1].max()):
-                if not 0 <= value < self._n_classes:
-                    raise SampleError(
-                        f"{path}: {self._manifest.datasets[1]} holds {value}, "
-                        f"but classes are 0 to {self._n_classes - 1}; mend the file"
-                    )
+            self._check_mask(path, into[1])
+
+    def _check_mask(self, path: Path, mask: np.ndarray) -> None:
+        """Raise a SampleError if a mask holds anything but whole numbers of classes."""
+        wrong = [value for value in (mask.min(), mask.max()) if not 0 <= value < self._n_classes]
+        if not wrong and mask.dtype.kind == "f":
+            wrong = list(mask[mask != np.rint(mask)][:1])
+        if wrong:
+            raise SampleError(
+                f"{path}: {self._manifest.datasets[1]} holds {wrong[0]!s}, "
+                f"but classes are whole numbers from 0 to {self._n_classes - 1}; mend the file"
+            )
 
     def _read_once(self, file: int, row: int, into: list[np.ndarray]) -> None:
         path, offsets = self._manifest.path(file), self._manifest.offsets[file, : len(into)].tolist()

@@ -22,16 +22,19 @@ from PIL import Image, ImageOps
 
 from ...errors import DataError
 from ...rundir.console import bar
+from ..image_files import SUFFIXES, check_spelling, exceeds_bytes, files_below
 from .output_folder import check_space, claim
 
 PART_BYTES = 1 << 30
 _CHUNK_BYTES = 1 << 26  # decoded images that wait to be written
-_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What was packed: images of each split, their size, classes, parts in all, and parts written now."""
+    """What was packed: images of each split, their size, classes, parts in all, and parts written now.
+
+    ``left_out`` are files that are not named as images, or lie in no class.
+    """
 
     train: int
     validation: int
@@ -40,13 +43,15 @@ class Packed:
     classes: int
     parts: int
     written: int
+    left_out: list[Path]
 
 
 class _Images(NamedTuple):
-    """Images and the class of each."""
+    """Images and the class of each, and the files between them that are none."""
 
     paths: Sequence[Path]
     labels: Sequence[int]
+    left_out: Sequence[Path] = ()
 
 
 class _Part(NamedTuple):
@@ -69,7 +74,8 @@ def pack(source: Path, folder: Path, size: int | None = None, part_bytes: int = 
     Raises:
         DataError: an image cannot be read or does not fit, or the folder cannot be used.
     """
-    classes = sorted(entry.name for entry in _folders(source / "train"))
+    classes = _class_names(source / "train")
+    check_spelling(source / "train", classes)
     if not classes:
         raise DataError(
             f"{source / 'train'}: found no folders there; images are expected in {source / 'train'}/CLASS/"
@@ -106,12 +112,15 @@ def pack(source: Path, folder: Path, size: int | None = None, part_bytes: int = 
         len(classes),
         len(parts),
         len(lacking),
+        list(chain.from_iterable(images.left_out for images in splits.values())),
     )
 
 
-def _folders(folder: Path) -> list[os.DirEntry]:
+def _class_names(folder: Path) -> list[str]:
+    """Return the names of the folders in a split, sorted."""
     try:
-        return [entry for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+        entries = list(os.scandir(folder))
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     except OSError as problem:
         raise DataError(
             f"{folder}: cannot be read ({problem.strerror}); give one that holds train/CLASS/ and "
@@ -122,24 +131,25 @@ def _folders(folder: Path) -> list[os.DirEntry]:
 def _list_images(folder: Path, classes: list[str]) -> _Images:
     """Return the images of a split, by class and name."""
     number, paths, labels = {name: i for i, name in enumerate(classes)}, [], []
-    for name in sorted(entry.name for entry in _folders(folder)):
+    names, left_out = _class_names(folder), []
+    check_spelling(folder, names, classes)
+    for name in names:
         if name not in number:
             raise DataError(
                 f"{folder / name}: there is no such class to train on; remove it, or add "
                 f"{folder.parent / 'train' / name}"
             )
-        found = sorted(
-            p
-            for p in (folder / name).rglob("*")
-            if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".")
-        )
+        files = sorted(files_below(folder / name))
+        found = [path for path in files if path.suffix.lower() in SUFFIXES]
+        left_out += [path for path in files if path.suffix.lower() not in SUFFIXES]
         if not found:
             raise DataError(f"{folder / name}: found no images there; add some, or remove it")
         paths += found
         labels += [number[name]] * len(found)
     if not paths:
         raise DataError(f"{folder}: found no folders there; images are expected in {folder}/CLASS/")
-    return _Images(paths, labels)
+    left_out += [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    return _Images(paths, labels, left_out)
 
 
 def _fingerprint(source: Path, images: Iterable[Path]) -> str:
@@ -188,7 +198,8 @@ def _write_part(
         with h5py.File(temporary, "w", libver="v110") as file:
             inputs = file.create_dataset("inputs", (n, *shape), np.uint8)
             labels = file.create_dataset("labels", data=np.array(part.images.labels, np.int64))
-            labels.attrs["classes"] = classes
+            # As bytes: names need not be UTF-8, and come back as Python's file functions write them.
+            labels.attrs["classes"] = np.array([*map(os.fsencode, classes)], h5py.string_dtype())
             for start in range(0, n, chunk):
                 paths = part.images.paths[start : start + chunk]
                 inputs[start : start + len(paths)] = list(
@@ -208,7 +219,7 @@ def _decode(path: Path, size: int | None, shape: tuple[int, ...] | None = None) 
     """
     try:
         with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
+            if exceeds_bytes(image):
                 raise DataError(
                     f"{path}: has more than 8 bits a channel, of which the rest would be lost; convert it "
                     "before"

@@ -13,8 +13,8 @@ import numpy as np
 
 from ...errors import DataError
 from ...rundir.console import bar
-from ..hdf5.layout import LARGEST
-from ..hdf5.manifest import STATS, stats_path
+from ..hdf5.layout import LARGEST, explain
+from ..hdf5.manifest import is_sample_file, stats_path
 
 
 class Extremes(NamedTuple):
@@ -37,11 +37,7 @@ def write_stats(folder: Path, replace: bool = False) -> int:
     stats = stats_path(folder)
     if stats.exists() and not replace:
         raise DataError(f"{stats}: exists; add --replace to compute it anew")
-    paths = sorted(
-        path
-        for path in (folder / "train").glob("*")
-        if path.suffix in (".h5", ".hdf5") and path.name != STATS
-    )
+    paths = sorted(path for path in (folder / "train").glob("*") if is_sample_file(path.name))
     if not paths:
         raise DataError(
             f"{folder / 'train'}: found no .h5 files there; give the folder that holds train/ and validation/"
@@ -67,7 +63,11 @@ def extremes(path: Path) -> Extremes:
     try:
         with h5py.File(path) as file:
             dataset = file.get("climate/data")
-            if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "biuf":
+            if (
+                not isinstance(dataset, h5py.Dataset)
+                or dataset.shape is None
+                or dataset.dtype.kind not in "biuf"
+            ):
                 raise DataError(f"{path}: has no dataset climate/data of numbers; is it a file of DeepCAM's?")
             if dataset.nbytes > LARGEST:
                 raise DataError(
@@ -76,7 +76,8 @@ def extremes(path: Path) -> Extremes:
                 )
             fields = dataset[...]
     except OSError as problem:
-        raise DataError(f"{path}: cannot be read ({problem}); fetch or make it again") from None
+        reason, advice = explain(problem, "fetch or make it again")
+        raise DataError(f"{path}: cannot be read ({reason}); {advice}") from None
     if fields.ndim != 3 or not fields.size:
         raise DataError(
             f"{path}: climate/data has the shape {fields.shape}, but must have (height, width, channels)"

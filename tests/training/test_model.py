@@ -1,0 +1,94 @@
+"""Models by name: what they return in training, and how many samples they need at once."""
+
+import pytest
+import torch
+from torch import nn
+
+from kakurenbo_hpc.config.job import Model
+from kakurenbo_hpc.engine.set_up import _smallest_part
+from kakurenbo_hpc.errors import JobError
+from kakurenbo_hpc.order.deal import _cut
+from kakurenbo_hpc.training.model import build_model, needs_two_samples
+
+
+class TwoHeads(nn.Module):
+    """Logits, and in training those of an auxiliary head beside them."""
+
+    def __init__(self, n_classes, channels):
+        super().__init__()
+        self.head = nn.LazyLinear(n_classes)
+
+    def forward(self, images):
+        logits = self.head(images.flatten(1))
+        return (logits, logits) if self.training else logits
+
+
+class NormalisedVector(nn.Module):
+    """BatchNorm with one value per channel and sample, and dropout."""
+
+    def __init__(self, n_classes, channels):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.BatchNorm2d(channels),
+            nn.Flatten(),
+            nn.Dropout(),
+            nn.Linear(channels, n_classes),
+        )
+
+    def forward(self, images):
+        return self.body(images)
+
+
+def build(name, shape=(3, 32, 32), **options):
+    return build_model(Model(name=name, options=options), 5, shape, 0)
+
+
+def test_googlenet_is_trained_on_its_logits_alone():
+    network = build("googlenet", init_weights=False)
+    assert network.aux1 is None and network(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
+    with pytest.raises(
+        JobError, match="for two inputs in training is of type GoogLeNetOutputs, .*auxiliary heads"
+    ):
+        build("googlenet", (3, 96, 96), aux_logits=True, init_weights=False)
+
+
+def test_two_outputs_in_training_are_refused():
+    with pytest.raises(JobError, match="for two inputs in training is of type tuple, .*auxiliary heads off"):
+        build(f"{__name__}:TwoHeads")
+
+
+def test_a_trial_leaves_statistics_and_draws_as_they_were():
+    network = build(f"{__name__}:NormalisedVector")
+    assert network.training and network.body[1].num_batches_tracked == 0
+    draws = torch.get_rng_state()
+    assert needs_two_samples(network, (3, 32, 32), "cpu")
+    assert torch.equal(torch.get_rng_state(), draws) and (network.body[1].running_mean == 0).all()
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_batchnorm_over_pixels_takes_one_sample(norm):
+    assert not needs_two_samples(build("small_cnn", norm=norm), (3, 32, 32), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("n", "hidden", "batch", "n_parts"),
+    [
+        (1437, 0.3, 60, 30),
+        (100, 0.5, 7, 2),
+        (50, 0.9, 9, 3),
+        (37, 0.0, 5, 2),
+        (240, 0.3, 4, 2),
+        (60, 1.0, 6, 2),
+    ],
+)
+def test_the_fewest_samples_of_a_part_are_those_of_all_numbers_that_may_be_hidden(n, hidden, batch, n_parts):
+    fewest = n
+    for left in range(round(n * (1 - hidden)) or batch, n + 1):
+        steps = -(-left // batch)
+        sizes = [_cut(left, steps, i + 1) - _cut(left, steps, i) for i in range(steps)]
+        fewest = min(
+            fewest,
+            *(_cut(size, n_parts, p + 1) - _cut(size, n_parts, p) for size in sizes for p in range(n_parts)),
+        )
+    assert _smallest_part(n, hidden, batch, n_parts) == fewest
