@@ -12,9 +12,8 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from ..config.job import Job
+from ..config.yaml import dump_yaml
 from ..errors import DONE, JobError, RunDirectoryError, UserError
 from ..rundir.console import print_line
 from ..rundir.job_diff import check_same
@@ -212,8 +211,8 @@ def _make_run(
         request.allow_changes,
     )
     files = {
-        "job.yaml": yaml.safe_dump(job.as_dict(), sort_keys=False),
-        "machine.yaml": yaml.safe_dump(machine.model_dump(mode="json"), sort_keys=False),
+        "job.yaml": dump_yaml(job.as_dict()),
+        "machine.yaml": dump_yaml(machine.model_dump(mode="json")),
         "script.sh": script.text(),
     }
     submission = Submission(
