@@ -16,7 +16,7 @@ import typer
 from . import __version__
 from .core.signals import record_signals
 from .errors import DONE, FAILED, USER_ERROR, SampleError, TrainingError, UserError
-from .rundir.console import print_error
+from .rundir.console import prepare_streams, print_error
 
 if TYPE_CHECKING:
     from .compare.spec import Comparison, Entry
@@ -182,6 +182,9 @@ def launch(
     overrides: Overrides = None,
     resume: Resume = False,
     allow_changes: AllowChanges = False,
+    oversubscribe: Annotated[
+        bool, typer.Option("--oversubscribe", help="Start even more than eight ranks a core.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the command line and start nothing.")
     ] = False,
@@ -192,6 +195,7 @@ def launch(
 
     checked = _job(job, overrides)
     return start(
+        checked,
         find_job(job),
         run_dir or Path("runs") / checked.name,
         machine=machine,
@@ -200,6 +204,7 @@ def launch(
         overrides=overrides or [],
         resume=resume,
         allow_changes=allow_changes,
+        oversubscribe=oversubscribe,
         dry_run=dry_run,
     )
 
@@ -568,6 +573,9 @@ def _run_on_ranks(work: Callable[[Comm], int]) -> int:
 
 def main() -> None:
     """Run the command line and exit; a UserError is one line and exit code 2."""
+    prepare_streams()
+    # Else Pythons that we start (torchrun, DataLoader workers) import a random.py of the current folder.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     try:
         code = app(standalone_mode=False)
     except _UsageError as problem:
