@@ -16,7 +16,7 @@ import typer
 from . import __version__
 from .core.signals import record_signals
 from .errors import DONE, FAILED, USER_ERROR, SampleError, TrainingError, UserError
-from .rundir.console import print_error
+from .rundir.console import prepare_streams, print_error
 
 if TYPE_CHECKING:
     from .compare.spec import Comparison, Entry
@@ -41,10 +41,24 @@ app.add_typer(data_app, name="data")
 make_app = typer.Typer(help="Make synthetic data.", no_args_is_help=True)
 data_app.add_typer(make_app, name="make")
 
+
+def _path(text: str | Path) -> Path:
+    """Return a path with ~ and variables expanded: no shell does it in --run-dir=~/x."""
+    from .config.options import expand_path
+
+    try:
+        return Path(expand_path(str(text)))
+    except ValueError as problem:
+        raise UserError(f"{text}: {problem}") from None
+
+
 JobArgument = Annotated[
     str, typer.Argument(metavar="JOB", help="A job file, or the name of one that comes with the package.")
 ]
-RunDir = Annotated[Path | None, typer.Option(help="Where the run is kept; runs/NAME if not given.")]
+RunDir = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", parser=_path, help="Where the run is kept; runs/NAME if not given."),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the job: --set training.epochs=5."),
@@ -52,7 +66,7 @@ Overrides = Annotated[
 MachineOption = Annotated[
     str, typer.Option(help="A machine file, or the name of one that comes with the package.")
 ]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", parser=_path, help="The run directory.")]
 Scratch = Annotated[
     str | None,
     typer.Option(help="A folder on each node's own disk, for data.placement local; $TMPDIR may stand in it."),
@@ -119,7 +133,9 @@ def train(
 def score(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="el2n, grand, forgetting or random.")],
     job: JobArgument,
-    out: Annotated[Path, typer.Option(help="The score file to write.")] = Path("scores.h5"),
+    out: Annotated[Path, typer.Option(metavar="PATH", parser=_path, help="The score file to write.")] = Path(
+        "scores.h5"
+    ),
     epochs: Annotated[
         int | None,
         typer.Option(min=0, help="Epochs of training before samples are scored; the paper's if not given."),
@@ -166,6 +182,9 @@ def launch(
     overrides: Overrides = None,
     resume: Resume = False,
     allow_changes: AllowChanges = False,
+    oversubscribe: Annotated[
+        bool, typer.Option("--oversubscribe", help="Start even more than eight ranks a core.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the command line and start nothing.")
     ] = False,
@@ -176,6 +195,7 @@ def launch(
 
     checked = _job(job, overrides)
     return start(
+        checked,
         find_job(job),
         run_dir or Path("runs") / checked.name,
         machine=machine,
@@ -184,6 +204,7 @@ def launch(
         overrides=overrides or [],
         resume=resume,
         allow_changes=allow_changes,
+        oversubscribe=oversubscribe,
         dry_run=dry_run,
     )
 
@@ -249,7 +270,7 @@ def submit(
 @app.command()
 def status(
     run: Annotated[
-        Path | None, typer.Argument(metavar="RUN", help="A run directory, or a folder of runs.")
+        Path | None, typer.Argument(metavar="RUN", parser=_path, help="A run directory, or a folder of runs.")
     ] = None,
     all_runs: Annotated[bool, typer.Option("--all", help="All runs below runs/.")] = False,
 ) -> int:
@@ -319,7 +340,9 @@ def compare(
         int | None,
         typer.Option(min=1, max=1000, help="Seeds 1 to this; the file's own if not given, or 3."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where runs and tables are kept.")] = Path("compare"),
+    out: Annotated[
+        Path, typer.Option(metavar="PATH", parser=_path, help="Where runs and tables are kept.")
+    ] = Path("compare"),
     quick: Annotated[bool, typer.Option("--quick", help="The file's smaller size.")] = False,
     overrides: Overrides = None,
 ) -> int:
@@ -412,7 +435,7 @@ def new_job(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A job that comes with the package, or a path.")
     ],
-    out: Annotated[Path, typer.Option(help="Where the copy goes.")],
+    out: Annotated[Path, typer.Option(metavar="PATH", parser=_path, help="Where the copy goes.")],
 ) -> None:
     """Copy a job file, to change it."""
     _copy("job", name, out)
@@ -423,7 +446,7 @@ def new_machine(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A machine that comes with the package, or a path.")
     ],
-    out: Annotated[Path, typer.Option(help="Where the copy goes.")],
+    out: Annotated[Path, typer.Option(metavar="PATH", parser=_path, help="Where the copy goes.")],
 ) -> None:
     """Copy a machine file, to change it."""
     _copy("machine", name, out)
@@ -467,7 +490,7 @@ def stage(
 
 @make_app.command("deepcam")
 def make_deepcam(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", parser=_path, help="Where the files go.")],
     samples: Annotated[int, typer.Option(min=1, max=1_000_000, help="Samples to train on.")] = 256,
     validation: Annotated[int, typer.Option(min=1, max=1_000_000, help="Samples to validate on.")] = 64,
     height: Annotated[int, typer.Option(min=16, max=100_000, help="Pixels; 768 in the public set.")] = 64,
@@ -486,7 +509,8 @@ def make_deepcam(
 @data_app.command()
 def stats(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="The folder that holds train/ and validation/.")
+        Path,
+        typer.Argument(metavar="DIR", parser=_path, help="The folder that holds train/ and validation/."),
     ],
     replace: Annotated[bool, typer.Option("--replace", help="Compute it even if it is there.")] = False,
 ) -> int:
@@ -504,10 +528,12 @@ def pack(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="SOURCE", help="A folder of images: train/CLASS/*, validation/CLASS/* or val/CLASS/*."
+            metavar="SOURCE",
+            parser=_path,
+            help="A folder of images: train/CLASS/*, validation/CLASS/* or val/CLASS/*.",
         ),
     ],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the HDF5 files go.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", parser=_path, help="Where the HDF5 files go.")],
     size: Annotated[
         int | None,
         typer.Option(min=1, max=100_000, help="Resize the shorter side to this, and crop the centre."),
@@ -550,6 +576,9 @@ def _run_on_ranks(work: Callable[[Comm], int]) -> int:
 
 def main() -> None:
     """Run the command line and exit; a UserError is one line and exit code 2."""
+    prepare_streams()
+    # Else Pythons that we start (torchrun, DataLoader workers) import a random.py of the current folder.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     try:
         code = app(standalone_mode=False)
     except _UsageError as problem:

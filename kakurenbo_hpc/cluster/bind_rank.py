@@ -9,8 +9,9 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 
-from ..distributed.launch_env import local_rank, read_launch_env
+from ..distributed.launch_env import NEEDS_GPU, local_rank, read_launch_env
 from ..errors import USER_ERROR, UserError, WorldError
 from .cpu_topology import count_physical_cores, format_cpu_list, group_by_core, numa_threads
 from .machine import Machine, read_machine
@@ -57,7 +58,8 @@ def choose_binding(
     if visible is None:
         gpus = [str(i) for i in range(machine.gpus_per_node)]
     else:
-        gpus = [gpu for gpu in visible.split(",") if gpu]
+        # CUDA itself stops at the first entry that is no GPU.
+        gpus = list(takewhile(lambda gpu: gpu and gpu[0] != "-" and gpu != "NoDevFiles", visible.split(",")))
     is_private = len(gpus) == 1 < machine.gpus_per_node  # the batch system gave each rank a GPU of its own
     if not is_private and local_rank >= len(gpus):
         raise WorldError(
@@ -109,6 +111,8 @@ def main(words: list[str]) -> None:
 def _apply(binding: Binding, machine: Machine) -> list[str]:
     """Bind this process, and return what was set."""
     variables = {}
+    if machine.gpus_per_node:
+        os.environ[NEEDS_GPU] = "1"
     if binding.gpu is not None:
         variables["CUDA_VISIBLE_DEVICES"] = binding.gpu
     if binding.threads:

@@ -12,16 +12,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from ..config.job import Job
 from ..errors import DONE, FAILED, REQUEUE, TERMINATED, USER_ERROR, UserError
 from ..rundir.console import print_error, print_line
 from .failure_report import FailureReport
 from .launchers import launcher_line
 from .launchers.launcher import CommandLine, Layout
 from .machine import Machine, find_machine, read_machine
+from .preflight import check_cores, check_gpus, check_job_fits, check_samples
 
 
 def launch(
-    job: Path,
+    job: Job,
+    job_file: Path,
     run_dir: Path,
     *,
     machine: str = "local",
@@ -30,12 +33,14 @@ def launch(
     overrides: Sequence[str] = (),
     resume: bool = False,
     allow_changes: bool = False,
+    oversubscribe: bool = False,
     dry_run: bool = False,
 ) -> int:
     """Print the command line that trains a job on ranks and, unless dry_run, run it.
 
     Args:
-        job: job file.
+        job: as ``job_file`` and ``overrides`` say.
+        job_file: what the ranks read.
         run_dir: run directory.
         machine: a machine file, or the name of one that comes with the package.
         ranks: on this machine; or, inside a batch job, on all its nodes together. None: as many as fit.
@@ -43,20 +48,26 @@ def launch(
         overrides: ``section.key=value``.
         resume: go on with the run of that directory.
         allow_changes: even if its job was another one.
-        dry_run: print only.
+        oversubscribe: even with more than eight ranks a core.
+        dry_run: print only, and ask for no GPUs.
 
     Returns:
         The exit code of ``kakurenbo launch``.
 
     Raises:
-        UserError: the machine cannot start these ranks.
+        UserError: the machine cannot start these ranks, or the job not train on them.
     """
     facts = read_machine(machine)
     layout = choose_layout(facts, ranks, nodes)
-    command = train_command(job, run_dir, overrides, resume, allow_changes)
+    check_job_fits(job, facts, layout.n_ranks)
+    check_cores(layout, oversubscribe)
+    command = train_command(job_file, run_dir, overrides, resume, allow_changes)
     if facts.scratch:
         command += ["--scratch", facts.scratch]
     line = launcher_line(facts, layout, bound_command(facts, find_machine(machine), command))
+    if not dry_run:
+        check_gpus(facts, layout)
+        check_samples(job, facts, layout.n_ranks)
     print_line(str(line))
     return DONE if dry_run else run(line, run_dir / "stop")
 

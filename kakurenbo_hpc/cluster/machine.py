@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ..config.options import Count, Options, checked, option
+from ..config.options import Count, ExpandedPath, Options, checked, option
 from ..config.package_files import launch_dir
 from ..config.registry import Registry, is_path, search_folder
 from ..config.yaml import read_yaml
@@ -148,7 +148,7 @@ class Machine(Options):
     max_requeues: Natural = option(
         20, "How often a run that left before its end is put into the queue again.", "requeues"
     )
-    code: str | None = option(
+    code: ExpandedPath | None = option(
         None,
         "Folder with the modules of package.module:Class names; the machine file's own folder if not given.",
     )
@@ -198,7 +198,7 @@ def read_machine(name_or_path: str) -> Machine:
     if "code" not in values and any(isinstance(name, str) and is_path(name) for name in named):
         values["code"] = str(path.absolute().parent)
     if isinstance(values.get("code"), str):
-        search_folder(values["code"])
+        search_folder(os.path.expanduser(os.path.expandvars(values["code"])))
     return checked(Machine, values, str(path))
 
 

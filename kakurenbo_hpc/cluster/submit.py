@@ -12,14 +12,14 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from ..config.job import Job
+from ..config.yaml import dump_yaml
 from ..errors import DONE, JobError, RunDirectoryError, UserError
 from ..rundir.console import print_line
 from ..rundir.job_diff import check_same
 from ..rundir.path_checks import check_place
 from .machine import Machine, check_word, read_machine
+from .preflight import check_job_fits, check_samples, global_batch
 from .schedulers import open_scheduler
 from .schedulers.scheduler import ENDED, check_installed
 from .script import Script, python_of
@@ -143,6 +143,8 @@ def _submit_runs(runs: Sequence[BatchRun], request: Request, machine: Machine) -
     for run in runs:
         _check_free(run.batch, run.job, request)
     check_installed(open_scheduler(machine.scheduler).submit_command(None)[0])
+    largest = max(runs, key=lambda run: run.submission.ranks)
+    check_samples(largest.job, machine, largest.submission.ranks)
     for n_submitted, (batch, _, submission, files) in enumerate(runs):
         try:
             batch.prepare(submission, files)
@@ -194,7 +196,7 @@ def _make_run(
     if request.scaling is not None:
         n_smallest = min(request.nodes) * ranks_per_node
         job = read_job(overrides + _batch_overrides(job, n_smallest, request.scaling))
-    check_fits(job, machine, n_ranks)
+    check_job_fits(job, machine, n_ranks)
     steps = [f"nodes_{n_nodes:04d}"] if request.scaling is not None else []
     steps += [f"seed_{seed}"] if seed is not None else []
     name = request.name or job.name
@@ -212,8 +214,8 @@ def _make_run(
         request.allow_changes,
     )
     files = {
-        "job.yaml": yaml.safe_dump(job.as_dict(), sort_keys=False),
-        "machine.yaml": yaml.safe_dump(machine.model_dump(mode="json"), sort_keys=False),
+        "job.yaml": dump_yaml(job.as_dict()),
+        "machine.yaml": dump_yaml(machine.model_dump(mode="json")),
         "script.sh": script.text(),
     }
     submission = Submission(
@@ -224,32 +226,16 @@ def _make_run(
 
 def _batch_overrides(job: Job, n_ranks: int, scaling: str) -> list[str]:
     """Return overrides that keep the batch on n_ranks: the global (strong) or each rank's (weak)."""
-    batch = _global_batch(job, n_ranks)
+    batch = global_batch(job, n_ranks)
     if scaling == "strong":
+        if job.training.lr_scaling == "ranks":
+            raise JobError(
+                f"{job.name}: --scaling strong keeps the global batch, but training.lr_scaling is ranks, "
+                "which raises the learning rate with the number of ranks; set it to none, or use weak"
+            )
         return [f"training.global_batch={batch}", "training.batch_per_rank=null"]
     batch_per_rank = batch // (n_ranks * job.training.accumulate)
     return [f"training.batch_per_rank={batch_per_rank}", "training.global_batch=null"]
-
-
-def check_fits(job: Job, machine: Machine, n_ranks: int) -> int:
-    """Return the global batch of a job on ranks of a machine.
-
-    Raises:
-        JobError: it cannot run there.
-    """
-    if job.data.placement == "local" and machine.scratch is None:
-        raise JobError(
-            f"{job.name}: data.placement is local, but {machine.name} has no scratch folder; add scratch to "
-            "its machine file"
-        )
-    return _global_batch(job, n_ranks)
-
-
-def _global_batch(job: Job, n_ranks: int) -> int:
-    try:
-        return job.training.batch(n_ranks)
-    except ValueError as problem:
-        raise JobError(f"{job.name}: {problem}") from None
 
 
 def _check_utf8(path: Path) -> None:

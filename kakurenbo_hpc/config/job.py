@@ -5,6 +5,7 @@ The option models of data sets and methods are not known here: their tables are 
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..errors import JobError
 from .augmentations import AUGMENTATIONS, VIEWS, Augmentation, View, parse_step
 from .options import (
     Count,
+    ExpandedPath,
     FileName,
     Fraction,
     Options,
@@ -377,7 +379,7 @@ class Job(Options, Generic[SelectionT]):
     )
     world: WorldOptions = option(WorldOptions(), "How ranks work together.")
     record: Record = option(Record(), "What is kept on disk.")
-    code: str | None = option(
+    code: ExpandedPath | None = option(
         None,
         "Folder with the modules of package.module:Class names; the job file's own folder if not given.",
     )
@@ -448,7 +450,7 @@ def check_job(
     """
     values = dict(values)
     if isinstance(values.get("code"), str):
-        search_folder(values["code"])
+        search_folder(os.path.expanduser(os.path.expandvars(values["code"])))
     values["data"] = pick(values, where, "data", "name", data)
     values["selection"] = pick(values, where, "selection", "method", methods)
     return checked(Job, values, where)

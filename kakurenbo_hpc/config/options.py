@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -43,6 +44,21 @@ def _file_name(value: str) -> str:
     return value
 
 
+def expand_path(text: str) -> str:
+    """Return a path with ``~`` and ``$VARIABLES`` expanded.
+
+    Raises:
+        ValueError: one of them is not known here.
+    """
+    path = os.path.expanduser(os.path.expandvars(text))
+    if path.startswith("~") or re.search(r"\$(\w+|\{\w+\})", path):
+        raise ValueError(
+            "contains a user or a variable that is not known here; set it, or write the path out (./~ for a "
+            "folder of that name)"
+        )
+    return path
+
+
 def _plain(value: Any, inside: tuple = ()) -> Any:
     """Check that YAML can hold the value: mappings with string keys, lists, strings, finite numbers."""
     if isinstance(value, dict | list) and len(inside) < 20 and not any(value is outer for outer in inside):
@@ -63,6 +79,7 @@ def _plain(value: Any, inside: tuple = ()) -> Any:
 
 
 Plain = Annotated[dict[str, Any], AfterValidator(_plain)]
+ExpandedPath = Annotated[str, AfterValidator(expand_path)]
 FileName = Annotated[str, AfterValidator(_file_name)]
 Fraction = Annotated[float, AfterValidator(_below_one)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -135,6 +152,8 @@ def _sentence(error: Any, model: type[Options], prefix: str) -> str:
             .replace("a integer", "an integer")
         )
         message = "it " + message if not message.startswith("must") else message
+    if error["type"] == "string_type" and isinstance(error["input"], bool | int | float):
+        message += "; quote it"
     return f"{name} is {shown(error['input'])}, but {message}"
 
 

@@ -1,4 +1,4 @@
-"""YAML reader: safe constructors, YAML 1.2 floats, no duplicate keys, bounded aliases."""
+"""YAML files: YAML 1.2 floats, no ambiguous numbers, no duplicate keys, bounded aliases."""
 
 from __future__ import annotations
 
@@ -45,8 +45,27 @@ def read_yaml(path: str | Path) -> dict:
     return values
 
 
+_FLOAT_1_2 = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+# YAML 1.1 reads 010 as 8 and 1:30 as 90, YAML 1.2 as 10 and as text.
+_AMBIGUOUS = re.compile(r"[-+]?0[0-9_]*[0-9][0-9_]*$|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?$")
+_AMBIGUOUS_TAG = "ambiguous number"
+
+
+class _AmbiguousNumberError(yaml.YAMLError):
+    """Plain scalar that YAML 1.1 and 1.2 read differently."""
+
+
 class _Loader(yaml.SafeLoader):
-    """Safe YAML with 1e-3 as a number (YAML 1.2); duplicate keys and too many aliased values are errors."""
+    """Safe YAML with 1e-3 as a number and dates as text (YAML 1.2).
+
+    Duplicate keys, numbers that YAML 1.1 and 1.2 read differently, and too many aliased values are errors.
+    """
+
+    def construct_ambiguous_number(self, node: yaml.ScalarNode) -> Any:
+        raise _AmbiguousNumberError(
+            f"{node.value}, line {node.start_mark.line + 1}: YAML reads this as octal or to base 60; write "
+            "a plain decimal number, or quote it if it is text"
+        )
 
     def construct_document(self, node: yaml.Node) -> Any:
         if (n := _n_values(node, {})) > _MAX_VALUES:
@@ -68,9 +87,21 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Safe YAML that quotes each text which ``_Loader`` would not read as text."""
+
+
+for _yaml in (_Loader, _Dumper):
+    _yaml.yaml_implicit_resolvers = {
+        first: [entry for entry in entries if entry[0] != "tag:yaml.org,2002:timestamp"]
+        for first, entries in _yaml.yaml_implicit_resolvers.items()
+    }
+    for first in "-+.0123456789":
+        _yaml.yaml_implicit_resolvers.setdefault(first, [])[:0] = [
+            (_AMBIGUOUS_TAG, _AMBIGUOUS),
+            ("tag:yaml.org,2002:float", _FLOAT_1_2),
+        ]
+_Loader.add_constructor(_AMBIGUOUS_TAG, _Loader.construct_ambiguous_number)
 
 
 def _n_values(node: yaml.Node, known: dict[int, int]) -> int:
@@ -104,6 +135,11 @@ def load_yaml(text: str) -> Any:
         raise yaml.YAMLError(str(problem)) from None
 
 
+def dump_yaml(values: dict) -> str:
+    """Return YAML text that ``load_yaml`` reads as the same values, in their order."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
+
+
 def set_value(values: dict, override: str) -> None:
     """Apply one ``section.key=value`` to a job's values.
 
@@ -117,6 +153,8 @@ def set_value(values: dict, override: str) -> None:
         )
     try:
         value = load_yaml(text)
+    except _AmbiguousNumberError as problem:
+        raise JobError(f"--set {override}: {problem}") from None
     except yaml.YAMLError:
         raise JobError(f"--set {override}: the value is not valid YAML; quote it") from None
     *sections, last = name.split(".")

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from ..errors import WorldError, shown
 
+NEEDS_GPU = "KAKURENBO_NEEDS_GPU"
+"""Variable that is set for each rank of a machine with GPUs: it must not train on a CPU instead."""
+
 
 @dataclass(frozen=True)
 class LaunchEnv:

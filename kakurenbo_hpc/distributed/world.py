@@ -12,7 +12,7 @@ import torch
 
 from ..errors import USER_ERROR, WorldError
 from .comm import Comm, SerialComm
-from .launch_env import LaunchEnv, read_launch_env
+from .launch_env import NEEDS_GPU, LaunchEnv, read_launch_env
 
 _REPORT_S = 5  # for another rank to report the cause; srun kills ranks ten seconds after the first exit
 
@@ -139,6 +139,12 @@ def wait_for_abort(problem: BaseException) -> None:
 
 def _device(node: str, local_rank: int, local_size: int) -> torch.device:
     if not torch.cuda.is_available():
+        if NEEDS_GPU in os.environ:
+            raise WorldError(
+                f"{node}: the machine file has GPUs, but torch sees none "
+                f"(CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')}); ask the batch system for "
+                "them, or set gpus_per_node to 0 to train on CPUs"
+            )
         return torch.device("cpu")
     visible = torch.cuda.device_count()
     # A rank wrapper or the batch system may have left each rank a single GPU of its own.

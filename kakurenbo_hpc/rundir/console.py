@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -20,6 +22,30 @@ def bar(items: Iterable[T], n: int, label: str) -> Iterator[T]:
     from tqdm import tqdm
 
     yield from tqdm(items, total=n, desc=label, leave=False)
+
+
+def prepare_streams() -> None:
+    """Let standard streams that are closed lead nowhere, and escape what their encoding lacks.
+
+    Else the next file that is opened would get their numbers, and what C libraries print.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        mode = "r" if name == "stdin" else "w"
+        if getattr(sys, name) is None:
+            if not _is_open(number):
+                os.open(os.devnull, os.O_RDWR)  # takes the smallest number that is free
+                os.set_inheritable(number, True)
+            setattr(sys, name, open(number, mode, closefd=False, errors="backslashreplace"))
+        elif mode == "w" and isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
 
 
 def print_line(text: str) -> None:

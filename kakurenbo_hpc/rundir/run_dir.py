@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
 from ..config.job import Job
+from ..config.yaml import dump_yaml
 from ..errors import RunDirectoryError
 from .atomic_io import write_whole
 from .checkpoint.manifest import load_facts
@@ -84,7 +83,7 @@ def enter_run(run: Path, job: Job, lock: Lock, found: Path | None) -> None:
     with writing_to(run):
         lock.sign()
         write_whole(
-            run / "job.yaml", yaml.safe_dump(job.as_dict(), sort_keys=False)
+            run / "job.yaml", dump_yaml(job.as_dict())
         )  # first: all else is a run's only where this is
         (run / "checkpoints").mkdir(exist_ok=True)
         remove_partial(run / "checkpoints")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import BeforeValidator
 
+from ..config.options import ExpandedPath
 from ..distributed.comm import Comm
 from ..errors import DataError
 from ..rundir.atomic_io import Hdf5
@@ -30,7 +31,7 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Paths = Annotated[list[str], BeforeValidator(_as_list)]  # one file may be written without brackets
+Paths = Annotated[list[ExpandedPath], BeforeValidator(_as_list)]  # one file may be written without brackets
 
 
 @dataclass(frozen=True)

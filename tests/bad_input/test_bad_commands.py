@@ -22,6 +22,22 @@ LAUNCH = {
         [GOOD, "--machine", "slurm.yaml", "--ranks", "9"],
         "at most 4 on a node",
     ),
+    "ranks that do not divide the batch": ([GOOD, "--ranks", "100000"], "not divisible by 100000 ranks"),
+    "ranks beyond the cores": (
+        [GOOD, "--ranks", "100000", *("--set", "training.global_batch=null")]
+        + ["--set", "training.batch_per_rank=1"],
+        "start at most 8 ranks a core",
+    ),
+    "an octal seed": ([GOOD, "--set", "seed=010"], "--set seed=010: 010, line 1: YAML reads this as octal"),
+    "a run directory of a variable that is not set": (
+        [GOOD, "--run-dir=$NOT_SET_HERE/x"],
+        "$NOT_SET_HERE/x: contains a user or a variable that is not known here",
+    ),
+    "a run directory of nobody": ([GOOD, "--run-dir=~nobody_at_all/x"], "that is not known here"),
+    "a data folder of a variable that is not set": (
+        [GOOD, "--set", "data={name: deepcam, path: $NOT_SET_HERE/x}"],
+        "data.path is '$NOT_SET_HERE/x', but contains a user or a variable",
+    ),
     "a machine misspelt": ([GOOD, "--machine", "locl"], "locl: no such machine file"),
     "a machine without a name": ([GOOD, "--machine", ""], ": no such machine file"),
     "a machine that is a folder": ([GOOD, "--machine", "folder"], "folder: no such machine file"),

@@ -1,5 +1,6 @@
 """Real processes answer as the command line does inside a test; of several ranks, one."""
 
+import shlex
 import subprocess
 import sys
 
@@ -143,3 +144,33 @@ def test_more_ranks_than_samples_is_refused():
     job = read_job(find_job(GOOD), [], DATASETS, METHODS)
     with pytest.raises(DataError, match="digits has 1437 samples for 2000 ranks"):
         global_batch_of(job, 1437, 2000)
+
+
+@pytest.mark.parametrize("launcher", ["mpirun", "torchrun"])
+def test_modules_of_the_current_folder_do_not_stand_for_pythons_own(launcher, tmp_path):
+    for name in ("random", "queue", "copy", "yaml", "h5py", "signal", "token"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not the module that was meant')")
+    (tmp_path / "machine.yml").write_text(f"name: here\nstarter: {launcher}\n")
+    short = ["--set", "training.epochs=1", "--set", "training.warmup_epochs=0", "--set", "data.workers=1"]
+    words = ["launch", "digits_everything", "--ranks", "2", "--machine", "machine.yml", *short]
+    done = subprocess.run(
+        [sys.executable, *CLI, *words], cwd=tmp_path, env=environment(), capture_output=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_keeps_the_code(closed, tmp_path):
+    for words, code in (("explain training.lr", 0), ("train nope", 2)):
+        command = f"{shlex.quote(sys.executable)} {' '.join(CLI)} {words} {closed}"
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment(), timeout=120)
+        assert done.returncode == code
+
+
+def test_an_ascii_stream_takes_any_name(tmp_path):
+    words = ["launch", "digits_everything", "--dry-run", "--run-dir", "naïve"]
+    ascii_only = environment() | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, *CLI, *words], cwd=tmp_path, env=ascii_only, capture_output=True, timeout=120
+    )
+    assert done.returncode == 0 and b"na\\xefve" in done.stdout, done.stderr

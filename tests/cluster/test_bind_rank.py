@@ -120,7 +120,14 @@ def test_a_rank_finds_its_place_from_what_its_starter_says(starter, tmp_path):
         ) <= len(cores)
     before = environment() | STARTERS[starter]
     changed = {name for name in environ if environ[name] != before.get(name)}
-    assert changed <= {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LC_CTYPE", "_", "SHLVL"}
+    assert changed <= {
+        "CUDA_VISIBLE_DEVICES",
+        "OMP_NUM_THREADS",
+        "KAKURENBO_NEEDS_GPU",
+        "LC_CTYPE",
+        "_",
+        "SHLVL",
+    }
 
 
 def test_without_numa_nodes_cores_and_threads_are_the_starters(tmp_path):

@@ -21,8 +21,12 @@ from kakurenbo_hpc.cluster.launchers import launcher_line
 from kakurenbo_hpc.cluster.launchers.launcher import CommandLine, Layout
 from kakurenbo_hpc.cluster.launchers.srun import INTERRUPT_SIGNAL, STEP_FLAGS
 from kakurenbo_hpc.cluster.machine import Machine
+from kakurenbo_hpc.config.job import Job, read_job
+from kakurenbo_hpc.config.package_files import find_job
+from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.distributed.world import _REPORT_S
 from kakurenbo_hpc.errors import DONE, FAILED, REQUEUE, TERMINATED, USER_ERROR, UserError
+from kakurenbo_hpc.selection import METHODS
 
 ENDS = Path(__file__).parent / "programs" / "ends.py"
 
@@ -83,6 +87,10 @@ def a_plain_shell(monkeypatch):
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM",
     }:
         monkeypatch.delenv(name, raising=False)
+
+
+def digits(*overrides: str) -> Job:
+    return read_job(find_job("digits_everything"), overrides, DATASETS, METHODS)
 
 
 def ranks_that_end(
@@ -264,16 +272,59 @@ def test_more_ranks_than_the_machine_takes_is_the_users_mistake(tmp_path):
     machine = tmp_path / "four.yaml"
     machine.write_text("name: four\nstarter: mpirun\nranks_per_node: 4\n")
     with pytest.raises(UserError, match="^--ranks is 5, but four takes at most 4 on a node"):
-        launch(Path("job.yaml"), tmp_path, machine=str(machine), ranks=5, dry_run=True)
+        launch(digits(), Path("job.yaml"), tmp_path, machine=str(machine), ranks=5, dry_run=True)
 
 
 def test_a_dry_run_prints_the_line_and_starts_nothing(tmp_path, capfd):
-    assert launch(Path("none.yaml"), tmp_path / "run", ranks=2, dry_run=True) == DONE
+    assert launch(digits(), Path("none.yaml"), tmp_path / "run", ranks=2, dry_run=True) == DONE
     out, err = capfd.readouterr()
     assert f" -m kakurenbo_hpc.cli train none.yaml --run-dir {tmp_path}/run\n" in out
     assert (out.count("\n"), err) == (1, "")
     assert ("OMPI_ALLOW_RUN_AS_ROOT=1" in out) == (os.geteuid() == 0 and "--bind-to" in out)
     assert not list(tmp_path.iterdir())
+
+
+TOO_MUCH = {
+    "ranks that the batch does not divide by": ({"ranks": 7}, [], "not divisible by 7 ranks"),
+    "thousands of ranks": (
+        {"ranks": 100_000},
+        ["training.global_batch=null", "training.batch_per_rank=1"],
+        "cores may be used here; start at most 8 ranks a core",
+    ),
+    "more ranks than samples": (
+        {"ranks": 2000, "oversubscribe": True},
+        ["training.global_batch=null", "training.batch_per_rank=1"],
+        "digits has 1437 samples for 2000 ranks; use at most one rank a sample",
+    ),
+    "no scratch": ({"ranks": 2}, ["data.placement=local"], "local has no scratch folder"),
+    "GPUs that are not there": (
+        {"ranks": 2, "machine": "gpus.yaml"},
+        [],
+        "gpus_per_node is 2, but 0 GPUs are visible here to 2 ranks (CUDA_VISIBLE_DEVICES=-1)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TOO_MUCH)
+def test_what_must_fail_is_refused_before_a_process_starts(case, tmp_path, monkeypatch, capfd):
+    how, overrides, said = TOO_MUCH[case]
+    monkeypatch.chdir(tmp_path)
+    Path("gpus.yaml").write_text("name: gpus\nstarter: mpirun\ngpus_per_node: 2\n")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    started = []
+    monkeypatch.setattr("kakurenbo_hpc.cluster.launch.run", lambda *line: started.append(line))
+    with pytest.raises(UserError) as refusal:
+        launch(digits(*overrides), find_job("digits_everything"), tmp_path / "run", **how)
+    assert said in str(refusal.value)
+    assert not started and not capfd.readouterr().out and not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_asks_for_no_gpus(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    machine = tmp_path / "gpus.yaml"
+    machine.write_text("name: gpus\nstarter: mpirun\ngpus_per_node: 2\n")
+    job_file = find_job("digits_everything")
+    assert launch(digits(), job_file, tmp_path, machine=str(machine), ranks=2, dry_run=True) == DONE
 
 
 @pytest.mark.ranks

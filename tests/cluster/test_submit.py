@@ -189,6 +189,10 @@ WRONG = {
         [*GOOD, "--nodes", "1,2"],
         "--nodes gives several sizes; say with --scaling strong or weak",
     ),
+    "strong scaling of a rate that grows with the ranks": (
+        [*GOOD, "--nodes", "1,2", "--scaling", "strong", "--set", "training.lr_scaling=ranks"],
+        "which raises the learning rate with the number of ranks",
+    ),
     "an unknown scaling": (
         [*GOOD, "--nodes", "1,2", "--scaling", "stong"],
         "--scaling is stong, but must be strong",

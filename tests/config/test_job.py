@@ -1,6 +1,7 @@
 """A job file is checked whole before anything starts, and every wrong word is answered in one line."""
 
 import copy
+import re
 
 import pytest
 import yaml
@@ -8,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kakurenbo_hpc.config.job import DataOptions, check_job, read_job
-from kakurenbo_hpc.config.options import Count, Options, Positive
+from kakurenbo_hpc.config.options import Count, Options, Positive, expand_path
+from kakurenbo_hpc.config.yaml import dump_yaml, load_yaml, set_value
 from kakurenbo_hpc.errors import JobError
 from kakurenbo_hpc.selection import METHODS
 
@@ -451,7 +453,6 @@ def test_a_file_that_is_not_there_is_answered_with_its_neighbour(tmp_path):
         (b"\xff\xfe\xfa", "cannot be read (not UTF-8 text)"),
         (b"a: \x07\n", "not valid YAML ("),
         (b"[" * 100_000, "nested too deeply"),
-        (b"seed: 2001-99-99\n", "not valid YAML ("),
         (b"seed: !!int ''\n", "not valid YAML ("),
         (b"seed: !!float ''\n", "not valid YAML ("),
         (b"seed: !!bool maybe\n", "not valid YAML ("),
@@ -591,3 +592,41 @@ def test_mixing_two_samples_and_choosing_by_the_loss_is_an_error(name):
 @pytest.mark.parametrize("smooth", ["label_smoothing", "mixup"])
 def test_focal_loss_has_hard_targets(smooth):
     assert "criterion is focal" in complaint(job(training={"criterion": "focal", smooth: 0.1}))
+
+
+@pytest.mark.parametrize(
+    "number", ["010", "-07", "00", "089", "1:30", "12:30:45", "1:30.5", "[1, 010]", "{a: 1:30}"]
+)
+def test_a_number_that_two_versions_of_yaml_read_differently_is_refused(number):
+    with pytest.raises(yaml.YAMLError, match="plain decimal number, or quote it"):
+        load_yaml(f"a: {number}")
+    with pytest.raises(JobError, match=f"^--set seed={re.escape(number)}: .*, or quote it"):
+        set_value({}, f"seed={number}")
+
+
+def test_text_that_looks_like_a_number_comes_back_as_text():
+    values = {
+        "a": "089",
+        "b": "1e5",
+        "c": "1:30",
+        "d": [1e-5, 0, 0.5, "010", None, True, "no"],
+        "e": "2024-01-01",
+    }
+    assert load_yaml(dump_yaml(values)) == values
+
+
+def test_a_number_for_a_text_is_told_to_be_quoted():
+    with pytest.raises(JobError, match="name is 12, but must be a string; quote it"):
+        check_job(SHORTEST | {"name": 12}, "j.yaml", DATA, METHODS)
+
+
+def test_home_and_variables_of_a_path_are_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    assert (
+        expand_path("~/x") == "/home/me/x" and expand_path("$SCRATCH/x/${HOME}") == "/scratch/me/x//home/me"
+    )
+    assert expand_path("./~") == "./~" and expand_path("a~b$") == "a~b$"
+    for unknown in ("~nobody_at_all/x", "$NOT_SET_HERE/x", "a/${NOT_SET_HERE}"):
+        with pytest.raises(ValueError, match="not known here"):
+            expand_path(unknown)

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...config.job import Job
+from ...config.yaml import dump_yaml
 from ...errors import UserError
 from ..launch import bound_command, choose_layout
 from ..launchers import launcher_line, open_launcher
@@ -104,7 +103,7 @@ class Findings:
             raise CheckWarning("no job is named")
         with tempfile.TemporaryDirectory() as folder:
             job = Path(folder) / "job.yaml"
-            job.write_text(yaml.safe_dump(self.job.as_dict()))
+            job.write_text(dump_yaml(self.job.as_dict()))
             return self._probe("data", str(job), limit_s=FILES_LIMIT_S)
 
     @_once

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...errors import UserError
 from .. import walltime
-from ..submit import check_fits
+from ..preflight import check_job_fits
 from .check_warning import CheckWarning
 from .findings import Findings
 from .gpus import BF16_FROM, compute_capability
@@ -34,7 +34,7 @@ def check_job(findings: Findings) -> str | None:
     if findings.job is None:
         return None
     job, machine, n_ranks = findings.job, findings.machine, findings.n_job_ranks
-    batch = check_fits(job, machine, n_ranks)
+    batch = check_job_fits(job, machine, n_ranks)
     if job.training.precision == "bf16" and (compute_capability(machine.gpu_type) or BF16_FROM) < BF16_FROM:
         raise CheckWarning(
             f"training.precision is bf16, which a {machine.gpu_type} computes slowly if at all; set it to "

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...config.job import DataOptions
-from ...config.options import option
+from ...config.options import ExpandedPath, option
 from ..dataset import DatasetSplits
 from ..formats.cifar import CIFAR10, read_cifar
 from ..formats.image_bytes import split
@@ -16,7 +16,7 @@ class Cifar10(DataOptions):
     """CIFAR-10 in the binary or the Python version, as it was downloaded."""
 
     name: Literal["cifar10"] = option(..., "CIFAR-10, read from its binary or Python version.")
-    path: str = option(
+    path: ExpandedPath = option(
         ..., "The folder that holds cifar-10-batches-bin, cifar-10-batches-py, or the tar.gz of either."
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...config.job import DataOptions
-from ...config.options import option
+from ...config.options import ExpandedPath, option
 from ..dataset import DatasetSplits
 from ..formats.cifar import CIFAR100, read_cifar
 from ..formats.image_bytes import split
@@ -16,7 +16,7 @@ class Cifar100(DataOptions):
     """CIFAR-100 with its 100 fine classes, in the binary or the Python version, as it was downloaded."""
 
     name: Literal["cifar100"] = option(..., "CIFAR-100, read from its binary or Python version.")
-    path: str = option(
+    path: ExpandedPath = option(
         ..., "The folder that holds cifar-100-binary, cifar-100-python, or the tar.gz of either."
     )
 

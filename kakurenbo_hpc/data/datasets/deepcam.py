@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ...config.job import DataOptions
-from ...config.options import Count, option
+from ...config.options import Count, ExpandedPath, option
 from ...errors import DataError
 from ..dataset import DatasetSplits
 from ..hdf5.manifest import Manifest, find, fingerprint, stats_path
@@ -30,7 +30,7 @@ class DeepCam(DataOptions):
     """DeepCAM's climate fields, or files of the same layout."""
 
     name: Literal["deepcam"] = option(..., "Climate fields with masks, one HDF5 file per sample.")
-    path: str = option(..., "The folder that holds train/, validation/ and stats.h5.")
+    path: ExpandedPath = option(..., "The folder that holds train/, validation/ and stats.h5.")
     threads: Count = option(4, "Samples that a rank reads at once, where workers is 0.", "threads")
 
     def open(self, directory: Path | None = None) -> DatasetSplits:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ...config.job import DataOptions
-from ...config.options import Count, option
+from ...config.options import Count, ExpandedPath, option
 from ...errors import DataError
 from ..dataset import DatasetSplits
 from ..hdf5.layout import explain
@@ -23,7 +23,9 @@ class Hdf5(DataOptions):
     """Rows of HDF5 files, read in the order of the files' names."""
 
     name: Literal["hdf5"] = option(..., "Packed HDF5 files, one row per sample.")
-    path: str = option(..., "A folder with train/*.h5 and validation/*.h5, read in the order of their names.")
+    path: ExpandedPath = option(
+        ..., "A folder with train/*.h5 and validation/*.h5, read in the order of their names."
+    )
     inputs: str = option(
         "inputs",
         "The dataset of inputs, (n, C, H, W) or of any shape that the model takes. "

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...config.augmentations import VIEWS, Augmentation, RandomResizedCrop, View, parse_step
 from ...config.job import DataOptions
-from ...config.options import Count, option
+from ...config.options import Count, ExpandedPath, option
 from ...errors import DataError, SampleError
 from ..augmentation import draws
 from ..dataset import Dataset, DatasetSplits, ReadRequest, SampleFiles
@@ -27,7 +27,7 @@ class ImageFolder(DataOptions):
     """Images of any size, which random_resized_crop, resize and center_crop bring to one size."""
 
     name: Literal["image_folder"] = option(..., "Images in train/CLASS/ and val/CLASS/, read as they are.")
-    path: str = option(
+    path: ExpandedPath = option(
         ..., "The folder that holds train/CLASS/ and val/CLASS/ (or validation/), or Tiny-ImageNet's val/."
     )
     augmentation: list[Augmentation] = option(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...config.job import DataOptions
-from ...config.options import option
+from ...config.options import ExpandedPath, option
 from ..dataset import DatasetSplits
 from ..formats.idx import read_idx_images
 from ..formats.image_bytes import split
@@ -16,7 +16,7 @@ class Mnist(DataOptions):
     """MNIST in its IDX files, compressed or not."""
 
     name: Literal["mnist"] = option(..., "MNIST, read from its IDX files.")
-    path: str = option(
+    path: ExpandedPath = option(
         ..., "The folder of the four IDX files, compressed or not; or the one that holds MNIST/raw."
     )
 

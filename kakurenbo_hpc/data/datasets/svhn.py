@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ...config.job import DataOptions
-from ...config.options import option
+from ...config.options import ExpandedPath, option
 from ...errors import DataError
 from ..dataset import DatasetSplits
 from ..formats.image_bytes import ImageBytes, split
@@ -18,7 +18,7 @@ class Svhn(DataOptions):
     """SVHN, cropped digits; the files' class 10 is the digit 0."""
 
     name: Literal["svhn"] = option(..., "SVHN, cropped digits, read from its MATLAB files.")
-    path: str = option(
+    path: ExpandedPath = option(
         ..., "The folder that holds train_32x32.mat, test_32x32.mat and perhaps extra_32x32.mat."
     )
     extra: bool = option(False, "Train on extra_32x32.mat as well, after the training images.")
