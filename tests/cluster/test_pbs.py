@@ -23,13 +23,13 @@ def site(tmp_path):
     """The environment of a login node. What PBS's jobs find on their PATH is in there as well."""
     folder, commands = tmp_path / "pbs", tmp_path / "pbs" / "bin"
     commands.mkdir(parents=True)
-    for name in ("qsub", "qstat", "qdel"):
+    for name in ("qsub", "qstat", "qdel", "pbsnodes"):
         (commands / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" "{PROGRAM}" {name} "$@"\n')
         (commands / name).chmod(0o755)
     path = f"{commands}:{Path(sys.executable).parent}:/usr/bin:/bin"
-    facts = {"path": path, "resources": ["gpus_here"], "queues": ["workq"], "kill_delay": 3}
+    facts = {"path": path, "kill_delay": 3, "history": True}
     (folder / "site.json").write_text(json.dumps(facts))
-    login = environment() | {"PBS_HERE": str(folder), "PATH": path, "HOME": str(tmp_path)}
+    login = environment() | {"STANDIN": str(folder), "PATH": path, "HOME": str(tmp_path)}
     yield login
     for job in folder.glob("*.job"):  # of a test that failed; one that has ended is refused
         subprocess.run(["qdel", job.stem], env=login, capture_output=True)

@@ -50,13 +50,21 @@ SCRIPTS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def umask():
+    """PBS's script holds the submitting shell's."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_is_the_golden_one(name):
     text = SCRIPTS[name]().text()
     if os.environ.get("GOLDEN") == "write":
         (GOLDEN / name).write_text(text)
     assert text == (GOLDEN / name).read_text()
-    assert text.count("\n") <= 40
+    assert text.count("\n") <= 55
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
