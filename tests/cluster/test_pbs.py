@@ -1,6 +1,5 @@
 """Runs go through PBS: its commands are programs of ours on files, the scripts and ranks are real."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,30 +8,26 @@ import psutil
 import pytest
 import yaml
 from support.batch_runs import ended, log, metrics, paused, state, until
+from support.pbs_site import pbs_site
 from support.start_ranks import environment
 
 import kakurenbo_hpc
 
-PROGRAM = Path(__file__).parent / "programs" / "pbs.py"
 SHORT = ["--set", "training.epochs=2"]
 CHECKOUT = str(Path(kakurenbo_hpc.__file__).parents[1])
 
 
 @pytest.fixture
-def site(tmp_path):
+def pbs(tmp_path):
+    """A PBS that keeps the history of jobs."""
+    with pbs_site(tmp_path / "pbs", environment(), history=True) as pbs:
+        yield pbs
+
+
+@pytest.fixture
+def site(pbs):
     """The environment of a login node. What PBS's jobs find on their PATH is in there as well."""
-    folder, commands = tmp_path / "pbs", tmp_path / "pbs" / "bin"
-    commands.mkdir(parents=True)
-    for name in ("qsub", "qstat", "qdel", "pbsnodes"):
-        (commands / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" "{PROGRAM}" {name} "$@"\n')
-        (commands / name).chmod(0o755)
-    path = f"{commands}:{Path(sys.executable).parent}:/usr/bin:/bin"
-    facts = {"path": path, "kill_delay": 3, "history": True}
-    (folder / "site.json").write_text(json.dumps(facts))
-    login = environment() | {"STANDIN": str(folder), "PATH": path, "HOME": str(tmp_path)}
-    yield login
-    for job in folder.glob("*.job"):  # of a test that failed; one that has ended is refused
-        subprocess.run(["qdel", job.stem], env=login, capture_output=True)
+    return environment() | pbs.environment
 
 
 @pytest.fixture
@@ -173,7 +168,7 @@ def test_requeuing_has_an_end(kakurenbo, machine, tmp_path):
     [
         ({"chunk": ["ngpus=4"]}, "kakurenbo: qsub refuses: qsub: Unknown resource: ngpus; "),
         ({"queue": "gpu"}, "kakurenbo: qsub refuses: qsub: Unknown queue; "),
-        ({"extra": ["-x y"]}, "kakurenbo: qsub refuses: usage: qsub "),
+        ({"extra": ["-x y"]}, "kakurenbo: qsub refuses: it does not know an option (of extra in the machine"),
     ],
 )
 def test_what_pbs_refuses_is_one_line(facts, said, call, machine, tmp_path):
@@ -186,6 +181,7 @@ def test_what_pbs_refuses_is_one_line(facts, said, call, machine, tmp_path):
         "10m",
         "--run-dir",
         tmp_path / "run",
+        "--force",
     )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith(said)

@@ -286,7 +286,9 @@ def failure_reason(done: subprocess.CompletedProcess[str]) -> str:
     said, is_usage, _ = printed.partition("usage:")
     lines = [" ".join(line.split()) for line in said.splitlines() if line.strip()]
     # Sites let their commands print more: news, and what a filter thinks of the job.
-    errors = [line for line in lines if re.search(r"error|fail|refus|invalid|unknown|denied", line, re.I)]
-    if is_usage and not errors:
+    errors = [
+        line for line in lines if re.search(r"error|fail|refus|invalid|unknown|denied|cannot", line, re.I)
+    ]
+    if is_usage and not lines:
         return "it does not know an option (of extra in the machine file?) or a value, and prints its usage"
     return " ".join(errors or lines)[:300] or f"exit code {done.returncode}"

@@ -84,6 +84,10 @@ def qsub(words: list[str]) -> None:
             write(job | {"comment": f"Can Never Run: Insufficient amount of resource: mem {amounts}"})
             print(job_id)
             return
+    if not all(known(other) for other in job["after"][1:]):
+        write(job | {"state": "F"})  # accepted, and deleted at once
+        print(job_id)
+        return
     write(job)
     subprocess.Popen(
         [sys.executable, __file__, "run", job_id],
@@ -93,8 +97,6 @@ def qsub(words: list[str]) -> None:
         stderr=open(HERE / f"{job_id}.mom", "wb"),  # noqa: SIM115, the job's to keep
     )
     print(job_id)
-    if not all(known(other) for other in job["after"][1:]):
-        write(job | {"state": "F"})  # accepted, and deleted at once
 
 
 def parse(words: list[str]) -> tuple[dict, str | None]:
@@ -278,7 +280,12 @@ def show_job(words: list[str]) -> None:
     job = read(job_id)
     if job["state"] == "F" and not history:
         refuse("qstat", f"{job_id} Job has finished, use -x or -H to obtain historical job information", 35)
-    facts = {"Job_Name": job["name"], "job_state": job["state"], "queue": job["queue"], "Hold_Types": "n"}
+    facts = {
+        "Job_Name": job["name"],
+        "job_state": job["state"],
+        "queue": job["queue"],
+        "Hold_Types": job.get("holds", "n"),
+    }
     facts |= {"Exit_status": job["status"]} if "status" in job and job["state"] == "F" else {}
     facts |= {"comment": job["comment"]} if "comment" in job else {}
     show(f"Job Id: {job_id}", facts)
