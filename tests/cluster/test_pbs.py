@@ -12,6 +12,7 @@ from support.pbs_site import pbs_site
 from support.start_ranks import environment
 
 import kakurenbo_hpc
+from kakurenbo_hpc import cli
 
 SHORT = ["--set", "training.epochs=2"]
 CHECKOUT = str(Path(kakurenbo_hpc.__file__).parents[1])
@@ -150,6 +151,7 @@ def test_a_run_that_outstays_its_walltime_is_killed_and_not_requeued(kakurenbo, 
     assert "exit status -29" in kakurenbo("status", run)
     [spooled] = (run / "batch").glob("*.o1")
     assert "=>> PBS: job killed: walltime" in spooled.read_text()
+    assert "; =>> PBS: job killed: walltime" in kakurenbo("status", run)
     assert jobs(run) == ["1.here"]
 
 
@@ -161,6 +163,52 @@ def test_requeuing_has_an_end(kakurenbo, machine, tmp_path):
     assert ended(kakurenbo, run) == "failed", log(run)
     assert jobs(run) == ["1.here", "2.here"]
     assert "exit status 75" in kakurenbo("status", run)
+
+
+def test_a_pbs_without_history_hides_no_end_of_a_run(pbs, tmp_path, monkeypatch, capfd):
+    """Runs whose Python ends at once; all commands know how, and it can be submitted again and cancelled."""
+    pbs.set(history=False)
+    for name, value in pbs.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["kakurenbo", *map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return left.value.code, capfd.readouterr().out
+
+    python = tmp_path / "env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    facts = {"name": "here", "scheduler": "pbs", "starter": "mpirun", "ranks_per_node": 2, "max_requeues": 1}
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(facts | {"python": str(tmp_path / "env")}))
+    words = ["submit", "digits_kakurenbo", "--machine", "m.yaml", "--walltime", "1h", "--run-dir", "run"]
+    for code, word, marks in (
+        (0, "done", ["attempt 1 of 2, on ", "exit code 0"]),
+        (3, "failed", ["attempt 1 of 2, on ", "exit code 3"]),
+        (
+            75,
+            "failed",
+            ["attempt 1 of 2, on ", "requeued", "attempt 2 of 2, on ", "gave up after 1 requeues"],
+        ),
+    ):
+        python.write_text(f"#!/bin/sh\nexit {code}\n")
+        python.chmod(0o755)
+        (tmp_path / "run" / "batch" / "log.txt").unlink(missing_ok=True)
+        assert call(*words, "--resume")[0] == 0
+        if code == 75:
+            until(lambda: "gave up" in log(tmp_path / "run"), lambda: log(tmp_path / "run"))
+        said = call("logs", "run", "--follow")[1]
+        assert [
+            line.partition(": ")[2][: len(mark)] for line, mark in zip(said.splitlines(), marks, strict=True)
+        ] == marks
+        assert f" {word} " in call("status", "run")[1] and f"exit code {code}" in call("status", "run")[1]
+    assert "has ended already (failed: exit code 75)" in call("cancel", "run")[1]
+    python.write_text("#!/bin/sh\nsleep 60\n")
+    assert call(*words, "--resume")[0] == 0
+    until(lambda: " running " in call("status", "run")[1], lambda: log(tmp_path / "run"))
+    assert "is cancelled" in call("cancel", "run")[1]
+    until(lambda: " cancelled " in call("status", "run")[1], lambda: call("status", "run")[1])
 
 
 @pytest.mark.parametrize(

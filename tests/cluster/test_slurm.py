@@ -10,6 +10,7 @@ import yaml
 from support.batch_runs import ended, log, metrics, paused, state, until
 from support.start_ranks import environment
 
+from kakurenbo_hpc import cli
 from kakurenbo_hpc.cluster.schedulers.slurm import Slurm
 
 HERE = {"name": "here", "scheduler": "slurm", "starter": "mpirun", "ranks_per_node": 1}
@@ -121,6 +122,13 @@ def test_an_interrupted_run_is_requeued_and_ends_as_if_nothing_had_been(
     slurm.say("scontrol", "update", f"JobId={job_id}", "StartTime=now+5", "TimeLimit=60")
     assert ended(kakurenbo, run, seconds=600) == "done", log(run)
     assert log(run).count("resuming after") == 1
+    assert "its batch script requeues it" in log(run) and "add --resume" not in log(run)
+    marks = [
+        line.partition(": ")[2] for line in log(run).splitlines() if line.startswith(f"== job {job_id}, ")
+    ]
+    assert [mark.partition(",")[0] for mark in marks] == [
+        *("attempt 1 of 21", "requeued", "attempt 2 of 21", "exit code 0")
+    ]
     kakurenbo("launch", "digits_kakurenbo", "--ranks", 2, "--run-dir", alone, *LONG)
     assert metrics(run) == metrics(alone)
 
@@ -191,6 +199,102 @@ def test_the_doctor_looks_at_the_ranks_of_an_allocation(slurm, machine):
     )
 
 
+@pytest.fixture
+def quick(machine, tmp_path):
+    """A machine file whose Python ends at once, with a code: the batch system alone is looked at."""
+
+    def write(code: int, **facts) -> Path:
+        python = tmp_path / f"ends_{code}" / "bin" / "python"
+        python.parent.mkdir(parents=True, exist_ok=True)
+        python.write_text(f"#!/bin/sh\nexit {code}\n")
+        python.chmod(0o755)
+        return machine(python=str(python.parents[1]), **facts)
+
+    return write
+
+
+@pytest.fixture
+def inside(slurm, monkeypatch, capsys):
+    """The command line in this process; fails with what it printed on stderr."""
+    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
+
+    def call(*words: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["kakurenbo", *map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert left.value.code == 0, err
+        return out
+
+    return call
+
+
+def submit(kakurenbo, machine: Path, run: Path, *words: object) -> str:
+    """Submit, and return the job id."""
+    kakurenbo(
+        "submit", "digits_kakurenbo", "--machine", machine, "--walltime", "10m", "--run-dir", run, *words
+    )
+    return (run / "batch" / "jobs.txt").read_text().split()[-1]
+
+
+def test_a_job_is_what_its_script_says_wherever_it_is_submitted_from(slurm, quick, tmp_path):
+    """In an allocation whose variables contradict the script, and with the user's defaults."""
+    run = tmp_path / "run"
+    words = ["submit", "digits_kakurenbo", "--machine", quick(0, memory_gib=1), "--walltime", "10m"]
+    words = [sys.executable, "-m", "kakurenbo_hpc.cli", *words, "--run-dir", run]
+    defaults = {"SBATCH_TIMELIMIT": "7", "SBATCH_JOB_NAME": "mine", "SBATCH_PARTITION": "one"}
+    done = subprocess.run(
+        ["salloc", "--quiet", "--nodes=1", "--mem-per-cpu=10", *map(str, words)],
+        env=environment() | {"SLURM_CONF": str(slurm.conf)} | defaults,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"passed on to the batch system: SBATCH_PARTITION=one, SLURM_CONF={slurm.conf}\n" in done.stderr
+    job_id = (run / "batch" / "jobs.txt").read_text().strip()
+    shown = slurm.say("scontrol", "show", "job", job_id)
+    for fact in ("TimeLimit=00:10:00", "JobName=digits_kakurenbo", "Partition=one", "MinMemoryNode=1G"):
+        assert fact in shown, shown
+    until(lambda: "JobState=COMPLETED" in slurm.say("scontrol", "show", "job", job_id), lambda: log(run))
+
+
+def test_what_slurm_would_keep_for_ever_is_refused_and_forced_shows_why_it_waits(quick, inside, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(AssertionError, match="partition down is down; .* --force submits all the same"):
+        submit(inside, quick(0, queue="down"), run)
+    with pytest.raises(AssertionError, match="queue short ends jobs after 00:05:00; give less"):
+        submit(inside, quick(0, queue="short"), run)
+    with pytest.raises(AssertionError, match="sbatch refuses: allocation failure: Requested node config"):
+        submit(inside, quick(0), run, "--nodes", 3)
+    with pytest.raises(AssertionError, match=r"sbatch refuses: .*Invalid generic resource \(gres\)"):
+        submit(inside, quick(0, gpus_per_node=2, ranks_per_node=2), run)
+    assert not run.exists()
+    submit(inside, quick(0, queue="down"), run / "down", "--force")
+    submit(inside, quick(0, queue="short"), run / "short", "--force")
+    submit(inside, quick(0, extra=["--hold"]), run / "held")
+    failed = submit(inside, quick(3), run / "failed")
+    submit(inside, quick(0), run / "after", "--dependency", f"afterok:{failed}")
+    assert ended(inside, run / "after") == "failed"
+    shown = inside("status", run)
+    for reason in ("PartitionDown", "PartitionTimeLimit", "JobHeldUser", "DependencyNeverSatisfied"):
+        assert reason in shown, shown
+    inside("cancel", run)
+    assert inside("status", run).count(" cancelled ") == 3
+
+
+def test_a_controller_that_is_away_hides_no_epochs(slurm, quick, inside, tmp_path):
+    run = tmp_path / "run"
+    submit(inside, quick(0, extra=["--hold"]), run)
+    (run / "metrics.jsonl").write_text('{"epoch": 4}\n')
+    with slurm.away():
+        assert state(inside, run) == "unknown"
+        row = inside("status", run).splitlines()[1].removeprefix(str(run)).split()
+        assert row[1:3] == ["unknown", "5"] and "squeue" in row
+    assert state(inside, run) == "queued"
+    inside("cancel", run)
+
+
 def test_what_slurm_refuses_is_one_line(machine, slurm, tmp_path):
     words = [
         "submit",
@@ -201,6 +305,7 @@ def test_what_slurm_refuses_is_one_line(machine, slurm, tmp_path):
         "10m",
         "--run-dir",
         tmp_path / "run",
+        "--force",
     ]
     env = environment() | {"SLURM_CONF": str(slurm.conf)}
     done = subprocess.run(

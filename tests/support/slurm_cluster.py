@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,8 +42,11 @@ KillWait=5
 SlurmctldTimeout=10
 SlurmdTimeout=60
 SchedulerParameters=sched_interval=1,sched_min_interval=0,bf_interval=1
-NodeName=n[1-2] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}] CPUs=4
+NodeName=n[1-2] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}] CPUs=4 RealMemory=4000
 PartitionName=all Nodes=n[1-2] Default=YES MaxTime=60 OverSubscribe=NO
+PartitionName=short Nodes=n[1-2] MaxTime=5
+PartitionName=one Nodes=n[1-2] MaxNodes=1
+PartitionName=down Nodes=n[1-2] State=DOWN
 """
 
 
@@ -82,6 +88,16 @@ class SlurmHere:
         """Run one of Slurm's commands and return what it said, whatever became of it."""
         done = subprocess.run(words, env=self.environment, capture_output=True, text=True)
         return (done.stdout + done.stderr).strip()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Let slurmctld give no answer."""
+        [controller] = [one for one in self._daemons if "slurmctld" in str(one.args)]
+        controller.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            controller.send_signal(signal.SIGCONT)
 
     def _munge(self) -> None:
         key = self.folder / "munge.key"
