@@ -40,6 +40,7 @@ TIERS = {
     ],
     "cluster": [
         "cluster/test_slurm.py",
+        "cluster/test_slurm_accounts.py",
         "cluster/test_srun.py",
         "cluster/test_pbs.py",
         "cluster/test_doctor.py",
@@ -55,6 +56,7 @@ NIGHTLY = [
     "test_setup.py",
     "drills/test_kills.py",
     "drills/test_growth.py",
+    "cluster/test_slurm_accounts.py",  # needs slurmdbd and MariaDB
 ]
 
 

@@ -3,17 +3,13 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-import yaml
-from support.batch_runs import ended, log, metrics, paused, state, until
+from support.batch_runs import ended, log, metrics, paused, state, submit, until
 from support.start_ranks import environment
 
-from kakurenbo_hpc import cli
 from kakurenbo_hpc.cluster.schedulers.slurm import Slurm
 
-HERE = {"name": "here", "scheduler": "slurm", "starter": "mpirun", "ranks_per_node": 1}
 LONG = ["--set", "training.epochs=60"]
 SHORT = ["--set", "training.epochs=2"]
 
@@ -38,23 +34,13 @@ def kakurenbo(slurm, tmp_path):
     return call
 
 
-@pytest.fixture
-def machine(tmp_path):
-    def write(**facts) -> Path:
-        path = tmp_path / "my machine.yaml"
-        path.write_text(yaml.safe_dump(HERE | facts))
-        return path
-
-    return write
-
-
-def test_a_run_on_two_nodes_goes_to_its_end(kakurenbo, machine, tmp_path):
+def test_a_run_on_two_nodes_goes_to_its_end(kakurenbo, slurm_machine, tmp_path):
     run = tmp_path / "a run"
     said = kakurenbo(
         "submit",
         "digits_kakurenbo",
         "--machine",
-        machine(),
+        slurm_machine(),
         "--nodes",
         2,
         "--walltime",
@@ -76,13 +62,13 @@ def test_a_run_on_two_nodes_goes_to_its_end(kakurenbo, machine, tmp_path):
     assert (run / "batch" / "exit_code").read_text() == "0\n"
 
 
-def test_a_cancelled_run_stays_cancelled(kakurenbo, machine, tmp_path):
+def test_a_cancelled_run_stays_cancelled(kakurenbo, slurm_machine, tmp_path):
     run = tmp_path / "run"
     kakurenbo(
         "submit",
         "digits_kakurenbo",
         "--machine",
-        machine(),
+        slurm_machine(),
         "--walltime",
         "10m",
         "--run-dir",
@@ -99,10 +85,10 @@ def test_a_cancelled_run_stays_cancelled(kakurenbo, machine, tmp_path):
 
 @pytest.mark.parametrize("way", ["by a signal", "by its walltime"])
 def test_an_interrupted_run_is_requeued_and_ends_as_if_nothing_had_been(
-    way, slurm, kakurenbo, machine, tmp_path
+    way, slurm, kakurenbo, slurm_machine, tmp_path
 ):
     run, alone = tmp_path / "run", tmp_path / "uninterrupted"
-    here = machine(ranks_per_node=2, grace_s=240)
+    here = slurm_machine(ranks_per_node=2, grace_s=240)
     kakurenbo("submit", "digits_kakurenbo", "--machine", here, "--walltime", "10m", "--run-dir", run, *LONG)
     job_id = (run / "batch" / "jobs.txt").read_text().strip()
     until(lambda: len(metrics(run)) >= 2, lambda: log(run))
@@ -133,9 +119,9 @@ def test_an_interrupted_run_is_requeued_and_ends_as_if_nothing_had_been(
     assert metrics(run) == metrics(alone)
 
 
-def test_srun_starts_ranks_which_are_interrupted_and_requeued(slurm, kakurenbo, machine, tmp_path):
+def test_srun_starts_ranks_which_are_interrupted_and_requeued(slurm, kakurenbo, slurm_machine, tmp_path):
     run = tmp_path / "run"
-    here = machine(starter="srun", mpi="pmix", ranks_per_node=2, cores_per_node=2)
+    here = slurm_machine(starter="srun", mpi="pmix", ranks_per_node=2, cores_per_node=2)
     kakurenbo(
         "submit",
         "digits_kakurenbo",
@@ -157,10 +143,10 @@ def test_srun_starts_ranks_which_are_interrupted_and_requeued(slurm, kakurenbo, 
     kakurenbo("cancel", run)
 
 
-def test_a_sweep_is_one_run_for_each_size(kakurenbo, machine, tmp_path):
+def test_a_sweep_is_one_run_for_each_size(kakurenbo, slurm_machine, tmp_path):
     run = tmp_path / "sweep"
     words = ["--nodes", "1,2", "--scaling", "weak", "--walltime", "10m", "--run-dir", run, *SHORT]
-    said = kakurenbo("submit", "digits_everything", "--machine", machine(), *words)
+    said = kakurenbo("submit", "digits_everything", "--machine", slurm_machine(), *words)
     assert said.count("follow: ") == 2
     runs = [run / "nodes_0001", run / "nodes_0002"]
     assert [ended(kakurenbo, one) for one in runs] == ["done", "done"], log(runs[1])
@@ -168,7 +154,7 @@ def test_a_sweep_is_one_run_for_each_size(kakurenbo, machine, tmp_path):
     assert kakurenbo("status", run).count(" done ") == 2
 
 
-def test_the_doctor_looks_at_the_ranks_of_an_allocation(slurm, machine):
+def test_the_doctor_looks_at_the_ranks_of_an_allocation(slurm, slurm_machine):
     words = [
         sys.executable,
         "-m",
@@ -176,7 +162,7 @@ def test_the_doctor_looks_at_the_ranks_of_an_allocation(slurm, machine):
         "doctor",
         "digits_kakurenbo",
         "--machine",
-        machine(),
+        slurm_machine(),
         "--ranks",
         2,
         "--walltime",
@@ -200,47 +186,16 @@ def test_the_doctor_looks_at_the_ranks_of_an_allocation(slurm, machine):
 
 
 @pytest.fixture
-def quick(machine, tmp_path):
-    """A machine file whose Python ends at once, with a code: the batch system alone is looked at."""
-
-    def write(code: int, **facts) -> Path:
-        python = tmp_path / f"ends_{code}" / "bin" / "python"
-        python.parent.mkdir(parents=True, exist_ok=True)
-        python.write_text(f"#!/bin/sh\nexit {code}\n")
-        python.chmod(0o755)
-        return machine(python=str(python.parents[1]), **facts)
-
-    return write
-
-
-@pytest.fixture
-def inside(slurm, monkeypatch, capsys):
-    """The command line in this process; fails with what it printed on stderr."""
+def in_process(slurm, command_line, monkeypatch):
+    """The command line in this process, where this Slurm is the batch system."""
     monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
-
-    def call(*words: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["kakurenbo", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert left.value.code == 0, err
-        return out
-
-    return call
+    return command_line
 
 
-def submit(kakurenbo, machine: Path, run: Path, *words: object) -> str:
-    """Submit, and return the job id."""
-    kakurenbo(
-        "submit", "digits_kakurenbo", "--machine", machine, "--walltime", "10m", "--run-dir", run, *words
-    )
-    return (run / "batch" / "jobs.txt").read_text().split()[-1]
-
-
-def test_a_job_is_what_its_script_says_wherever_it_is_submitted_from(slurm, quick, tmp_path):
+def test_a_job_is_what_its_script_says_wherever_it_is_submitted_from(slurm, quick_machine, tmp_path):
     """In an allocation whose variables contradict the script, and with the user's defaults."""
     run = tmp_path / "run"
-    words = ["submit", "digits_kakurenbo", "--machine", quick(0, memory_gib=1), "--walltime", "10m"]
+    words = ["submit", "digits_kakurenbo", "--machine", quick_machine(0, memory_gib=1), "--walltime", "10m"]
     words = [sys.executable, "-m", "kakurenbo_hpc.cli", *words, "--run-dir", run]
     defaults = {"SBATCH_TIMELIMIT": "7", "SBATCH_JOB_NAME": "mine", "SBATCH_PARTITION": "one"}
     done = subprocess.run(
@@ -259,48 +214,50 @@ def test_a_job_is_what_its_script_says_wherever_it_is_submitted_from(slurm, quic
     until(lambda: "JobState=COMPLETED" in slurm.say("scontrol", "show", "job", job_id), lambda: log(run))
 
 
-def test_what_slurm_would_keep_for_ever_is_refused_and_forced_shows_why_it_waits(quick, inside, tmp_path):
+def test_what_slurm_would_keep_for_ever_is_refused_and_forced_shows_why_it_waits(
+    quick_machine, in_process, tmp_path
+):
     run = tmp_path / "run"
     with pytest.raises(AssertionError, match="partition down is down; .* --force submits all the same"):
-        submit(inside, quick(0, queue="down"), run)
+        submit(in_process, quick_machine(0, queue="down"), run)
     with pytest.raises(AssertionError, match="queue short ends jobs after 00:05:00; give less"):
-        submit(inside, quick(0, queue="short"), run)
+        submit(in_process, quick_machine(0, queue="short"), run)
     with pytest.raises(AssertionError, match="sbatch refuses: allocation failure: Requested node config"):
-        submit(inside, quick(0), run, "--nodes", 3)
+        submit(in_process, quick_machine(0), run, "--nodes", 3)
     with pytest.raises(AssertionError, match=r"sbatch refuses: .*Invalid generic resource \(gres\)"):
-        submit(inside, quick(0, gpus_per_node=2, ranks_per_node=2), run)
+        submit(in_process, quick_machine(0, gpus_per_node=2, ranks_per_node=2), run)
     assert not run.exists()
-    submit(inside, quick(0, queue="down"), run / "down", "--force")
-    submit(inside, quick(0, queue="short"), run / "short", "--force")
-    submit(inside, quick(0, extra=["--hold"]), run / "held")
-    failed = submit(inside, quick(3), run / "failed")
-    submit(inside, quick(0), run / "after", "--dependency", f"afterok:{failed}")
-    assert ended(inside, run / "after") == "failed"
-    shown = inside("status", run)
+    submit(in_process, quick_machine(0, queue="down"), run / "down", "--force")
+    submit(in_process, quick_machine(0, queue="short"), run / "short", "--force")
+    submit(in_process, quick_machine(0, extra=["--hold"]), run / "held")
+    failed = submit(in_process, quick_machine(3), run / "failed")
+    submit(in_process, quick_machine(0), run / "after", "--dependency", f"afterok:{failed}")
+    assert ended(in_process, run / "after") == "failed"
+    shown = in_process("status", run)
     for reason in ("PartitionDown", "PartitionTimeLimit", "JobHeldUser", "DependencyNeverSatisfied"):
         assert reason in shown, shown
-    inside("cancel", run)
-    assert inside("status", run).count(" cancelled ") == 3
+    in_process("cancel", run)
+    assert in_process("status", run).count(" cancelled ") == 3
 
 
-def test_a_controller_that_is_away_hides_no_epochs(slurm, quick, inside, tmp_path):
+def test_a_controller_that_is_away_hides_no_epochs(slurm, quick_machine, in_process, tmp_path):
     run = tmp_path / "run"
-    submit(inside, quick(0, extra=["--hold"]), run)
+    submit(in_process, quick_machine(0, extra=["--hold"]), run)
     (run / "metrics.jsonl").write_text('{"epoch": 4}\n')
     with slurm.away():
-        assert state(inside, run) == "unknown"
-        row = inside("status", run).splitlines()[1].removeprefix(str(run)).split()
+        assert state(in_process, run) == "unknown"
+        row = in_process("status", run).splitlines()[1].removeprefix(str(run)).split()
         assert row[1:3] == ["unknown", "5"] and "squeue" in row
-    assert state(inside, run) == "queued"
-    inside("cancel", run)
+    assert state(in_process, run) == "queued"
+    in_process("cancel", run)
 
 
-def test_what_slurm_refuses_is_one_line(machine, slurm, tmp_path):
+def test_what_slurm_refuses_is_one_line(slurm_machine, slurm, tmp_path):
     words = [
         "submit",
         "digits_kakurenbo",
         "--machine",
-        machine(queue="none"),
+        slurm_machine(queue="none"),
         "--walltime",
         "10m",
         "--run-dir",

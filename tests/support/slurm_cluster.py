@@ -60,8 +60,9 @@ class SlurmHere:
     def __enter__(self) -> SlurmHere:
         for name in ("state", "tmp-n1", "tmp-n2"):
             (self.folder / name).mkdir()
-        self.conf.write_text(CONF.format(folder=self.folder, ports=_free_ports(3)))
+        self.conf.write_text(CONF.format(folder=self.folder, ports=free_ports(3)))
         self._munge()
+        self._start_accounts()
         self._start("slurmctld", "-D", "-f", self.conf)
         for node in ("n1", "n2"):
             self._start("slurmd", "-D", "-f", self.conf, "-N", node)
@@ -98,6 +99,10 @@ class SlurmHere:
             yield
         finally:
             controller.send_signal(signal.SIGCONT)
+
+    def _start_accounts(self) -> None:
+        """Start what keeps accounts, and add its lines to slurm.conf."""
+        return
 
     def _munge(self) -> None:
         key = self.folder / "munge.key"
@@ -146,9 +151,9 @@ def slurm_or_skip(folder: Path) -> SlurmHere:
     return SlurmHere(folder)
 
 
-def _free_ports(n: int) -> list[int]:
-    """Return n ports in a row that nobody listens on."""
-    for first in range(20000 + os.getpid() % 1000 * 10, 60000, n):
+def free_ports(n: int, least: int = 20000) -> list[int]:
+    """Return n ports in a row, from ``least`` on, that nobody listens on."""
+    for first in range(least + os.getpid() % 1000 * 10, 60000, n):
         try:
             sockets = [socket.create_server(("127.0.0.1", first + i)) for i in range(n)]
         except OSError:
