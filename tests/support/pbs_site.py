@@ -22,7 +22,7 @@ class PbsSite:
             (commands / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" "{PROGRAM}" {name} "$@"\n')
             (commands / name).chmod(0o755)
         self.path = f"{commands}:{Path(sys.executable).parent}:/usr/bin:/bin"
-        self.environment = {"STANDIN": str(folder), "PATH": self.path, "HOME": str(folder.parent)}
+        self.environment = {"PBS_HERE": str(folder), "PATH": self.path, "HOME": str(folder.parent)}
         self._facts: dict[str, object] = {"path": self.path, "kill_delay": 3}
         self.set(**facts)
 

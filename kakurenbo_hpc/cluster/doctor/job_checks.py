@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from .. import preflight, walltime
 from ..job_environment import choose_environment
 from ..launchers import open_launcher
 from ..schedulers import open_scheduler
+from ..schedulers.scheduler import NoAnswer
 from ..script import Script, python_of
 from ..submit import check_fits
 from .check_warning import CheckWarning
@@ -79,7 +81,8 @@ def check_scheduler(findings: Findings) -> str:
     queue, script = findings.queue, _script(findings)
     preflight.check_limits(queue, script.nodes, 0)  # check_walltime says whether it is too long
     environment = choose_environment(machine, os.environ)
-    open_scheduler(machine.scheduler).check_script(script, environment.variables)
+    with contextlib.suppress(NoAnswer):  # it has answered just now; then submit finds out
+        open_scheduler(machine.scheduler).check_script(script, environment.variables)
     limit = f", jobs of at most {walltime.format_clock(queue.limit_s)}" if queue.limit_s else ""
     return f"{machine.scheduler} answers, queue {queue.name}{limit}"
 

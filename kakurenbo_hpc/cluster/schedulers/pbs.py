@@ -39,15 +39,8 @@ _KILLED = {
     **{"-26": "its virtual memory was over the limit", "-27": "its memory was over the limit"},
     **{"-28": "its CPU time was over the limit", "-29": "its walltime was over"},
 }
-_SERVER = (
-    "PBS_CONF_FILE",
-    "PBS_DEFAULT",
-    "PBS_SERVER",
-    "PBS_PRIMARY",
-    "PBS_SECONDARY",
-    "PBS_EXEC",
-    "PBS_HOME",
-)
+_SERVER = ("PBS_DEFAULT", "PBS_CONF_FILE")
+_OF_A_JOB = "JOBID|JOBNAME|JOBDIR|JOBCOOKIE|QUEUE|ACCOUNT|ENVIRONMENT|NODEFILE|NODENUM|TASKNUM|MOMPORT|TMPDIR"
 _SIZES = {unit: 1024**power for power, unit in enumerate(("b", "kb", "mb", "gb", "tb", "pb"))}
 _PLACED = ("mpiprocs", "ompthreads")  # of a chunk, but not of a node
 
@@ -57,11 +50,11 @@ class Pbs(Scheduler):
 
     title = "PBS"
     machine_keys = frozenset({"chunk"})
-    variables = "PBS_.*|REQUEUES"
+    variables = f"PBS_(({_OF_A_JOB})|(O|ARRAY)_.*|DPREFIX)|REQUEUES|{'|'.join(_SERVER)}"
     job_variable = "PBS_JOBID"
 
     def passes(self, variable: str, machine: Machine | None) -> bool:
-        """Whether it names the server or the installation."""
+        """Whether it names the server."""
         return variable in _SERVER
 
     def queue_name(self, machine: Machine) -> str | None:

@@ -51,7 +51,8 @@ ENDED = ("done", "cancelled", "failed")
 _TIMEOUT_S = 120
 # What the commands of a batch system print when they cannot reach its server.
 _UNREACHABLE = re.compile(
-    "timed? ?out|unable to contact|cannot connect|connection refused|communication|no route to host",
+    "timed? ?out|unable to contact|cannot connect|connection refused|communication|no route to host"
+    "|configuration source",
     re.IGNORECASE,
 )
 
@@ -243,8 +244,10 @@ def run_checked(
         UserError: it fails; with its own message.
     """
     done = run_command(command, folder, environment)
-    if done.returncode and not _UNREACHABLE.search(reason := failure_reason(done)):
-        raise UserError(f"{command[0]} refuses: {reason}; correct the machine file or the command")
+    if done.returncode and not _UNREACHABLE.search(done.stdout + done.stderr):
+        raise UserError(
+            f"{command[0]} refuses: {failure_reason(done)}; correct the machine file or the command"
+        )
     check_query(done)
     return done.stdout
 

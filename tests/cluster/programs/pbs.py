@@ -1,4 +1,4 @@
-"""qsub, qstat, qdel and pbsnodes, as an OpenPBS 23.06 was seen to behave, on files in $STANDIN.
+"""qsub, qstat, qdel and pbsnodes, as an OpenPBS 23.06 was seen to behave, on files in $PBS_HERE.
 
 As on a fresh server, no history of jobs is kept unless the site says so: a job that has ended is unknown.
 Scripts run for real, one process each, in the home folder, without the environment of the submitting shell.
@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-HERE = Path(os.environ["STANDIN"])
+HERE = Path(os.environ["PBS_HERE"])
 # path, kill_delay, history; server: its attributes; queues: the attributes of each, the default one first;
 # nodes: the resources of each
 SITE = json.loads((HERE / "site.json").read_text())
@@ -183,7 +183,7 @@ def run(job_id: str) -> None:
     plain = {
         "HOME": os.environ["HOME"],
         "PATH": SITE["path"],
-        "STANDIN": str(HERE),
+        "PBS_HERE": str(HERE),
         "LANG": "C.UTF-8",
         "OMP_NUM_THREADS": "1",
     }
