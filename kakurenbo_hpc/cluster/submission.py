@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,11 +20,12 @@ from ..errors import DONE, UserError
 from ..rundir.atomic_io import write_whole
 from ..rundir.watchdog.heartbeat import seconds_since_beat
 from .schedulers import SCHEDULERS, open_scheduler
-from .schedulers.scheduler import JobState, Scheduler
+from .schedulers.scheduler import JobState, Refusal, Scheduler
 from .walltime import format_clock
 
 # Ranks write a heartbeat every ten seconds; a network file system may show it a minute later.
 _ALIVE_S = 90
+_ENDINGS = ("exit_code", "cancelled")  # files that tell how a job has ended
 
 
 @dataclass(frozen=True)
@@ -76,28 +77,37 @@ class BatchFolder:
             environment: of the submit command; None for that of this process.
 
         Raises:
-            UserError: the folder cannot be written to, or the batch system refuses the job; no new folder is
-                left behind.
+            Refusal: the batch system refuses the job; no new folder is left behind.
+            UserError: the folder cannot be written to, or it is not known whether the job was accepted.
         """
         new = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
+        before = {name: _read(self.folder / name) for name in _ENDINGS}
         self._prepare(submission, files)
         try:
             job_id = self.scheduler.submit(self.folder, dependency, environment)
-        except UserError:
-            if self.folder in new:
-                shutil.rmtree(self.folder, ignore_errors=True)
-                with contextlib.suppress(OSError):  # whatever else is there stays
-                    for folder in new[1:]:
-                        folder.rmdir()
+        except Refusal:
+            self._undo(new, before)
             raise
         with open(self.folder / "jobs.txt", "a") as file:
             file.write(f"{job_id}\n")
         return job_id
 
+    def _undo(self, new: Sequence[Path], before: Mapping[str, str]) -> None:
+        """Remove new folders, the inner ones first, or write how the job before has ended."""
+        with contextlib.suppress(OSError):
+            if self.folder in new:
+                shutil.rmtree(self.folder)
+                for folder in new[1:]:
+                    folder.rmdir()
+                return
+            for name, text in before.items():
+                if text:
+                    write_whole(self.folder / name, f"{text}\n")
+
     def _prepare(self, submission: Submission, files: Mapping[str, str]) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for path in (self.folder / "exit_code", self.folder / "cancelled", self.run / "stop"):
+            for path in (*(self.folder / name for name in _ENDINGS), self.run / "stop"):
                 path.unlink(missing_ok=True)
             for name, text in files.items():
                 write_whole(self.folder / name, text)

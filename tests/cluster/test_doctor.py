@@ -717,3 +717,14 @@ def test_a_batch_system_that_is_not_here_is_found(scheduler, missing, tmp_path, 
         "FAIL",
         f"no {missing} on the PATH; run this where the batch system is, or choose another --machine",
     )
+
+
+def test_the_reason_of_a_probe_is_no_remark_of_srun(tmp_path):
+    remark = "srun: cluster configuration lacks support for cpu binding"
+    for said, reason in [
+        (f"{remark}\\nsrun: error: n1: task 0: Exited with exit code 7", "srun: error: n1: task 0: Exited"),
+        (f"{remark}\\nsome library is missing", "some library is missing"),
+        (f"{remark}\\n", "no message"),
+    ]:
+        with pytest.raises(UserError, match=rf"^x: no result, but exit code 7 \({reason}"):
+            run_probe(["sh", "-c", f"printf '{said}' >&2; exit 7"], {}, "x", 30)

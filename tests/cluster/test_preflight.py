@@ -120,6 +120,18 @@ def test_a_refused_submission_leaves_nothing_behind(call, program, tmp_path):
     for run in ("new/run", "kept"):
         assert call(*GOOD[:-1], run, "--force")[0] == 2
     assert not (tmp_path / "new").exists() and list((tmp_path / "kept").iterdir()) == []
+    batch = submitted(tmp_path, "before")
+    (batch / "exit_code").write_text("0\n")
+    program("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    assert call(*GOOD[:-1], "before", "--force")[0] == 2
+    assert " done " in call("before", verb="status")[1]
+
+
+@pytest.mark.parametrize("sbatch", ["echo Welcome", "echo 'sbatch: error: Socket timed out' >&2; exit 1"])
+def test_a_submission_that_may_have_been_accepted_keeps_its_folder(sbatch, call, program, tmp_path):
+    program("sbatch", sbatch)
+    code, _, err = call(*GOOD, "--force")
+    assert (code, err.count("\n")) == (2, 1) and (tmp_path / "run" / "batch" / "script.sh").exists()
 
 
 def test_what_passes_to_the_batch_system_is_printed_and_what_contradicts_the_script_withheld(

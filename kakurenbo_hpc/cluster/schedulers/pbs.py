@@ -16,6 +16,7 @@ from .scheduler import (
     JobState,
     NoAnswer,
     Queue,
+    Refusal,
     Scheduler,
     Status,
     check_query,
@@ -111,7 +112,7 @@ class Pbs(Scheduler):
         """
         job_id = super().submit(folder, dependency, environment)
         if dependency and self.job_state(job_id) is None:
-            raise UserError(
+            raise Refusal(
                 f"PBS accepted job {job_id} and deleted it at once: {dependency} names a job that it does "
                 "not know (any more); correct --dependency, or leave it out"
             )

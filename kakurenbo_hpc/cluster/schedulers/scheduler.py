@@ -46,6 +46,10 @@ class NoAnswer(UserError):
     """The batch system does not answer: its server is down or busy, or its commands are not here."""
 
 
+class Refusal(UserError):
+    """The batch system refuses a command; the message has its reason."""
+
+
 Status = Literal["queued", "running", "done", "cancelled", "failed"]
 ENDED = ("done", "cancelled", "failed")
 _TIMEOUT_S = 120
@@ -241,11 +245,12 @@ def run_checked(
     """Run a command that has to succeed and return its stdout.
 
     Raises:
-        UserError: it fails; with its own message.
+        Refusal: it fails; with its own message.
+        NoAnswer: it cannot reach the server.
     """
     done = run_command(command, folder, environment)
     if done.returncode and not _UNREACHABLE.search(done.stdout + done.stderr):
-        raise UserError(
+        raise Refusal(
             f"{command[0]} refuses: {failure_reason(done)}; correct the machine file or the command"
         )
     check_query(done)
