@@ -42,9 +42,10 @@ def choose_environment(machine: Machine, environ: Mapping[str, str]) -> JobEnvir
         environ: of the submitting shell.
     """
     scheduler = open_scheduler(machine.scheduler)
-    systems = {SCHEDULERS[name] for name in SCHEDULERS} | {type(scheduler)}
-    patterns = [system.variables for system in systems] + [LAUNCHERS[name].variables for name in LAUNCHERS]
-    patterns += [_OURS]
+    systems = {SCHEDULERS[name] for name in SCHEDULERS.own} | {type(scheduler)}
+    launchers = {LAUNCHERS[name] for name in (*LAUNCHERS.own, machine.starter)}
+    patterns = [_OURS, *(system.variables for system in systems)]
+    patterns += [launcher.variables for launcher in launchers]
     patterns += [_OF_A_JOB] if any(system.job_variable in environ for system in systems) else []
     checked = re.compile("|".join(f"(?:{pattern})" for pattern in patterns if pattern))
     own = {name for name in environ if re.fullmatch(scheduler.variables, name)}
