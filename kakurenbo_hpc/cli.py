@@ -245,6 +245,9 @@ def submit(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the script and the command, and submit nothing.")
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Skip the checks of queue, modules and names before it.")
+    ] = False,
 ) -> int:
     """Submit a job to the batch system. A run that its walltime interrupts is requeued until it is done."""
     from .cluster.submit import Request, parse_numbers
@@ -262,6 +265,7 @@ def submit(
         scaling=scaling,
         resume=resume,
         allow_changes=allow_changes,
+        force=force,
     )
     with _output_is_all() if dry_run else contextlib.nullcontext():
         return start(lambda overrides: _job(job, overrides), request, dry_run)

@@ -36,6 +36,7 @@ TIERS = {
     ],
     "cluster": [
         "cluster/test_slurm.py",
+        "cluster/test_slurm_accounts.py",
         "cluster/test_srun.py",
         "cluster/test_pbs.py",
     ],
@@ -50,6 +51,7 @@ NIGHTLY = [
     "test_setup.py",
     "drills/test_kills.py",
     "drills/test_growth.py",
+    "cluster/test_slurm_accounts.py",  # needs slurmdbd and MariaDB
 ]
 
 

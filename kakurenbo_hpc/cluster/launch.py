@@ -14,12 +14,12 @@ from typing import IO
 
 from ..config.job import Job
 from ..errors import DONE, FAILED, REQUEUE, TERMINATED, USER_ERROR, UserError
-from ..rundir.console import print_error, print_line
+from ..rundir.console import print_error, print_line, resume_advice
 from .failure_report import FailureReport
+from .launch_checks import check_cores, check_gpus, check_job_fits, check_samples
 from .launchers import launcher_line
 from .launchers.launcher import CommandLine, Layout
 from .machine import Machine, find_machine, read_machine
-from .preflight import check_cores, check_gpus, check_job_fits, check_samples
 
 
 def launch(
@@ -150,7 +150,7 @@ def _exit_code(code: int, received: list[int], report: FailureReport) -> int:
     if received:
         name = signal.Signals(received[0]).name
         print_error(
-            f"kakurenbo: ended by {name}, the launcher with exit code {code}; add --resume to go on from the "
+            f"kakurenbo: ended by {name}, the launcher with exit code {code}; {resume_advice()} from the "
             "newest checkpoint"
         )
         return TERMINATED

@@ -120,7 +120,7 @@ class Machine(Options):
     scratch: Line | None = option(
         None,
         "Folder on each node's own disk, for jobs with `data.placement: local`. Variables such as `$TMPDIR` "
-        "are expanded on the node.",
+        "are expanded on the node; `mpirun` hands them on to nodes that ssh starts ranks on.",
     )
     modules: list[Word] = option([], "Environment modules that the script loads, in this order.")
     environment: Annotated[dict[str, str], AfterValidator(_check_environment)] = option(

@@ -1,93 +1,112 @@
-"""Checks of a job and its layout before a process starts: batch, cores, GPUs, scratch, samples."""
+"""Pre-flight: what a login node can know of a submission before it waits in the queue."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
+import re
+import shlex
+import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
+import yaml
+
 from ..config.job import Job
-from ..config.yaml import dump_yaml
-from ..errors import DataError, JobError, UserError, WorldError
-from .doctor.subprocess_json import Facts, run_probe
-from .launchers.launcher import Layout
+from ..errors import UserError
+from ..training import MODELS, TORCH_OPTIMIZERS
+from .doctor.subprocess_json import run_probe
+from .launchers import open_launcher
 from .machine import Machine
+from .schedulers import open_scheduler
+from .schedulers.scheduler import NoAnswer, Queue
+from .script import Script, python_of
+from .walltime import format_clock
 
-RANKS_PER_CORE = 8
-"""More ranks on a core only slow each other down, and may take a node out of service."""
-
-_ASK_FROM = 9  # fewer ranks find out by themselves, sooner than a process that imports torch
-_LIMIT_S = 120.0
+_LIMIT_S = 300
 
 
-def check_job_fits(job: Job, machine: Machine, n_ranks: int) -> int:
-    """Return the global batch of a job on ranks of a machine.
+def check_submission(script: Script, job: Job, environment: Mapping[str, str]) -> None:
+    """Check what ``doctor`` checks of modules, names and the batch system, before a script is submitted.
+
+    A batch system that does not answer is left to the submit command.
 
     Raises:
-        JobError: it cannot run there.
+        UserError: the job would not be accepted, would wait for ever, or would fail after the queue.
     """
-    if job.data.placement == "local" and machine.scratch is None:
-        raise JobError(
-            f"{job.name}: data.placement is local, but {machine.name} has no scratch folder; add scratch to "
-            "its machine file"
-        )
-    return global_batch(job, n_ranks)
-
-
-def global_batch(job: Job, n_ranks: int) -> int:
-    """Return the global batch of a job on n_ranks ranks. Raises JobError if it does not divide."""
+    open_launcher(script.machine.starter).check_nodes(script.machine, script.nodes)
+    check_modules(script.machine)
+    check_names(script.machine, job)
     try:
-        return job.training.batch(n_ranks)
-    except ValueError as problem:
-        raise JobError(f"{job.name}: {problem}") from None
+        queue = find_queue(script.machine)
+        check_limits(queue, script.nodes, script.walltime_s)
+        open_scheduler(script.machine.scheduler).check_script(script, environment)
+    except NoAnswer:
+        return
 
 
-def check_cores(layout: Layout, oversubscribe: bool) -> None:
-    """Raise UserError for more than eight ranks a core of this machine, unless ``oversubscribe``."""
-    n_cores = len(os.sched_getaffinity(0))
-    if layout.n_nodes is None and not oversubscribe and layout.n_ranks > RANKS_PER_CORE * n_cores:
+def find_queue(machine: Machine) -> Queue:
+    """Return the queue that jobs on a machine go to."""
+    scheduler = open_scheduler(machine.scheduler)
+    return scheduler.find_queue(scheduler.queue_name(machine))
+
+
+def check_limits(queue: Queue, n_nodes: int, walltime_s: int) -> None:
+    """Raise UserError if a queue would keep a job for ever: too long, or too large."""
+    if queue.limit_s is not None and walltime_s > queue.limit_s:
         raise UserError(
-            f"--ranks is {layout.n_ranks}, but {n_cores} cores may be used here; start at most "
-            f"{RANKS_PER_CORE} ranks a core ({RANKS_PER_CORE * n_cores}), or add --oversubscribe"
+            f"the walltime is {format_clock(walltime_s)}, but queue {queue.name} ends jobs after "
+            f"{format_clock(queue.limit_s)}; give less, runs are requeued"
+        )
+    if queue.max_nodes is not None and n_nodes > queue.max_nodes:
+        raise UserError(
+            f"--nodes is {n_nodes}, but queue {queue.name} takes at most {queue.max_nodes}; ask for "
+            "fewer, or set queue in the machine file to another"
         )
 
 
-def check_gpus(machine: Machine, layout: Layout) -> None:
-    """Raise WorldError if torch sees fewer GPUs here than ranks start here. On other nodes, ranks look."""
-    if not machine.gpus_per_node or layout.n_nodes is not None or machine.starter == "srun":
-        return
-    n_needed = min(layout.n_per_node, machine.gpus_per_node)
-    facts = _probe(machine, "torch")
-    n_seen = len(facts["gpus"])
-    if n_seen < n_needed:
-        variable = (os.environ | machine.environment).get("CUDA_VISIBLE_DEVICES")
-        seen = f"CUDA_VISIBLE_DEVICES={variable}" if variable is not None else f"torch {facts['version']}"
-        raise WorldError(
-            f"{machine.name}: gpus_per_node is {machine.gpus_per_node}, but {n_seen} GPUs are visible here "
-            f"to {n_needed} ranks ({facts['no_gpu'] or seen}); start where GPUs are, or set gpus_per_node "
-            "to 0 to train on CPUs"
+def check_modules(machine: Machine) -> str | None:
+    """Return a sentence on the machine's modules, None without any.
+
+    Raises:
+        UserError: a login shell cannot load them.
+    """
+    if not machine.modules:
+        return None
+    words = shlex.join(["module", "load", *machine.modules])
+    try:
+        done = subprocess.run(
+            ["bash", "-l", "-c", words],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=_LIMIT_S,
         )
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{words}: does not end; ask the site") from None
+    said = " ".join(done.stderr.split())
+    # Environment Modules before version 4 print an error and succeed.
+    if done.returncode or re.search(r"\bERROR\b|Unable to locate|command not found", said):
+        raise UserError(
+            f"{words}: fails in a login shell ({said[:200] or f'exit code {done.returncode}'}); correct "
+            "modules in the machine file (module avail lists them)"
+        )
+    return f"{', '.join(machine.modules)} can be loaded"
 
 
-def check_samples(job: Job, machine: Machine, n_ranks: int) -> None:
-    """Raise DataError for more ranks than samples; what cannot be read here is left to the ranks."""
-    if n_ranks < _ASK_FROM:
+def check_names(machine: Machine, job: Job) -> None:
+    """Check that model and optimizer exist, in a process of the machine's Python; neither is built.
+
+    Raises:
+        UserError: one does not; with the nearest names.
+    """
+    if job.model.name in MODELS.own and job.training.optimizer in TORCH_OPTIMIZERS:
         return
-    n = _count_samples(job, machine)
-    if n is not None and n < n_ranks:
-        raise DataError(f"{job.data.name} has {n} samples for {n_ranks} ranks; use at most one rank a sample")
-
-
-def _count_samples(job: Job, machine: Machine) -> int | None:
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(UserError):
-        path = Path(folder) / "job.yaml"
-        path.write_text(dump_yaml(job.as_dict()), encoding="utf-8")
-        return int(_probe(machine, "data", str(path))["train"])
-    return None
-
-
-def _probe(machine: Machine, *words: str) -> Facts:
-    command = [sys.executable, "-m", "kakurenbo_hpc.cluster.doctor.probes", *words]
-    return run_probe(command, machine.environment, f"probe of {words[0]}", _LIMIT_S)
+    python = python_of(machine)
+    if not Path(python).exists():  # on the nodes' own disks
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "job.yaml")
+        path.write_text(yaml.safe_dump(job.as_dict()), encoding="utf-8")
+        command = [python, "-m", "kakurenbo_hpc.cluster.doctor.probes", "names", str(path)]
+        run_probe(command, machine.environment, "probe of names", _LIMIT_S)

@@ -50,6 +50,7 @@ class Script:
             **vars(self),
             "name": plain_name(self.name),
             "walltime": format_clock(self.walltime_s),
+            "path": environment_bin(self.machine, self.python),
             **scheduler.script_values(self.machine, self.nodes),
         }
         return environment.from_string(scheduler.template).render(values)
@@ -58,6 +59,17 @@ class Script:
 def python_of(machine: Machine) -> str:
     """Return the Python that runs in the job: of the machine file's environment, else this one."""
     return str(Path(machine.python) / "bin" / "python") if machine.python else sys.executable
+
+
+def environment_bin(machine: Machine, python: str) -> str | None:
+    """Return the folder of programs of the environment that a Python belongs to, None of the system's Python.
+
+    A job's PATH begins with it, as if the environment were activated: else its ``mpiexec`` would be another
+    one, such as PBS's own.
+    """
+    prefix = Path(python).parent.parent
+    is_environment = (prefix / "pyvenv.cfg").exists() or (prefix / "conda-meta").exists()
+    return str(prefix / "bin") if machine.python or is_environment else None
 
 
 def plain_name(name: str) -> str:

@@ -1,21 +1,31 @@
 """The folder ``batch`` of a run directory: what was submitted for the run, and the state of its jobs.
 
 It holds ``script.sh``, ``job.yaml`` (resolved), ``machine.yaml``, ``submission.json``, ``jobs.txt`` (job ids,
-the newest last), ``log.txt``, and ``exit_code`` once the script has ended.
+the newest last), ``log.txt``, ``exit_code`` once the script has ended, and ``cancelled``, the id of the job
+that ``kakurenbo cancel`` has ended.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import DONE, UserError
 from ..rundir.atomic_io import write_whole
+from ..rundir.watchdog.heartbeat import seconds_since_beat
 from .schedulers import SCHEDULERS, open_scheduler
-from .schedulers.scheduler import JobState, Scheduler
+from .schedulers.scheduler import JobState, Refusal, Scheduler
+from .walltime import format_clock
+
+# Ranks write a heartbeat every ten seconds; a network file system may show it a minute later.
+_ALIVE_S = 90
+_ENDINGS = ("exit_code", "cancelled")  # files that tell how a job has ended
 
 
 @dataclass(frozen=True)
@@ -51,16 +61,54 @@ class BatchFolder:
         self.folder = run / "batch"
         self.log = self.folder / "log.txt"
 
-    def prepare(self, submission: Submission, files: dict[str, str]) -> None:
-        """Write the files of a submission.
+    def submit(
+        self,
+        submission: Submission,
+        files: Mapping[str, str],
+        dependency: str | None,
+        environment: Mapping[str, str] | None = None,
+    ) -> str:
+        """Write the files of a submission, submit its script and return the job id.
+
+        Args:
+            submission: what is submitted.
+            files: the text of each file, by name.
+            dependency: in the batch system's own syntax.
+            environment: of the submit command; None for that of this process.
 
         Raises:
-            UserError: the folder cannot be written to.
+            Refusal: the batch system refuses the job; no new folder is left behind.
+            UserError: the folder cannot be written to, or it is not known whether the job was accepted.
         """
+        new = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
+        before = {name: _read(self.folder / name) for name in _ENDINGS}
+        self._prepare(submission, files)
+        try:
+            job_id = self.scheduler.submit(self.folder, dependency, environment)
+        except Refusal:
+            self._undo(new, before)
+            raise
+        with open(self.folder / "jobs.txt", "a") as file:
+            file.write(f"{job_id}\n")
+        return job_id
+
+    def _undo(self, new: Sequence[Path], before: Mapping[str, str]) -> None:
+        """Remove new folders, the inner ones first, or write how the job before has ended."""
+        with contextlib.suppress(OSError):
+            if self.folder in new:
+                shutil.rmtree(self.folder)
+                for folder in new[1:]:
+                    folder.rmdir()
+                return
+            for name, text in before.items():
+                if text:
+                    write_whole(self.folder / name, f"{text}\n")
+
+    def _prepare(self, submission: Submission, files: Mapping[str, str]) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "exit_code").unlink(missing_ok=True)
-            (self.run / "stop").unlink(missing_ok=True)
+            for path in (*(self.folder / name for name in _ENDINGS), self.run / "stop"):
+                path.unlink(missing_ok=True)
             for name, text in files.items():
                 write_whole(self.folder / name, text)
             write_whole(self.folder / "submission.json", json.dumps(asdict(submission), indent=1) + "\n")
@@ -69,11 +117,16 @@ class BatchFolder:
                 f"{self.folder}: cannot be written to ({problem.strerror}); give another --run-dir"
             ) from None
 
-    def submit(self, dependency: str | None) -> str:
-        """Submit the script and return the job id."""
-        job_id = self.scheduler.submit(self.folder, dependency)
-        with open(self.folder / "jobs.txt", "a") as file:
-            file.write(f"{job_id}\n")
+    def cancel(self) -> str:
+        """Cancel the newest job and return its id. The note outlives the batch system's memory of it.
+
+        Raises:
+            UserError: the batch system refuses.
+        """
+        job_id = self.job_ids[-1]
+        self.scheduler.cancel(job_id)
+        with contextlib.suppress(OSError):
+            write_whole(self.folder / "cancelled", f"{job_id}\n")
         return job_id
 
     def read(self) -> Submission:
@@ -114,22 +167,44 @@ class BatchFolder:
 
     @property
     def state(self) -> JobState:
-        """State of the newest job; where the batch system has forgotten it, by the script's exit code."""
+        """State of the newest job; where the batch system has forgotten it, by what the run has left.
+
+        Raises:
+            NoAnswer: the batch system does not answer.
+            UserError: a file of the folder is damaged.
+        """
         scheduler, job_ids = self.scheduler, self.job_ids
         if not job_ids:
             return JobState("failed", "was never accepted")
-        state = scheduler.job_state(job_ids[-1])
-        if state is not None:
-            return state
-        exit_code = self.folder / "exit_code"
-        if not exit_code.exists():
-            return JobState("failed", f"{scheduler.title} does not know the job, and it left no exit code")
-        code = exit_code.read_text(errors="replace").strip()
-        return JobState("done" if code == str(DONE) else "failed", f"exit code {code}")
+        state = scheduler.job_state(job_ids[-1]) or self._state_by_traces(scheduler.title)
+        if state.status == "failed" and _read(self.folder / "cancelled") == job_ids[-1]:
+            return JobState("cancelled", f"by kakurenbo cancel; {state.detail}")
+        if state.status == "failed" and (words := scheduler.last_words(self.folder, job_ids[-1])):
+            return JobState("failed", f"{state.detail}; {words}")
+        return state
+
+    def _state_by_traces(self, title: str) -> JobState:
+        """Return the state by the script's exit code, and by the ranks' heartbeats if there is none."""
+        code = _read(self.folder / "exit_code")
+        if code:
+            return JobState("done" if code == str(DONE) else "failed", f"exit code {code}")
+        forgotten = f"{title} does not know the job"
+        if idle_s := seconds_since_beat(self.run):
+            if idle_s < _ALIVE_S:
+                return JobState("running", f"{forgotten}, but its ranks wrote a heartbeat {idle_s:.0f} s ago")
+            forgotten += f"; its ranks wrote their last heartbeat {format_clock(int(idle_s))} ago"
+        return JobState("failed", f"{forgotten}, and it left no exit code")
 
     def _damaged(self, path: Path, problem: str) -> UserError:
         advice = "see that no job of the run is in the queue, remove"
         return UserError(f"{path}: {problem}; {advice} {self.folder}, and submit with --resume")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def find_submissions(folder: Path) -> list[BatchFolder]:

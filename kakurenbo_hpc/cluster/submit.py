@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -18,8 +18,10 @@ from ..errors import DONE, JobError, RunDirectoryError, UserError
 from ..rundir.console import print_line
 from ..rundir.job_diff import check_same
 from ..rundir.path_checks import check_place
+from .job_environment import JobEnvironment, choose_environment
+from .launch_checks import check_job_fits, check_samples, global_batch
 from .machine import Machine, check_word, read_machine
-from .preflight import check_job_fits, check_samples, global_batch
+from .preflight import check_submission
 from .schedulers import open_scheduler
 from .schedulers.scheduler import ENDED, check_installed
 from .script import Script, python_of
@@ -35,6 +37,7 @@ class BatchRun(NamedTuple):
 
     batch: BatchFolder
     job: Job
+    script: Script
     submission: Submission
     files: dict[str, str]
 
@@ -55,6 +58,7 @@ class Request:
         scaling: what a sweep over nodes keeps: ``strong`` the global batch, ``weak`` the batch of each rank.
         resume: go on with a run that exists.
         allow_changes: even if its job was another one.
+        force: without the checks before a submission.
 
     Raises:
         UserError: for the first value that is wrong.
@@ -71,6 +75,7 @@ class Request:
     scaling: str | None = None
     resume: bool = False
     allow_changes: bool = False
+    force: bool = False
 
     def __post_init__(self) -> None:
         if self.scaling not in (None, "strong", "weak"):
@@ -135,20 +140,24 @@ def _print_runs(runs: Sequence[BatchRun], request: Request, machine: Machine) ->
     for run in runs:
         print(run.files["script.sh"], end="", flush=True)
         _remark(f"would run: cd {shlex.quote(str(run.batch.folder))} && {command}")
+    _remark_on(choose_environment(machine, os.environ))
     _remark("nothing was submitted")
 
 
 def _submit_runs(runs: Sequence[BatchRun], request: Request, machine: Machine) -> None:
     """Submit all runs, or none if one cannot run; if the batch system refuses one, those before it stay."""
+    environment = choose_environment(machine, os.environ)
     for run in runs:
         _check_free(run.batch, run.job, request)
     check_installed(open_scheduler(machine.scheduler).submit_command(None)[0])
     largest = max(runs, key=lambda run: run.submission.ranks)
     check_samples(largest.job, machine, largest.submission.ranks)
-    for n_submitted, (batch, _, submission, files) in enumerate(runs):
+    if not request.force:
+        _check_before(runs, environment.variables)
+    for n_submitted, run in enumerate(runs):
+        batch, submission = run.batch, run.submission
         try:
-            batch.prepare(submission, files)
-            job_id = batch.submit(request.dependency)
+            job_id = batch.submit(submission, run.files, request.dependency, environment.variables)
         except UserError as problem:
             if not n_submitted:
                 raise
@@ -161,6 +170,16 @@ def _submit_runs(runs: Sequence[BatchRun], request: Request, machine: Machine) -
         print_line(f"job {job_id}: {submission.name} on {machine.name}, {size}")
         print_line(f"log: {batch.log}")
         print_line(f"follow: kakurenbo logs --follow {shlex.quote(str(batch.run))}")
+    _remark_on(environment)
+
+
+def _check_before(runs: Sequence[BatchRun], environment: Mapping[str, str]) -> None:
+    """Check one run of each size: seeds change nothing that is checked."""
+    for run in {run.script.nodes: run for run in runs}.values():
+        try:
+            check_submission(run.script, run.job, environment)
+        except UserError as problem:
+            raise type(problem)(f"{problem}; --force submits all the same") from None
 
 
 def _check_python(machine: Machine) -> None:
@@ -221,7 +240,7 @@ def _make_run(
     submission = Submission(
         machine.scheduler, script.name, machine.name, n_nodes, n_ranks, walltime_s, request.scaling, seed
     )
-    return BatchRun(BatchFolder(run_dir), job, submission, files)
+    return BatchRun(BatchFolder(run_dir), job, script, submission, files)
 
 
 def _batch_overrides(job: Job, n_ranks: int, scaling: str) -> list[str]:
@@ -262,6 +281,13 @@ def _check_free(batch: BatchFolder, job: Job, request: Request) -> None:
             raise RunDirectoryError(f"{run}: a run is there; add --resume, or give another --run-dir")
         if not request.allow_changes:
             check_same(run / "job.yaml", job)
+
+
+def _remark_on(environment: JobEnvironment) -> None:
+    if environment.passed:
+        _remark(f"passed on to the batch system: {', '.join(environment.passed)}")
+    if environment.withheld_defaults:
+        _remark(f"withheld, the script says otherwise: {', '.join(environment.withheld_defaults)}")
 
 
 def _remark(text: str) -> None:

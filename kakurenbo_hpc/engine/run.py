@@ -20,7 +20,7 @@ from ..rundir.checkpoint.async_writer import CheckpointWriter
 from ..rundir.checkpoint.manifest import load_facts, validate_checkpoint
 from ..rundir.checkpoint.shards import MidEpoch, RankState
 from ..rundir.checkpoint.snapshot import Snapshot
-from ..rundir.console import Console
+from ..rundir.console import Console, resume_advice
 from ..rundir.job_diff import check_same
 from ..rundir.lock import Lock
 from ..rundir.metrics import Metrics
@@ -222,9 +222,9 @@ class _Run:
     def _stop_early(self, where: str) -> int:
         saved = self._finish()
         advice = (
-            "add --resume to go on"
+            resume_advice(leaves_to_be_requeued=True)
             if saved
-            else "without a checkpoint; make room and add --resume to go on from the one before"
+            else f"without a checkpoint; make room and {resume_advice()} from the one before"
         )
         self._context.console.print_line(f"leaving {where}: {self._stop.why}; {advice}")
         return REQUEUE if saved else TERMINATED

@@ -14,6 +14,16 @@ T = TypeVar("T")
 _SCORES = {"val_accuracy": "accuracy", "val_iou": "IoU", "val_iou_corpus": "corpus IoU"}
 
 
+def resume_advice(leaves_to_be_requeued: bool = False) -> str:
+    """Return how a run that ends now goes on: by its batch script, which counts its attempts, or by hand."""
+    attempt, _, most = os.environ.get("KAKURENBO_ATTEMPT", "").partition("/")  # 2/21
+    if not attempt:
+        return "add --resume to go on"
+    if leaves_to_be_requeued and attempt != most:
+        return "its batch script requeues it"
+    return "submit it with --resume to go on"
+
+
 def bar(items: Iterable[T], n: int, label: str) -> Iterator[T]:
     """Yield the items; draw a progress bar on standard error if that is a terminal."""
     if not sys.stderr.isatty():

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
 
 from ..config.job import Model
-from ..config.registry import Registry
 from ..core.torchvision_compat import timm, torchvision_models
 from ..errors import JobError, nearest
-from .deeplab import DeepLab
+from . import MODELS
 from .norms import NORMS
 
 
@@ -52,13 +50,6 @@ class SmallCnn(nn.Module):
 def _block(n_in: int, n_out: int, norm: str) -> nn.Module:
     convolution = nn.Conv2d(n_in, n_out, 3, padding=1, bias=False)
     return nn.Sequential(convolution, NORMS[norm](n_out), nn.ReLU())
-
-
-MODELS: Registry[Any] = Registry(
-    "model.name",
-    {"small_cnn": f"{__name__}:SmallCnn", "deepcam_deeplabv3plus": f"{DeepLab.__module__}:DeepLab"},
-    "kakurenbo_hpc.models",
-)
 
 
 def build_model(
@@ -141,16 +132,24 @@ def _trial(network: nn.Module, device: torch.device | str) -> Iterator[None]:
             buffer.copy_(before[name])
 
 
+def check_model_name(name: str) -> None:
+    """Raise JobError, with the nearest names, if no model has this name. Builds none, but imports timm."""
+    if name in MODELS:
+        _ = MODELS[name]
+        return
+    library, known = timm(), torchvision_models()
+    if not (library.is_model(name) or name in known.list_models()):
+        names = [*MODELS, *library.list_models(), *known.list_models()]
+        raise JobError(f"model.name is {name!r}, which is unknown; {nearest(name, names)}")
+
+
 def _build(model: Model, n_classes: int, channels: int) -> nn.Module:
+    check_model_name(model.name)
     if model.name in MODELS:
         return MODELS[model.name](n_classes, channels, **model.options)
     library = timm()
     if library.is_model(model.name):
         return library.create_model(model.name, num_classes=n_classes, in_chans=channels, **model.options)
-    known = torchvision_models()
-    if model.name in known.list_models():
-        # The only one with heads for the loss in training, which is of one output here.
-        defaults = {"aux_logits": False} if model.name == "googlenet" else {}
-        return known.get_model(model.name, num_classes=n_classes, **defaults | model.options)
-    names = [*MODELS, *library.list_models(), *known.list_models()]
-    raise JobError(f"model.name is {model.name!r}, which is unknown; {nearest(model.name, names)}")
+    # GoogLeNet is the only one with heads for the loss in training, which is of one output here.
+    defaults = {"aux_logits": False} if model.name == "googlenet" else {}
+    return torchvision_models().get_model(model.name, num_classes=n_classes, **defaults | model.options)

@@ -12,6 +12,7 @@ from torch import nn
 from ..config.job import Training
 from ..core.torchvision_compat import timm
 from ..errors import JobError, nearest
+from . import TORCH_OPTIMIZERS
 
 
 def build_optimizer(training: Training, model: nn.Module, lr: float) -> torch.optim.Optimizer:
@@ -35,20 +36,23 @@ def build_optimizer(training: Training, model: nn.Module, lr: float) -> torch.op
         return torch.optim.Adam(groups, lr)
     if training.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr, weight_decay=0.0)
-    library = timm()
-    names = library.optim.list_optimizers()
-    if training.optimizer not in names:
-        raise JobError(
-            f"training.optimizer is {training.optimizer!r}, which is unknown; "
-            f"{nearest(training.optimizer, names)}"
-        )
-    return library.optim.create_optimizer_v2(
+    check_optimizer_name(training.optimizer)
+    return timm().optim.create_optimizer_v2(
         model,
         opt=training.optimizer,
         lr=lr,
         weight_decay=training.weight_decay,
         momentum=training.momentum,
     )
+
+
+def check_optimizer_name(name: str) -> None:
+    """Raise JobError, with the nearest names, if no optimizer has this name. Imports timm for most."""
+    if name in TORCH_OPTIMIZERS:
+        return
+    names = timm().optim.list_optimizers()
+    if name not in names:
+        raise JobError(f"training.optimizer is {name!r}, which is unknown; {nearest(name, names)}")
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import yaml
+from support.pbs_site import PbsSite
 from support.start_ranks import environment
 
 from kakurenbo_hpc.cluster.doctor import checks, probes
@@ -27,7 +28,6 @@ from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.errors import UserError
 from kakurenbo_hpc.selection import METHODS
 
-PBS = Path(__file__).parent / "programs" / "pbs.py"
 OPEN_MPI = [f"mpirun (Open MPI) {version}" for version in ("5.0.11", "4.1.8")]
 GOOD = {
     "python": "3.11.7",
@@ -661,7 +661,7 @@ def test_a_walltime_is_looked_at_with_a_job_or_without(walltime, word, message, 
             "echo 'Unable to contact slurm controller' >&2; exit 1",
             None,
             "FAIL",
-            "sinfo refuses: Unable to contact slurm controller; ",
+            "sinfo gives no answer: Unable to contact slurm controller; try again later",
         ),
     ],
 )
@@ -679,21 +679,37 @@ def test_slurm_is_asked_for_the_partition(sinfo, queue, word, message, program, 
         ("nights", "FAIL", "qstat refuses: qstat: Unknown queue nights; "),
     ],
 )
-def test_pbs_is_asked_for_the_queue(queue, word, message, program, tmp_path, monkeypatch):
-    facts = {
-        "path": os.environ["PATH"],
-        "resources": [],
-        "queues": ["workq", "night"],
-        "limit": "24:00:00",
-        "kill_delay": 1,
-    }
-    (tmp_path / "site.json").write_text(json.dumps(facts))
-    monkeypatch.setenv("PBS_HERE", str(tmp_path))
-    monkeypatch.setenv(
-        "PATH", str(program("qstat", f'exec "{sys.executable}" "{PBS}" qstat "$@"')), prepend=":"
-    )
-    said = found(checks.check_scheduler, case(scheduler="pbs", ranks_per_node=4, queue=queue))
+def test_pbs_is_asked_for_the_queue(queue, word, message, tmp_path, monkeypatch):
+    site = PbsSite(tmp_path / "pbs", queues={"workq": {"resources_max.walltime": "24:00:00"}, "night": {}})
+    for name, value in site.environment.items():
+        monkeypatch.setenv(name, value)
+    said = found(checks.check_scheduler, case(scheduler="pbs", ranks_per_node=2, queue=queue))
     assert said[0] == word and said[1].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("facts", "nodes", "message"),
+    [
+        ({"chunk": ["ngpus=1"]}, 1, "a chunk asks for ngpus, which no node of PBS has"),
+        ({}, 3, "--nodes is 3, but PBS has 2 such nodes"),
+        (
+            {"starter": "torchrun"},
+            2,
+            "here: torchrun starts on 2 nodes through Slurm only, but scheduler is pbs",
+        ),
+    ],
+)
+def test_doctor_knows_what_pbs_would_keep_for_ever(facts, nodes, message, tmp_path, monkeypatch):
+    for name, value in PbsSite(tmp_path / "pbs").environment.items():
+        monkeypatch.setenv(name, value)
+    here = case(nodes=nodes, name="here", scheduler="pbs", ranks_per_node=2, **facts)
+    word, said = found(checks.check_scheduler, here)
+    assert word == "FAIL" and said.startswith(message)
+
+
+def test_doctor_loads_the_modules():
+    word, said = found(checks.check_modules, case(modules=["none_such"]))
+    assert word == "FAIL" and said.startswith("module load none_such: fails in a login shell (")
 
 
 @pytest.mark.parametrize(("scheduler", "missing"), [("slurm", "sinfo"), ("pbs", "qstat")])
@@ -704,3 +720,14 @@ def test_a_batch_system_that_is_not_here_is_found(scheduler, missing, tmp_path, 
         "FAIL",
         f"no {missing} on the PATH; run this where the batch system is, or choose another --machine",
     )
+
+
+def test_the_reason_of_a_probe_is_no_remark_of_srun(tmp_path):
+    remark = "srun: cluster configuration lacks support for cpu binding"
+    for said, reason in [
+        (f"{remark}\\nsrun: error: n1: task 0: Exited with exit code 7", "srun: error: n1: task 0: Exited"),
+        (f"{remark}\\nsome library is missing", "some library is missing"),
+        (f"{remark}\\n", "no message"),
+    ]:
+        with pytest.raises(UserError, match=rf"^x: no result, but exit code 7 \({reason}"):
+            run_probe(["sh", "-c", f"printf '{said}' >&2; exit 7"], {}, "x", 30)

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from kakurenbo_hpc.cluster import cpu_topology
-from kakurenbo_hpc.cluster.launchers import launcher_line
+from kakurenbo_hpc.cluster.launchers import launcher_line, open_launcher
 from kakurenbo_hpc.cluster.launchers.launcher import CommandLine, Layout
 from kakurenbo_hpc.cluster.launchers.mpirun import find_mpirun, mpirun_line, read_version
 from kakurenbo_hpc.cluster.machine import Machine
@@ -143,6 +143,30 @@ def test_torchrun_has_an_agent_on_each_node():
 def test_torchrun_on_several_nodes_of_what_is_no_batch_job_of_slurm_is_one_line(environ, message):
     with pytest.raises(UserError, match=f"^own: torchrun starts on 2 nodes {message}$"):
         launcher_line(slurm_machine("torchrun"), Layout(8, 2), ["train"], environ)
+
+
+@pytest.mark.parametrize("scratch", ["$TMPDIR", "${TMPDIR}/x", "/local/$TMPDIR"])
+def test_variables_of_the_scratch_folder_are_handed_on_to_ranks_that_ssh_starts(
+    scratch, monkeypatch, tmp_path
+):
+    (tmp_path / "mpirun").write_text("#!/bin/sh\necho 'mpirun (Open MPI) 5.0.7'\n")
+    (tmp_path / "mpirun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    machine = Machine(name="own", starter="mpirun", scratch=scratch)
+    job = {"PBS_NODEFILE": "/n", "TMPDIR": "/tmp/pbs.12", "OTHER": "1"}
+    line = str(launcher_line(machine, Layout(8, 2), ["train"], job))
+    assert line.endswith(" --hostfile /n -x TMPDIR train")
+    assert "TMPDIR" not in str(launcher_line(machine, Layout(8, 2), ["train"], {}))
+
+
+def test_a_name_at_which_agents_of_torchrun_cannot_meet_is_found():
+    torchrun = open_launcher("torchrun")
+    torchrun.check_here({"SLURMD_NODENAME": "localhost"})
+    torchrun.check_here({})
+    with pytest.raises(
+        UserError, match="meet at nowhere.invalid, Slurm's name of this node, which does not res"
+    ):
+        torchrun.check_here({"SLURMD_NODENAME": "nowhere.invalid"})
 
 
 def test_a_shell_reads_the_printed_line_as_it_was_meant(tmp_path):

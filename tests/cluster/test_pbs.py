@@ -1,6 +1,5 @@
 """Runs go through PBS: its commands are programs of ours on files, the scripts and ranks are real."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,30 +8,27 @@ import psutil
 import pytest
 import yaml
 from support.batch_runs import ended, log, metrics, paused, state, until
+from support.pbs_site import pbs_site
 from support.start_ranks import environment
 
 import kakurenbo_hpc
+from kakurenbo_hpc import cli
 
-PROGRAM = Path(__file__).parent / "programs" / "pbs.py"
 SHORT = ["--set", "training.epochs=2"]
 CHECKOUT = str(Path(kakurenbo_hpc.__file__).parents[1])
 
 
 @pytest.fixture
-def site(tmp_path):
+def pbs(tmp_path):
+    """A PBS that keeps the history of jobs."""
+    with pbs_site(tmp_path / "pbs", environment(), history=True) as pbs:
+        yield pbs
+
+
+@pytest.fixture
+def site(pbs):
     """The environment of a login node. What PBS's jobs find on their PATH is in there as well."""
-    folder, commands = tmp_path / "pbs", tmp_path / "pbs" / "bin"
-    commands.mkdir(parents=True)
-    for name in ("qsub", "qstat", "qdel"):
-        (commands / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" "{PROGRAM}" {name} "$@"\n')
-        (commands / name).chmod(0o755)
-    path = f"{commands}:{Path(sys.executable).parent}:/usr/bin:/bin"
-    facts = {"path": path, "resources": ["gpus_here"], "queues": ["workq"], "kill_delay": 3}
-    (folder / "site.json").write_text(json.dumps(facts))
-    login = environment() | {"PBS_HERE": str(folder), "PATH": path, "HOME": str(tmp_path)}
-    yield login
-    for job in folder.glob("*.job"):  # of a test that failed; one that has ended is refused
-        subprocess.run(["qdel", job.stem], env=login, capture_output=True)
+    return environment() | pbs.environment
 
 
 @pytest.fixture
@@ -156,6 +152,7 @@ def test_a_run_that_outstays_its_walltime_is_killed_and_not_requeued(kakurenbo, 
     assert "exit status -29" in kakurenbo("status", run)
     [spooled] = (run / "batch").glob("*.o1")
     assert "=>> PBS: job killed: walltime" in spooled.read_text()
+    assert "; =>> PBS: job killed: walltime" in kakurenbo("status", run)
     assert jobs(run) == ["1.here"]
 
 
@@ -169,12 +166,58 @@ def test_requeuing_has_an_end(kakurenbo, machine, tmp_path):
     assert "exit status 75" in kakurenbo("status", run)
 
 
+def test_a_pbs_without_history_hides_no_end_of_a_run(pbs, tmp_path, monkeypatch, capfd):
+    """Runs whose Python ends at once; all commands know how, and it can be submitted again and cancelled."""
+    pbs.set(history=False)
+    for name, value in pbs.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["kakurenbo", *map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return left.value.code, capfd.readouterr().out
+
+    python = tmp_path / "env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    facts = {"name": "here", "scheduler": "pbs", "starter": "mpirun", "ranks_per_node": 2, "max_requeues": 1}
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(facts | {"python": str(tmp_path / "env")}))
+    words = ["submit", "digits_kakurenbo", "--machine", "m.yaml", "--walltime", "1h", "--run-dir", "run"]
+    for code, word, marks in (
+        (0, "done", ["attempt 1 of 2, on ", "exit code 0"]),
+        (3, "failed", ["attempt 1 of 2, on ", "exit code 3"]),
+        (
+            75,
+            "failed",
+            ["attempt 1 of 2, on ", "requeued", "attempt 2 of 2, on ", "gave up after 1 requeues"],
+        ),
+    ):
+        python.write_text(f"#!/bin/sh\nexit {code}\n")
+        python.chmod(0o755)
+        (tmp_path / "run" / "batch" / "log.txt").unlink(missing_ok=True)
+        assert call(*words, "--resume")[0] == 0
+        if code == 75:
+            until(lambda: "gave up" in log(tmp_path / "run"), lambda: log(tmp_path / "run"))
+        said = call("logs", "run", "--follow")[1]
+        assert [
+            line.partition(": ")[2][: len(mark)] for line, mark in zip(said.splitlines(), marks, strict=True)
+        ] == marks
+        assert f" {word} " in call("status", "run")[1] and f"exit code {code}" in call("status", "run")[1]
+    assert "has ended already (failed: exit code 75)" in call("cancel", "run")[1]
+    python.write_text("#!/bin/sh\nsleep 60\n")
+    assert call(*words, "--resume")[0] == 0
+    until(lambda: " running " in call("status", "run")[1], lambda: log(tmp_path / "run"))
+    assert "is cancelled" in call("cancel", "run")[1]
+    until(lambda: " cancelled " in call("status", "run")[1], lambda: call("status", "run")[1])
+
+
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
         ({"chunk": ["ngpus=4"]}, "kakurenbo: qsub refuses: qsub: Unknown resource: ngpus; "),
         ({"queue": "gpu"}, "kakurenbo: qsub refuses: qsub: Unknown queue; "),
-        ({"extra": ["-x y"]}, "kakurenbo: qsub refuses: usage: qsub "),
+        ({"extra": ["-x y"]}, "kakurenbo: qsub refuses: it does not know an option (of extra in the machine"),
     ],
 )
 def test_what_pbs_refuses_is_one_line(facts, said, call, machine, tmp_path):
@@ -187,6 +230,7 @@ def test_what_pbs_refuses_is_one_line(facts, said, call, machine, tmp_path):
         "10m",
         "--run-dir",
         tmp_path / "run",
+        "--force",
     )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith(said)

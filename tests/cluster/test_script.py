@@ -50,13 +50,21 @@ SCRIPTS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def umask():
+    """PBS's script holds the submitting shell's."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_is_the_golden_one(name):
     text = SCRIPTS[name]().text()
     if os.environ.get("GOLDEN") == "write":
         (GOLDEN / name).write_text(text)
     assert text == (GOLDEN / name).read_text()
-    assert text.count("\n") <= 40
+    assert text.count("\n") <= 55
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -123,6 +131,90 @@ def test_a_run_that_leaves_with_75_is_requeued_unless_it_was_cancelled(system, c
     assert (told.read_text() if told.exists() else "") == ("" if cancelled else requeued)
     if system == "pbs" and not cancelled:
         assert (run / "batch" / "jobs.txt").read_text() == "13.here\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "before", "qsub", "last"),
+    [
+        (0, 0, "echo 13.here", "exit code 0"),
+        (1, 0, "echo 13.here", "exit code 1"),
+        (75, 1, "echo 13.here", "requeued"),
+        (
+            75,
+            2,
+            "echo 13.here",
+            "gave up after 2 requeues (max_requeues); go on with kakurenbo submit --resume",
+        ),
+        (75, 0, "exit 1", "go on with kakurenbo submit --resume"),
+    ],
+)
+@pytest.mark.parametrize("system", ["slurm", "pbs"])
+def test_the_log_of_each_job_begins_with_its_attempt_and_ends_with_what_became_of_it(
+    system, code, before, qsub, last, tmp_path
+):
+    run, commands = tmp_path / "run", tmp_path / "bin"
+    (run / "batch").mkdir(parents=True)
+    commands.mkdir()
+    for name, text in [
+        ("python", f'echo "attempt $KAKURENBO_ATTEMPT"; exit {code}'),
+        ("scontrol", qsub),
+        ("qsub", qsub),
+    ]:
+        (commands / name).write_text(f"#!/bin/bash\n{text}\n")
+        (commands / name).chmod(0o755)
+    (tmp_path / "nodes").write_text("n1\nn1\nn2\n")
+    given = {"PATH": f"{commands}:{os.environ['PATH']}", "SLURM_JOB_ID": "12", "SLURM_JOB_NODELIST": "n[1-2]"}
+    given |= {"PBS_JOBID": "12.here", "PBS_NODEFILE": str(tmp_path / "nodes")}
+    given |= {"SLURM_RESTART_COUNT": str(before), "REQUEUES": str(before)}
+    machine = own(system, max_requeues=2)
+    text = Script("digits", 2, 7200, machine, run, tmp_path, str(commands / "python")).text()
+    done = subprocess.run(["bash", "-c", text], env=os.environ | given, capture_output=True, text=True)
+    log = run / "batch" / "log.txt"
+    lines = (done.stdout + (log.read_text() if log.exists() else "")).splitlines()
+    nodes = {"slurm": "n[1-2]", "pbs": "n1 n2"}[system]
+    begins, ends = lines[0], [line for line in lines if line.startswith("== ")][-1]
+    assert begins.startswith("== job 12") and f": attempt {before + 1} of 3, on {nodes}" in begins
+    assert lines[1] == f"attempt {before + 1}/3" and ends.endswith(f"{last}")
+    assert (done.returncode, (run / "batch" / "exit_code").read_text()) == (code, f"{code}\n")
+
+
+@pytest.mark.parametrize("system", ["slurm", "pbs"])
+def test_a_script_that_cannot_even_begin_says_so_and_leaves_an_exit_code(system, tmp_path):
+    run = tmp_path / "run"
+    (run / "batch").mkdir(parents=True)
+    machine = own(system, modules=["cuda"])
+    text = "module() { return 1; }\n" + Script("a", 1, 7200, machine, run, tmp_path, "python").text()
+    done = subprocess.run(["bash", "-c", text], capture_output=True, text=True)
+    log = run / "batch" / "log.txt"
+    assert "failed: no such modules" in done.stdout + (log.read_text() if log.exists() else "")
+    assert (done.returncode, (run / "batch" / "exit_code").read_text()) == (1, "1\n")
+
+
+@pytest.mark.parametrize("mark", ["pyvenv.cfg", "conda-meta", None])
+def test_a_job_finds_the_programs_of_its_environment_first(mark, tmp_path):
+    """PBS has an mpiexec of its own; the one of an environment is beside its Python."""
+    bin_ = tmp_path / "venv" / "bin"
+    bin_.mkdir(parents=True)
+    (bin_ / "python").write_text('#!/bin/bash\necho "$PATH" > "$SEEN"\n')
+    (bin_ / "python").chmod(0o755)
+    if mark:
+        (tmp_path / "venv" / mark).touch()
+    (tmp_path / "batch").mkdir()
+    machine = own("slurm", environment={"SEEN": str(tmp_path / "seen")})
+    text = Script("digits", 1, 7200, machine, tmp_path, tmp_path, str(bin_ / "python")).text()
+    assert subprocess.run(["bash", "-c", text], capture_output=True).returncode == 0
+    path = os.environ["PATH"]
+    assert (tmp_path / "seen").read_text() == (f"{bin_}:{path}\n" if mark else f"{path}\n")
+
+
+def test_files_of_a_pbs_job_are_as_private_as_those_of_the_shell_that_submits(tmp_path):
+    (tmp_path / "batch").mkdir()
+    os.umask(0o027)
+    text = Script("digits", 1, 7200, own("pbs"), tmp_path, tmp_path, "/bin/true").text()
+    subprocess.run(["bash", "-c", f"umask 077\n{text}"], check=True)
+    assert [oct((tmp_path / "batch" / name).stat().st_mode)[-3:] for name in ("log.txt", "exit_code")] == [
+        "640"
+    ] * 2
 
 
 @pytest.mark.parametrize(("system", "name"), [("slurm", "USR1"), ("slurm", "TERM"), ("pbs", "TERM")])

@@ -3,16 +3,13 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-import yaml
-from support.batch_runs import ended, log, metrics, paused, state, until
+from support.batch_runs import ended, log, metrics, paused, state, submit, until
 from support.start_ranks import environment
 
 from kakurenbo_hpc.cluster.schedulers.slurm import Slurm
 
-HERE = {"name": "here", "scheduler": "slurm", "starter": "mpirun", "ranks_per_node": 1}
 LONG = ["--set", "training.epochs=60"]
 SHORT = ["--set", "training.epochs=2"]
 
@@ -37,23 +34,13 @@ def kakurenbo(slurm, tmp_path):
     return call
 
 
-@pytest.fixture
-def machine(tmp_path):
-    def write(**facts) -> Path:
-        path = tmp_path / "my machine.yaml"
-        path.write_text(yaml.safe_dump(HERE | facts))
-        return path
-
-    return write
-
-
-def test_a_run_on_two_nodes_goes_to_its_end(kakurenbo, machine, tmp_path):
+def test_a_run_on_two_nodes_goes_to_its_end(kakurenbo, slurm_machine, tmp_path):
     run = tmp_path / "a run"
     said = kakurenbo(
         "submit",
         "digits_kakurenbo",
         "--machine",
-        machine(),
+        slurm_machine(),
         "--nodes",
         2,
         "--walltime",
@@ -75,13 +62,13 @@ def test_a_run_on_two_nodes_goes_to_its_end(kakurenbo, machine, tmp_path):
     assert (run / "batch" / "exit_code").read_text() == "0\n"
 
 
-def test_a_cancelled_run_stays_cancelled(kakurenbo, machine, tmp_path):
+def test_a_cancelled_run_stays_cancelled(kakurenbo, slurm_machine, tmp_path):
     run = tmp_path / "run"
     kakurenbo(
         "submit",
         "digits_kakurenbo",
         "--machine",
-        machine(),
+        slurm_machine(),
         "--walltime",
         "10m",
         "--run-dir",
@@ -98,10 +85,10 @@ def test_a_cancelled_run_stays_cancelled(kakurenbo, machine, tmp_path):
 
 @pytest.mark.parametrize("way", ["by a signal", pytest.param("by its walltime", marks=pytest.mark.nightly)])
 def test_an_interrupted_run_is_requeued_and_ends_as_if_nothing_had_been(
-    way, slurm, kakurenbo, machine, tmp_path
+    way, slurm, kakurenbo, slurm_machine, tmp_path
 ):
     run, alone = tmp_path / "run", tmp_path / "uninterrupted"
-    here = machine(ranks_per_node=2, grace_s=240)
+    here = slurm_machine(ranks_per_node=2, grace_s=240)
     kakurenbo("submit", "digits_kakurenbo", "--machine", here, "--walltime", "10m", "--run-dir", run, *LONG)
     job_id = (run / "batch" / "jobs.txt").read_text().strip()
     until(lambda: len(metrics(run)) >= 2, lambda: log(run))
@@ -121,13 +108,20 @@ def test_an_interrupted_run_is_requeued_and_ends_as_if_nothing_had_been(
     slurm.say("scontrol", "update", f"JobId={job_id}", "StartTime=now+5", "TimeLimit=60")
     assert ended(kakurenbo, run, seconds=600) == "done", log(run)
     assert log(run).count("resuming after") == 1
+    assert "its batch script requeues it" in log(run) and "add --resume" not in log(run)
+    marks = [
+        line.partition(": ")[2] for line in log(run).splitlines() if line.startswith(f"== job {job_id}, ")
+    ]
+    assert [mark.partition(",")[0] for mark in marks] == [
+        *("attempt 1 of 21", "requeued", "attempt 2 of 21", "exit code 0")
+    ]
     kakurenbo("launch", "digits_kakurenbo", "--ranks", 2, "--run-dir", alone, *LONG)
     assert metrics(run) == metrics(alone)
 
 
-def test_srun_starts_ranks_which_are_interrupted_and_requeued(slurm, kakurenbo, machine, tmp_path):
+def test_srun_starts_ranks_which_are_interrupted_and_requeued(slurm, kakurenbo, slurm_machine, tmp_path):
     run = tmp_path / "run"
-    here = machine(starter="srun", mpi="pmix", ranks_per_node=2, cores_per_node=2)
+    here = slurm_machine(starter="srun", mpi="pmix", ranks_per_node=2, cores_per_node=2)
     kakurenbo(
         "submit",
         "digits_kakurenbo",
@@ -150,10 +144,10 @@ def test_srun_starts_ranks_which_are_interrupted_and_requeued(slurm, kakurenbo, 
 
 
 @pytest.mark.nightly
-def test_a_sweep_is_one_run_for_each_size(kakurenbo, machine, tmp_path):
+def test_a_sweep_is_one_run_for_each_size(kakurenbo, slurm_machine, tmp_path):
     run = tmp_path / "sweep"
     words = ["--nodes", "1,2", "--scaling", "weak", "--walltime", "10m", "--run-dir", run, *SHORT]
-    said = kakurenbo("submit", "digits_everything", "--machine", machine(), *words)
+    said = kakurenbo("submit", "digits_everything", "--machine", slurm_machine(), *words)
     assert said.count("follow: ") == 2
     runs = [run / "nodes_0001", run / "nodes_0002"]
     assert [ended(kakurenbo, one) for one in runs] == ["done", "done"], log(runs[1])
@@ -161,7 +155,7 @@ def test_a_sweep_is_one_run_for_each_size(kakurenbo, machine, tmp_path):
     assert kakurenbo("status", run).count(" done ") == 2
 
 
-def test_the_doctor_looks_at_the_ranks_of_an_allocation(slurm, machine):
+def test_the_doctor_looks_at_the_ranks_of_an_allocation(slurm, slurm_machine):
     words = [
         sys.executable,
         "-m",
@@ -169,7 +163,7 @@ def test_the_doctor_looks_at_the_ranks_of_an_allocation(slurm, machine):
         "doctor",
         "digits_kakurenbo",
         "--machine",
-        machine(),
+        slurm_machine(),
         "--ranks",
         2,
         "--walltime",
@@ -192,16 +186,84 @@ def test_the_doctor_looks_at_the_ranks_of_an_allocation(slurm, machine):
     )
 
 
-def test_what_slurm_refuses_is_one_line(machine, slurm, tmp_path):
+@pytest.fixture
+def in_process(slurm, command_line, monkeypatch):
+    """The command line in this process, where this Slurm is the batch system."""
+    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
+    return command_line
+
+
+def test_a_job_is_what_its_script_says_wherever_it_is_submitted_from(slurm, quick_machine, tmp_path):
+    """In an allocation whose variables contradict the script, and with the user's defaults."""
+    run = tmp_path / "run"
+    words = ["submit", "digits_kakurenbo", "--machine", quick_machine(0, memory_gib=1), "--walltime", "10m"]
+    words = [sys.executable, "-m", "kakurenbo_hpc.cli", *words, "--run-dir", run]
+    defaults = {"SBATCH_TIMELIMIT": "7", "SBATCH_JOB_NAME": "mine", "SBATCH_PARTITION": "one"}
+    done = subprocess.run(
+        ["salloc", "--quiet", "--nodes=1", "--mem-per-cpu=10", *map(str, words)],
+        env=environment() | {"SLURM_CONF": str(slurm.conf)} | defaults,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"passed on to the batch system: SBATCH_PARTITION=one, SLURM_CONF={slurm.conf}\n" in done.stderr
+    job_id = (run / "batch" / "jobs.txt").read_text().strip()
+    shown = slurm.say("scontrol", "show", "job", job_id)
+    for fact in ("TimeLimit=00:10:00", "JobName=digits_kakurenbo", "Partition=one", "MinMemoryNode=1G"):
+        assert fact in shown, shown
+    until(lambda: "JobState=COMPLETED" in slurm.say("scontrol", "show", "job", job_id), lambda: log(run))
+
+
+def test_what_slurm_would_keep_for_ever_is_refused_and_forced_shows_why_it_waits(
+    quick_machine, in_process, tmp_path
+):
+    run = tmp_path / "run"
+    with pytest.raises(AssertionError, match="partition down is down; .* --force submits all the same"):
+        submit(in_process, quick_machine(0, queue="down"), run)
+    with pytest.raises(AssertionError, match="queue short ends jobs after 00:05:00; give less"):
+        submit(in_process, quick_machine(0, queue="short"), run)
+    with pytest.raises(AssertionError, match="sbatch refuses: allocation failure: Requested node config"):
+        submit(in_process, quick_machine(0), run, "--nodes", 3)
+    with pytest.raises(AssertionError, match=r"sbatch refuses: .*Invalid generic resource \(gres\)"):
+        submit(in_process, quick_machine(0, gpus_per_node=2, ranks_per_node=2), run)
+    assert not run.exists()
+    submit(in_process, quick_machine(0, queue="down"), run / "down", "--force")
+    submit(in_process, quick_machine(0, queue="short"), run / "short", "--force")
+    submit(in_process, quick_machine(0, extra=["--hold"]), run / "held")
+    failed = submit(in_process, quick_machine(3), run / "failed")
+    submit(in_process, quick_machine(0), run / "after", "--dependency", f"afterok:{failed}")
+    assert ended(in_process, run / "after") == "failed"
+    shown = in_process("status", run)
+    for reason in ("PartitionDown", "PartitionTimeLimit", "JobHeldUser", "DependencyNeverSatisfied"):
+        assert reason in shown, shown
+    in_process("cancel", run)
+    assert in_process("status", run).count(" cancelled ") == 3
+
+
+def test_a_controller_that_is_away_hides_no_epochs(slurm, quick_machine, in_process, tmp_path):
+    run = tmp_path / "run"
+    submit(in_process, quick_machine(0, extra=["--hold"]), run)
+    (run / "metrics.jsonl").write_text('{"epoch": 4}\n')
+    with slurm.away():
+        assert state(in_process, run) == "unknown"
+        row = in_process("status", run).splitlines()[1].removeprefix(str(run)).split()
+        assert row[1:3] == ["unknown", "5"] and "squeue" in row
+    assert state(in_process, run) == "queued"
+    in_process("cancel", run)
+
+
+def test_what_slurm_refuses_is_one_line(slurm_machine, slurm, tmp_path):
     words = [
         "submit",
         "digits_kakurenbo",
         "--machine",
-        machine(queue="none"),
+        slurm_machine(queue="none"),
         "--walltime",
         "10m",
         "--run-dir",
         tmp_path / "run",
+        "--force",
     ]
     env = environment() | {"SLURM_CONF": str(slurm.conf)}
     done = subprocess.run(

@@ -8,16 +8,20 @@
 #PBS -j oe
 
 run='/tmp/it'"'"'s "a" $(touch stolen) `touch stolen`; touch stolen
-touch stolen'
+touch stolen' requeues=${REQUEUES:-0}
+umask 0022 # of the shell that submitted; by itself PBS makes all files private
 exec >> "$run/batch/log.txt" 2>&1
+note() { echo "== job $PBS_JOBID, $(date '+%F %T'): $1"; }
+note "attempt $((requeues + 1)) of 1, on $(sort -u "${PBS_NODEFILE:-/dev/null}" | tr '\n' ' ')"
 # PBS sends no signal before the walltime is over: at this time the ranks write a checkpoint and leave with 75.
 KAKURENBO_DEADLINE=$(($(date +%s) + 7020))
-export KAKURENBO_DEADLINE
+export KAKURENBO_DEADLINE KAKURENBO_ATTEMPT=$((requeues + 1))/1
+rm -f -- "$run/batch/exit_code" # left by the job that was requeued
+trap 'echo "$?" > "$run/batch/exit_code"' EXIT
 export UCX_TLS=rc,sm
 export NOTE='it'"'"'s $(date)'
 cd -- /home/me || exit 1
 
-rm -f -- "$run/batch/exit_code" # left by the job that was requeued
 cancelled=
 trap 'cancelled=1' TERM # from qdel, or at the walltime; PBS sends it to the ranks as well
 # If a signal arrives as the ranks leave, bash loses their exit code: this subshell survives signals and writes it to a file.
@@ -28,13 +32,16 @@ trap 'cancelled=1' TERM # from qdel, or at the walltime; PBS sends it to the ran
     left=$?; echo "$left" > "$run/batch/exit_code"; exit "$left"
 ) & ranks=$!
 while wait "$ranks"; code=$?; kill -0 "$ranks" 2> /dev/null; do :; done # a signal interrupts wait, not the ranks
+if [ -s "$run/batch/exit_code" ]; then read -r code < "$run/batch/exit_code"; fi
 
-if [ -s "$run/batch/exit_code" ]; then read -r code < "$run/batch/exit_code"; else echo "$code" > "$run/batch/exit_code"; fi
-requeues=${REQUEUES:-0}
-if [ "$code" -eq 75 ] && [ -z "$cancelled" ] && [ "$requeues" -lt 0 ]; then
+if [ "$code" -ne 75 ] || [ -n "$cancelled" ]; then
+    note "${cancelled:+terminated, }exit code $code"
+elif [ "$requeues" -ge 0 ]; then
+    note "gave up after $requeues requeues (max_requeues); go on with kakurenbo submit --resume"
+else
     cd -- "$run/batch" || exit 1
     # At some sites qsub prints more than the id.
-    qsub -v REQUEUES=$((requeues + 1)) -W depend=afterany:"$PBS_JOBID" script.sh | grep -E '^[0-9]+(\[\])?\.[^ ]+$' >> jobs.txt ||
-        echo "not requeued: go on with kakurenbo submit --resume"
+    if qsub -v REQUEUES=$((requeues + 1)) -W depend=afterany:"$PBS_JOBID" script.sh | grep -E '^[0-9]+(\[\])?\.[^ ]+$' >> jobs.txt
+    then note "requeued"; else note "not requeued; go on with kakurenbo submit --resume"; fi
 fi
 exit "$code"

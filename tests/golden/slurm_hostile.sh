@@ -11,11 +11,15 @@
 #SBATCH --requeue
 
 run='/tmp/it'"'"'s "a" $(touch stolen) `touch stolen`; touch stolen
-touch stolen'
+touch stolen' requeues=${SLURM_RESTART_COUNT:-0}
+note() { echo "== job $SLURM_JOB_ID, $(date '+%F %T'): $1"; }
+note "attempt $((requeues + 1)) of 1, on $SLURM_JOB_NODELIST"
+export KAKURENBO_ATTEMPT=$((requeues + 1))/1
+rm -f -- "$run/stop" "$run/batch/exit_code" # left by the job that was requeued
+trap 'echo "$?" > "$run/batch/exit_code"' EXIT
 export UCX_TLS=rc,sm
 export NOTE='it'"'"'s $(date)'
 cd -- /home/me || exit 1
-rm -f -- "$run/stop" "$run/batch/exit_code" # left by the job that was requeued
 
 cancelled=
 # Slurm sends USR1 before the walltime is over, TERM at its end and on scancel; before a preemption, TERM to the ranks of srun alone.
@@ -30,9 +34,14 @@ trap 'cancelled=1' TERM
     left=$?; echo "$left" > "$run/batch/exit_code"; exit "$left"
 ) & ranks=$!
 while wait "$ranks"; code=$?; kill -0 "$ranks" 2> /dev/null; do :; done # a signal interrupts wait, not the ranks
+if [ -s "$run/batch/exit_code" ]; then read -r code < "$run/batch/exit_code"; fi
 
-if [ -s "$run/batch/exit_code" ]; then read -r code < "$run/batch/exit_code"; else echo "$code" > "$run/batch/exit_code"; fi
-if [ "$code" -eq 75 ] && [ -z "$cancelled" ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 0 ]; then
-    scontrol requeue "$SLURM_JOB_ID" || echo "not requeued: go on with kakurenbo submit --resume"
+if [ "$code" -ne 75 ] || [ -n "$cancelled" ]; then
+    note "${cancelled:+terminated, }exit code $code"
+elif [ "$requeues" -ge 0 ]; then
+    note "gave up after $requeues requeues (max_requeues); go on with kakurenbo submit --resume"
+else
+    note "requeued" # now: a requeued job is ended at once
+    scontrol requeue "$SLURM_JOB_ID" || note "not requeued after all; go on with kakurenbo submit --resume"
 fi
 exit "$code"

@@ -65,3 +65,10 @@ def paused(run: Path) -> Iterator[list[psutil.Process]]:
         for process in held:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.resume()
+
+
+def submit(kakurenbo: Callable[..., str], machine: Path, run: Path, *words: object) -> str:
+    """Submit a run of ten minutes, and return the job id. kakurenbo: the command line."""
+    facts = ("--machine", machine, "--walltime", "10m", "--run-dir", run)
+    kakurenbo("submit", "digits_kakurenbo", *facts, *words)
+    return (run / "batch" / "jobs.txt").read_text().split()[-1]

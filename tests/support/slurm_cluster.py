@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,8 +42,11 @@ KillWait=5
 SlurmctldTimeout=10
 SlurmdTimeout=60
 SchedulerParameters=sched_interval=1,sched_min_interval=0,bf_interval=1
-NodeName=n[1-2] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}] CPUs=4
+NodeName=n[1-2] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}] CPUs=4 RealMemory=4000
 PartitionName=all Nodes=n[1-2] Default=YES MaxTime=60 OverSubscribe=NO
+PartitionName=short Nodes=n[1-2] MaxTime=5
+PartitionName=one Nodes=n[1-2] MaxNodes=1
+PartitionName=down Nodes=n[1-2] State=DOWN
 """
 
 
@@ -54,8 +60,9 @@ class SlurmHere:
     def __enter__(self) -> SlurmHere:
         for name in ("state", "tmp-n1", "tmp-n2"):
             (self.folder / name).mkdir()
-        self.conf.write_text(CONF.format(folder=self.folder, ports=_free_ports(3)))
+        self.conf.write_text(CONF.format(folder=self.folder, ports=free_ports(3)))
         self._munge()
+        self._start_accounts()
         self._start("slurmctld", "-D", "-f", self.conf)
         for node in ("n1", "n2"):
             self._start("slurmd", "-D", "-f", self.conf, "-N", node)
@@ -82,6 +89,20 @@ class SlurmHere:
         """Run one of Slurm's commands and return what it said, whatever became of it."""
         done = subprocess.run(words, env=self.environment, capture_output=True, text=True)
         return (done.stdout + done.stderr).strip()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Let slurmctld give no answer."""
+        [controller] = [one for one in self._daemons if "slurmctld" in str(one.args)]
+        controller.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            controller.send_signal(signal.SIGCONT)
+
+    def _start_accounts(self) -> None:
+        """Start what keeps accounts, and add its lines to slurm.conf."""
+        return
 
     def _munge(self) -> None:
         key = self.folder / "munge.key"
@@ -130,9 +151,9 @@ def slurm_or_skip(folder: Path) -> SlurmHere:
     return SlurmHere(folder)
 
 
-def _free_ports(n: int) -> list[int]:
-    """Return n ports in a row that nobody listens on."""
-    for first in range(20000 + os.getpid() % 1000 * 10, 60000, n):
+def free_ports(n: int, least: int = 20000) -> list[int]:
+    """Return n ports in a row, from ``least`` on, that nobody listens on."""
+    for first in range(least + os.getpid() % 1000 * 10, 60000, n):
         try:
             sockets = [socket.create_server(("127.0.0.1", first + i)) for i in range(n)]
         except OSError:

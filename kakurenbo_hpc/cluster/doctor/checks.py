@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .findings import Findings
-from .job_checks import check_data, check_job, check_scheduler, check_walltime
+from .job_checks import check_data, check_job, check_modules, check_scheduler, check_walltime
 from .rank_checks import check_allreduce, check_binding, check_ranks, check_scratch
 from .software_checks import (
     check_cuda,
@@ -36,5 +36,6 @@ CHECKS: tuple[tuple[str, Callable[[Findings], str | None]], ...] = (
     ("data", check_data),
     ("job", check_job),
     ("walltime", check_walltime),
+    ("modules", check_modules),
     ("scheduler", check_scheduler),
 )

@@ -16,7 +16,7 @@ from ..launch import bound_command, choose_layout
 from ..launchers import launcher_line, open_launcher
 from ..launchers.launcher import Layout
 from ..machine import Machine
-from ..schedulers import open_scheduler
+from ..preflight import find_queue
 from ..schedulers.scheduler import Queue
 from ..script import python_of
 from .check_warning import CheckWarning
@@ -121,6 +121,7 @@ class Findings:
             full_node = self.machine.ranks_per_node if self.machine.scheduler != "none" else None
             n_nodes = self.n_nodes or (-(-self.n_ranks // full_node) if full_node else None)
             layout = choose_layout(self.machine, self.n_ranks, n_nodes)
+            open_launcher(self.machine.starter).check_here(os.environ)
             program = bound_command(self.machine, self.machine_file, program)
         line = launcher_line(self.machine, layout, program)
         facts = run_probe(line.words, line.environment, f"{layout.n_ranks} ranks", LIMIT_S)
@@ -135,7 +136,7 @@ class Findings:
     @_once
     def queue(self) -> Queue:
         """The queue that the machine file names, or the default one."""
-        return open_scheduler(self.machine.scheduler).find_queue(self.machine.queue)
+        return find_queue(self.machine)
 
     def _probe(self, name: str, *words: str, limit_s: float = LIMIT_S) -> Facts:
         command = [*self._probe_command(name), *words]

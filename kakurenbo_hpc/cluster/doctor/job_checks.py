@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from pathlib import Path
+
 from ...errors import UserError
-from .. import walltime
-from ..preflight import check_job_fits
+from .. import preflight, walltime
+from ..job_environment import choose_environment
+from ..launch_checks import check_job_fits
+from ..launchers import open_launcher
+from ..schedulers import open_scheduler
+from ..schedulers.scheduler import NoAnswer
+from ..script import Script, python_of
 from .check_warning import CheckWarning
 from .findings import Findings
 from .gpus import BF16_FROM, compute_capability
@@ -35,6 +44,7 @@ def check_job(findings: Findings) -> str | None:
         return None
     job, machine, n_ranks = findings.job, findings.machine, findings.n_job_ranks
     batch = check_job_fits(job, machine, n_ranks)
+    preflight.check_names(machine, job)
     if job.training.precision == "bf16" and (compute_capability(machine.gpu_type) or BF16_FROM) < BF16_FROM:
         raise CheckWarning(
             f"training.precision is bf16, which a {machine.gpu_type} computes slowly if at all; set it to "
@@ -63,12 +73,32 @@ def check_walltime(findings: Findings) -> str | None:
 
 
 def check_scheduler(findings: Findings) -> str:
-    """Whether the batch system answers, and its queue accepts jobs."""
-    if findings.machine.scheduler == "none":
+    """Whether the batch system answers, and would accept such a job."""
+    machine = findings.machine
+    open_launcher(machine.starter).check_nodes(machine, findings.n_nodes or 1)
+    if machine.scheduler == "none":
         return "none: ranks start here, at once"
-    queue = findings.queue
+    queue, script = findings.queue, _script(findings)
+    preflight.check_limits(queue, script.nodes, 0)  # check_walltime says whether it is too long
+    environment = choose_environment(machine, os.environ)
+    with contextlib.suppress(NoAnswer):  # it has answered just now; then submit finds out
+        open_scheduler(machine.scheduler).check_script(script, environment.variables)
     limit = f", jobs of at most {walltime.format_clock(queue.limit_s)}" if queue.limit_s else ""
-    return f"{findings.machine.scheduler} answers, queue {queue.name}{limit}"
+    return f"{machine.scheduler} answers, queue {queue.name}{limit}"
+
+
+def check_modules(findings: Findings) -> str | None:
+    """Whether the machine's modules can be loaded."""
+    return preflight.check_modules(findings.machine)
+
+
+def _script(findings: Findings) -> Script:
+    """Return a script as submit would write it, of the shortest walltime where none is named."""
+    machine, folder = findings.machine, Path.cwd()
+    asked = findings.walltime
+    walltime_s = walltime.parse_walltime(asked) if asked else machine.grace_s + 120
+    name = findings.job.name if findings.job else "doctor"
+    return Script(name, findings.n_nodes or 1, walltime_s, machine, folder, folder, python_of(machine))
 
 
 def _limit_s(findings: Findings) -> int | None:

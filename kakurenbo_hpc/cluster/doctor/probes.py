@@ -146,6 +146,20 @@ def probe_data(job: str) -> dict[str, Any]:
     }
 
 
+def probe_names(job: str) -> dict[str, Any]:
+    """Look up the names of model and optimizer of a resolved job file, and build neither."""
+    from ...config.job import read_job
+    from ...data import DATASETS
+    from ...selection import METHODS
+    from ...training.model import check_model_name
+    from ...training.optimizer import check_optimizer_name
+
+    checked = read_job(job, [], DATASETS, METHODS)
+    check_model_name(checked.model.name)
+    check_optimizer_name(checked.training.optimizer)
+    return {"known": True}
+
+
 def _gradients_s(world: Any) -> float:
     """Return the seconds of averaging N_GRADIENTS gradients: by NCCL between GPUs, else by Gloo."""
     import torch
@@ -225,6 +239,7 @@ PROBES: dict[str, Callable[[str], dict[str, Any]]] = {
     "together": probe_together,
     "world": probe_world,
     "data": probe_data,
+    "names": probe_names,
 }
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
+
 from ...config.job import Job
 from ...errors import DONE, FAILED, UserError
-from ..machine import find_machine, read_machine
+from ..machine import Machine, find_machine, read_machine
+from ..script import environment_bin, python_of
 from .check_warning import CheckWarning
 from .checks import CHECKS
 from .findings import Findings
@@ -26,16 +31,30 @@ def doctor(machine: str, job: Job | None, nodes: int | None, ranks: int | None, 
     Raises:
         UserError: there is no such machine.
     """
-    findings = Findings(read_machine(machine), find_machine(machine), job, nodes, ranks, walltime)
+    facts = read_machine(machine)
+    findings = Findings(facts, find_machine(machine), job, nodes, ranks, walltime)
     failed = False
-    for name, check in CHECKS:
-        message: str | None
-        try:
-            word, message = "OK", check(findings)
-        except CheckWarning as warning:
-            word, message = "WARN", str(warning)
-        except UserError as problem:
-            word, message, failed = "FAIL", str(problem), True
-        if message is not None:
-            print(f"{word:4}  {name:9}  {message}", flush=True)
+    with _path_of_job(facts):
+        for name, check in CHECKS:
+            message: str | None
+            try:
+                word, message = "OK", check(findings)
+            except CheckWarning as warning:
+                word, message = "WARN", str(warning)
+            except UserError as problem:
+                word, message, failed = "FAIL", str(problem), True
+            if message is not None:
+                print(f"{word:4}  {name:9}  {message}", flush=True)
     return FAILED if failed else DONE
+
+
+@contextlib.contextmanager
+def _path_of_job(machine: Machine) -> Iterator[None]:
+    """Find programs as the batch script does: in the Python environment first."""
+    before = os.environ.get("PATH", "")
+    folder = environment_bin(machine, python_of(machine)) if machine.scheduler != "none" else None
+    os.environ["PATH"] = f"{folder}:{before}" if folder else before
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before

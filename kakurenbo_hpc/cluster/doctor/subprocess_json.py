@@ -86,9 +86,11 @@ def _describe_ending(code: int) -> str:
 
 
 def _main_line(stderr: str) -> str:
-    """Return the line of stderr that says most: ours, an exception's, else the first that is no banner."""
+    """Return the line of stderr that says most: ours, an exception's, an error's, else the first of all."""
     lines = [line.strip() for line in stderr.splitlines() if re.search("[A-Za-z]{3}", line)]
-    for pattern in (r"kakurenbo: ", r"[\w.]+(Error|Exception|Interrupt)\b"):
-        if matches := [line for line in lines if re.match(pattern, line)]:
+    for pattern in (r"kakurenbo: ", r"[\w.]+(Error|Exception|Interrupt)\b", r"(\w+: )?(error|fatal): "):
+        if matches := [line for line in lines if re.match(pattern, line, re.IGNORECASE)]:
             return matches[-1].removeprefix("kakurenbo: ")[:300]
-    return lines[0][:300] if lines else "no message"
+    # What srun remarks on every start is no reason.
+    said = [line for line in lines if "lacks support for cpu binding" not in line]
+    return said[0][:300] if said else "no message"

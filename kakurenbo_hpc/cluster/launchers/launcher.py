@@ -55,8 +55,19 @@ class Launcher(ABC):
     machine_keys: ClassVar[frozenset[str]] = frozenset()
     """Keys of machine files that only some launchers use and this one does: ``mpi``."""
 
+    variables: ClassVar[str] = ""
+    """Regular expression of the variables that it sets for ranks."""
+
     def check_machine(self, machine: Machine) -> None:
         """Raise ValueError for what this launcher cannot do with the machine; one line, with what to do."""
+        return
+
+    def check_nodes(self, machine: Machine, n_nodes: int) -> None:
+        """Raise UserError where it cannot start ranks on so many nodes of the machine."""
+        return
+
+    def check_here(self, environ: Mapping[str, str]) -> None:
+        """Raise UserError for what would keep the ranks of a job with this environment from meeting."""
         return
 
     def can_start_here(self, environ: Mapping[str, str]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .launcher import CommandLine, Launcher, Layout
-from .mpirun import compare_mpi, installed_mpi_line
+from .mpirun import Mpirun, compare_mpi, installed_mpi_line
 
 if TYPE_CHECKING:
     from ..machine import Machine
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 class Mpiexec(Launcher):
     """mpiexec of the MPI that is installed here."""
+
+    variables = Mpirun.variables
 
     def command_line(
         self, machine: Machine, layout: Layout, program: list[str], environ: Mapping[str, str]

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from ..machine import Machine
 
 # What a rank on another node would not find its program and libraries without, and when it has to leave.
-_EXPORTED = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "KAKURENBO_DEADLINE")
+_EXPORTED = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "KAKURENBO_DEADLINE", "KAKURENBO_ATTEMPT")
 
 
 class Mpirun(Launcher):
     """mpirun of the MPI that is installed here."""
+
+    variables = "(OMPI|PRTE|PMIX|PMI|PMI2|PALS)_.*|MV2_COMM_.*|MPI_LOCAL.*"
 
     def command_line(
         self, machine: Machine, layout: Layout, program: list[str], environ: Mapping[str, str]
@@ -51,6 +53,7 @@ def installed_mpi_line(
         n_cores=count_physical_cores(),
         as_root=os.geteuid() == 0,
         environ=environ,
+        handed_on=re.findall(r"\$\{?(\w+)", machine.scratch or ""),
     )
 
 
@@ -63,6 +66,7 @@ def mpirun_line(
     n_cores: int,
     as_root: bool,
     environ: Mapping[str, str] = os.environ,
+    handed_on: Sequence[str] = (),
 ) -> CommandLine:
     """Return the line for the MPI that this version text is of.
 
@@ -75,6 +79,7 @@ def mpirun_line(
         n_cores: physical cores here, which Open MPI counts as its slots.
         as_root: whether root calls it, which Open MPI refuses by itself.
         environ: of the job's shell.
+        handed_on: names of further variables that ranks on other nodes need, such as TMPDIR of ``scratch``.
     """
     if "Open MPI" not in version:  # Hydra, of MPICH and Intel MPI
         per_node = ["-ppn", str(layout.n_per_node)] if layout.n_nodes else []
@@ -86,7 +91,7 @@ def mpirun_line(
         # An Open MPI that was built without PBS's library knows the hosts from nowhere else.
         flags += ["--hostfile", environ["PBS_NODEFILE"]] if "PBS_NODEFILE" in environ else []
         # To other nodes it exports its own variables only.
-        exported = [name for name in _EXPORTED if name in environ and name not in environment]
+        exported = [name for name in (*_EXPORTED, *handed_on) if name in environ and name not in environment]
         flags += [word for name in [*environment, *exported] for word in ("-x", name)]
     elif layout.n_ranks > n_cores:
         flags += ["--oversubscribe"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -18,6 +19,26 @@ class Torchrun(Launcher):
     """torch.distributed.run."""
 
     uses_mpi = False
+    variables = "TORCHELASTIC_.*|(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)"
+
+    def check_nodes(self, machine: Machine, n_nodes: int) -> None:
+        """Raise UserError for several nodes without Slurm, whose srun starts an agent on each."""
+        if n_nodes > 1 and machine.scheduler != "slurm":
+            raise UserError(
+                f"{machine.name}: torchrun starts on {n_nodes} nodes through Slurm only, but scheduler is "
+                f"{machine.scheduler}; set starter to mpirun"
+            )
+
+    def check_here(self, environ: Mapping[str, str]) -> None:
+        """Raise UserError if this node's name in Slurm, at which agents meet, does not resolve."""
+        name = environ.get("SLURMD_NODENAME")
+        try:
+            socket.getaddrinfo(name, None) if name else None
+        except OSError as problem:
+            raise UserError(
+                f"torchrun's agents meet at {name}, Slurm's name of this node, which does not resolve "
+                f"({problem.strerror}); set starter to srun or mpirun, or ask the site"
+            ) from None
 
     def command_line(
         self, machine: Machine, layout: Layout, program: list[str], environ: Mapping[str, str]

@@ -26,10 +26,12 @@ Add a scheduler: ``README.md`` in this folder.
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
@@ -37,10 +39,26 @@ from ...errors import UserError
 
 if TYPE_CHECKING:
     from ..machine import Machine
+    from ..script import Script
+
+
+class NoAnswer(UserError):
+    """The batch system does not answer: its server is down or busy, or its commands are not here."""
+
+
+class Refusal(UserError):
+    """The batch system refuses a command; the message has its reason."""
+
 
 Status = Literal["queued", "running", "done", "cancelled", "failed"]
 ENDED = ("done", "cancelled", "failed")
 _TIMEOUT_S = 120
+# What the commands of a batch system print when they cannot reach its server.
+_UNREACHABLE = re.compile(
+    "timed? ?out|unable to contact|cannot connect|connection refused|communication|no route to host"
+    "|configuration source",
+    re.IGNORECASE,
+)
 
 
 class JobState(NamedTuple):
@@ -51,10 +69,17 @@ class JobState(NamedTuple):
 
 
 class Queue(NamedTuple):
-    """A queue or partition that accepts jobs. limit_s: its longest walltime, None without a limit."""
+    """A queue or partition that accepts jobs; None where it has no limit.
+
+    Attributes:
+        name: its name.
+        limit_s: its longest walltime, in seconds.
+        max_nodes: the most nodes of a job.
+    """
 
     name: str
     limit_s: int | None
+    max_nodes: int | None = None
 
 
 class Scheduler(ABC):
@@ -69,6 +94,12 @@ class Scheduler(ABC):
     early_signal_s: ClassVar[int] = 0
     """Seconds by which the early signal may come before the requested moment."""
 
+    variables: ClassVar[str] = ""
+    """Regular expression of the variables that it sets in a job, or reads as the user's defaults."""
+
+    job_variable: ClassVar[str] = ""
+    """The variable that holds the job id inside a job."""
+
     @property
     def template(self) -> str:
         """The text of its script template."""
@@ -77,6 +108,35 @@ class Scheduler(ABC):
     def script_values(self, machine: Machine, n_nodes: int) -> dict[str, str]:
         """Return values that only this scheduler's template uses, beside those of all (see ``Script``)."""
         return {}
+
+    def passes(self, variable: str, machine: Machine | None) -> bool:
+        """Whether one of its ``variables`` reaches its commands; the others are withheld.
+
+        Args:
+            variable: its name.
+            machine: of the job that is submitted; None for all other commands.
+        """
+        return False
+
+    def queue_name(self, machine: Machine) -> str | None:
+        """Return the queue that a job on this machine goes to, None for the default one."""
+        return machine.queue
+
+    def check_script(self, script: Script, environment: Mapping[str, str]) -> None:
+        """Check that the batch system would accept a script, as far as it tells without a submission.
+
+        Args:
+            script: the script.
+            environment: of the submit command.
+
+        Raises:
+            UserError: it would not; with its reason.
+        """
+        return
+
+    def last_words(self, folder: Path, job_id: str) -> str:
+        """Return why the batch system ended a job, where it wrote that into a file of the batch folder."""
+        return ""
 
     @abstractmethod
     def submit_command(self, dependency: str | None) -> list[str]:
@@ -99,7 +159,7 @@ class Scheduler(ABC):
         """Return the state of a job, None where the batch system has forgotten it.
 
         Raises:
-            UserError: the batch system does not answer.
+            NoAnswer: the batch system does not answer.
         """
 
     @abstractmethod
@@ -108,19 +168,22 @@ class Scheduler(ABC):
 
         Raises:
             UserError: there is no such queue, or it accepts no jobs.
+            NoAnswer: the batch system does not answer.
         """
 
     @abstractmethod
     def cancel_command(self, job_id: str) -> list[str]:
         """Return the command that cancels a job."""
 
-    def submit(self, folder: Path, dependency: str | None) -> str:
+    def submit(
+        self, folder: Path, dependency: str | None, environment: Mapping[str, str] | None = None
+    ) -> str:
         """Submit the script in a folder and return the job id.
 
         Raises:
             UserError: the batch system refuses the job; with its reason.
         """
-        return self.parse_job_id(run_checked(self.submit_command(dependency), folder))
+        return self.parse_job_id(run_checked(self.submit_command(dependency), folder, environment))
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job.
@@ -128,28 +191,44 @@ class Scheduler(ABC):
         Raises:
             UserError: the batch system refuses; with its reason.
         """
-        run_checked(self.cancel_command(job_id))
+        run_checked(self.cancel_command(job_id), environment=self.environment())
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of commands that ask or cancel: without the user's defaults for them."""
+        return {
+            name: value
+            for name, value in os.environ.items()
+            if not re.fullmatch(self.variables, name) or self.passes(name, None)
+        }
 
 
 def check_installed(program: str) -> None:
-    """Raise UserError if a program of a batch system is not on the PATH."""
+    """Raise NoAnswer if a program of a batch system is not on the PATH."""
     if shutil.which(program) is None:
-        raise UserError(
+        raise NoAnswer(
             f"no {program} on the PATH; run this where the batch system is, or choose another --machine"
         )
 
 
-def run_command(command: list[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run_command(
+    command: list[str], folder: Path | None = None, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a command of a batch system, whatever its exit code.
 
+    Args:
+        command: the program and its arguments.
+        folder: where it runs; None for this folder.
+        environment: all of it; None for that of this process.
+
     Raises:
-        UserError: it is not installed, or does not end.
+        NoAnswer: it is not installed, or does not end.
     """
     check_installed(command[0])
     try:
         return subprocess.run(
             command,
             cwd=folder,
+            env=environment,
             capture_output=True,
             text=True,
             errors="replace",
@@ -157,25 +236,31 @@ def run_command(command: list[str], folder: Path | None = None) -> subprocess.Co
             timeout=_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
-        raise UserError(f"{command[0]} gives no answer in two minutes; try again later") from None
+        raise NoAnswer(f"{command[0]} gives no answer in two minutes; try again later") from None
 
 
-def run_checked(command: list[str], folder: Path | None = None) -> str:
+def run_checked(
+    command: list[str], folder: Path | None = None, environment: Mapping[str, str] | None = None
+) -> str:
     """Run a command that has to succeed and return its stdout.
 
     Raises:
-        UserError: it fails; with its own message.
+        Refusal: it fails; with its own message.
+        NoAnswer: it cannot reach the server.
     """
-    done = run_command(command, folder)
-    if done.returncode:
-        raise UserError(f"{command[0]} refuses: {_reason(done)}; correct the machine file or the command")
+    done = run_command(command, folder, environment)
+    if done.returncode and not _UNREACHABLE.search(done.stdout + done.stderr):
+        raise Refusal(
+            f"{command[0]} refuses: {failure_reason(done)}; correct the machine file or the command"
+        )
+    check_query(done)
     return done.stdout
 
 
 def check_query(done: subprocess.CompletedProcess[str]) -> None:
-    """Raise UserError, with the command's own message, if a query failed."""
+    """Raise NoAnswer, with the command's own message, if a query failed."""
     if done.returncode:
-        raise UserError(f"{done.args[0]} gives no answer: {_reason(done)}; try again later")
+        raise NoAnswer(f"{done.args[0]} gives no answer: {failure_reason(done)}; try again later")
 
 
 def last_job_id(output: str, pattern: str) -> str:
@@ -194,10 +279,24 @@ def last_job_id(output: str, pattern: str) -> str:
     return job_ids[-1]
 
 
-def clock_seconds(clock: str) -> int:
-    """Return the seconds of ``SS``, ``MM:SS`` or ``HH:MM:SS``."""
-    return sum(int(part) * 60**i for i, part in enumerate(reversed(clock.split(":"))))
+def clock_seconds(clock: str) -> int | None:
+    """Return the seconds of ``SS``, ``MM:SS``, ``HH:MM:SS`` or ``D-HH:MM:SS``; None of ``UNLIMITED``."""
+    days, _, time_of_day = clock.strip().rpartition("-")
+    parts = [days or "0", *time_of_day.split(":")]
+    if not all(part.isdecimal() for part in parts):
+        return None
+    return 86400 * int(parts[0]) + sum(int(part) * 60**i for i, part in enumerate(reversed(parts[1:])))
 
 
-def _reason(done: subprocess.CompletedProcess[str]) -> str:
-    return " ".join((done.stderr or done.stdout).split())[:300] or f"exit code {done.returncode}"
+def failure_reason(done: subprocess.CompletedProcess[str]) -> str:
+    """Return why a command failed, from what it printed: its errors, else all of it, without usage text."""
+    printed = done.stderr if done.stderr.strip() else done.stdout
+    said, is_usage, _ = printed.partition("usage:")
+    lines = [" ".join(line.split()) for line in said.splitlines() if line.strip()]
+    # Sites let their commands print more: news, and what a filter thinks of the job.
+    errors = [
+        line for line in lines if re.search(r"error|fail|refus|invalid|unknown|denied|cannot", line, re.I)
+    ]
+    if is_usage and not lines:
+        return "it does not know an option (of extra in the machine file?) or a value, and prints its usage"
+    return " ".join(errors or lines)[:300] or f"exit code {done.returncode}"

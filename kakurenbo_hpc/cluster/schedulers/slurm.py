@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from ...errors import UserError, nearest
 from .scheduler import (
+    ENDED,
     JobState,
     Queue,
     Scheduler,
@@ -14,6 +23,10 @@ from .scheduler import (
     run_checked,
     run_command,
 )
+
+if TYPE_CHECKING:
+    from ..machine import Machine
+    from ..script import Script
 
 # In any other state a job holds its nodes.
 _QUEUED = ["PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"]
@@ -28,11 +41,45 @@ _STATUS: dict[str, Status] = {
 }
 
 
+# Who and where the server is: these pass.
+_SERVER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS", "SBATCH_CLUSTERS")
+# What sites tell users to export passes where neither a key of the machine file nor a line of extra says it:
+# sbatch would follow the variable, not the script.
+_DEFAULTS = {
+    "SBATCH_ACCOUNT": ("account", "--account|-A"),
+    "SBATCH_PARTITION": ("queue", "--partition|-p"),
+    "SBATCH_QOS": (None, "--qos|-q"),
+    "SBATCH_RESERVATION": (None, "--reservation"),
+    "SBATCH_CONSTRAINT": (None, "--constraint|-C"),
+    "SBATCH_WCKEY": (None, "--wckey"),
+}
+
+
 class Slurm(Scheduler):
     """Slurm. Sends an early signal of its own, and puts a job into the queue again under its old id."""
 
     title = "Slurm"
     early_signal_s = 60  # sbatch --signal: the resolution of Slurm's event handling
+    variables = "(SLURM|SLURMD|SBATCH|SALLOC|SRUN|SQUEUE|SACCT|SINFO|SCANCEL)_.*"
+    job_variable = "SLURM_JOB_ID"
+
+    def passes(self, variable: str, machine: Machine | None) -> bool:
+        """Whether it names the server, or says what neither the machine file nor the script does."""
+        if variable in _SERVER or machine is None or variable not in _DEFAULTS:
+            return variable in _SERVER
+        key, option = _DEFAULTS[variable]
+        return not (key and getattr(machine, key)) and _option(machine, option) is None
+
+    def queue_name(self, machine: Machine) -> str | None:
+        """Return the partition of the machine file, of its extra, or of SBATCH_PARTITION."""
+        return machine.queue or _option(machine, "--partition|-p") or os.environ.get("SBATCH_PARTITION")
+
+    def check_script(self, script: Script, environment: Mapping[str, str]) -> None:
+        """Have sbatch test the script: account, nodes, memory, GPUs and partition."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "script.sh")
+            path.write_text(script.text(), encoding="utf-8")
+            run_checked(["sbatch", "--test-only", str(path)], Path(folder), environment)
 
     def submit_command(self, dependency: str | None) -> list[str]:
         """Return the sbatch line."""
@@ -49,40 +96,95 @@ class Slurm(Scheduler):
         return ["scancel", job_id]
 
     def job_state(self, job_id: str) -> JobState | None:
-        """Return what sacct says, else squeue: a site may have no accounting, or lag behind with it."""
-        columns = "--format=State,ExitCode,Elapsed"
-        done = run_command(["sacct", "-j", job_id, "-X", "--noheader", "--parsable2", columns])
-        if done.returncode or not done.stdout.strip():
-            done = run_command(["squeue", "-j", job_id, "--states=all", "--noheader", "--format=%T|%r|%M"])
-        if "Invalid job id" in done.stderr or not (done.returncode or done.stdout.strip()):
+        """Return what squeue says of a job that waits or runs, with the reason; of one that has ended, sacct.
+
+        A site may have no accounting, or lag behind with it; squeue forgets a job minutes after its end.
+        """
+        live = self._ask("squeue", "-j", job_id, "--states=all", "--noheader", "--format=%T|%r|%M|%S")
+        known = _fields(live.stdout)
+        if known and not _has_ended(known):
+            state, reason, elapsed, start = known
+            begins = f"begins {start}" if _status(state) == "queued" and start[:1].isdigit() else ""
+            return _job_state(state, reason, elapsed, begins)
+        columns = "--format=State,ExitCode,Elapsed,Reason"
+        past = _fields(self._ask("sacct", "-j", job_id, "-X", "--noheader", "--parsable2", columns).stdout)
+        if past and (_has_ended(past) or not known):
+            state, exit_code, elapsed, reason = past
+            return _job_state(state, known[1] if known else reason, exit_code, elapsed)
+        if known:
+            return _job_state(*known[:3])
+        if not (live.returncode or live.stdout.strip()) or "Invalid job id" in live.stderr:
             return None
-        check_query(done)
-        state, *details = done.stdout.splitlines()[-1].split("|")
-        state = state.split()[0]  # "CANCELLED by 1000"
-        detail = " ".join([state, *(detail for detail in details if detail != "None")])
-        return JobState(_STATUS.get(state, "running"), detail)
+        check_query(live)
+        return None
 
     def find_queue(self, name: str | None) -> Queue:
-        """Return a partition; the default one has a star in sinfo."""
-        lines = run_checked(["sinfo", "--all", "--noheader", "--format=%P|%a|%l"]).splitlines()
-        rows = [line.split("|") for line in lines]
-        partitions = {partition.rstrip("*"): (state, limit) for partition, state, limit in rows}
-        defaults = [partition.rstrip("*") for partition, _, _ in rows if partition.endswith("*")]
+        """Return a partition; the default one has a star in sinfo. Of several, ``a,b``, the widest limits."""
+        done = self._ask("sinfo", "--all", "--noheader", "--format=%P|%a|%l|%s")
+        check_query(done)
+        rows = [[*row, ""] for line in done.stdout.splitlines() if len(row := line.split("|")) > 2]
+        partitions = {partition.rstrip("*"): facts for partition, *facts in rows}
+        defaults = [partition.rstrip("*") for partition, *_ in rows if partition.endswith("*")]
         name = name or next(iter(defaults), None)
         if name is None:
             known = nearest("", partitions)
             raise UserError(f"Slurm has no default partition; set queue in the machine file, {known}")
-        if name not in partitions:
-            raise UserError(f"queue is {name}, but Slurm has no such partition; {nearest(name, partitions)}")
-        state, limit = partitions[name]
-        if state != "up":
-            raise UserError(f"partition {name} is {state}; wait, or set queue in the machine file to another")
-        return Queue(name, _limit_s(limit))
+        limits_s, sizes = [], []
+        for one in name.split(","):
+            if one not in partitions:
+                raise UserError(
+                    f"queue is {one}, but Slurm has no such partition; {nearest(one, partitions)}"
+                )
+            state, limit, size = partitions[one][:3]
+            if state != "up":
+                raise UserError(
+                    f"partition {one} is {state}; wait, or set queue in the machine file to another"
+                )
+            limits_s.append(clock_seconds(limit))
+            sizes.append(_most_nodes(size))
+        return Queue(name, _most(limits_s), _most(sizes))
+
+    def _ask(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return run_command([*command], environment=self.environment())
 
 
-def _limit_s(limit: str) -> int | None:
-    """Return the seconds of MM:SS, HH:MM:SS or D-HH:MM:SS; None of ``infinite``."""
-    days, _, clock = limit.rpartition("-")
-    if not all(part.isdecimal() for part in clock.split(":")):
-        return None
-    return clock_seconds(clock) + 86400 * int(days or 0)
+def _fields(output: str) -> list[str] | None:
+    """Return the four fields of the last line that begins with a state, None without one.
+
+    Sites let their commands print more than they are asked for.
+    """
+    rows = [line.strip().split("|") for line in output.splitlines()]
+    states = [row for row in rows if len(row) > 2 and re.match("[A-Z][A-Z_]+", row[0])]
+    return [*states[-1], ""][:4] if states else None
+
+
+def _has_ended(fields: list[str]) -> bool:
+    return _status(fields[0]) in ENDED
+
+
+def _job_state(state: str, reason: str, *details: str) -> JobState:
+    said = [state, *(detail for detail in (reason, *details) if detail not in ("", "None", "N/A"))]
+    # Slurm cancels a job whose dependency can never be met; nobody else did.
+    status = "failed" if reason == "DependencyNeverSatisfied" and state != "PENDING" else _status(state)
+    return JobState(status, " ".join(said))
+
+
+def _status(state: str) -> Status:
+    return _STATUS.get(state.split()[0].rstrip("+"), "running")  # "CANCELLED by 1000"
+
+
+def _most(limits: list[int | None]) -> int | None:
+    known = [limit for limit in limits if limit is not None]
+    return max(known) if len(known) == len(limits) else None
+
+
+def _most_nodes(size: str) -> int | None:
+    """Return the greater number of ``1-4`` or ``4``; None of ``1-infinite``."""
+    most = size.rpartition("-")[2]
+    return int(most) if most.isdecimal() else None
+
+
+def _option(machine: Machine, names: str) -> str | None:
+    """Return the value of an option that extra gives, by its names, ``--account|-A``."""
+    values = [re.match(rf"(?:{names})(?:[ =]+)?(\S*)", line) for line in machine.extra]
+    return next((match[1] for match in values if match), None)

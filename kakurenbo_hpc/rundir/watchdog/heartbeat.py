@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -121,6 +122,15 @@ class Heartbeat:
 def read_beats(run: Path, n_ranks: int) -> list[Beat | None]:
     """Read each rank's last heartbeat; None where there is none that can be read."""
     return [_read(_path(run, rank)) for rank in range(n_ranks)]
+
+
+def seconds_since_beat(run: Path) -> float | None:
+    """Return how long ago any rank wrote its heartbeat, by the clocks of the file system and this machine."""
+    written = []
+    for path in (run / "heartbeat").glob("rank_*.json"):
+        with contextlib.suppress(OSError):
+            written.append(path.stat().st_mtime)
+    return max(0.0, time.time() - max(written)) if written else None
 
 
 def clear(run: Path) -> None:

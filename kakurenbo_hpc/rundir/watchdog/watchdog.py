@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from ..console import resume_advice
 from .heartbeat import Beat, Heartbeat, read_beats
 
 _TICKS = 3  # between two reads of all heartbeats: a live rank has written in that time
@@ -96,7 +97,7 @@ class Watchdog:
         text = f"{me}, what its threads were at:\n{_stacks()}{me}, where the ranks were:\n{where}\n"
         # One write: all ranks print at once.
         with contextlib.suppress(OSError):  # the log may be on a full disk, too
-            sys.stderr.write(f"{text}kakurenbo: {me}: {hung}; {_blame(now, silent)}; add --resume to go on\n")
+            sys.stderr.write(f"{text}kakurenbo: {me}: {hung}; {_blame(now, silent)}; {resume_advice()}\n")
             sys.stderr.flush()
         self._over.wait(2 * self._pause_s)  # time for the other ranks to report
         self._abort()

@@ -1,5 +1,6 @@
-"""qsub, qstat and qdel, as an OpenPBS 23.06 was seen to behave, on files in $PBS_HERE; called by these names.
+"""qsub, qstat, qdel and pbsnodes, as an OpenPBS 23.06 was seen to behave, on files in $PBS_HERE.
 
+As on a fresh server, no history of jobs is kept unless the site says so: a job that has ended is unknown.
 Scripts run for real, one process each, in the home folder, without the environment of the submitting shell.
 Their output is delivered at the end. Nothing is sent before the walltime; then TERM goes to every process of
 the job's session, and KILL after kill_delay.
@@ -21,8 +22,14 @@ from pathlib import Path
 from typing import NoReturn
 
 HERE = Path(os.environ["PBS_HERE"])
-SITE = json.loads((HERE / "site.json").read_text())  # path, resources, queues, limit, kill_delay
-CHUNK = {"ncpus", "mpiprocs", "ompthreads", "mem", "host", "vnode", *SITE["resources"]}
+# path, kill_delay, history; server: its attributes; queues: the attributes of each, the default one first;
+# nodes: the resources of each
+SITE = json.loads((HERE / "site.json").read_text())
+NODES = SITE.get("nodes", {f"node{i}": {"ncpus": "2", "mem": "7971612kb", "gpus_here": "1"} for i in (1, 2)})
+QUEUES = SITE.get("queues", {"workq": {}})
+DEFAULT_QUEUE = next(iter(QUEUES))
+KNOWN = {name for resources in NODES.values() for name in resources}
+CHUNK = {"ncpus", "mpiprocs", "ompthreads", "mem", "host", "vnode", *KNOWN}
 USAGE = "usage: qsub [-a date_time] [-A account_string] [-c interval]\n\t[-C directive_prefix] [-e path] ..."
 
 
@@ -47,8 +54,13 @@ def qsub(words: list[str]) -> None:
         refuse("qsub", USAGE, 2)
     if len(name) > 230:
         refuse("qsub", "Job name is too long", 2)
-    if options.get("q", SITE["queues"][0]) not in SITE["queues"]:
+    queue = options.get("q", DEFAULT_QUEUE)
+    if queue not in QUEUES:
         refuse("qsub", "Unknown queue", 170)
+    if QUEUES[queue].get("enabled") == "False":
+        refuse("qsub", "Queue is not enabled", 178)
+    if QUEUES[queue].get("acl_user_enable") == "True":
+        refuse("qsub", "Unauthorized Request ", 159)
     job_id = f"{len(list(HERE.glob('*.job'))) + 1}.here"
     job = {
         "id": job_id,
@@ -61,9 +73,21 @@ def qsub(words: list[str]) -> None:
         "workdir": os.getcwd(),
         "joined": options.get("j") == "oe",
         "output": options.get("o"),
+        "queue": queue,
         "state": "Q",
     }
     nodes(job["select"])
+    if wanted := re.search(r"mem=(\d+)gb", job["select"]):
+        most = max((int(facts["mem"].removesuffix("kb")) for facts in NODES.values()), default=0)
+        if int(wanted[1]) * 2**20 > most:
+            amounts = f"(R: {wanted[1]}gb A: {most}kb T: {most}kb)"
+            write(job | {"comment": f"Can Never Run: Insufficient amount of resource: mem {amounts}"})
+            print(job_id)
+            return
+    if not all(known(other) for other in job["after"][1:]):
+        write(job | {"state": "F"})  # accepted, and deleted at once
+        print(job_id)
+        return
     write(job)
     subprocess.Popen(
         [sys.executable, __file__, "run", job_id],
@@ -126,10 +150,12 @@ def depend(attribute: str | None) -> list[str]:
     kind, *ids = attribute.removeprefix("depend=").split(":")
     if not attribute.startswith("depend=") or kind not in ("afterany", "afterok") or not ids:
         refuse("qsub", "Illegal attribute or resource value depend", 2)
-    for job_id in ids:
-        if not path(job_id).exists():
-            refuse("qsub", f"Unknown Job Id {job_id}", 153)
     return [kind, *ids]
+
+
+def known(job_id: str) -> bool:
+    """Whether the server still knows a job: without history, it forgets those that have ended."""
+    return path(job_id).exists() and (bool(SITE.get("history")) or read(job_id)["state"] != "F")
 
 
 def run(job_id: str) -> None:
@@ -144,7 +170,7 @@ def run(job_id: str) -> None:
     facts = {
         "JOBID": job_id,
         "JOBNAME": job["name"],
-        "QUEUE": SITE["queues"][0],
+        "QUEUE": job["queue"],
         "O_WORKDIR": job["workdir"],
         "O_HOST": "login",
     }
@@ -203,10 +229,14 @@ def wait_for_turn(job_id: str) -> None:
         return
     write(job | {"state": "H"})
     kind, *others = job["after"]
-    while any(read(other)["state"] != "F" for other in others) and read(job_id)["state"] != "F":
+    while any(path(other).exists() and read(other)["state"] != "F" for other in others):
+        if read(job_id)["state"] == "F":
+            return
         time.sleep(0.1)
+    if read(job_id)["state"] == "F":
+        return
     if kind == "afterok" and any(read(other)["status"] for other in others):
-        write(job | {"state": "F"})
+        write(job | {"state": "F", "comment": f"Job deleted as result of dependency on job {others[0]}"})
 
 
 def signal_all(session: int, number: int) -> None:
@@ -220,36 +250,58 @@ def signal_all(session: int, number: int) -> None:
 
 def qstat(words: list[str]) -> None:
     if words[0] == "-B":
-        print(f"Server: here\n    server_state = Active\n    default_queue = {SITE['queues'][0]}\n")
+        facts = {"server_state": "Active", "default_queue": DEFAULT_QUEUE}
+        show("Server: here", facts | SITE.get("server", {}))
     elif words[0] == "-Q":
-        if words[-1] not in SITE["queues"]:
+        if words[-1] not in QUEUES:
             refuse("qstat", f"Unknown queue {words[-1]}", 170)
-        limit = f"    resources_max.walltime = {SITE['limit']}\n" if "limit" in SITE else ""
-        print(
-            f"Queue: {words[-1]}\n    queue_type = Execution\n{limit}    enabled = True\n    started = True\n"
-        )
+        plain = {"queue_type": "Execution", "enabled": "True", "started": "True"}
+        show(f"Queue: {words[-1]}", plain | QUEUES[words[-1]])
     else:
-        show(words)
+        show_job(words)
 
 
-def show(words: list[str]) -> None:
+def show(title: str, attributes: dict) -> None:
+    """Print attributes as PBS does, which folds long ones."""
+    print(title)
+    for name, value in attributes.items():
+        line = f"    {name} = {value}"
+        print("\n\t".join([line[:79], *(line[i : i + 70] for i in range(79, len(line), 70))]))
+    print()
+
+
+def show_job(words: list[str]) -> None:
     history, job_id = "-x" in words, words[-1]
-    if not path(job_id).exists():
+    if history and not SITE.get("history"):
+        print("qstat: PBS is not configured to maintain job history", file=sys.stderr)
+        return
+    if not known(job_id):
         refuse("qstat", f"Unknown Job Id {job_id}", 153)
     job = read(job_id)
     if job["state"] == "F" and not history:
         refuse("qstat", f"{job_id} Job has finished, use -x or -H to obtain historical job information", 35)
-    print(
-        f"Job Id: {job_id}\n    Job_Name = {job['name']}\n    job_state = {job['state']}\n    queue = "
-        f"{SITE['queues'][0]}"
-    )
-    if "status" in job and job["state"] == "F":
-        print(f"    Exit_status = {job['status']}")
+    facts = {
+        "Job_Name": job["name"],
+        "job_state": job["state"],
+        "queue": job["queue"],
+        "Hold_Types": job.get("holds", "n"),
+    }
+    facts |= {"Exit_status": job["status"]} if "status" in job and job["state"] == "F" else {}
+    facts |= {"comment": job["comment"]} if "comment" in job else {}
+    show(f"Job Id: {job_id}", facts)
     print("    Variable_List = PBS_O_HOME=/root,PBS_O_LANG=C.UTF-8,\n\tPBS_O_PATH=/usr/bin\n")
 
 
+def pbsnodes(words: list[str]) -> None:
+    for name, resources in NODES.items():
+        facts = {"Mom": name, "ntype": "PBS", "state": "free", "resources_available.host": name}
+        show(name, facts | {f"resources_available.{key}": value for key, value in resources.items()})
+
+
 def qdel(words: list[str]) -> None:
-    job = read(words[-1]) if path(words[-1]).exists() else refuse("qdel", f"Unknown Job Id {words[-1]}", 153)
+    if not known(words[-1]):
+        refuse("qdel", f"Unknown Job Id {words[-1]}", 153)
+    job = read(words[-1])
     if job["state"] == "F":
         refuse("qdel", f"Job has finished {words[-1]}", 35)
     write(job | {"status": 271} if job["state"] == "R" else job | {"state": "F"})
@@ -273,4 +325,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "run":
         run(sys.argv[2])
     else:
-        {"qsub": qsub, "qstat": qstat, "qdel": qdel}[sys.argv[1]](sys.argv[2:])
+        {"qsub": qsub, "qstat": qstat, "qdel": qdel, "pbsnodes": pbsnodes}[sys.argv[1]](sys.argv[2:])

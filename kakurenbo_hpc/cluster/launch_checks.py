@@ -1,0 +1,93 @@
+"""Checks of a job and its layout before a process starts: batch, cores, GPUs, scratch, samples."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from ..config.job import Job
+from ..config.yaml import dump_yaml
+from ..errors import DataError, JobError, UserError, WorldError
+from .doctor.subprocess_json import Facts, run_probe
+from .launchers.launcher import Layout
+from .machine import Machine
+
+RANKS_PER_CORE = 8
+"""More ranks on a core only slow each other down, and may take a node out of service."""
+
+_ASK_FROM = 9  # fewer ranks find out by themselves, sooner than a process that imports torch
+_LIMIT_S = 120.0
+
+
+def check_job_fits(job: Job, machine: Machine, n_ranks: int) -> int:
+    """Return the global batch of a job on ranks of a machine.
+
+    Raises:
+        JobError: it cannot run there.
+    """
+    if job.data.placement == "local" and machine.scratch is None:
+        raise JobError(
+            f"{job.name}: data.placement is local, but {machine.name} has no scratch folder; add scratch to "
+            "its machine file"
+        )
+    return global_batch(job, n_ranks)
+
+
+def global_batch(job: Job, n_ranks: int) -> int:
+    """Return the global batch of a job on n_ranks ranks. Raises JobError if it does not divide."""
+    try:
+        return job.training.batch(n_ranks)
+    except ValueError as problem:
+        raise JobError(f"{job.name}: {problem}") from None
+
+
+def check_cores(layout: Layout, oversubscribe: bool) -> None:
+    """Raise UserError for more than eight ranks a core of this machine, unless ``oversubscribe``."""
+    n_cores = len(os.sched_getaffinity(0))
+    if layout.n_nodes is None and not oversubscribe and layout.n_ranks > RANKS_PER_CORE * n_cores:
+        raise UserError(
+            f"--ranks is {layout.n_ranks}, but {n_cores} cores may be used here; start at most "
+            f"{RANKS_PER_CORE} ranks a core ({RANKS_PER_CORE * n_cores}), or add --oversubscribe"
+        )
+
+
+def check_gpus(machine: Machine, layout: Layout) -> None:
+    """Raise WorldError if torch sees fewer GPUs here than ranks start here. On other nodes, ranks look."""
+    if not machine.gpus_per_node or layout.n_nodes is not None or machine.starter == "srun":
+        return
+    n_needed = min(layout.n_per_node, machine.gpus_per_node)
+    facts = _probe(machine, "torch")
+    n_seen = len(facts["gpus"])
+    if n_seen < n_needed:
+        variable = (os.environ | machine.environment).get("CUDA_VISIBLE_DEVICES")
+        seen = f"CUDA_VISIBLE_DEVICES={variable}" if variable is not None else f"torch {facts['version']}"
+        raise WorldError(
+            f"{machine.name}: gpus_per_node is {machine.gpus_per_node}, but {n_seen} GPUs are visible here "
+            f"to {n_needed} ranks ({facts['no_gpu'] or seen}); start where GPUs are, or set gpus_per_node "
+            "to 0 to train on CPUs"
+        )
+
+
+def check_samples(job: Job, machine: Machine, n_ranks: int) -> None:
+    """Raise DataError for more ranks than samples; what cannot be read here is left to the ranks."""
+    if n_ranks < _ASK_FROM:
+        return
+    n = _count_samples(job, machine)
+    if n is not None and n < n_ranks:
+        raise DataError(f"{job.data.name} has {n} samples for {n_ranks} ranks; use at most one rank a sample")
+
+
+def _count_samples(job: Job, machine: Machine) -> int | None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(UserError):
+        path = Path(folder) / "job.yaml"
+        path.write_text(dump_yaml(job.as_dict()), encoding="utf-8")
+        return int(_probe(machine, "data", str(path))["train"])
+    return None
+
+
+def _probe(machine: Machine, *words: str) -> Facts:
+    command = [sys.executable, "-m", "kakurenbo_hpc.cluster.doctor.probes", *words]
+    return run_probe(command, machine.environment, f"probe of {words[0]}", _LIMIT_S)
