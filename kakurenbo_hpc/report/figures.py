@@ -32,13 +32,11 @@ def over(y: str, x: str) -> Callable[[Records], list[Chart]]:
         known = [g for g in records.groups if np.isfinite(g.first.accuracy()).any()]
         colors = _colors(records)
         series = [mean_series(group, colors[group.name], x, y) for group in known]
+        series = [s for s in series if len(s.x)]
         if not series:
             return []
         what = y if y == "error" else known[0].first.measure
-        ends = "; ".join(
-            f"{s.name} {s.y[-1]:.2%} after {s.x[-1]:{',.0f' if s.x[-1] >= 100 else '.3g'}}"
-            for s in series[:6]
-        )
+        ends = "; ".join(map(_end, _first_best_worst(series)))
         band = (
             " Bands: 16th to 84th percentile of the seeds." if any(s.low is not None for s in series) else ""
         )
@@ -47,6 +45,19 @@ def over(y: str, x: str) -> Callable[[Records], list[Chart]]:
         return [Chart(f"{y}_over_{x}", title, sentence, AXES[x], what, series, is_share=True)]
 
     return figure
+
+
+def _end(series: Series) -> str:
+    x = float(series.x[-1])
+    return f"{series.name} {series.y[-1]:.2%} after {x:{',.0f' if x >= 100 else '.3g'}}"
+
+
+def _first_best_worst(series: list[Series]) -> list[Series]:
+    """Return all of up to four, else the first, the highest and the lowest: a sentence names no more."""
+    if len(series) <= 4:
+        return series
+    by_end = sorted(series, key=lambda s: float(np.nan_to_num(s.y[-1])))
+    return list({s.name: s for s in (series[0], by_end[-1], by_end[0])}.values())
 
 
 def convergence(records: Records) -> list[Chart]:
@@ -115,7 +126,8 @@ def _ceiling_and_rate(group: Group, name: str) -> Chart:
         Series("moved back", epoch, run.column("n_moved_back") / n, color=2),
         Series("learning-rate scale - 1", epoch, run.column("lr_scale") - 1, color=3, dashed=True),
     ]
-    said = f"{group.name} hides {np.nanmean(hidden):.1%} of the samples on average, {np.nanmax(hidden):.1%} at most"
+    said = f"{group.name} hides {np.nanmean(hidden):.1%} of the samples on average, "
+    said += f"{np.nanmax(hidden):.1%} at most"
     return Chart(
         name,
         f"Ceiling and hidden share: {group.name}",
@@ -143,7 +155,9 @@ def ceiling_rate_speedup(records: Records) -> list[Chart]:
             Series("hidden", epoch, run.column("hidden_fraction"), color=1),
             Series("seconds saved", epoch, saved, color=2),
         ]
-        said = f"An epoch of {group.name} saves {np.nanmean(saved):.1%} of the seconds of one of {base.name} on average."
+        said = (
+            f"A mean epoch of {group.name} takes {np.nanmean(saved):.1%} less time than one of {base.name}."
+        )
         return Chart(
             name, f"Ceiling, hidden, saved: {group.name}", said, "epoch", "share", series, is_share=True
         )
@@ -176,7 +190,7 @@ def hidden_and_accuracy(records: Records) -> list[Chart]:
 
 
 def loss_histogram(records: Records) -> list[Chart]:
-    """Return the loss histograms of the epochs as a ridge, with the threshold that the next plan drew in each."""
+    """Return the loss histograms of the epochs as a ridge, with the threshold of the next plan in each."""
     return _per_run(records, "loss_histogram", _loss_histogram)
 
 

@@ -87,7 +87,7 @@ class Run:
         return self.total("n_forward") + 2 * self.total("n_backward")
 
     def ledgers(self, first: int = 0) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        """Yield epoch and columns of each ledger file from ``first`` on; a damaged one is left out, and told."""
+        """Yield epoch and columns of each ledger file from ``first`` on; a damaged one is left out."""
         import h5py
 
         for path in sorted((self.path / "ledger").glob("epoch_*.h5")):

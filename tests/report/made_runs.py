@@ -41,13 +41,26 @@ def line(epoch: int, hidden: float = 0.0, accuracy: float | None = None) -> dict
 
 
 def make_run(
-    path: Path, method: str = "everything", *, epochs: int = 4, lines=None, seed: int = 1, ranks: int = 2
+    path: Path,
+    method: str = "everything",
+    *,
+    epochs: int = 4,
+    lines=None,
+    seed: int = 1,
+    ranks: int = 2,
+    data: str = "digits",
 ) -> Path:
     """Write a run directory and return it."""
     path.mkdir(parents=True)
     hidden = 0.0 if method == "everything" else 0.25
     lines = [line(epoch, hidden if epoch else 0.0) for epoch in range(epochs)] if lines is None else lines
-    job = {"name": path.name, "seed": seed, "training": {"epochs": epochs}, "selection": {"method": method}}
+    job = {
+        "name": path.name,
+        "seed": seed,
+        "training": {"epochs": epochs},
+        "selection": {"method": method},
+        "data": {"name": data},
+    }
     (path / "job.yaml").write_text(yaml.safe_dump(job))
     (path / "provenance.json").write_text(json.dumps({"kakurenbo_hpc": "1.0", "ranks": ranks}))
     (path / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))

@@ -113,7 +113,9 @@ def test_a_figure_alone_is_a_file(pair, tmp_path, form, magic):
 def hostile(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     for number, name in enumerate(HOSTILE):
-        run = make_run(folder / f"{number}", "everything" if number == 0 else "kakurenbo", epochs=2)
+        run = make_run(
+            folder / f"{number}", "everything" if number == 0 else "kakurenbo", epochs=2, data=name
+        )
         run.rename(folder / name.replace("/", "\N{DIVISION SLASH}"))
     torn = make_run(folder / "torn", "kakurenbo", epochs=5, lines=[line(0), line(1, 0.2)])
     (torn / "metrics.jsonl").write_text((torn / "metrics.jsonl").read_text()[:-30])
@@ -134,9 +136,10 @@ _PROBE = """
 document.getElementById("frame").onload = event => {{
   const inside = event.target.contentDocument;
   const boxes = [...inside.querySelectorAll("figure svg")].map(svg => svg.getBoundingClientRect());
-  const seen = boxes.filter(box => box.width > 200 && box.height > 100 && box.left >= 0 && box.right <= {width}).length;
+  const isSeen = box => box.width > 200 && box.height > 100 && box.left >= 0 && box.right <= {width};
+  const seen = boxes.filter(isSeen).length;
   inside.querySelectorAll("details").forEach(each => each.open = true);
-  const tables = [...inside.querySelectorAll("figure .scroll")].filter(each => each.offsetHeight > 20).length;
+  const tables = [...inside.querySelectorAll("figure .scroll")].filter(e => e.offsetHeight > 20).length;
   const wide = inside.documentElement.scrollWidth;
   document.title = JSON.stringify({{figures: boxes.length, seen, tables, wide}});
 }};
@@ -159,6 +162,7 @@ def _browse(path: Path, width: int) -> tuple[dict, str]:
         "--no-sandbox",
         "--disable-gpu",
         "--disable-dev-shm-usage",
+        "--hide-scrollbars",
         "--enable-logging=stderr",
     ]
     options += [
