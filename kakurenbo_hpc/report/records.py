@@ -30,6 +30,7 @@ class Run:
         job: resolved; empty if it is not there.
         provenance: versions and machine; empty if it is not there.
         problems: what is missing or damaged, a sentence each.
+        cost: what the run had cost before it began, that of its scores; by metric, as "n_forward".
     """
 
     path: Path
@@ -38,6 +39,7 @@ class Run:
     job: dict = field(default_factory=dict)
     provenance: dict = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    cost: dict[str, float] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
@@ -80,7 +82,7 @@ class Run:
 
     def total(self, *keys: str) -> np.ndarray:
         """Return a metric, cumulative over epochs; what is not known counts as nothing."""
-        return np.cumsum(np.nan_to_num(self.column(*keys)))
+        return np.cumsum(np.nan_to_num(self.column(*keys))) + self.cost.get(".".join(keys), 0.0)
 
     def passes(self) -> np.ndarray:
         """Return cumulative forward + 2 x backward passes, in samples."""
@@ -224,7 +226,7 @@ def read_comparison(path: Path) -> list[Group]:
     for name, runs in curves.items():
         directories = [path.parent / "runs" / Path(d).name for d in names.get(name, [])]
         if directories and all((d / "metrics.jsonl").exists() for d in directories):
-            read = [read_run(d) for d in directories]
+            read = [_with_cost(read_run(d), c) for d, c in zip(directories, runs, strict=False)]
         else:
             hidden = rows.get(name, {}).get("hidden_fraction")
             read = [_from_curve(path, f"{name}, run {i}", c, hidden, kept) for i, c in enumerate(runs, 1)]
@@ -257,6 +259,21 @@ def printable(text: str, most: int = 120) -> str:
     """Return a name that any document and terminal can hold: no control characters, not too long."""
     kept = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return kept if len(kept) <= most else kept[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _with_cost(run: Run, curve: dict) -> Run:
+    """Return the run with the cost of its scores, which its curve holds and its metrics do not."""
+    keys = {
+        "steps": ("steps",),
+        "forward": ("n_forward",),
+        "backward": ("n_backward",),
+        "seconds": ("seconds", "total"),
+    }
+    if run.lines:
+        run.cost = {
+            ".".join(key): max(curve[name][0] - run.total(*key)[0], 0.0) for name, key in keys.items()
+        }
+    return run
 
 
 def _from_curve(path: Path, name: str, curve: dict, hidden: float | None, kept: dict) -> Run:

@@ -161,6 +161,20 @@ def test_a_comparison_is_read_from_its_file(tmp_path):
     ]
 
 
+def test_a_run_of_a_comparison_costs_what_its_scores_cost(tmp_path):
+    make_run(tmp_path / "runs" / "static-1", "static", epochs=2)
+    curve = {"accuracy": [0.5, 0.75], "steps": [120, 140], "forward": [6000, 7000], "backward": [1000, 1750]}
+    kept = {"curves": {"static": [{**curve, "seconds": [12.4, 14.6]}]}, "runs": {"static": ["static-1"]}}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "comparison.json").write_text(json.dumps(kept))
+    (run,) = read_records([tmp_path / "mine"]).runs
+    assert run.total("n_forward").tolist() == [6000, 7000] and run.total("steps").tolist() == [120, 140]
+    assert run.total("seconds", "total") == pytest.approx([12.4, 14.55]) and run.column("steps").tolist() == [
+        20,
+        20,
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
