@@ -9,7 +9,7 @@ import numpy as np
 
 from .records import Group
 
-MOST_ROWS = 50  # of a table on the page; CSV and JSON hold all
+MOST_ROWS = 25  # of a table on the page; CSV and JSON hold all
 
 
 @dataclass(frozen=True)

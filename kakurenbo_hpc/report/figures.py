@@ -14,7 +14,7 @@ from .records import Group, Records, Run
 from .summary import curve_of
 
 MOST_RUNS = 10  # that have figures of their own
-MOST_RIDGES = 16
+MOST_RIDGES = 12
 STAGES = ("train", "refresh", "plan", "evaluate", "checkpoint")
 PARTS = ("selection_forward", "training_forward", "backward", "other")
 AXES = {

@@ -17,9 +17,9 @@ from ..errors import UserError
 from ..rundir.atomic_io import write_whole
 from ..rundir.metrics import finite
 from .chart import Chart, thinned
-from .figures import FIGURES
+from .figures import FIGURES, MOST_RUNS
 from .records import Records, Run, printable
-from .summary import verdicts
+from .summary import summarize, verdicts
 from .text import HEADS, problems, summary_rows
 
 SECTIONS = {
@@ -60,6 +60,8 @@ COLUMNS = (
     "steps",
 )
 _MOST_FACTS = 40
+_FEW_RUNS = 10  # of more, the page keeps the columns below alone; --csv writes all
+_MAIN_COLUMNS = ("epoch", "val_accuracy", "val_iou", "n_forward", "n_backward", "hidden_fraction", "steps")
 
 
 def write_page(records: Records, out: Path) -> None:
@@ -71,9 +73,9 @@ def page(records: Records) -> str:
     """Return the page."""
     from .draw import svg
 
-    sections = []
+    shown, sections = chosen(records), []
     for title, figure_names in SECTIONS.items():
-        charts = [chart for name in figure_names for chart in FIGURES[name](records)]
+        charts = [chart for name in figure_names for chart in FIGURES[name](shown)]
         if charts:
             figures = [(chart, Markup(svg(chart)), *_table(chart)) for chart in charts]
             sections.append((title, figures))
@@ -90,16 +92,36 @@ def page(records: Records) -> str:
         heads=HEADS,
         summary=summary_rows(records),
         sections=sections,
-        differences=job_differences(records),
+        differences=job_differences(shown),
         provenance=provenance_rows(records),
         problems=problems(records),
         exits=exit_rows(records),
         # "<" would end the element that holds the data
-        data=Markup(json.dumps(finite(data(records)), allow_nan=False).replace("<", "\\u003c")),
+        data=Markup(
+            json.dumps(
+                finite(data(records, is_brief=len(records.runs) > _FEW_RUNS)), allow_nan=False
+            ).replace("<", "\\u003c")
+        ),
     )
 
 
-def data(records: Records) -> dict:
+def chosen(records: Records, most: int = MOST_RUNS) -> Records:
+    """Return the groups that are drawn: all of a few, else the first and the most accurate."""
+    if len(records.groups) <= most:
+        return records
+    first = [records.groups[0]]
+    accuracies = {id(g): own.mean if (own := summarize(g).accuracy) else 0.0 for g in records.groups}
+    best = sorted(records.groups[1:], key=lambda g: -accuracies[id(g)])[: most - 1]
+    note = (
+        f"Figures show {most} of {len(records.groups)}: {first[0].name}, "
+        f"and the {most - 1} most accurate of the others."
+    )
+    if note not in records.notes:
+        records.notes.append(note)
+    return Records(first + best, records.notes)
+
+
+def data(records: Records, is_brief: bool = False) -> dict:
     """Return what runs recorded, as columns of their metrics; the JSON of the page."""
     return {
         "runs": [
@@ -107,7 +129,7 @@ def data(records: Records) -> dict:
                 "name": run.name,
                 "group": group.name,
                 "state": run.state,
-                "metrics": _columns(run),
+                "metrics": _columns(run, is_brief),
             }
             for group in records.groups
             for run in group.runs
@@ -115,15 +137,17 @@ def data(records: Records) -> dict:
     }
 
 
-def _columns(run: Run) -> dict[str, list]:
+def _columns(run: Run, is_brief: bool) -> dict[str, list]:
     columns = {
         key: [line.get(key) for line in run.lines]
-        for key in COLUMNS
+        for key in (_MAIN_COLUMNS if is_brief else COLUMNS)
         if any(key in line for line in run.lines)
     }
     seconds = sorted(
         {key for line in run.lines if isinstance(line.get("seconds"), dict) for key in line["seconds"]}
     )
+    if is_brief:
+        seconds = [key for key in seconds if key == "total"]
     return columns | {
         f"seconds_{key}": [None if np.isnan(s) else round(float(s), 6) for s in run.column("seconds", key)]
         for key in seconds

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from report.made_runs import add_ledger, line, make_run
 
-from kakurenbo_hpc.report.page import COLUMNS, figure, page, write_csv
+from kakurenbo_hpc.report.page import COLUMNS, chosen, data, figure, page, write_csv
 from kakurenbo_hpc.report.records import read_records
 
 pytest.importorskip("matplotlib")
@@ -100,6 +100,22 @@ def test_the_structure_of_a_drawing_is_as_before(pair, name):
     if os.environ.get("GOLDEN") == "write":
         golden.write_text(structure)
     assert structure == golden.read_text()
+
+
+def test_of_many_runs_the_first_and_the_most_accurate_are_drawn(tmp_path):
+    make_run(tmp_path / "all", epochs=1, lines=[line(0, accuracy=0.2)])
+    for number in range(12):
+        lines = [line(0, 0.1, accuracy=0.3 + 0.05 * number)]
+        make_run(tmp_path / f"run{number}", "kakurenbo", epochs=1, lines=lines, data=f"{number}")
+    records = read_records([tmp_path])
+    names = [group.name for group in chosen(records).groups]
+    assert names == ["all", *(f"run{number}" for number in range(11, 2, -1))]
+    assert records.notes == ["Figures show 10 of 13: all, and the 9 most accurate of the others."]
+    assert set(data(records, is_brief=True)["runs"][0]["metrics"]) > {
+        "epoch",
+        "val_accuracy",
+        "seconds_total",
+    }
 
 
 @pytest.mark.parametrize(("form", "magic"), [("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF")])
