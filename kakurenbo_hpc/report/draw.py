@@ -199,8 +199,7 @@ def _ridge(axes: Axes, chart: Chart) -> None:
     for i, series in enumerate(chart.series):
         base = len(chart.series) - 1 - i
         height = 1.7 * series.y / np.max(series.y)
-        axes.fill_between(series.x, base, base + height, color=color, alpha=0.4, lw=0, zorder=2 * i + 2)
-        axes.plot(series.x, base + height, color=color, lw=1.0, zorder=2 * i + 3)
+        axes.fill_between(series.x, base, base + height, color=color, alpha=0.5, lw=0.8, zorder=2 * i + 2)
         if series.mark is not None:
             axes.plot(
                 [series.mark] * 2,
