@@ -24,7 +24,7 @@ LEVELS = [
     {"engine"},
     {"hiding", "cluster"},
     {"compare"},
-    {"explain", "testing"},
+    {"explain", "report", "testing"},
     {"cli", "__init__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
@@ -128,7 +128,7 @@ def test_a_relative_import_is_counted_from_where_it_stands():
     assert imports("from . import __version__\nimport numpy.random\nfrom rundir import x", "cli") == set()
 
 
-@pytest.mark.parametrize("module", ["selection", "config.job", "cluster", "cli"])
+@pytest.mark.parametrize("module", ["selection", "config.job", "cluster", "report.command", "cli"])
 def test_the_login_node_needs_neither_torch_nor_mpi(module):
     code = f"import sys, kakurenbo_hpc.{module}; print(*({{'torch', 'mpi4py'}} & sys.modules.keys()))"
     fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)

@@ -54,6 +54,7 @@ class _Results:
         self._lines: dict[str, list[Lines]] = {}
         self._curves: dict[str, list[Curve]] = {}  # with the cost of scores
         self._against: dict[str, str] = {}
+        self._directories: dict[str, list[str]] = {}  # below runs/
         self._n_done, self._n_runs = 0, len(entries) * len(comparison.seeds)
 
     def expect(self, more: Iterator[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
@@ -91,6 +92,7 @@ class _Results:
                 continue
             reached = curve(lines).after(*cost)
             self._lines.setdefault(name, []).append(lines)
+            self._directories.setdefault(name, []).append(job.name)
             self._curves.setdefault(name, []).append(reached)
             self._say(f"{which}: {reached.accuracy[-1]:.4f} in {reached.seconds[-1]:.1f} s")
         return DONE
@@ -134,6 +136,7 @@ class _Results:
             "pictures": comparison.pictures,
             "failed": self.failed,
             "contenders": rows,
+            "runs": self._directories,
             "curves": {
                 name: [{k: v.tolist() for k, v in asdict(c).items()} for c in runs]
                 for name, runs in self._curves.items()

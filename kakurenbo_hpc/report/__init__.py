@@ -1,0 +1,1 @@
+"""Report of runs: figures, tables and one HTML page from what run directories hold."""

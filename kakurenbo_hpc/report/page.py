@@ -1,0 +1,263 @@
+"""HTML page of a report: one file that makes no request; figures, sentences, tables, and all data as JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from ..errors import UserError
+from ..rundir.atomic_io import write_whole
+from ..rundir.metrics import finite
+from .chart import Chart, thinned
+from .figures import FIGURES, MOST_RUNS
+from .records import Records, Run, printable
+from .summary import summarize, verdicts
+from .text import HEADS, problems, summary_rows
+
+SECTIONS = {
+    "Accuracy": ("accuracy_over_seconds", "accuracy_over_steps", "accuracy_over_passes"),
+    "Where the time went": ("stages", "time_parts"),
+    "What was hidden": (
+        "ceiling_and_rate",
+        "ceiling_rate_speedup",
+        "loss_histogram",
+        "loss_cdf",
+        "hidden_per_class",
+        "hidden_by_age",
+        "loss_top_bottom",
+    ),
+    "Input": ("samples_per_second",),
+    "Scaling": ("scaling",),
+    "Comparison": ("speedup_over_tolerance", "pareto"),
+}
+# What the page keeps of every line of metrics.jsonl, as columns.
+COLUMNS = (
+    "epoch",
+    "train_loss",
+    "val_loss",
+    "val_accuracy",
+    "val_iou",
+    "n_samples",
+    "n_candidates",
+    "n_moved_back",
+    "n_hidden",
+    "hidden_fraction",
+    "max_fraction",
+    "n_forward",
+    "n_backward",
+    "n_nan",
+    "n_skipped_steps",
+    "lr",
+    "lr_scale",
+    "steps",
+)
+_MOST_FACTS = 40
+_FEW_RUNS = 10  # of more, the page keeps the columns below alone; --csv writes all
+_MAIN_COLUMNS = ("epoch", "val_accuracy", "val_iou", "n_forward", "n_backward", "hidden_fraction", "steps")
+
+
+def write_page(records: Records, out: Path) -> None:
+    """Write the page."""
+    write_whole(out, page(records))
+
+
+def page(records: Records) -> str:
+    """Return the page."""
+    from .draw import svg
+
+    shown, sections = chosen(records), []
+    for title, figure_names in SECTIONS.items():
+        charts = [chart for name in figure_names for chart in FIGURES[name](shown)]
+        if charts:
+            figures = [(chart, Markup(svg(chart)), *_table(chart)) for chart in charts]
+            sections.append((title, figures))
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(
+        resources.files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
+    )
+    names = ", ".join(group.name for group in records.groups)
+    return template.render(
+        title=printable(names, 80),
+        verdicts=verdicts(records),
+        heads=HEADS,
+        summary=summary_rows(records),
+        sections=sections,
+        differences=job_differences(shown),
+        provenance=provenance_rows(records),
+        problems=problems(records),
+        exits=exit_rows(records),
+        # "<" would end the element that holds the data
+        data=Markup(
+            json.dumps(
+                finite(data(records, is_brief=len(records.runs) > _FEW_RUNS)), allow_nan=False
+            ).replace("<", "\\u003c")
+        ),
+    )
+
+
+def chosen(records: Records, most: int = MOST_RUNS) -> Records:
+    """Return the groups that are drawn: all of a few, else the first and the most accurate."""
+    if len(records.groups) <= most:
+        return records
+    first = [records.groups[0]]
+    accuracies = {id(g): own.mean if (own := summarize(g).accuracy) else 0.0 for g in records.groups}
+    best = sorted(records.groups[1:], key=lambda g: -accuracies[id(g)])[: most - 1]
+    note = (
+        f"Figures show {most} of {len(records.groups)}: {first[0].name}, "
+        f"and the {most - 1} most accurate of the others."
+    )
+    if note not in records.notes:
+        records.notes.append(note)
+    return Records(first + best, records.notes)
+
+
+def data(records: Records, is_brief: bool = False) -> dict:
+    """Return what runs recorded, as columns of their metrics; the JSON of the page."""
+    return {
+        "runs": [
+            {
+                "name": run.name,
+                "group": group.name,
+                "state": run.state,
+                "metrics": _columns(run, is_brief),
+            }
+            for group in records.groups
+            for run in group.runs
+        ]
+    }
+
+
+def _columns(run: Run, is_brief: bool) -> dict[str, list]:
+    columns = {
+        key: [line.get(key) for line in run.lines]
+        for key in (_MAIN_COLUMNS if is_brief else COLUMNS)
+        if any(key in line for line in run.lines)
+    }
+    seconds = sorted(
+        {key for line in run.lines if isinstance(line.get("seconds"), dict) for key in line["seconds"]}
+    )
+    if is_brief:
+        seconds = [key for key in seconds if key == "total"]
+    return columns | {
+        f"seconds_{key}": [None if np.isnan(s) else round(float(s), 6) for s in run.column("seconds", key)]
+        for key in seconds
+    }
+
+
+def write_csv(records: Records, folder: Path) -> list[Path]:
+    """Write metrics of all runs, and each figure's numbers, as CSV files; return them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [(run["group"], run["name"], run["metrics"]) for run in data(records)["runs"]]
+    keys = list(dict.fromkeys(key for _, _, columns in rows for key in columns))
+    lines = (
+        [group, name, *values]
+        for group, name, columns in rows
+        for values in zip(*(columns.get(key, [None] * len(columns["epoch"])) for key in keys), strict=True)
+        if columns
+    )
+    written = [_write_rows(folder / "metrics.csv", ["group", "run", *keys], lines)]
+    for name in FIGURES:
+        for chart in FIGURES[name](records):
+            written.append(_write_rows(folder / f"{chart.name}.csv", *chart.rows()))
+    return written
+
+
+def figure(records: Records, name: str, form: str, out: Path | None) -> list[Path]:
+    """Write one figure, a file for each run that has its own; return the files.
+
+    Raises:
+        UserError: there is no such figure, or the runs do not hold what it needs.
+    """
+    from .draw import save
+
+    if name not in FIGURES:
+        raise UserError(f"report: unknown figure {name}; known: {', '.join(FIGURES)}")
+    charts = FIGURES[name](records)
+    if not charts:
+        raise UserError(
+            f"report: figure {name} needs what none of these runs recorded; "
+            "kakurenbo_hpc/report/README.md says what"
+        )
+    paths = [(out or Path(f"{name}.{form}")).with_suffix(f".{form}")]
+    paths += [paths[0].with_name(f"{paths[0].stem}_{i}.{form}") for i in range(2, len(charts) + 1)]
+    for chart, path in zip(charts, paths, strict=True):
+        save(chart, path, form)
+    return paths
+
+
+def job_differences(records: Records) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of the keys in which the groups' jobs differ."""
+    groups = [g for g in records.groups if g.first.job]
+    flat = [dict(_flat(g.first.job)) for g in groups]
+    keys = sorted({key for job in flat for key in job} - {"name", "seed"})
+    rows = [[key, *(printable(job.get(key, "\u2013"), 60) for job in flat)] for key in keys]
+    differing = [row for row in rows if len(set(row[1:])) > 1]
+    return ["", *(g.name for g in groups)], differing[:_MOST_FACTS]
+
+
+def provenance_rows(records: Records) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of machine and versions of each group's run."""
+    groups = [g for g in records.groups if g.first.provenance][:10]
+    facts = [dict(_flat({k: v for k, v in g.first.provenance.items() if k != "changes"})) for g in groups]
+    keys = list(dict.fromkeys(key for fact in facts for key in fact))
+    rows = [[key, *(printable(fact.get(key, "\u2013"), 80) for fact in facts)] for key in keys]
+    return ["", *(g.name for g in groups)], rows
+
+
+def exit_rows(records: Records) -> list[str]:
+    """Return a sentence for each run that skipped steps, met losses that are not finite, or did not end."""
+    told = []
+    for run in records.runs:
+        skipped, n_nan = (int(np.nansum(run.column(key))) for key in ("n_skipped_steps", "n_nan"))
+        if not run.is_done:
+            told.append(f"{run.name}: {run.state}.")
+        if skipped or n_nan:
+            told.append(f"{run.name}: {skipped} skipped steps, {n_nan} losses that were not finite.")
+        if changes := run.provenance.get("changes"):
+            told.append(f"{run.name}: resumed with a changed job: {printable(str(changes), 200)}.")
+    return told
+
+
+def _table(chart: Chart) -> tuple[list[str], list[list[str]], int]:
+    head, rows = chart.rows()
+    return head, [[_cell(value) for value in row] for row in thinned(rows)], len(rows)
+
+
+def _cell(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    if np.isnan(value):
+        return "\u2013"
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.5g}"
+
+
+def _flat(values: dict, prefix: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield prefix + str(key), text
+
+
+def _write_rows(path: Path, head: Sequence, rows: Iterable[Sequence]) -> Path:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(head)
+        writer.writerows([_no_formula(cell) for cell in row] for row in rows)
+    return path
+
+
+def _no_formula(cell: object) -> object:
+    """Return a cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and re.match(r"[=+\-@\t]", cell) else cell
