@@ -35,6 +35,7 @@ def ignoring(target, value):
 def begun(method="kakurenbo", n=K, **changed):
     h = Hiding(method, n, **{"epochs": 3, "batch_size": K} | changed)
     h.begin_visible(0)
+    list(h.batch_sampler)  # as a loader does
     return h
 
 
@@ -211,6 +212,7 @@ def test_methods_that_look_closer_leave_out_what_is_ignored(method, options, tar
         wanted = each.mean() if len(y) else np.nan
         assert ledger[name][i].item() == pytest.approx(wanted, rel=1e-4, nan_ok=True)
     h.begin_visible(1)
+    list(h.batch_sampler)  # as a loader does
 
 
 # Mixed batches, several labels, and other tasks
