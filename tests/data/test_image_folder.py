@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import zlib
 
 import numpy as np
 import pytest
@@ -142,6 +143,7 @@ def test_a_class_may_lie_behind_links_and_what_is_hidden_stays_out(tmp_path):
     folder = tmp_path / "data/train" / CLASSES[0]
     (folder / "linked").symlink_to(elsewhere)
     (folder / "circle").symlink_to(folder)
+    (folder / "above").symlink_to(tmp_path / "data")
     (folder / ".ipynb_checkpoints").mkdir()
     for hidden in (".ipynb_checkpoints/0-checkpoint.JPEG", "._0.JPEG", ".DS_Store", "notes.txt"):
         (folder / hidden).write_bytes(b"no image")
@@ -185,6 +187,18 @@ def test_it_keeps_the_laws_of_data_sets(folder, tmp_path):
     check_dataset(DATASETS["image_folder"], changed={"path": str(tmp_path)}, path=str(folder), **SMALL)
 
 
+def png_of_16_bits():
+    """A PNG of 4 x 4 colours with 16 bits each, which Pillow does not write."""
+
+    def chunk(kind, content):
+        body = kind + content
+        return len(content).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+
+    head = (4).to_bytes(4, "big") * 2 + bytes([16, 2, 0, 0, 0])
+    rows = zlib.compress((b"\0" + bytes(24)) * 4)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
 def damage(root, how):
     lay(root)
     image = root / "train" / CLASSES[1] / f"{CLASSES[1]}_3.JPEG"
@@ -194,6 +208,12 @@ def damage(root, how):
         image.write_text("404 not found")
     if how == "16 bits":
         Image.fromarray(np.zeros((40, 40), np.uint16)).save(image, "PNG")
+    if how == "16-bit colours":
+        image.write_bytes(png_of_16_bits())
+    if how == "two spellings":
+        for name in ("caf\u00e9", "cafe\u0301"):
+            (root / "train" / name).mkdir()
+            picture(1).save(root / "train" / name / "1.JPEG")
     if how == "empty class":
         shutil.rmtree(root / "train" / CLASSES[1])
         (root / "train" / CLASSES[1]).mkdir()
@@ -220,12 +240,17 @@ def damage(root, how):
     ("how", "said"),
     [
         ("cut short", f"{CLASSES[1]}_3.JPEG: cannot be read as an image (image file is truncated"),
+        (
+            "16-bit colours",
+            f"{CLASSES[1]}_3.JPEG: has more than 8 bits a channel, of which the rest would be",
+        ),
+        ("two spellings", "looks like another class, but is spelled"),
         ("text", f"{CLASSES[1]}_3.JPEG: cannot be read as an image (cannot identify image file"),
         ("16 bits", f"{CLASSES[1]}_3.JPEG: has more than 8 bits a channel, of which the rest would be lost"),
         ("empty class", f"train/{CLASSES[1]}: found no images there; add some, or remove it"),
         ("unknown class", "val/n99: there is no such class to train on; remove it, or add "),
         ("no validation", "validation: cannot be listed (No such file or directory); data.path must name a"),
-        ("dangling", "gone.JPEG: cannot be read (No such file or directory); remove it, or put it right"),
+        ("dangling", "gone.JPEG: cannot be read (a link to "),
         (
             "new file",
             f"train/{CLASSES[0]}: has changed since its images were listed; if that is right, remove",

@@ -24,8 +24,8 @@ from ...errors import DataError
 from ...rundir.atomic_io import write_whole
 from ...rundir.console import bar
 from ..dataset import SampleFiles
+from .files import SUFFIXES, check_spelling, files_below
 
-SUFFIXES = (b".bmp", b".gif", b".jpeg", b".jpg", b".pgm", b".png", b".ppm", b".tif", b".tiff", b".webp")
 ANNOTATIONS = "val_annotations.txt"  # the classes of Tiny-ImageNet's validation images
 _N_CHECKED = 1000  # files that a later start looks at
 _THREADS = 16  # a parallel file system serves many requests at once
@@ -123,6 +123,7 @@ def _list_split(root: Path, split: str, classes: Sequence[str], folders: dict[st
         yield from _list_annotated(root, folder, number, folders)
         return
     found = _class_folders(folder)
+    check_spelling(folder, found, classes)
     folders[split] = folder.stat().st_mtime_ns
     for name in found:
         if name not in number:
@@ -156,23 +157,15 @@ def _class_folders(folder: Path) -> list[str]:
 
 
 def _list_class(root: Path, folder: Path, label: int) -> tuple[list[_Image], dict[str, int]]:
-    """Return the images below a folder, also below links, and when each folder in it was last changed."""
-    images, times, visited = [], {}, set()
-    for place, within, names in os.walk(os.fsencode(folder), followlinks=True):
-        within[:] = sorted(name for name in within if not name.startswith(b"."))
-        real = os.path.realpath(place)
-        if real in visited:  # a link to a folder above
-            within.clear()
-            continue
-        visited.add(real)
-        times[os.fsdecode(os.path.relpath(place, os.fsencode(root)))] = os.stat(place).st_mtime_ns
-        for name in names:
-            if name.lower().endswith(SUFFIXES) and not name.startswith(b"."):
-                path = os.path.join(place, name)
-                images.append(_image(path, os.path.relpath(path, os.fsencode(root)), label))
+    """Return the images below a folder, and when each folder that holds some was last changed."""
+    images, places = [], {folder}
+    for path in files_below(folder):
+        if path.suffix.lower() in SUFFIXES:
+            images.append(_image(path, path.relative_to(root), label))
+            places.update(place for place in path.parents if place.is_relative_to(folder))
     if not images:
         raise DataError(f"{folder}: found no images there; add some, or remove it")
-    return sorted(images), times
+    return sorted(images), {str(place.relative_to(root)): place.stat().st_mtime_ns for place in places}
 
 
 def _list_annotated(
@@ -186,18 +179,16 @@ def _list_annotated(
         label = rest.partition("\t")[0]
         if label not in number:
             raise DataError(f"{folder / ANNOTATIONS}: {name} is of class {label}, which is not in train/")
-        path = os.fsencode(place / name)
-        yield _image(path, os.path.relpath(path, os.fsencode(root)), number[label])
+        path = place / name
+        yield _image(path, path.relative_to(root), number[label])
 
 
-def _image(path: bytes, name: bytes, label: int) -> _Image:
+def _image(path: Path, name: Path, label: int) -> _Image:
     try:
-        found = os.stat(path)
+        found = path.stat()
     except OSError as problem:
-        raise DataError(
-            f"{os.fsdecode(path)}: cannot be read ({problem.strerror}); remove it, or put it right"
-        ) from None
-    return _Image(name, label, found.st_size, found.st_mtime_ns)
+        raise DataError(f"{path}: cannot be read ({problem.strerror}); remove it, or put it right") from None
+    return _Image(os.fsencode(name), label, found.st_size, found.st_mtime_ns)
 
 
 def _keep(rows: np.ndarray, about: Mapping[str, object], places: Sequence[Path]) -> Path | np.ndarray:
@@ -235,7 +226,7 @@ def _load(place: Path, root: Path, split: str) -> Listing | None:
         if not (root / name).is_dir() or (root / name).stat().st_mtime_ns != changed:
             raise DataError(f"{root / name}: has changed since its images were listed; {advice}")
     for row in range(0, len(rows), max(len(rows) // _N_CHECKED, 1)):
-        path = os.path.join(os.fsencode(root), bytes(rows["name"][row]))
+        path = root / os.fsdecode(bytes(rows["name"][row]))
         if _image(path, path, 0).size != rows["size"][row]:
-            raise DataError(f"{os.fsdecode(path)}: has changed since it was listed; {advice}")
+            raise DataError(f"{path}: has changed since it was listed; {advice}")
     return listing

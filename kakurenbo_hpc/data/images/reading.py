@@ -11,6 +11,7 @@ import numpy as np
 from ...config.augmentations import CenterCrop, RandomResizedCrop, Resize
 from ...errors import SampleError
 from ..crops import random_box
+from .files import exceeds_bytes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -107,7 +108,7 @@ def _read(path: bytes, work) -> np.ndarray:  # type: ignore[no-untyped-def]  # P
 
     try:
         with Image.open(os.fsdecode(path)) as image:
-            if image.mode.startswith(("I", "F")):
+            if exceeds_bytes(image):
                 raise SampleError(
                     f"{os.fsdecode(path)}: has more than 8 bits a channel, of which the rest would be lost; "
                     "convert it before"

@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 
 from ...errors import DataError
 from ...rundir.console import bar
-from ..image_files import SUFFIXES, check_spelling, exceeds_bytes, files_below
+from ..images.files import SUFFIXES, check_spelling, exceeds_bytes, files_below
 from .output_folder import check_space, claim
 
 PART_BYTES = 1 << 30

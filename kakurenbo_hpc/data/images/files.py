@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import DataError
+from ...errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image
