@@ -12,6 +12,7 @@ from ..config.job import Job
 from ..config.yaml import dump_yaml
 from ..errors import DataError, JobError, UserError, WorldError
 from .doctor.subprocess_json import Facts, run_probe
+from .launchers import open_launcher
 from .launchers.launcher import Layout
 from .machine import Machine
 
@@ -56,7 +57,9 @@ def check_cores(layout: Layout, oversubscribe: bool) -> None:
 
 def check_gpus(machine: Machine, layout: Layout) -> None:
     """Raise WorldError if torch sees fewer GPUs here than ranks start here. On other nodes, ranks look."""
-    if not machine.gpus_per_node or layout.n_nodes is not None or machine.starter == "srun":
+    # A launcher that needs an allocation starts ranks on its nodes.
+    starts_here = open_launcher(machine.starter).can_start_here({})
+    if not machine.gpus_per_node or layout.n_nodes is not None or not starts_here:
         return
     n_needed = min(layout.n_per_node, machine.gpus_per_node)
     facts = _probe(machine, "torch")
