@@ -105,5 +105,5 @@ def test_a_wrong_mask_is_said_with_its_rank(tmp_path):
     done = train_by_command(2, "deepcam_small", *words, "--run-dir", tmp_path / "run")
     [line] = [line for line in done.stderr.splitlines() if line.startswith("kakurenbo: ")]
     assert done.returncode == USER_ERROR and "rank " in line
-    told = f"{path}: climate/labels_0 holds 7.0, but classes are 0 to 2; mend the file"
+    told = f"{path}: climate/labels_0 holds 7.0, but classes are whole numbers from 0 to 2; mend the file"
     assert line.endswith(told), line
