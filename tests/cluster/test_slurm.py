@@ -281,7 +281,7 @@ def test_what_slurm_refuses_is_one_line(slurm_machine, slurm, tmp_path):
     ("said", "word", "detail"),
     [
         ("COMPLETED|0:0|00:01:02", "done", "COMPLETED 0:0 00:01:02"),
-        ("CANCELLED by 1000|0:15|00:01:02", "cancelled", "CANCELLED 0:15 00:01:02"),
+        ("CANCELLED by 1000|0:15|00:01:02", "cancelled", "CANCELLED by 1000 0:15 00:01:02"),
         ("TIMEOUT|0:0|01:00:02", "failed", "TIMEOUT 0:0 01:00:02"),
         ("REQUEUED|0:0|00:00:00", "queued", "REQUEUED 0:0 00:00:00"),
         ("SUSPENDED|0:0|00:01:02", "running", "SUSPENDED 0:0 00:01:02"),
