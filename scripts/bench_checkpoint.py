@@ -24,7 +24,7 @@ from torch import nn
 from kakurenbo_hpc.core.ledger import Ledger
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.rundir.checkpoint.async_writer import CheckpointWriter
-from kakurenbo_hpc.rundir.checkpoint.shards import Part
+from kakurenbo_hpc.rundir.checkpoint.shards import RankState
 from kakurenbo_hpc.rundir.checkpoint.snapshot import Snapshot
 
 WIDTH = 2048  # of a layer, a square of parameters
@@ -58,7 +58,9 @@ class Training:
     def save(self) -> None:
         self.n_saved += 1
         self.saver.save(
-            f"epoch_{self.n_saved:04d}", Part(self.state(), Ledger.unseen(1000, 0, 1000), {}), {"line": {}}
+            f"epoch_{self.n_saved:04d}",
+            RankState(self.state(), Ledger.unseen(1000, 0, 1000), {}),
+            {"line": {}},
         )
 
     def blocking(self) -> float:

@@ -22,14 +22,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import get_args
 
 import h5py
 import numpy as np
 import torch
 from bench_common import LEAST_TRIALS, header, median, spread, verdict
 
-from kakurenbo_hpc.config.job import Augmentation
+from kakurenbo_hpc.config.augmentations import AUGMENTATIONS
 from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data.dataset import Dataset, ReadRequest
 from kakurenbo_hpc.data.datasets.deepcam import HDF5_DATASETS, N_CLASSES
@@ -44,7 +43,11 @@ WANTED = 5000  # images of 32 x 32 per second
 
 
 def visual_atoms(n_trials: int) -> str:
-    names = get_args(Augmentation)
+    names = [
+        name
+        for name, options in AUGMENTATIONS.items()
+        if not any(f.is_required() for f in options.model_fields.values())
+    ]
     plain = {f"{size} px": _train(pixels=size) for size in SIZES}
     drawn, kept = plain["32 px"], _in_memory(plain["32 px"])
     seconds = measure({**plain, "in memory": kept}, n_trials)

@@ -139,8 +139,8 @@ def deliver(folder: str, n_files: int, n_bytes: int, n_trials: int, answer: str)
     comm = open_comm()
     store = NodeCache(Path(folder) / f"rank_{comm.rank}", "bench")
     for i in range(n_files):
-        store.beside(f"mine_{i}").write_bytes(np.random.default_rng(i).bytes(n_bytes))
-        store.whole(f"mine_{i}", 0)
+        store.partial_path(f"mine_{i}").write_bytes(np.random.default_rng(i).bytes(n_bytes))
+        store.commit(f"mine_{i}", 0)
     to, source = (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
 
     def by_mpi() -> None:

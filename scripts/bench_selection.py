@@ -159,7 +159,7 @@ def authors(n: int, mine: slice, columns, method: Method, comm) -> Trial:
     def trial() -> int:
         loss, correct, confidence = (comm.sum(row) for row in dense)
         _, order = torch.sort(torch.from_numpy(loss))
-        easy = order[: int(method.fraction(EPOCH.number) * n)].numpy()
+        easy = order[: int(method.ceiling_of(EPOCH) * n)].numpy()
         trains = np.ones(n, bool)
         trains[easy[(correct[easy] == 1) & (confidence[easy] >= method.confidence)]] = False
         return n - int(np.count_nonzero(trains))
@@ -174,7 +174,7 @@ def gathered(n: int, mine: slice, columns, method: Method, comm) -> Trial:
 
     def trial() -> int:
         everything = comm.allgatherv(loss, sizes)
-        k = int(method.fraction(EPOCH.number) * n)
+        k = int(method.ceiling_of(EPOCH) * n)
         threshold = np.partition(everything, k - 1)[k - 1]
         hidden = (loss <= threshold) & correct & (confidence >= method.confidence)
         return int(comm.sum(np.array([np.count_nonzero(hidden)]))[0])
@@ -207,7 +207,7 @@ def bench_kakurenbo(n: int, ties: float, n_trials: int, comm: Comm) -> dict:
     mine = slice(*Homes(n, comm.size).rows(comm.rank))
     ledger = ledger_of(n, mine.start, *(column[mine] for column in columns))
 
-    easy = np.argsort(columns[0], kind="stable")[: int(method.fraction(EPOCH.number) * n)]
+    easy = np.argsort(columns[0], kind="stable")[: int(method.ceiling_of(EPOCH) * n)]
     trains = np.ones(n, bool)
     trains[easy[columns[1][easy] & (columns[2][easy] >= method.confidence)]] = False
     if not np.array_equal(planned(method, ledger, comm).train, trains[mine]):
