@@ -9,9 +9,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-
 from ..config.job import Job
+from ..config.yaml import dump_yaml
 from ..errors import UserError
 from ..training import MODELS, TORCH_OPTIMIZERS
 from .doctor.subprocess_json import run_probe
@@ -107,6 +106,6 @@ def check_names(machine: Machine, job: Job) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "job.yaml")
-        path.write_text(yaml.safe_dump(job.as_dict()), encoding="utf-8")
+        path.write_text(dump_yaml(job.as_dict()), encoding="utf-8")
         command = [python, "-m", "kakurenbo_hpc.cluster.doctor.probes", "names", str(path)]
         run_probe(command, machine.environment, "probe of names", _LIMIT_S)

@@ -20,7 +20,7 @@ from ..config.augmentations import AUGMENTATIONS, VIEWS, Step, parse_step
 from ..config.job import DataOptions
 from ..core.rng import bits, key
 from ..errors import DataError
-from .crops import random_box
+from .crops import random_box, resized
 from .dataset import Dataset, DatasetSplits, DatasetView, ReadRequest
 
 if TYPE_CHECKING:
@@ -195,10 +195,7 @@ def _random_resized_crop(images: torch.Tensor, draw: np.ndarray, step: Step) -> 
 
 def _resize(images: torch.Tensor, draw: np.ndarray, step: Step) -> torch.Tensor:
     height, width = images.shape[2:]
-    size = step.options.size
-    # As torchvision rounds: the longer side down.
-    target = (size, size * width // height) if height <= width else (size * height // width, size)
-    return _scale(images, target, step)
+    return _scale(images, resized(height, width, step.options.size), step)
 
 
 def _scale(images: torch.Tensor, size: tuple[int, int], step: Step) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The box of a random resized crop, drawn from an image's size alone: before it is decoded."""
+"""Sizes and boxes of scaled and cropped images, from their sizes alone: known before they are decoded."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ import numpy as np
 from ..config.augmentations import RandomResizedCrop
 
 _TRIES = 10
+
+
+def resized(height: int, width: int, shorter: int) -> tuple[int, int]:
+    """Return height and width of an image scaled to a shorter side; the longer one is rounded down.
+
+    Source: torchvision's Resize.
+    """
+    if height <= width:
+        return shorter, shorter * width // height
+    return shorter * height // width, shorter
 
 
 def random_box(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ...config.augmentations import CenterCrop, RandomResizedCrop, Resize
 from ...errors import SampleError
-from ..crops import random_box
+from ..crops import random_box, resized
 from .files import exceeds_bytes
 
 if TYPE_CHECKING:
@@ -61,15 +62,8 @@ def read_for_evaluation(path: bytes, reading: Reading) -> np.ndarray:
     def fit(image: Image.Image) -> Image.Image:
         if reading.resize is not None:
             width, height = image.size
-            scale = reading.resize.size / min(width, height)
-            # As torchvision rounds: the longer side down.
-            size = (
-                max(int(height * scale + 1e-9), reading.resize.size),
-                max(int(width * scale + 1e-9), reading.resize.size),
-            )
-            image = _cut_and_scale(
-                image, (0, 0, height, width), size, reading.resize.interpolation, reading.scaled
-            )
+            size, whole = resized(height, width, reading.resize.size), (0, 0, height, width)
+            image = _cut_and_scale(image, whole, size, reading.resize.interpolation, reading.scaled)
         if reading.center_crop is not None:
             side = reading.center_crop.size
             left, top = round((image.width - side) / 2), round((image.height - side) / 2)
@@ -103,7 +97,7 @@ def _cut_and_scale(
     return image.resize((width, height), resample, box=edges)
 
 
-def _read(path: bytes, work) -> np.ndarray:  # type: ignore[no-untyped-def]  # Pillow is imported late
+def _read(path: bytes, work: Callable[[Image.Image], Image.Image]) -> np.ndarray:
     from PIL import Image
 
     try:
