@@ -14,7 +14,7 @@ from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.engine.set_up import global_batch_of
-from kakurenbo_hpc.errors import DONE, DataError, UserError
+from kakurenbo_hpc.errors import DONE, REQUEUE, DataError, UserError
 from kakurenbo_hpc.selection import METHODS
 
 CLI = ["-m", "kakurenbo_hpc.cli"]
@@ -165,6 +165,13 @@ def test_a_closed_stream_keeps_the_code(closed, tmp_path):
         command = f"{shlex.quote(sys.executable)} {' '.join(CLI)} {words} {closed}"
         done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment(), timeout=120)
         assert done.returncode == code
+
+
+def test_a_closed_stdout_keeps_the_code_of_a_run_that_was_asked_to_stop(tmp_path):
+    (tmp_path / "stop").touch()
+    command = f"{shlex.quote(sys.executable)} {' '.join(CLI)} train digits_everything --run-dir . >&-"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment(), timeout=120)
+    assert done.returncode == REQUEUE
 
 
 def test_an_ascii_stream_takes_any_name(tmp_path):

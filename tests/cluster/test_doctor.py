@@ -109,7 +109,12 @@ def doctor(*words: object, **changed: str) -> tuple[int, dict[str, tuple[str, st
 
 
 @pytest.mark.ranks
-def test_nothing_is_wrong_with_a_good_machine(tmp_path):
+def test_nothing_is_wrong_with_a_good_machine_in_a_folder_of_other_modules(tmp_path, monkeypatch):
+    clone = tmp_path / "clones/horovod/horovod"  # as git clone leaves it, beside a random.py of one's own
+    clone.mkdir(parents=True)
+    (clone / "__init__.py").touch()
+    (tmp_path / "clones/random.py").write_text("raise SystemExit('not the module that was meant')")
+    monkeypatch.chdir(tmp_path / "clones")
     machine = tmp_path / "machine.yaml"
     machine.write_text(yaml.safe_dump({"name": "here", "starter": "mpirun", "scratch": "$SCRATCH/of mine"}))
     code, said = doctor(
