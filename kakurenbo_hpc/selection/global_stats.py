@@ -5,10 +5,8 @@ on how the rows are split over ranks, and no message is as long as the data set.
 each with its own rows.
 
 Thresholds and ties: ``smallest``, ``largest`` and ``first`` mark an exact number of rows. ``_mark`` orders
-them by (value, id), NaN as +inf, so of rows whose value equals the threshold those of smaller id are
-marked, on any number of ranks. ``_descend`` finds the threshold by radix selection: histograms of 11 bits
-of the key at a time, added over all ranks; where ties straddle the threshold, the same search goes on over
-their ids.
+them by (value, id), NaN as +inf, so of rows whose value equals the threshold (``threshold.py``) those of
+smaller id are marked, on any number of ranks.
 """
 
 from __future__ import annotations
@@ -32,12 +30,9 @@ from .float_keys import (
 )
 from .poisson_sampling import generate_arrivals
 from .sorting import find_positions
+from .threshold import Threshold, find_threshold, is_at_most, is_below, is_equal, select
 
-_DIGIT = 11  # bits decided by one allreduce: 2048 counts, 16 KB
-_BINS = 1 << _DIGIT
-_EXCLUDED = np.uint32(
-    0xFFFFFFFF
-)  # the key of a row that may not be marked: above all others, alone in the last bin
+_HISTOGRAM_SHIFT = 21  # a histogram counts keys by their 11 highest bits: 2048 counts, 16 KB
 
 
 class Mean(NamedTuple):
@@ -70,9 +65,6 @@ class GlobalStats:
     def kth_smallest(self, value: np.ndarray, k: int, ids: np.ndarray) -> tuple[float, int]:
         """Return the k-th smallest (value, id) of all ranks together; NaN counts as +inf.
 
-        Three allreduces of at most 2048 int64, up to four more where ties straddle k and ids need 44 bits.
-        Source: most-significant-digit radix selection, Knuth vol. 3, 5.2.5.
-
         Args:
             value: (S,) float32, this rank's rows.
             k: counted from 1, at most the number of rows of all ranks.
@@ -84,14 +76,12 @@ class GlobalStats:
         Raises:
             ValueError: k is out of range, on every rank alike.
         """
-        keys = to_keys(value)
-        first = self._counts(keys, 32 - _DIGIT)
-        if not 1 <= k <= first.sum():
-            raise ValueError(f"k is {k}, but there are {first.sum()} rows")
-        key, k, n_ties = self._descend(keys, 32, k, first)
-        return float(from_keys(np.array([key], np.uint32))[0]), self._kth_id(
-            ids[keys == np.uint32(key)], k, n_ties
-        )
+        (n,) = self.count(np.ones(len(value), bool))
+        if not 1 <= k <= n:
+            raise ValueError(f"k is {k}, but there are {n} rows")
+        value = np.asarray(value, np.float32)
+        found = find_threshold(value, None, k, self._comm)
+        return float(found.value), self._kth_id(ids[is_equal(value, found.value)], found)
 
     def smallest(
         self, value: np.ndarray, fraction: float, ids: np.ndarray | range, among: np.ndarray | None = None
@@ -101,7 +91,7 @@ class GlobalStats:
         Args:
             value: (S,) float32.
             fraction: of all rows, 0 to 1.
-            ids: (S,) int64, unique over all ranks, or a range.
+            ids: (S,) int64, unique over all ranks; or a range, then those of higher ranks are higher.
             among: (S,) bool, the only rows that may be marked; None for all. They do not change N, and if
                 they are too few all of them are marked.
 
@@ -218,11 +208,11 @@ class GlobalStats:
     def histogram(self, value: np.ndarray) -> Histogram:
         """Return the histogram of the finite values, without empty ends. One allreduce of 2048 int64."""
         keys = to_keys(value[np.isfinite(value)])
-        counts = self._counts(keys, 32 - _DIGIT)
+        counts = self._comm.sum(np.bincount(keys >> np.uint32(_HISTOGRAM_SHIFT), minlength=2048))
         (used,) = np.nonzero(counts)
         if not len(used):
             return Histogram(np.zeros(0, np.float32), np.zeros(0, np.int64))
-        bins = np.arange(used[0], used[-1] + 2, dtype=np.uint64) << np.uint64(32 - _DIGIT)
+        bins = np.arange(used[0], used[-1] + 2, dtype=np.uint64) << np.uint64(_HISTOGRAM_SHIFT)
         return Histogram(
             from_keys(np.minimum(bins, int(INF_KEY)).astype(np.uint32)), counts[used[0] : used[-1] + 1]
         )
@@ -260,72 +250,39 @@ class GlobalStats:
         """Mark the n, or floor(fraction x N), rows of smallest (or largest) value, ties by the smaller id."""
         if fraction <= 0 and n <= 0:
             return np.zeros(len(value), bool)
-        keys = to_keys(value)
+        value = np.asarray(value, np.float32)
         if highest:
-            np.invert(keys, out=keys)
-        if among is not None and not among.all():
-            np.copyto(keys, _EXCLUDED, where=~among)
-        first = self._counts(keys, 32 - _DIGIT)
-        k = min(n or int(np.floor(fraction * int(first.sum()))), int(first[:-1].sum()))
+            value = np.where(np.isnan(value), -np.inf, -value).astype(np.float32)
+        if among is None or among.all():
+            among = None
+        n_rows, n_among = self._comm.sum(
+            np.array([len(value), len(value) if among is None else np.count_nonzero(among)])
+        ).tolist()
+        k = min(n or int(np.floor(fraction * n_rows)), n_among)
         if k <= 0:
-            return np.zeros(len(keys), bool)
-        key, k, n_ties = self._descend(keys, 32, k, first)
-        if k == n_ties:
-            return keys <= np.uint32(key)
-        ties = np.flatnonzero(keys == np.uint32(key))
-        tied = ids_at(ids, ties)
-        marked = keys < np.uint32(key)
-        marked[ties] = tied <= self._kth_id(tied, k, n_ties)
+            return np.zeros(len(value), bool)
+        found = find_threshold(value, among, k, self._comm)
+        if found.k == found.n_ties:
+            marked = is_at_most(value, found.value)
+            return marked if among is None else np.logical_and(marked, among, out=marked)
+        marked, tied = is_below(value, found.value), is_equal(value, found.value)
+        if among is not None:
+            marked &= among
+            tied &= among
+        marked[self._first_ties(np.flatnonzero(tied), ids, found)] = True
         return marked
 
-    def _kth_id(self, ids: np.ndarray, k: int, n: int) -> int:
-        """Return the k-th smallest of the n ids of all ranks."""
+    def _first_ties(self, tied: np.ndarray, ids: np.ndarray | range, found: Threshold) -> np.ndarray:
+        """Return those of this rank's tied rows that are among the k of smallest id of all ranks."""
+        if isinstance(ids, range):
+            n_before = int(self._comm.exscan(np.array([len(tied)]))[0])
+            return tied[: max(0, found.k - n_before)]
+        tied_ids = ids_at(ids, tied)
+        return tied[tied_ids <= self._kth_id(tied_ids, found)]
+
+    def _kth_id(self, ids: np.ndarray, found: Threshold) -> int:
+        """Return the k-th smallest id of the tied rows of all ranks."""
         largest = int(self._comm.max(np.array([ids.max(initial=0)]))[0])
-        if k == n:
+        if found.k == found.n_ties:
             return largest
-        return self._descend(ids.view(np.uint64), max(1, largest.bit_length()), k)[0]
-
-    def _descend(
-        self, keys: np.ndarray, n_bits: int, k: int, first: np.ndarray | None = None
-    ) -> tuple[int, int, int]:
-        """Find the k-th smallest key of all ranks, digit after digit from the top.
-
-        Args:
-            keys: (S,) unsigned integers of n_bits bits.
-            n_bits: width of the keys.
-            k: counted from 1.
-            first: global counts of the top digit, if known.
-
-        Returns:
-            The key, k among the keys equal to it, and their number.
-        """
-        prefix, shift, remaining = 0, n_bits, keys  # this rank's keys that begin with the prefix
-        while True:
-            width = min(_DIGIT, shift)
-            shift -= width
-            counts = self._counts(remaining, shift) if first is None else first
-            below = np.cumsum(counts)
-            digit = int(np.searchsorted(below, k))
-            k -= int(below[digit] - counts[digit])
-            prefix, first = prefix << width | digit, None
-            if not shift:
-                return prefix, k, int(counts[digit])
-            remaining = _filter_by_prefix(prefix, remaining, shift)
-
-    def _counts(self, keys: np.ndarray, shift: int) -> np.ndarray:
-        """Return the global histogram of the digit of all keys that begins at bit ``shift``."""
-        counts = np.zeros(_BINS, np.int64)
-        for start in range(0, len(keys), CHUNK):
-            digits = keys[start : start + CHUNK] >> keys.dtype.type(shift)
-            digits &= keys.dtype.type(_BINS - 1)
-            counts += np.bincount(digits.astype(np.intp), minlength=_BINS)
-        return self._comm.sum(counts)
-
-
-def _filter_by_prefix(prefix: int, keys: np.ndarray, shift: int) -> np.ndarray:
-    """Return the keys whose bits from ``shift`` up are the prefix."""
-    parts = []
-    for start in range(0, len(keys), CHUNK):
-        chunk = keys[start : start + CHUNK]
-        parts.append(chunk[chunk >> keys.dtype.type(shift) == keys.dtype.type(prefix)])
-    return np.concatenate(parts) if parts else keys
+        return select(ids.view(np.uint64), max(1, largest.bit_length()), found.k, self._comm)[0]

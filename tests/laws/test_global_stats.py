@@ -70,6 +70,42 @@ def test_more_rows_than_are_handled_at_a_time_are_answered_as_few_are():
         np.testing.assert_array_equal(sums, oracle.class_sum(value, label, 3))
 
 
+def of_a_kind(kind, n):
+    """Return (n,) values: all different; all equal; or such that the rows that are sampled mislead."""
+    random = np.random.default_rng(n)
+    value = random.permutation(n).astype(np.float32)
+    if kind == "periodic":  # 4096 rows are sampled: those of smallest value
+        value = np.sort(value)
+        sampled = np.arange(min(n, 4096)) * n // min(n, 4096)
+        value = np.append(value[: len(sampled)], random.permutation(value[len(sampled) :]))
+        order = np.append(sampled, np.setdiff1d(np.arange(n), sampled))
+        value[order] = value.copy()
+    return np.zeros(n, np.float32) if kind == "tied" else value
+
+
+@pytest.mark.parametrize("kind", ["distinct", "tied", "periodic"])
+@pytest.mark.parametrize("share", [1e-5, 0.03, 0.5, 0.98])
+def test_a_sample_that_misleads_changes_no_threshold(kind, share):
+    n = 100_000
+    value, ids, cuts = of_a_kind(kind, n), np.arange(n), [0, 30_000, n]
+    value[::7] = [np.nan, -np.inf, -0.0, 0.0, np.inf, -3, 5, 5] * (n // 56) + [5] * (n // 7 + 1 - n // 56 * 8)
+    among = np.random.default_rng(1).random(n) < 0.6
+    for ranges in (False, True):
+        for ask, answer in ((GlobalStats.smallest, oracle.smallest), (GlobalStats.largest, oracle.largest)):
+            for may in (None, among):
+                marked = joined(
+                    cuts,
+                    lambda everyone, mine, ask=ask, may=may, ranges=ranges: ask(
+                        everyone,
+                        value[mine],
+                        share,
+                        range(mine.start, mine.stop) if ranges else ids[mine],
+                        None if may is None else may[mine],
+                    ),
+                )
+                np.testing.assert_array_equal(marked, answer(value, share, ids, may))
+
+
 @given(rows())
 def test_a_k_out_of_range_is_an_error_on_every_rank(rows):
     value, ids, cuts = rows
@@ -261,20 +297,11 @@ def cost(n_ranks, value, ids, k):
 
 @pytest.mark.parametrize("n_ranks", [1, 3])
 @pytest.mark.parametrize("n", [10, 1000, 100_000])
-def test_without_ties_three_allreduces_of_2048_counts_find_the_kth_of_any_number(n, n_ranks):
-    value = np.random.default_rng(n).permutation(n).astype(np.float32)
-    assert cost(n_ranks, value, np.arange(n), n // 2) == [("sum", 2048 * 8)] * 3 + [("max", 8)], (
-        "and one number tells its id"
-    )
-
-
-@pytest.mark.parametrize("n_ranks", [1, 3])
-@pytest.mark.parametrize("n", [10, 1000, 100_000])
-@pytest.mark.parametrize("first_id", [0, 2**32 - 100_000])
-def test_with_ties_at_most_seven_allreduces_do_however_many_rows_there_are(first_id, n, n_ranks):
-    calls = cost(n_ranks, np.zeros(n, np.float32), first_id + np.arange(n), n // 2)
-    assert len(calls) <= 7
-    assert all(name in ("sum", "max") and size <= 2048 * 8 for name, size in calls)
+@pytest.mark.parametrize("kind", ["distinct", "tied", "periodic"])
+def test_a_threshold_costs_few_short_messages_however_many_rows_there_are(kind, n, n_ranks):
+    calls = cost(n_ranks, of_a_kind(kind, n), 2**32 - n + np.arange(n), n // 2)
+    assert len(calls) <= 15 and {name for name, _ in calls} <= {"sum", "exscan", "max"}
+    assert sum(size for _, size in calls) <= 1 << 16
 
 
 # Draws with replacement.
