@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core.rng import Stream
 
-_AT_ONCE = 1 << 16  # arrivals generated together
+_AT_ONCE = 1 << 15  # arrivals generated together, in arrays that stay in the cache
 
 
 def generate_arrivals(
@@ -30,21 +30,24 @@ def generate_arrivals(
         row (k,) int64, number (k,) int64 of the arrival in its process, and time (k,) float32, in units of
         a power of two near the horizon, so that it fits into float32 whatever the scale of the weights is.
     """
-    unit = int(np.frexp(horizon)[1])
-    active = np.flatnonzero(weight > 0)
-    time = np.zeros(len(active))
-    first = 0
-    rows, numbers, times = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
-    while len(active):
-        # Few processes left means fast ones: generate many arrivals of each at once.
-        number = np.arange(first, first + max(1, _AT_ONCE // len(active)))
-        u = 1 - rng.uniform(np.repeat(ids[active], len(number)), purpose, np.tile(number, len(active)))
-        gaps = (-np.log(u)).reshape(len(active), -1) / weight[active, None].astype(np.float64)
-        at = time[:, None] + np.cumsum(gaps, axis=1)
-        early, column = np.nonzero(at <= horizon)
-        rows.append(active[early])
-        numbers.append(number[column])
-        times.append(np.ldexp(at[early, column], -unit).astype(np.float32))
-        unfinished = at[:, -1] <= horizon
-        active, time, first = active[unfinished], at[unfinished, -1], first + len(number)
-    return np.concatenate(rows), np.concatenate(numbers), np.concatenate(times)
+    scale = np.ldexp(1.0, -int(np.frexp(horizon)[1]))
+    parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
+    positive = np.flatnonzero(weight > 0)
+    for start in range(0, len(positive), _AT_ONCE):
+        active = positive[start : start + _AT_ONCE]
+        rate, latest, first = weight[active].astype(np.float64), np.zeros(len(active)), 0
+        while len(active):
+            # Few processes left means fast ones: generate many arrivals of each at once.
+            n_each = max(1, _AT_ONCE // 16 // len(active))
+            row, number = np.tile(active, n_each), np.repeat(np.arange(first, first + n_each), len(active))
+            u = rng.uniform(ids[row], purpose, number if n_each > 1 else first)
+            at = np.log(1 - u).reshape(n_each, -1) / -rate
+            at[0] += latest
+            at = np.cumsum(at, axis=0) if n_each > 1 else at  # one after the other, whatever n_each is
+            early = np.flatnonzero(at <= horizon)
+            parts.append((row[early], number[early], (at.ravel()[early] * scale).astype(np.float32)))
+            unfinished = np.flatnonzero(at[-1] <= horizon)
+            active, rate, latest = active[unfinished], rate[unfinished], at[-1, unfinished]
+            first += n_each
+    row, number, time = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return row, number, time
