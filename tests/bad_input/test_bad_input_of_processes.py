@@ -100,7 +100,14 @@ def test_several_ranks_say_it_once_and_leave_together(case, desk, monkeypatch):
     assert listing(desk) == before, "created or changed"
 
 
-def test_what_ranks_refuse_is_the_last_line_of_launch(desk):
+def put_modules(folder):
+    """Write files that stand for Python's own where the current folder is first on its path."""
+    for name in ("random", "queue", "copy", "yaml", "h5py", "signal", "token"):
+        (folder / f"{name}.py").write_text("raise SystemExit('not the module that was meant')")
+
+
+def test_what_ranks_refuse_is_the_last_line_of_launch_in_a_folder_of_other_modules(desk):
+    put_modules(desk)
     words = ["launch", GOOD, "--ranks", "2", "--run-dir", "file"]
     before = listing(desk)
     done = subprocess.run(
@@ -146,11 +153,9 @@ def test_more_ranks_than_samples_is_refused():
         global_batch_of(job, 1437, 2000)
 
 
-@pytest.mark.parametrize("launcher", ["mpirun", "torchrun"])
-def test_modules_of_the_current_folder_do_not_stand_for_pythons_own(launcher, tmp_path):
-    for name in ("random", "queue", "copy", "yaml", "h5py", "signal", "token"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit('not the module that was meant')")
-    (tmp_path / "machine.yml").write_text(f"name: here\nstarter: {launcher}\n")
+def test_under_torchrun_modules_of_the_current_folder_do_not_stand_for_pythons_own(tmp_path):
+    put_modules(tmp_path)
+    (tmp_path / "machine.yml").write_text("name: here\nstarter: torchrun\n")
     short = ["--set", "training.epochs=1", "--set", "training.warmup_epochs=0", "--set", "data.workers=1"]
     words = ["launch", "digits_everything", "--ranks", "2", "--machine", "machine.yml", *short]
     done = subprocess.run(

@@ -13,7 +13,7 @@ import torch
 from support.batch_runs import metrics, until
 from support.start_ranks import command, environment, train
 
-EPOCHS = 10
+EPOCHS = 6
 JOB = [
     "digits_kakurenbo",
     "--set",
@@ -21,7 +21,7 @@ JOB = [
     "--set",
     f"training.epochs={EPOCHS}",
     "--set",
-    "selection.fraction_epochs=[0, 4, 7]",
+    "selection.fraction_epochs=[0, 2, 4]",
     "--set",
     "record.ledger=false",
 ]

@@ -16,7 +16,12 @@ def outcome(folder, side, starter="alone", n=1):
 
 
 @pytest.mark.parametrize(
-    ("starter", "n"), [pytest.param("alone", 1, marks=pytest.mark.unit), ("torchrun", 2), ("mpirun", 2)]
+    ("starter", "n"),
+    [
+        pytest.param("alone", 1, marks=pytest.mark.unit),
+        ("torchrun", 2),
+        pytest.param("mpirun", 2, marks=pytest.mark.nightly),
+    ],
 )
 def test_the_readmes_loop_trains_and_hides(starter, n, tmp_path):
     there = outcome(tmp_path, "changed", starter, n)
