@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -22,9 +23,12 @@ from .output import abandon, print_problem
 # click's, or the one of the copy that newer versions of typer carry
 _UsageError: Any = typer.BadParameter.__base__
 
-COMMANDS = {
+COMMANDS: dict[str, list[Callable[..., Any]]] = {
     "Train": [training.train, training.launch, training.compare, training.score],
-    "Batch systems": [batch.submit, batch.status, batch.logs, batch.cancel, batch.doctor, batch.machines],
+    "Batch systems": [
+        *(batch.submit, batch.status, batch.logs, batch.stop, batch.cancel),
+        *(batch.doctor, batch.machines),
+    ],
     "Results": [results.report],
     "What there is": [lists.methods, lists.datasets, lists.models, lists.explain, lists.schema],
 }

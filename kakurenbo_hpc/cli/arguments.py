@@ -45,6 +45,9 @@ Scratch = Annotated[
 Resume = Annotated[
     bool, typer.Option("--resume", help="Resume from the newest checkpoint in the run directory.")
 ]
+Scaling = Annotated[
+    str | None, typer.Option(help="Of a sweep, what is kept: strong, the global batch; weak, a rank's.")
+]
 AllowChanges = Annotated[
     bool, typer.Option("--allow-changes", help="With --resume: accept a job that differs from the run's.")
 ]

@@ -16,6 +16,7 @@ from .arguments import (
     Overrides,
     Resume,
     RunDir,
+    Scaling,
     Scratch,
     expand,
     read_job,
@@ -24,7 +25,16 @@ from .ranks import read_job_together, run_on_ranks
 
 if TYPE_CHECKING:
     from ..compare.spec import Comparison, Entry
+    from ..config.job import Job
     from ..distributed.comm import Comm
+
+Nodes = Annotated[
+    int | None, typer.Option(min=1, max=1_000_000, help="Inside a batch job: the nodes to start ranks on.")
+]
+Oversubscribe = Annotated[
+    bool, typer.Option("--oversubscribe", help="Start even more than eight ranks a core.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the command line and start nothing.")]
 
 
 def train(
@@ -50,43 +60,54 @@ def train(
 def launch(
     job: JobArgument,
     ranks: Annotated[
-        int | None,
-        typer.Option(min=1, max=1_000_000, help="Ranks to start; as many as the nodes take if not given."),
+        str | None,
+        typer.Option(
+            help="Ranks to start; as many as the nodes take if not given. Several numbers, 1,2,4, make a "
+            "sweep, one run after another."
+        ),
     ] = None,
+    scaling: Scaling = None,
     machine: MachineOption = "local",
-    nodes: Annotated[
-        int | None,
-        typer.Option(min=1, max=1_000_000, help="Inside a batch job: the nodes to start ranks on."),
-    ] = None,
+    nodes: Nodes = None,
     run_dir: RunDir = None,
     overrides: Overrides = None,
     resume: Resume = False,
     allow_changes: AllowChanges = False,
-    oversubscribe: Annotated[
-        bool, typer.Option("--oversubscribe", help="Start even more than eight ranks a core.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the command line and start nothing.")
-    ] = False,
+    oversubscribe: Oversubscribe = False,
+    dry_run: DryRun = False,
 ) -> int:
     """Start ranks, here or on the nodes of the surrounding batch job, and train a job on them."""
     from ..cluster.launch import launch as start
+    from ..cluster.machine import read_machine
+    from ..cluster.request import parse_ranks
+    from ..cluster.sweep import launch_sweep
     from ..config.package_files import find_job
 
+    def start_one(job: Job, job_file: Path, run_dir: Path, n_ranks: int | None, set_to: list[str]) -> int:
+        return start(
+            job,
+            job_file,
+            run_dir,
+            machine=machine,
+            ranks=n_ranks,
+            nodes=nodes,
+            overrides=set_to,
+            resume=resume,
+            allow_changes=allow_changes,
+            oversubscribe=oversubscribe,
+            dry_run=dry_run,
+        )
+
+    sizes, set_to = parse_ranks(ranks, scaling), overrides or []
+    if scaling is not None:
+
+        def read(more: list[str]) -> Job:
+            return read_job(job, [*set_to, *more])
+
+        return launch_sweep(read, read_machine(machine), run_dir, sizes, scaling, start_one, dry_run)
     checked = read_job(job, overrides)
-    return start(
-        checked,
-        find_job(job),
-        run_dir or Path("runs") / checked.name,
-        machine=machine,
-        ranks=ranks,
-        nodes=nodes,
-        overrides=overrides or [],
-        resume=resume,
-        allow_changes=allow_changes,
-        oversubscribe=oversubscribe,
-        dry_run=dry_run,
-    )
+    n_ranks = sizes[0] if sizes else None
+    return start_one(checked, find_job(job), run_dir or Path("runs") / checked.name, n_ranks, set_to)
 
 
 def score(

@@ -280,12 +280,12 @@ def test_what_slurm_refuses_is_one_line(slurm_machine, slurm, tmp_path):
 @pytest.mark.parametrize(
     ("said", "word", "detail"),
     [
-        ("COMPLETED|0:0|00:01:02", "done", "COMPLETED 0:0 00:01:02"),
-        ("CANCELLED by 1000|0:15|00:01:02", "cancelled", "CANCELLED by 1000 0:15 00:01:02"),
-        ("TIMEOUT|0:0|01:00:02", "failed", "TIMEOUT 0:0 01:00:02"),
-        ("REQUEUED|0:0|00:00:00", "queued", "REQUEUED 0:0 00:00:00"),
-        ("SUSPENDED|0:0|00:01:02", "running", "SUSPENDED 0:0 00:01:02"),
-        ("LAUNCH_FAILED|0:0|00:00:00", "failed", "LAUNCH_FAILED 0:0 00:00:00"),
+        ("COMPLETED|0:0|00:01:02|None|12", "done", "COMPLETED 0:0 00:01:02"),
+        ("CANCELLED by 1000|0:15|00:01:02|None|12", "cancelled", "CANCELLED by 1000 0:15 00:01:02"),
+        ("TIMEOUT|0:0|01:00:02|None|12", "failed", "TIMEOUT 0:0 01:00:02"),
+        ("REQUEUED|0:0|00:00:00|None|12", "queued", "REQUEUED 0:0 00:00:00"),
+        ("SUSPENDED|0:0|00:01:02|None|12", "running", "SUSPENDED 0:0 00:01:02"),
+        ("LAUNCH_FAILED|0:0|00:00:00|None|12", "failed", "LAUNCH_FAILED 0:0 00:00:00"),
     ],
 )
 def test_where_slurm_keeps_accounts_sacct_is_asked(said, word, detail, tmp_path, monkeypatch):
@@ -293,4 +293,4 @@ def test_where_slurm_keeps_accounts_sacct_is_asked(said, word, detail, tmp_path,
     sacct.write_text(f"#!/bin/sh\necho '{said}'\n")
     sacct.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert Slurm().job_state("12") == (word, detail)
+    assert Slurm().job_state("12")[:2] == (word, detail)

@@ -271,15 +271,23 @@ def show(title: str, attributes: dict) -> None:
 
 
 def show_job(words: list[str]) -> None:
-    history, job_id = "-x" in words, words[-1]
+    history, job_ids = "-x" in words, [word for word in words if not word.startswith("-")]
     if history and not SITE.get("history"):
         print("qstat: PBS is not configured to maintain job history", file=sys.stderr)
         return
+    codes = [show_one(job_id, history) for job_id in job_ids]
+    sys.exit(max(codes))
+
+
+def show_one(job_id: str, history: bool) -> int:
     if not known(job_id):
-        refuse("qstat", f"Unknown Job Id {job_id}", 153)
+        print(f"qstat: Unknown Job Id {job_id}", file=sys.stderr)
+        return 153
     job = read(job_id)
     if job["state"] == "F" and not history:
-        refuse("qstat", f"{job_id} Job has finished, use -x or -H to obtain historical job information", 35)
+        reason = "Job has finished, use -x or -H to obtain historical job information"
+        print(f"qstat: {job_id} {reason}", file=sys.stderr)
+        return 35
     facts = {
         "Job_Name": job["name"],
         "job_state": job["state"],
@@ -287,9 +295,10 @@ def show_job(words: list[str]) -> None:
         "Hold_Types": job.get("holds", "n"),
     }
     facts |= {"Exit_status": job["status"]} if "status" in job and job["state"] == "F" else {}
-    facts |= {"comment": job["comment"]} if "comment" in job else {}
+    facts |= {key: job[key] for key in ("comment", "estimated.start_time") if key in job}
     show(f"Job Id: {job_id}", facts)
     print("    Variable_List = PBS_O_HOME=/root,PBS_O_LANG=C.UTF-8,\n\tPBS_O_PATH=/usr/bin\n")
+    return 0
 
 
 def pbsnodes(words: list[str]) -> None:
