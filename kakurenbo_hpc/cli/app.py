@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from .. import __version__
 from ..errors import FAILED, USER_ERROR, UserError
@@ -37,7 +38,28 @@ COMMANDS: dict[str, list[Callable[..., Any]]] = {
 GROUPS = {"data": data.data_app, "new": lists.new_app}
 """Commands that have commands of their own."""
 
+TWO_WORDS: dict[str, Callable[..., Any]] = {
+    "launch compare": training.launch_compare,
+    "launch score": training.launch_score,
+    "submit compare": batch.submit_compare,
+    "submit score": batch.submit_score,
+}
+"""Commands whose name is a command's and the word after it."""
+
+
+class _Group(typer.core.TyperGroup):
+    """Finds commands of two words."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the name of the command, the command, and the arguments after it."""
+        name = " ".join(args[:2])
+        if name in TWO_WORDS:
+            return name, self.commands[name], args[2:]
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=_Group,
     help="Train large networks in less time: choose each epoch, across all MPI ranks at once, which samples "
     "deserve a backward pass.",
     no_args_is_help=True,
@@ -47,6 +69,8 @@ app = typer.Typer(
 for _panel, _commands in COMMANDS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
+for _name, _command in TWO_WORDS.items():
+    app.command(_name, rich_help_panel="Comparisons and scores")(_command)
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name, rich_help_panel="Files")
 

@@ -10,6 +10,7 @@ import typer
 from ..errors import UserError
 
 if TYPE_CHECKING:
+    from ..compare.spec import Comparison
     from ..config.job import Job
 
 
@@ -48,9 +49,56 @@ Resume = Annotated[
 Scaling = Annotated[
     str | None, typer.Option(help="Of a sweep, what is kept: strong, the global batch; weak, a rank's.")
 ]
+ScoreMethod = Annotated[str, typer.Argument(metavar="METHOD", help="el2n, grand, forgetting or random.")]
+ScoreFile = Annotated[Path, typer.Option(metavar="PATH", parser=expand, help="The score file to write.")]
+ScoreEpochs = Annotated[
+    int | None,
+    typer.Option(min=0, help="Epochs of training before samples are scored; the paper's if not given."),
+]
+ScoreRepeats = Annotated[
+    int | None, typer.Option(min=1, help="Initialisations to average over; the paper's if not given.")
+]
+LastLayer = Annotated[
+    bool,
+    typer.Option("--last-layer", help="grand: the gradient of the last layer alone, for large networks."),
+]
+ComparisonFile = Annotated[
+    str, typer.Argument(metavar="FILE", help="A comparison file, or a job with --methods.")
+]
+Methods = Annotated[str | None, typer.Option(help="Methods to compare on a job, separated by commas.")]
+Seeds = Annotated[
+    int | None, typer.Option(min=1, max=1000, help="Seeds 1 to this; the file's own if not given, or 3.")
+]
+CompareOut = Annotated[
+    Path, typer.Option(metavar="PATH", parser=expand, help="Where runs and tables are kept.")
+]
+Quick = Annotated[bool, typer.Option("--quick", help="The file's smaller size.")]
 AllowChanges = Annotated[
     bool, typer.Option("--allow-changes", help="With --resume: accept a job that differs from the run's.")
 ]
+
+
+def load_comparison(
+    file: str, methods: str | None, quick: bool, seeds: int | None, overrides: list[str] | None
+) -> tuple[Comparison, dict]:
+    """Return the comparison of a file, or of methods on a job, and the values of its job."""
+    from ..compare.spec import load_comparison as load
+    from ..compare.spec import load_methods
+    from ..config.package_files import find_job
+
+    if methods is None:
+        return load(find_job(file), quick, seeds, overrides or [])
+    if quick:
+        raise UserError(
+            "compare: --quick and --methods are both given, but only a comparison file has a smaller size; "
+            "choose one"
+        )
+    return load_methods(file, methods.split(","), seeds or 3, overrides or [])
+
+
+def set_words(overrides: list[str] | None) -> list[str]:
+    """Return overrides as words of a command line."""
+    return [word for override in overrides or [] for word in ("--set", override)]
 
 
 def read_job(path: str, overrides: list[str] | None) -> Job:

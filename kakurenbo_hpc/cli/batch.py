@@ -11,18 +11,31 @@ import typer
 from ..errors import UserError
 from .arguments import (
     AllowChanges,
+    CompareOut,
+    ComparisonFile,
     JobArgument,
+    LastLayer,
     MachineOption,
+    Methods,
     Overrides,
+    Quick,
     Resume,
     RunArgument,
     RunDir,
     Scaling,
+    ScoreEpochs,
+    ScoreFile,
+    ScoreMethod,
+    ScoreRepeats,
+    Seeds,
     expand,
+    load_comparison,
     read_job,
 )
 from .output import output_is_all
 
+Name = Annotated[str | None, typer.Option(help="Of the run; the job's if not given.")]
+NodesOfWork = Annotated[int, typer.Option("--nodes", min=1, max=1_000_000, help="Nodes of each job.")]
 Walltime = Annotated[str, typer.Option(help="The most time that it takes: 2h, 90m, 1d or HH:MM:SS.")]
 Dependency = Annotated[
     str | None,
@@ -69,7 +82,7 @@ def submit(
             help="An array with a run for each of these seeds: 1,2,3 or 1-20; 1-20%4 runs four at a time.",
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the run; the job's if not given.")] = None,
+    name: Name = None,
     dependency: Dependency = None,
     after: After = None,
     queue: Queue = None,
@@ -111,6 +124,101 @@ def submit(
     )
     with output_is_all() if dry_run else contextlib.nullcontext():
         return start(lambda overrides: read_job(job, overrides), request, dry_run)
+
+
+def submit_score(
+    method: ScoreMethod,
+    job: JobArgument,
+    machine: MachineOption,
+    walltime: Walltime,
+    nodes: NodesOfWork = 1,
+    out: ScoreFile = Path("scores.h5"),
+    epochs: ScoreEpochs = None,
+    repeats: ScoreRepeats = None,
+    last_layer: LastLayer = False,
+    name: Name = None,
+    dependency: Dependency = None,
+    after: After = None,
+    queue: Queue = None,
+    account: Account = None,
+    qos: Qos = None,
+    reservation: Reservation = None,
+    mail: Mail = None,
+    run_dir: RunDir = None,
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    force: Force = False,
+    wait: Wait = False,
+) -> int:
+    """Submit the scoring of a job's samples. It is not interrupted and resumed: give it time enough."""
+    from ..cluster.request import Request
+    from ..cluster.schedulers.scheduler import Options
+    from ..cluster.work import submit_score as start
+
+    request = Request(
+        machine=machine,
+        nodes=(nodes,),
+        walltime=walltime,
+        name=name,
+        run_dir=run_dir,
+        dependency=dependency,
+        after=after,
+        queue=queue,
+        account=account,
+        options=Options(qos, reservation, mail),
+        force=force,
+        wait=wait,
+    )
+    how = {"epochs": epochs, "repeats": repeats, "last-layer": last_layer}
+    with output_is_all() if dry_run else contextlib.nullcontext():
+        return start(method, read_job(job, overrides), out, how, request, dry_run)
+
+
+def submit_compare(
+    file: ComparisonFile,
+    machine: MachineOption,
+    walltime: Walltime,
+    nodes: NodesOfWork = 1,
+    methods: Methods = None,
+    seeds: Seeds = None,
+    out: CompareOut = Path("compare"),
+    quick: Quick = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="How many runs may run at a time.")] = None,
+    name: Name = None,
+    dependency: Dependency = None,
+    after: After = None,
+    queue: Queue = None,
+    account: Account = None,
+    qos: Qos = None,
+    reservation: Reservation = None,
+    mail: Mail = None,
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    force: Force = False,
+    wait: Wait = False,
+) -> int:
+    """Submit a comparison: an array of its runs, and a job after it that writes the table."""
+    from ..cluster.request import Array, Request
+    from ..cluster.schedulers.scheduler import Options
+    from ..compare.queue import submit_comparison
+
+    request = Request(
+        machine=machine,
+        nodes=(nodes,),
+        walltime=walltime,
+        name=name,
+        dependency=dependency,
+        after=after,
+        array=Array(limit=limit),
+        queue=queue,
+        account=account,
+        options=Options(qos, reservation, mail),
+        force=force,
+        wait=wait,
+    )
+    comparison, base = load_comparison(file, methods, quick, seeds, overrides)
+    with output_is_all() if dry_run else contextlib.nullcontext():
+        return submit_comparison(comparison, base, out, request, dry_run)
 
 
 def status(

@@ -8,18 +8,29 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.signals import record_signals
-from ..errors import DONE, UserError
+from ..errors import DONE
 from .arguments import (
     AllowChanges,
+    CompareOut,
+    ComparisonFile,
     JobArgument,
+    LastLayer,
     MachineOption,
+    Methods,
     Overrides,
+    Quick,
     Resume,
     RunDir,
     Scaling,
+    ScoreEpochs,
+    ScoreFile,
+    ScoreMethod,
+    ScoreRepeats,
     Scratch,
-    expand,
+    Seeds,
+    load_comparison,
     read_job,
+    set_words,
 )
 from .ranks import read_job_together, run_on_ranks
 
@@ -35,6 +46,11 @@ Oversubscribe = Annotated[
     bool, typer.Option("--oversubscribe", help="Start even more than eight ranks a core.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the command line and start nothing.")]
+
+Ranks = Annotated[
+    int | None,
+    typer.Option(min=1, max=1_000_000, help="Ranks to start; as many as the nodes take if not given."),
+]
 
 
 def train(
@@ -111,22 +127,12 @@ def launch(
 
 
 def score(
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="el2n, grand, forgetting or random.")],
+    method: ScoreMethod,
     job: JobArgument,
-    out: Annotated[Path, typer.Option(metavar="PATH", parser=expand, help="The score file to write.")] = Path(
-        "scores.h5"
-    ),
-    epochs: Annotated[
-        int | None,
-        typer.Option(min=0, help="Epochs of training before samples are scored; the paper's if not given."),
-    ] = None,
-    repeats: Annotated[
-        int | None, typer.Option(min=1, help="Initialisations to average over; the paper's if not given.")
-    ] = None,
-    last_layer: Annotated[
-        bool,
-        typer.Option("--last-layer", help="grand: the gradient of the last layer alone, for large networks."),
-    ] = False,
+    out: ScoreFile = Path("scores.h5"),
+    epochs: ScoreEpochs = None,
+    repeats: ScoreRepeats = None,
+    last_layer: LastLayer = False,
     overrides: Overrides = None,
 ) -> int:
     """Score every training sample of a job, for selection.method static. Runs on ranks, as train does."""
@@ -147,18 +153,12 @@ def score(
 
 
 def compare(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A comparison file, or a job with --methods.")],
-    methods: Annotated[
-        str | None, typer.Option(help="Methods to compare on a job, separated by commas.")
-    ] = None,
-    seeds: Annotated[
-        int | None,
-        typer.Option(min=1, max=1000, help="Seeds 1 to this; the file's own if not given, or 3."),
-    ] = None,
-    out: Annotated[
-        Path, typer.Option(metavar="PATH", parser=expand, help="Where runs and tables are kept.")
-    ] = Path("compare"),
-    quick: Annotated[bool, typer.Option("--quick", help="The file's smaller size.")] = False,
+    file: ComparisonFile,
+    methods: Methods = None,
+    seeds: Seeds = None,
+    out: CompareOut = Path("compare"),
+    quick: Quick = False,
+    scratch: Scratch = None,
     overrides: Overrides = None,
 ) -> int:
     """Run contenders, seeds and controls, and print one table. Runs on ranks, as train does."""
@@ -166,20 +166,67 @@ def compare(
 
     def work(comm: Comm) -> int:
         from ..compare.run import compare as run_all
-        from ..compare.spec import of_methods, read_comparison
-        from ..config.package_files import find_job
+        from ..compare.spec import list_entries
 
         def read() -> tuple[Comparison, dict[str, Entry]]:
-            if methods is None:
-                return read_comparison(find_job(file), quick, seeds, overrides or [])
-            if quick:
-                raise UserError(
-                    "compare: --quick and --methods are both given, but only a comparison file has a "
-                    "smaller size; choose one"
-                )
-            return of_methods(file, methods.split(","), seeds or 3, overrides or [])
+            comparison, base = load_comparison(file, methods, quick, seeds, overrides)
+            return comparison, list_entries(comparison, base, file)
 
         # Every rank reads: a method of another package must be imported before an instance of it can arrive.
-        return run_all(*comm.run_or_raise_together(read), out, comm)
+        return run_all(*comm.run_or_raise_together(read), out, comm, scratch)
 
     return run_on_ranks(work)
+
+
+def launch_score(
+    method: ScoreMethod,
+    job: JobArgument,
+    ranks: Ranks = None,
+    machine: MachineOption = "local",
+    nodes: Nodes = None,
+    out: ScoreFile = Path("scores.h5"),
+    epochs: ScoreEpochs = None,
+    repeats: ScoreRepeats = None,
+    last_layer: LastLayer = False,
+    overrides: Overrides = None,
+    oversubscribe: Oversubscribe = False,
+    dry_run: DryRun = False,
+) -> int:
+    """Start ranks, as launch does, and score the samples of a job on them."""
+    from ..cluster.work import Start, score_options
+    from ..cluster.work import launch_score as start
+    from ..config.package_files import find_job
+
+    options = {"epochs": epochs, "repeats": repeats, "last-layer": last_layer}
+    words = [*score_options(out, options), *set_words(overrides)]
+    where = Start(machine, ranks, nodes, oversubscribe, dry_run)
+    return start(method, read_job(job, overrides), find_job(job), words, where)
+
+
+def launch_compare(
+    file: ComparisonFile,
+    ranks: Ranks = None,
+    machine: MachineOption = "local",
+    nodes: Nodes = None,
+    methods: Methods = None,
+    seeds: Seeds = None,
+    out: CompareOut = Path("compare"),
+    quick: Quick = False,
+    overrides: Overrides = None,
+    oversubscribe: Oversubscribe = False,
+    dry_run: DryRun = False,
+) -> int:
+    """Start ranks, as launch does, and run a comparison on them."""
+    from ..cluster.machine import read_machine
+    from ..cluster.work import Start, launch_work
+    from ..compare.spec import list_entries
+    from ..config.package_files import find_job
+
+    entries = list_entries(*load_comparison(file, methods, quick, seeds, overrides), file)
+    words = ["compare", str(find_job(file)), "--out", str(out), *set_words(overrides)]
+    words += ["--quick"] * quick + (["--methods", methods] if methods else [])
+    words += ["--seeds", str(seeds)] if seeds else []
+    scratch = read_machine(machine).scratch
+    words += ["--scratch", scratch] if scratch else []
+    where = Start(machine, ranks, nodes, oversubscribe, dry_run)
+    return launch_work(words, [entry.job for entry in entries.values()], out, where)

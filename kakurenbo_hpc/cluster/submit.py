@@ -75,7 +75,15 @@ def submit_jobs(jobs: Sequence[BatchJob], request: Request, machine: Machine, dr
     return wait_for_end([run.batch for run in runs]) if request.wait else DONE
 
 
-def base_script(name: str, folder: Path, n_nodes: int, request: Request, machine: Machine) -> Script:
+def base_script(
+    name: str,
+    folder: Path,
+    n_nodes: int,
+    request: Request,
+    machine: Machine,
+    work: tuple[str, ...] = (),
+    options: tuple[str, ...] | None = None,
+) -> Script:
     """Return the script of a run, or of an array of runs below a folder.
 
     Raises:
@@ -93,13 +101,17 @@ def base_script(name: str, folder: Path, n_nodes: int, request: Request, machine
         Path.cwd(),
         python_of(machine),
         request.allow_changes,
+        work,
+        options,
         after=(request.after.absolute(),) if request.after else (),
         after_done=request.after is not None,
     )
 
 
-def make_run(job: Job, run: Path, script: Script, request: Request, seed: int | None = None) -> BatchRun:
-    """Return a run of a script's size. Raises RunDirectoryError for a path that is not UTF-8."""
+def make_run(
+    job: Job, run: Path, script: Script, request: Request, seed: int | None = None, is_run: bool = True
+) -> BatchRun:
+    """Return a run of a script's size, or other work. Raises RunDirectoryError if its path is not UTF-8."""
     _check_utf8(run)
     machine = script.machine
     submission = Submission(
@@ -108,7 +120,7 @@ def make_run(job: Job, run: Path, script: Script, request: Request, seed: int | 
         script.walltime_s,
         request.scaling,
         seed,
-        job.training.epochs,
+        job.training.epochs if is_run else None,
     )
     return BatchRun(BatchFolder(run), job, submission, run_files(job, script))
 

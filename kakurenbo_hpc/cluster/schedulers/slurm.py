@@ -97,6 +97,12 @@ class Slurm(Scheduler):
         """Return ``12_3``."""
         return f"{array_id}_{index}"
 
+    def after(self, job_ids: Sequence[str], when_done: bool) -> str:
+        """Return the dependency; of several tasks of an array, on all of it."""
+        if len(job_ids) > 1:
+            job_ids = [*dict.fromkeys(job_id.partition("_")[0] for job_id in job_ids)]
+        return super().after(job_ids, when_done)
+
     def submit_command(self, dependency: str | None) -> list[str]:
         """Return the sbatch line."""
         # A job whose dependency can never be met would wait for ever.
