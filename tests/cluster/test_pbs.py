@@ -136,7 +136,7 @@ def test_a_run_is_told_to_leave_by_its_control_file_and_requeued(kakurenbo, mach
     words = ["--walltime", "30m", "--run-dir", run, "--set", "training.epochs=40"]
     kakurenbo("submit", "digits_kakurenbo", "--machine", machine(), *words)
     until(lambda: len(metrics(run)) >= 2, lambda: log(run))
-    (run / "stop").touch()
+    assert "goes back into the queue" in kakurenbo("stop", run, "--requeue")
     until(lambda: len(jobs(run)) > 1, lambda: log(run))
     assert ended(kakurenbo, run) == "done", log(run)
     assert (len(metrics(run)), log(run).count("resuming after"), (run / "stop").exists()) == (40, 1, False)
