@@ -18,7 +18,8 @@ from .submission import BatchFolder, find_submissions
 from .text_table import format_table
 from .walltime import format_clock
 
-_TAIL_BYTES = 65536  # of metrics.jsonl: some dozens of epochs
+_TAIL_BYTES = 65536  # of metrics.jsonl: more than its last lines
+_LINES = 5  # of which the seconds of an epoch are the median
 _HEADS = ("run", "job", "state", "epochs", "accuracy", "s/epoch", "left", "heartbeat", "requeues")
 _DETAIL = "in the words of the batch system"
 
@@ -134,7 +135,7 @@ def _describe(batch: BatchFolder, found: Found) -> RunStatus:
 def read_progress(run: Path) -> Progress:
     """Return how far a run has come, by the last lines of its metrics."""
     lines = []
-    for text in _tail(run / "metrics.jsonl").splitlines():
+    for text in _tail(run / "metrics.jsonl").splitlines()[-_LINES:]:
         with contextlib.suppress(ValueError):  # the first of the tail is cut, the last perhaps being written
             if isinstance(line := json.loads(text), dict) and isinstance(line.get("epoch"), int):
                 lines.append(line)
@@ -142,7 +143,7 @@ def read_progress(run: Path) -> Progress:
         return Progress()
     last = lines[-1]
     accuracy = next((last[key] for key in ("val_accuracy", "val_iou") if last.get(key) is not None), None)
-    seconds = [total for line in lines[-5:] if (total := (line.get("seconds") or {}).get("total"))]
+    seconds = [total for line in lines if (total := (line.get("seconds") or {}).get("total"))]
     return Progress(last["epoch"] + 1, accuracy, statistics.median(seconds) if seconds else None)
 
 

@@ -213,15 +213,15 @@ class BatchFolder:
         Args:
             state: what the batch system says; None where it has forgotten the job.
         """
-        scheduler, job_id = self.scheduler, self.job_ids[-1]
+        scheduler, job_id = open_scheduler(self.read().system), self.job_ids[-1]
         is_known = state is not None or bool(_read(self.folder / "exit_code"))
         state = state or self._state_by_traces(scheduler.title)
         if state.status == "failed":
             state = self._explain_failure(state, scheduler, job_id)
         if state.status in ENDED and is_known:
             facts = {"job": job_id, "status": state.status, "detail": state.detail}
-            with contextlib.suppress(OSError):
-                write_whole(self.folder / "ended.json", json.dumps(facts) + "\n")
+            with contextlib.suppress(OSError):  # not synced: if it is lost, the question is put again
+                (self.folder / "ended.json").write_text(json.dumps(facts) + "\n")
         return state
 
     def _explain_failure(self, state: JobState, scheduler: Scheduler, job_id: str) -> JobState:
