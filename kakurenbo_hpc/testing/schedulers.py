@@ -131,7 +131,7 @@ def _check_requeue(script: Any, environ: Mapping[str, str]) -> None:
             if stopped:
                 (run / "batch" / "stopped").touch()
             outcome = _run(script(run, max_requeues=most).text(), run, code, environ)
-            told = f"exit code {code}, max_requeues {most}, stopped {stopped}: the script called {outcome.commands!r}"
+            told = f"exit code {code}, max_requeues {most}, stopped {stopped}: it called {outcome.commands!r}"
             require(bool(outcome.commands) == again, law, told)
             require(
                 outcome.code == code,
