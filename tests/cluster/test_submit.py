@@ -13,7 +13,12 @@ from kakurenbo_hpc import cli
 from kakurenbo_hpc.cluster.machine import Machine
 from kakurenbo_hpc.cluster.schedulers.pbs import Pbs
 from kakurenbo_hpc.cluster.script import Script
+from kakurenbo_hpc.cluster.sweep import launch_sweep
+from kakurenbo_hpc.config.job import read_job
+from kakurenbo_hpc.config.package_files import find_job
+from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.errors import UserError
+from kakurenbo_hpc.selection import METHODS
 
 GOOD = ["digits_kakurenbo", "--machine", "machine.yaml", "--walltime", "1h"]
 
@@ -142,6 +147,26 @@ def test_a_sweep_that_is_refused_half_way_says_what_was_submitted(call, tmp_path
     program(tmp_path, "sbatch", refuses.format("gt"))
     assert call(*GOOD, "--array-of-seeds", "1,2", "--run-dir", "other") == (2, "", f"kakurenbo: {reason}\n")
     assert not (tmp_path / "other" / "seed_1").exists()
+
+
+@pytest.mark.parametrize(("scaling", "batches"), [("strong", [60, 60, 60]), ("weak", [20, 40, 60])])
+def test_launch_takes_the_sweep_that_submit_has(scaling, batches, call, tmp_path):
+    started = []
+
+    def start(job, job_file, run_dir, n_ranks, overrides):
+        assert read_job(job_file, overrides, DATASETS, METHODS).training == job.training
+        started.append((run_dir.name, job.training.batch(n_ranks)))
+        return 0 if n_ranks < 3 else 1
+
+    def read(overrides):
+        batch = [] if scaling == "strong" else ["training.global_batch=20"]
+        return read_job(find_job("digits_kakurenbo"), batch + overrides, DATASETS, METHODS)
+
+    here = Machine(name="here", starter="mpirun")
+    assert launch_sweep(read, here, tmp_path / "sweep", [1, 2, 3, 4], scaling, start, False) == 1
+    assert started == [(f"ranks_000{n}", batch) for n, batch in zip((1, 2, 3), batches, strict=True)]
+    code, out, _ = call("digits_kakurenbo", "--ranks", "1,2", "--scaling", "weak", "--dry-run", verb="launch")
+    assert (code, out.count("runs/digits_kakurenbo/ranks_000")) == (0, 2)
 
 
 @pytest.mark.parametrize(

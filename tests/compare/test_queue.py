@@ -132,6 +132,11 @@ def test_launch_starts_ranks_of_it(words, line, call, tmp_path):
             "gpus_per_node is 2, but 0 GPUs are visible here to 2 ranks",
         ),
         (
+            ["launch", "score", "el2n", "digits_everything", "--ranks", 2000, "--oversubscribe"]
+            + ["--set", "training.global_batch=2000"],
+            "digits has 1437 samples for 2000 ranks; use at most one rank a sample",
+        ),
+        (
             ["submit", "score", "el3n", "digits_everything", *SUBMIT],
             "score el3n: no such scoring method; did",
         ),
