@@ -187,10 +187,8 @@ class BatchFolder:
             NoAnswer: the batch system does not answer.
             UserError: a file of the folder is damaged.
         """
-        state = self.known_end()
-        if state is None:
-            state = self.judge(self.scheduler.job_state(self.job_ids[-1]))
-        return state
+        scheduler, state = self.scheduler, self.known_end()
+        return state or self.judge(scheduler.job_state(self.job_ids[-1]))
 
     def known_end(self) -> JobState | None:
         """Return the state of a job that was seen to have ended, None of one that has to be asked for."""

@@ -265,10 +265,11 @@ def _check_utf8(path: Path) -> None:
 
 def _check_free(runs: Sequence[BatchRun], request: Request) -> None:
     """Raise RunDirectoryError if a run there is in the queue, or may not be resumed as this job."""
+    for run in runs:
+        check_place(run.batch.run)
     submitted = [run.batch for run in runs if (run.batch.folder / "jobs.txt").exists()]
     states = find_states(submitted)
     for run in runs:
-        check_place(run.batch.run)
         state = states.get(run.batch.run)
         if isinstance(state, UserError):
             raise state
