@@ -305,7 +305,7 @@ def test_a_controller_that_is_away_hides_no_epochs(slurm, quick_machine, in_proc
     with slurm.away():
         assert state(in_process, run) == "unknown"
         row = in_process("status", run).splitlines()[1].removeprefix(str(run)).split()
-        assert row[1:3] == ["unknown", "5"] and "squeue" in row
+        assert row[1:3] == ["unknown", "5/12"] and "squeue" in row
     assert state(in_process, run) == "queued"
     in_process("cancel", run)
 
