@@ -36,6 +36,12 @@ def transforms() -> ModuleType:
     return importlib.import_module("torchvision.transforms.v2")
 
 
+def segmentation_models() -> ModuleType:
+    """Return the module segmentation_models_pytorch. Raises ModuleNotFoundError if it is not installed."""
+    _declare_missing_operators()
+    return importlib.import_module("segmentation_models_pytorch")
+
+
 def _declare_missing_operators() -> None:
     """Let torchvision be imported beside a torch without CUDA; threads that read images may come at once."""
     with _LOCK:

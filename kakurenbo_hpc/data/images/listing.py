@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,74 +99,20 @@ def find_images(
     Raises:
         DataError: a folder is missing or empty, a class is unknown, or a kept listing does not fit the files.
     """
-
-    def list_images(folders: dict[str, int]) -> tuple[tuple[str, ...], list[_Image]]:
-        names = tuple(_class_folders(root / split)) if classes is None else tuple(classes)
-        return names, list(_list_split(root, split, names, folders))
-
-    return _find(root, "train_images" if classes is None else "validation_images", directory, list_images)
-
-
-def find_files(root: Path, folder: str, suffix: str, name: str, directory: Path | None = None) -> Listing:
-    """Return the listing of the files of a folder and of those below it, which have no class.
-
-    They are sorted by their names without the suffix.
-
-    Args:
-        root: the folder of the data set.
-        folder: below it.
-        suffix: of the files; others are left out.
-        name: of the kept listing.
-        directory: where the listing is kept if not beside the data.
-
-    Raises:
-        DataError: the folder is missing or holds no such files, or a kept listing does not fit them.
-    """
-
-    def list_files(folders: dict[str, int]) -> tuple[tuple[str, ...], list[_Image]]:
-        if not (root / folder).is_dir():
-            raise DataError(
-                f"{root / folder}: there is no such folder; data.path must name the one that holds it"
-            )
-        paths = [path for path in files_below(root / folder) if path.name.endswith(suffix)]
-        if not paths:
-            raise DataError(f"{root / folder}: found no files there whose names end in {suffix}")
-        with ThreadPoolExecutor(_THREADS) as pool:
-            images = list(
-                bar(pool.map(lambda p: _image(p, p.relative_to(root), 0), paths), len(paths), "list")
-            )
-        folders.update(_times(root, root / folder, paths))
-        return (), sorted(images, key=lambda image: image.name.removesuffix(os.fsencode(suffix)))
-
-    return _find(root, name, directory, list_files)
-
-
-def _find(
-    root: Path,
-    name: str,
-    directory: Path | None,
-    list_images: Callable[[dict[str, int]], tuple[tuple[str, ...], list[_Image]]],
-) -> Listing:
-    """Return the kept listing of this name, or a new one to keep.
-
-    Args:
-        root: the folder of the data set.
-        name: of the listing.
-        directory: where it is kept if not beside the data.
-        list_images: returns classes and images, and notes when each folder was last changed.
-    """
-    places = [root / "manifest" / f"{name}.npy"]
-    places += [directory / "manifest" / f"{name}.npy"] if directory is not None else []
+    name = "train" if classes is None else "validation"
+    places = [root / "manifest" / f"{name}_images.npy"]
+    places += [directory / "manifest" / f"{name}_images.npy"] if directory is not None else []
     for place in places:
-        if (listing := _load(place, root)) is not None:
+        if (listing := _load(place, root, split)) is not None:
             return listing
     folders: dict[str, int] = {}
-    classes, images = list_images(folders)
+    names = tuple(_class_folders(root / split)) if classes is None else tuple(classes)
+    images = list(_list_split(root, split, names, folders))
     width = max(len(image.name) for image in images)
     rows = np.array(
         images, [("name", f"S{width}"), ("label", np.int32), ("size", np.int64), ("changed", np.int64)]
     )
-    return Listing(root, _keep(rows, {"classes": classes, "folders": folders}, places), classes)
+    return Listing(root, _keep(rows, {"classes": names, "folders": folders}, places), names)
 
 
 def _list_split(root: Path, split: str, classes: Sequence[str], folders: dict[str, int]) -> Iterator[_Image]:
@@ -212,19 +158,14 @@ def _class_folders(folder: Path) -> list[str]:
 
 def _list_class(root: Path, folder: Path, label: int) -> tuple[list[_Image], dict[str, int]]:
     """Return the images below a folder, and when each folder that holds some was last changed."""
-    paths = [path for path in files_below(folder) if path.suffix.lower() in SUFFIXES]
-    if not paths:
+    images, places = [], {folder}
+    for path in files_below(folder):
+        if path.suffix.lower() in SUFFIXES:
+            images.append(_image(path, path.relative_to(root), label))
+            places.update(place for place in path.parents if place.is_relative_to(folder))
+    if not images:
         raise DataError(f"{folder}: found no images there; add some, or remove it")
-    images = [_image(path, path.relative_to(root), label) for path in paths]
-    return sorted(images), _times(root, folder, paths)
-
-
-def _times(root: Path, folder: Path, paths: Sequence[Path]) -> dict[str, int]:
-    """Return when a folder, and those below it that hold these files, were last changed."""
-    places = {folder}
-    for path in paths:
-        places.update(place for place in path.parents if place.is_relative_to(folder))
-    return {str(place.relative_to(root)): place.stat().st_mtime_ns for place in places}
+    return sorted(images), {str(place.relative_to(root)): place.stat().st_mtime_ns for place in places}
 
 
 def _list_annotated(
@@ -240,6 +181,41 @@ def _list_annotated(
             raise DataError(f"{folder / ANNOTATIONS}: {name} is of class {label}, which is not in train/")
         path = place / name
         yield _image(path, path.relative_to(root), number[label])
+
+
+def find_files(root: Path, folder: str, suffix: str, name: str, directory: Path | None = None) -> Listing:
+    """Return the listing of the files of a folder and of those below it, which have no class.
+
+    They are sorted by their names without the suffix.
+
+    Args:
+        root: the folder of the data set.
+        folder: below it.
+        suffix: of the files; others are left out.
+        name: of the kept listing.
+        directory: where the listing is kept if not beside the data.
+
+    Raises:
+        DataError: the folder is missing or holds no such files, or a kept listing does not fit them.
+    """
+    places = [place / "manifest" / f"{name}.npy" for place in (root, directory) if place is not None]
+    for place in places:
+        if (listing := _load(place, root, folder)) is not None:
+            return listing
+    whole = root / folder
+    if not whole.is_dir():
+        raise DataError(f"{whole}: there is no such folder; data.path must name the one that holds it")
+    paths = [path for path in files_below(whole) if path.name.endswith(suffix)]
+    if not paths:
+        raise DataError(f"{whole}: found no files there whose names end in {suffix}")
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = pool.map(lambda path: _image(path, path.relative_to(root), 0), paths)
+        files = sorted(bar(found, len(paths), "list"), key=lambda one: one.name.removesuffix(suffix.encode()))
+    above = {place for path in paths for place in path.parents if place.is_relative_to(whole)}
+    folders = {str(place.relative_to(root)): place.stat().st_mtime_ns for place in above}
+    types = [("label", np.int32), ("size", np.int64), ("changed", np.int64)]
+    rows = np.array(files, [("name", f"S{max(len(one.name) for one in files)}"), *types])
+    return Listing(root, _keep(rows, {"classes": [], "folders": folders}, places), ())
 
 
 def _image(path: Path, name: Path, label: int) -> _Image:
@@ -265,7 +241,7 @@ def _keep(rows: np.ndarray, about: Mapping[str, object], places: Sequence[Path])
     return rows
 
 
-def _load(place: Path, root: Path) -> Listing | None:
+def _load(place: Path, root: Path, split: str) -> Listing | None:
     """Return the listing kept at a place; None if there is none.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -11,17 +10,17 @@ import numpy as np
 from ...config.augmentations import Flip, RandomCrop, RandomScale, Resize
 from ...errors import SampleError
 from ..crops import resized
-from .reading import Reading, read_for_evaluation
+from .files import exceeds_bytes
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
     Pair = tuple[torch.Tensor, torch.Tensor]  # image (3, H, W) and mask (H, W), uint8
 
 IGNORED = 255  # in a mask of classes
 _NO_CLASS = 254
 _TRIES = 10
-_WHOLE = Reading(random_crop=None, resize=None, center_crop=None, scaled=False)
 
 
 def class_table(n_classes: int, first_label: int, ignore_label: int | None) -> np.ndarray:
@@ -47,8 +46,7 @@ def read_pair(image_path: str, mask_path: str, table: np.ndarray) -> Pair:
     """
     import torch
 
-    image = read_for_evaluation(os.fsencode(image_path), _WHOLE)
-    labels = _read_labels(mask_path)
+    image, labels = _read(image_path, _colours), _read(mask_path, _labels)
     if labels.shape != image.shape[1:]:
         raise SampleError(
             f"{mask_path}: is of {_size(labels)} pixels, but its image {image_path} of {_size(image[0])}; "
@@ -68,23 +66,36 @@ def _size(array: np.ndarray) -> str:
     return f"{array.shape[0]} x {array.shape[1]}"
 
 
-def _read_labels(path: str) -> np.ndarray:
+def _read(path: str, work: Callable[[Image.Image, str], np.ndarray]) -> np.ndarray:
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            if image.mode not in ("L", "P", "1"):
-                raise SampleError(
-                    f"{path}: is of Pillow's mode {image.mode}, but a mask holds one label of 8 bits a "
-                    "pixel; convert it before"
-                )
-            return np.asarray(image).astype(np.uint8)
+            return work(image, path)
     except SampleError:
         raise
     except Exception as problem:  # decoders raise many kinds
         raise SampleError(
-            f"{path}: cannot be read as an image ({' '.join(str(problem).split())}); put it right"
+            f"{path}: cannot be read as an image ({' '.join(str(problem).split())}); remove it, or put it "
+            "right"
         ) from None
+
+
+def _colours(image: Image.Image, path: str) -> np.ndarray:
+    if exceeds_bytes(image):
+        raise SampleError(
+            f"{path}: has more than 8 bits a channel, of which the rest would be lost; convert it before"
+        )
+    return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+
+
+def _labels(image: Image.Image, path: str) -> np.ndarray:
+    if image.mode not in ("L", "P", "1"):
+        raise SampleError(
+            f"{path}: is of Pillow's mode {image.mode}, but a mask holds one label of 8 bits a pixel; "
+            "convert it before"
+        )
+    return np.asarray(image).astype(np.uint8)
 
 
 def _random_scale(pair: Pair, draw: np.uint64, options: RandomScale) -> Pair:
