@@ -171,13 +171,13 @@ def _check_out(out: Path) -> None:
 
 
 def _lines(run: Path, epochs: int) -> Lines:
-    """Return a run's metrics. Raises RunDirectoryError unless they are of so many epochs."""
+    """Return a run's metrics. Raises RunDirectoryError unless they are of so many epochs; 0 is any number."""
     path = run / "metrics.jsonl"
     try:
         lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):
         lines = []
-    if len(lines) != epochs:
+    if len(lines) != (epochs or max(len(lines), 1)):
         raise RunDirectoryError(
             f"{path}: has no line of each of the run's {epochs} epochs; remove {run}, and it is run again"
         )
