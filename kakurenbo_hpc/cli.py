@@ -516,6 +516,24 @@ def stage(
     return _run_on_ranks(work)
 
 
+@data_app.command()
+def check(job: JobArgument, overrides: Overrides = None) -> int:
+    """Read every sample of a job's data set once, on all cores of this node, and name what cannot be read."""
+    from .data.tools.check import faults
+
+    n_samples = n_faults = 0
+    checked = _job(job, overrides)
+    for fault in faults(checked.data):
+        n_samples += 1
+        if fault is not None:
+            n_faults += 1
+            print(fault, flush=True)
+    if n_faults:
+        raise UserError(f"{job}: {n_faults} of {n_samples} samples cannot be read; the lines above say why")
+    print(f"{checked.data.name}: all {n_samples} samples can be read")
+    return DONE
+
+
 @make_app.command("deepcam")
 def make_deepcam(
     folder: Annotated[Path, typer.Argument(metavar="DIR", parser=_path, help="Where the files go.")],
