@@ -1,5 +1,6 @@
 """The ADE20K job on files of the original layout: every part of it small, and nightly at its full size."""
 
+import warnings
 from importlib.util import find_spec
 
 import pytest
@@ -48,12 +49,14 @@ def test_a_bad_mask_ends_the_run_with_its_name(tmp_path):
 
 
 @pytest.mark.nightly
-@pytest.mark.ranks(2)
+@pytest.mark.ranks(2, limit_s=600)
 def test_two_steps_of_the_jobs_own_network_on_two_ranks(comm, tmp_path):
     if comm.rank == 0:
         write_ade20k(tmp_path, 8, 3)
     meet(comm)
-    assert train(tmp_path / "ADEChallengeData2016", tmp_path / "run", comm, FULL) == DONE
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Grad strides do not match")  # of 1 x 1 convolutions
+        assert train(tmp_path / "ADEChallengeData2016", tmp_path / "run", comm, FULL) == DONE
     meet(comm)
     [line] = lines(tmp_path / "run")
     assert (line["steps"], line["n_backward"], line["n_nan"]) == (2, 8, 0)
