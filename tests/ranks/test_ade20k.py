@@ -23,7 +23,8 @@ SETS = [
     "training.iterations=2",
 ]
 SMALL = "model.options={encoder: resnet18, width: 16}"
-FULL = "model.options={encoder: resnet50}"  # without weights, which would be downloaded
+# Without weights, which would be downloaded; two samples at least for each rank, whatever is hidden.
+FULL = ["model.options={encoder: resnet50}", "training.global_batch=8"]
 
 
 def train(data, directory, comm, *more):
@@ -52,11 +53,11 @@ def test_a_bad_mask_ends_the_run_with_its_name(tmp_path):
 @pytest.mark.ranks(2, limit_s=600)
 def test_two_steps_of_the_jobs_own_network_on_two_ranks(comm, tmp_path):
     if comm.rank == 0:
-        write_ade20k(tmp_path, 8, 3)
+        write_ade20k(tmp_path, 16, 3)
     meet(comm)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Grad strides do not match")  # of 1 x 1 convolutions
-        assert train(tmp_path / "ADEChallengeData2016", tmp_path / "run", comm, FULL) == DONE
+        assert train(tmp_path / "ADEChallengeData2016", tmp_path / "run", comm, *FULL) == DONE
     meet(comm)
     [line] = lines(tmp_path / "run")
-    assert (line["steps"], line["n_backward"], line["n_nan"]) == (2, 8, 0)
+    assert (line["steps"], line["n_backward"], line["n_nan"]) == (2, 16, 0)
