@@ -1,4 +1,4 @@
-"""Commands that prepare data: data stage, stats, pack, make."""
+"""Commands that prepare data: data check, stage, stats, pack, make."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import DONE
-from .arguments import JobArgument, MachineOption, Overrides, Scratch, expand
+from ..errors import DONE, UserError
+from .arguments import JobArgument, MachineOption, Overrides, Scratch, expand, read_job
 from .ranks import read_job_together, run_on_ranks
 
 if TYPE_CHECKING:
@@ -64,6 +64,24 @@ def make_deepcam(
     asked = SyntheticSpec(samples, validation, height, width, seed)
     n_made = make(folder, asked)
     print(f"{folder}: {samples} + {validation} samples of {height} x {width}, {n_made} of them made now")
+    return DONE
+
+
+@data_app.command()
+def check(job: JobArgument, overrides: Overrides = None) -> int:
+    """Read every sample of a job's data set once, on all cores of this node, and name what cannot be read."""
+    from ..data.tools.check import faults
+
+    n_samples = n_faults = 0
+    checked = read_job(job, overrides)
+    for fault in faults(checked.data):
+        n_samples += 1
+        if fault is not None:
+            n_faults += 1
+            print(fault, flush=True)
+    if n_faults:
+        raise UserError(f"{job}: {n_faults} of {n_samples} samples cannot be read; the lines above say why")
+    print(f"{checked.data.name}: all {n_samples} samples can be read")
     return DONE
 
 

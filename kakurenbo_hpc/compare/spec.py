@@ -233,7 +233,8 @@ def _controls(
         spent, whole = mean_curve(curves[name]), mean_curve(curves[against])
         shares.add((against, round(20 * (1 - spent.backward[-1] / whole.backward[-1])) / 20))
         compute = (spent.forward[-1] + 2 * spent.backward[-1]) / (whole.forward[-1] + 2 * whole.backward[-1])
-        lengths.add((against, max(1, round(entries[against].job.training.epochs * compute))))
+        if epochs := entries[against].job.training.epochs:  # none are known where iterations are given
+            lengths.add((against, max(1, round(epochs * compute))))
     for against, share in sorted(shares):
         if 0 < share < 1:
             for method in ("random", "rs2") if "rs2" in comparison.controls else ("random",):
