@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Apply = Callable[[torch.Tensor, np.ndarray, Any], torch.Tensor]
 
-_CROPS = ("random_resized_crop", "resize", "center_crop")
+_CROPS = ("resize", "center_crop")
 _OF_COLOURS = ("color_jitter", "auto_augment", "rand_augment", "trivial_augment_wide")
 
 
@@ -57,7 +57,8 @@ def augment(data: DatasetSplits, options: DataOptions, seed: int) -> DatasetSpli
         if isinstance(step.options, steps.RandomResizedCrop):
             shape = (shape[0], step.options.size, step.options.size)
     if data.crops:
-        training, view = ([step for step in given if step.name not in _CROPS] for given in (training, view))
+        training = training[n_done_while_reading(training) :]
+        view = [step for step in view if step.name not in _CROPS]
     return replace(
         data,
         train=Augmented(data.train, training, view, seed),
@@ -118,6 +119,12 @@ class Augmented(DatasetView):
                 images, draws(self._seed, step.name, request), step
             )
         return images, targets
+
+
+def n_done_while_reading(training: Sequence[Step]) -> int:
+    """Return how many first steps a data set does that crops while it reads: the crop, and then a flip."""
+    names = [step.name for step in training[:2]]
+    return 0 if names[:1] != ["random_resized_crop"] else len(names) if names[1:] == ["flip"] else 1
 
 
 def draws(seed: int, name: str, request: ReadRequest) -> np.ndarray:
@@ -219,7 +226,9 @@ def _normalize(images: torch.Tensor, draw: np.ndarray, step: Step) -> torch.Tens
     import torch
 
     mean, std = (torch.tensor(values)[:, None, None] for values in steps.statistics(step.options))
-    return (images - mean) / std
+    # NumPy takes large pages for the result: thousands of small new ones cost more than the computation.
+    result = torch.from_numpy(np.empty(images.shape, np.float32))
+    return torch.sub(images, mean, out=result).div_(std)
 
 
 _APPLY: dict[str, Callable] = {

@@ -94,8 +94,7 @@ class Varied(DatasetView):
         files = self._base.files()
         if files is None or self._repeat.any():
             return None
-        names = [files.names[row] for row in self._row]
-        return SampleFiles(files.root, names, files.sizes[self._row], files.changed[self._row])
+        return files.subset(self._row)
 
     def to_base(self, request: ReadRequest) -> ReadRequest:
         """Return the request beneath, in which repeats of a sample are further copies."""
