@@ -249,7 +249,7 @@ def damage(root, how):
         ("16 bits", f"{CLASSES[1]}_3.JPEG: has more than 8 bits a channel, of which the rest would be lost"),
         ("empty class", f"train/{CLASSES[1]}: found no images there; add some, or remove it"),
         ("unknown class", "val/n99: there is no such class to train on; remove it, or add "),
-        ("no validation", "validation: cannot be listed (No such file or directory); data.path must name a"),
+        ("no validation", "validation: cannot be listed (No such file or directory); give the folder that holds"),
         ("dangling", "gone.JPEG: cannot be read (a link to "),
         (
             "new file",

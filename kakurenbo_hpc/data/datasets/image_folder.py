@@ -16,7 +16,7 @@ from ...config.options import Count, ExpandedPath, option
 from ...errors import DataError, SampleError
 from ..augmentation import draws, n_done_while_reading
 from ..dataset import Dataset, DatasetSplits, ReadRequest, SampleFiles
-from ..images.listing import Listing, files_of, find_images
+from ..images.listing import Listing, files_of, find_images, validation_folder
 from ..images.packed import find_packed, is_packed
 from ..images.reading import Reading, read_for_evaluation, read_for_training
 from ..read_at import OpenFiles
@@ -170,11 +170,6 @@ class Images(Dataset):
     def _name(self, row: np.void) -> str:
         listing, name = self._listing, _text(row["name"])
         return f"{listing.root / listing.parts[row['part']]}, {name}" if listing.parts else f"{listing.root / name}"
-
-
-def validation_folder(root: Path) -> str:
-    """Return the name of the folder of validation images: val if only that is there, else validation."""
-    return "val" if (root / "val").is_dir() and not (root / "validation").is_dir() else "validation"
 
 
 def _text(name: bytes) -> str:

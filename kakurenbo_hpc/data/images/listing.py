@@ -115,6 +115,11 @@ def find_images(
     return Listing(root, keep(found.rows, about, places), found.classes)
 
 
+def validation_folder(root: Path) -> str:
+    """Return the name of the folder of validation images: val if only that is there, else validation."""
+    return "val" if (root / "val").is_dir() and not (root / "validation").is_dir() else "validation"
+
+
 class Found(NamedTuple):
     """What was found in a split.
 
@@ -182,8 +187,8 @@ def _class_folders(folder: Path) -> list[str]:
         found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
     except OSError as problem:
         raise DataError(
-            f"{folder}: cannot be listed ({problem.strerror}); data.path must name a folder with "
-            "train/CLASS/ and val/CLASS/ in it"
+            f"{folder}: cannot be listed ({problem.strerror}); give the folder that holds train/CLASS/ and "
+            "val/CLASS/ or validation/CLASS/"
         ) from None
     if not found:
         raise DataError(f"{folder}: found no folders there; images are expected in {folder}/CLASS/")

@@ -106,7 +106,7 @@ def _read_index(path: Path, part: int) -> tuple[np.ndarray, list[str]]:
     rows = np.empty(
         len(names),
         [
-            ("name", names.dtype),
+            ("name", f"S{names.dtype.itemsize}"),
             ("label", np.int32),
             ("size", np.int64),
             ("changed", np.int64),
