@@ -75,11 +75,15 @@ class ImageFolder(DataOptions):
 
     def _reading(self) -> Reading:
         training = [parse_step(entry) for entry in self.augmentation]
-        if any(step.name == "random_resized_crop" for step in training[1:]):
-            raise DataError(
-                "data.augmentation: random_resized_crop must come first, since images are read by it"
-            )
-        done = [step.name for step in training[: n_done_while_reading(training)]]
+        for name, entries in [
+            ("augmentation", self.augmentation),
+            *((f"repeats[{i}]", entries) for i, entries in enumerate(self.augmentations_of_repeats())),
+        ]:
+            if any(parse_step(entry).name == "random_resized_crop" for entry in entries[1:]):
+                raise DataError(
+                    f"data.{name}: random_resized_crop must come first, since images are read by it"
+                )
+        done = [step.name for step in training[: n_done_while_reading(self)]]
         view = {step.name: step.options for step in (parse_step(entry, VIEWS) for entry in self.evaluation)}
         if done and "center_crop" not in view:
             raise DataError(
