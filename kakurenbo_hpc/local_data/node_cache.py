@@ -149,7 +149,6 @@ class NodeCache:
         except OSError as problem:
             raise DataError(f"{source}: cannot be copied to {self.folder} ({problem.strerror})") from None
 
-
     def _unpack(self, files: SampleFiles, row: int, shared: OpenFiles) -> None:
         """Write a packed sample to a file of its own."""
         source, offset = files.source(row)

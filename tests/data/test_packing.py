@@ -204,7 +204,10 @@ def empty_class(source):
             spelled_otherwise,
             "val/\u00e9lk: looks like another class, but is spelled '\\xe9lk', not 'e\\u0301lk'",
         ),
-        (no_classes, "train: cannot be listed (No such file or directory); give the folder that holds train/CLASS/"),
+        (
+            no_classes,
+            "train: cannot be listed (No such file or directory); give the folder that holds train/CLASS/",
+        ),
         (no_folders, "validation: found no folders there"),
         (strange_class, "val/elk: there is no such class to train on"),
         (empty_class, "train/elk: found no images there"),
@@ -347,7 +350,10 @@ def overwrite(path, name, change):
     ("harm", "said"),
     [
         (lambda part: os.truncate(part, 900), "part_0000.h5: cannot be read as HDF5"),
-        (lambda part: overwrite(part, "offsets", lambda found: found + 1), "its offsets do not fit its bytes"),
+        (
+            lambda part: overwrite(part, "offsets", lambda found: found + 1),
+            "its offsets do not fit its bytes",
+        ),
         (lambda part: overwrite(part, "offsets", np.flip), "its offsets do not fit its bytes"),
         (
             lambda part: overwrite(part, "names", lambda found: np.char.add(b"../", found)),

@@ -173,7 +173,11 @@ class Images(Dataset):
 
     def _name(self, row: np.void) -> str:
         listing, name = self._listing, _text(row["name"])
-        return f"{listing.root / listing.parts[row['part']]}, {name}" if listing.parts else f"{listing.root / name}"
+        return (
+            f"{listing.root / listing.parts[row['part']]}, {name}"
+            if listing.parts
+            else f"{listing.root / name}"
+        )
 
 
 def _text(name: bytes) -> str:
