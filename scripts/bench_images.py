@@ -1,7 +1,7 @@
 """How fast images come from a folder and packed, beside torchvision's ImageFolder and DataLoader.
 
 JPEGs of 500 x 375 pixels, made with the spectrum of photographs (amplitude 1 / frequency), under
-random_resized_crop, flip and normalize; everything in one process on one core, in seconds of its CPU. Where the
+random_resized_crop, flip and normalize; everything in one process on one core, in CPU seconds. Where the
 file system is said to be throttled, a millisecond is added for each file that a contender opens, as a busy
 metadata server would; Python's open() is replaced by one that counts. Called by bench_data.py.
 """
@@ -76,7 +76,7 @@ def _report(seconds: dict, n_trials: int, n_files: int, n_bytes: int) -> str:
         ),
         header(
             ("numpy", "torch", "torchvision", "pillow", "simplejpeg"),
-            f"median [quartiles] of {n_trials} passes in batches of {BATCH}, contenders in turn, after one to "
+            f"median [quartiles] of {n_trials} passes in batches of {BATCH}, in turn, after one to "
             f"warm up; CPU seconds, and where throttled {OPEN_S:g} s more for each file opened",
         ),
         f"data:      {n_files} JPEGs of 500 x 375 pixels, {n_bytes / n_files / 1e3:.0f} kB each",

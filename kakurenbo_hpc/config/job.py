@@ -33,7 +33,6 @@ from .options import (
 from .registry import is_path, search_folder
 from .yaml import read_yaml, set_value
 
-
 Repeats = Annotated[
     Annotated[int, Field(ge=1, le=10_000), Tag("int")]
     | Annotated[list[list[Augmentation]], Field(min_length=2), Tag("list")],
@@ -146,8 +145,8 @@ class DataOptions(Options):
                     step for step in training if step.name == name
                 ]:
                     raise ValueError(
-                        f"repeats[{i}] has another {name} than augmentation; write the same one in both, or in "
-                        "neither"
+                        f"repeats[{i}] has another {name} than augmentation; write the same one in both, or "
+                        "in neither"
                     )
         if self.repeats_classes < 1 and self.repeats == 1:
             raise ValueError(

@@ -32,8 +32,8 @@ class ImageFolder(DataOptions):
     name: Literal["image_folder"] = option(..., "Images in train/CLASS/ and val/CLASS/, read as they are.")
     path: ExpandedPath = option(
         ...,
-        "The folder that holds train/CLASS/ and val/CLASS/ (or validation/), or Tiny-ImageNet's val/; or what "
-        "kakurenbo data pack --encoded made of it.",
+        "The folder that holds train/CLASS/ and val/CLASS/ (or validation/), or Tiny-ImageNet's val/; or "
+        "what kakurenbo data pack --encoded made of it.",
     )
     augmentation: list[Augmentation] = option(
         [{"random_resized_crop": 224}, "flip"],

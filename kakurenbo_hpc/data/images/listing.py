@@ -1,9 +1,10 @@
 """Listing of an image folder: made once by rank 0, kept in a file, and read by every rank by id.
 
 A listing is an array with one row per image: name relative to the data set's folder, class, size and time of
-last change, and for packed images where they lie. It is kept as ``manifest/{train,validation}_images.npy``, beside the data or, if that is
-read-only, in the run directory, and mapped into memory: no rank holds a list of a million names. Later starts
-look only at the folders, whose time of change reveals new and removed files, and at a thousand files.
+last change, and for packed images where they lie. It is kept as ``manifest/{train,validation}_images.npy``,
+beside the data or, if that is read-only, in the run directory, and mapped into memory: no rank holds a list
+of a million names. Later starts look only at the folders, whose time of change reveals new and removed files,
+and at a thousand files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Packed images: encoded files, one after another, in the parts of a folder that ``kakurenbo data pack`` makes.
+"""Packed images: encoded files, one after another, in the parts that ``kakurenbo data pack`` makes.
 
 A part ``{train,validation}/part_0000.h5`` holds ``bytes`` (n_bytes,) uint8, contiguous and unfiltered, where
 image i lies from ``offsets[i]`` to ``offsets[i + 1]``; ``labels`` (n,) int64 with the names of the classes as

@@ -76,7 +76,7 @@ def pack(
     train = list_images(source, "train")
     validation = list_images(source, validation_folder(source), train.classes)
     splits = {"train": train.rows, "validation": validation.rows}
-    form = _Encoded(source) if encoded else _Pixels(source, size, train.rows[0])
+    form: _Form = _Encoded(source) if encoded else _Pixels(source, size, train.rows[0])
     parts = {
         split: [
             _Part(folder / split / f"part_{number:04d}.h5", rows[start:end])
@@ -115,7 +115,8 @@ class _Pixels:
     dataset = "inputs"
 
     def __init__(self, source: Path, size: int | None, first: np.void):
-        self._source, self._size, self._shape = source, size, None
+        self._source, self._size = source, size
+        self._shape: tuple[int, ...] = ()  # until the first one is read
         self._shape = self.read(first).shape[1:]
 
     def about(self) -> dict:
@@ -149,7 +150,7 @@ class _Pixels:
             fitted = ImageOps.fit(Image.fromarray(pixels), (self._size,) * 2, Image.Resampling.BILINEAR)
             pixels = np.asarray(fitted)
         pixels = pixels.transpose(2, 0, 1)
-        if self._shape is not None and pixels.shape != self._shape:
+        if self._shape and pixels.shape != self._shape:
             raise DataError(
                 f"{path}: has {pixels.shape[1]} x {pixels.shape[2]} pixels, but the first image "
                 f"{self._shape[1]} x {self._shape[2]}; add --size, or --encoded"
@@ -212,7 +213,7 @@ def _content(path: Path) -> bytes:
 
 
 def _cut(sizes: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
-    """Yield first and last + 1 of each run of images that have at most so many bytes, but are at least one."""
+    """Yield where runs of images of at most so many bytes, but of at least one image, begin and end."""
     start, ends = 0, np.cumsum(sizes)
     while start < len(sizes):
         before = ends[start - 1] if start else 0
