@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import DONE
+from ..errors import DONE, UserError
 from .arguments import JobArgument, MachineOption, Overrides, Scratch, expand
 from .ranks import read_job_together, run_on_ranks
 
