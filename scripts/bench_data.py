@@ -2,6 +2,7 @@
 
     python scripts/bench_data.py deepcam
     python scripts/bench_data.py visual_atoms
+    python scripts/bench_data.py images
 
 deepcam: whole samples, 768 x 1152 x 16, by us, as the MLPerf HPC reference reads them (h5py: open, index by
 the list of all channels, close), by h5py without that list, and by a plain readinto of the same files; from
@@ -9,6 +10,7 @@ the page cache and from the disk; with threads; and the memory that it takes, be
 in flight.
 visual_atoms: images drawn from their formula, in random order, a batch at a time, beside the same images read
 from memory; and what each training augmentation adds.
+images: JPEGs from a folder and packed, beside torchvision's ImageFolder and DataLoader: see bench_images.py.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import h5py
 import numpy as np
 import torch
 from bench_common import LEAST_TRIALS, header, median, spread, verdict
+from bench_images import images
 
 from kakurenbo_hpc.config.augmentations import AUGMENTATIONS
 from kakurenbo_hpc.data import DATASETS, open_data
@@ -284,11 +287,11 @@ def main(words: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", choices=["deepcam", "visual_atoms"])
+    parser.add_argument("data", choices=["deepcam", "visual_atoms", "images"])
     parser.add_argument(
         "--trials", type=int, help="passes or batches of each contender (default: 10 passes, or 100 batches)"
     )
-    parser.add_argument("--files", type=int, default=16, help="deepcam: samples to read (default: 16)")
+    parser.add_argument("--files", type=int, help="deepcam, images: samples to read (default: 16, 128)")
     parser.add_argument(
         "--size",
         default="768,1152",
@@ -298,7 +301,9 @@ def main(words: Sequence[str]) -> None:
     torch.set_num_threads(1)
     if given.data == "deepcam":
         height, width = map(int, given.size.split(","))
-        print(deepcam(given.trials or LEAST_TRIALS, given.files, (height, width)))
+        print(deepcam(given.trials or LEAST_TRIALS, given.files or 16, (height, width)))
+    elif given.data == "images":
+        print(images(given.trials or LEAST_TRIALS, given.files or 128))
     else:
         print(visual_atoms(given.trials or 10 * LEAST_TRIALS))
 

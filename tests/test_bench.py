@@ -87,6 +87,12 @@ def test_reading_is_measured_beside_the_references_way_and_its_memory_beside_wha
     ] == ["3", "4", "6", "10"]
 
 
+def test_images_are_measured_beside_torchvisions_folder_and_packed_beside_both():
+    lines = bench("bench_data.py", "images", "--files", "4", "--trials", "2")
+    assert first_words(lines)[:5] == ["result:", "result:", "hardware:", "versions:", "trials:"]
+    assert sum(line.startswith("  packed, scaled") for line in lines) == 4
+
+
 def test_a_save_in_the_background_is_measured_beside_one_that_is_waited_for(tmp_path):
     lines = bench(
         "bench_checkpoint.py", "--parameters", "5000000", "--trials", "2", "--folder", str(tmp_path)

@@ -117,14 +117,22 @@ def pack(
         int | None,
         typer.Option(min=1, max=100_000, help="Resize the shorter side to this, and crop the centre."),
     ] = None,
+    encoded: Annotated[
+        bool, typer.Option("--encoded", help="Keep the files as they are, for data.name image_folder.")
+    ] = False,
 ) -> int:
-    """Pack an image folder into HDF5 files of about 1 GB, for data.name hdf5. Resumes where it stopped."""
+    """Pack an image folder into HDF5 files of about 1 GB. Resumes where it stopped.
+
+    They hold pixels, for data.name hdf5, or with --encoded the files as they are, for data.name image_folder.
+    """
     from ..data.tools.pack import pack as pack_all
 
-    done = pack_all(source, folder, size)
+    if encoded and size is not None:
+        raise UserError("--encoded keeps images as they are, so that --size cannot resize them; give one")
+    done = pack_all(source, folder, size, encoded)
+    shape = "" if done.shape is None else f" of {' x '.join(map(str, done.shape))}"
     print(
-        f"{folder}: {done.train} + {done.validation} images of 3 x {done.height} x {done.width} in "
-        f"{done.classes} classes, "
+        f"{folder}: {done.train} + {done.validation} images{shape} in {done.classes} classes, "
         f"{done.written} of {done.parts} parts written now"
     )
     if done.left_out:

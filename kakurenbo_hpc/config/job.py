@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Discriminator, Field, SerializeAsAny, Tag, model_validator
 
 from ..errors import JobError
 from .augmentations import AUGMENTATIONS, VIEWS, Augmentation, View, parse_step
@@ -32,6 +32,12 @@ from .options import (
 )
 from .registry import is_path, search_folder
 from .yaml import read_yaml, set_value
+
+Repeats = Annotated[
+    Annotated[int, Field(ge=1, le=10_000), Tag("int")]
+    | Annotated[list[list[Augmentation]], Field(min_length=2), Tag("list")],
+    Discriminator(lambda given: "list" if isinstance(given, list) else "int"),
+]
 
 
 class DataOptions(Options):
@@ -57,11 +63,13 @@ class DataOptions(Options):
         "geometrically.",
         "fraction",
     )
-    repeats: Annotated[int, Field(ge=1, le=10_000)] = option(
-        1, "How often each training sample is in the data set, every time under an id of its own."
+    repeats: Repeats = option(
+        1,
+        "How often each training sample is in the data set, every time under an id of its own; or a list of "
+        "augmentation lists, one for each time, which stand in place of augmentation.",
     )
     repeats_classes: Annotated[float, Field(gt=0, le=1)] = option(
-        1.0, "Share of the classes, counted from the last, whose samples are repeated.", "fraction"
+        1.0, "Share of the classes, drawn by seed, whose samples are repeated.", "fraction"
     )
     drop_classes: list[Annotated[int, Field(ge=0)]] = option(
         [], "Classes that are left out of training and validation."
@@ -86,6 +94,10 @@ class DataOptions(Options):
         "fraction",
     )
 
+    def augmentations_of_repeats(self) -> list[list[Augmentation]]:
+        """Return the augmentation list of each copy of a repeated sample; none where all have the same."""
+        return self.repeats if isinstance(self.repeats, list) else []
+
     @abstractmethod
     def open(self, directory: Path | None = None) -> Any:
         """Open the data set. Called on rank 0 alone.
@@ -102,14 +114,19 @@ class DataOptions(Options):
 
     @model_validator(mode="after")
     def _consistent(self) -> DataOptions:
-        training, evaluation = (
+        training, evaluation, *copies = (
             [parse_step(entry, table) for entry in entries]
-            for entries, table in ((self.augmentation, AUGMENTATIONS), (self.evaluation, VIEWS))
+            for entries, table in (
+                (self.augmentation, AUGMENTATIONS),
+                (self.evaluation, VIEWS),
+                *((entries, AUGMENTATIONS) for entries in self.augmentations_of_repeats()),
+            )
         )
         names: dict[str, list] = {
             "drop_classes": self.drop_classes,
             "augmentation": [step.name for step in training],
             "evaluation": [step.name for step in evaluation],
+            **{f"repeats[{i}]": [step.name for step in steps] for i, steps in enumerate(copies)},
         }
         for name, values in names.items():
             twice = [value for i, value in enumerate(values) if value in values[:i]]
@@ -122,6 +139,15 @@ class DataOptions(Options):
                 "augmentation and evaluation must normalize alike, or the network is evaluated on other "
                 "values than it was trained on; write the same normalize in both"
             )
+        for i, steps in enumerate(copies):
+            for name in ("random_resized_crop", "normalize"):
+                if [step for step in steps if step.name == name] != [
+                    step for step in training if step.name == name
+                ]:
+                    raise ValueError(
+                        f"repeats[{i}] has another {name} than augmentation; write the same one in both, or "
+                        "in neither"
+                    )
         if self.repeats_classes < 1 and self.repeats == 1:
             raise ValueError(
                 f"repeats_classes is {self.repeats_classes:g}, but repeats is 1; say how often with repeats"

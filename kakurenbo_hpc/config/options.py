@@ -131,10 +131,13 @@ def pick(values: dict, where: str, section: str, tag: str, table: Mapping[str, t
     return checked(model, options, where, section + ".")
 
 
+_MEMBERS = ("float", "int", "str", "list", "none")  # of unions, by pydantic's names and our tags
+
+
 def _sentence(error: Any, model: type[Options], prefix: str) -> str:
     unknown = error["type"] in ("extra_forbidden", "invalid_key")
     # Pydantic names the member of a union that failed; but an unknown key may be called float as well.
-    loc = [str(part) for part in error["loc"] if unknown or part not in ("float", "int", "str", "none")]
+    loc = [str(part) for part in error["loc"] if unknown or part not in _MEMBERS]
     name = (prefix + ".".join(loc)).rstrip(".")
     if unknown:
         for part in loc[:-1]:

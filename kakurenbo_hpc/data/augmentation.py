@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Apply = Callable[[torch.Tensor, np.ndarray, Any], torch.Tensor]
 
-_CROPS = ("random_resized_crop", "resize", "center_crop")
+_CROPS = ("resize", "center_crop")
 _OF_COLOURS = (
     "color_jitter",
     "photometric_distortion",
@@ -47,7 +47,8 @@ def augment(data: DatasetSplits, options: DataOptions, seed: int) -> DatasetSpli
     """
     training = [parse_step(entry, AUGMENTATIONS) for entry in options.augmentation]
     view = [parse_step(entry, VIEWS) for entry in options.evaluation]
-    if not training and not view:
+    copies = [[*map(parse_step, entries)] for entries in options.augmentations_of_repeats()]
+    if not training and not view and not copies:
         return data
     if len(data.shape) != 3 or (data.train.labels() is None and not data.crops):
         section, entries = (
@@ -57,7 +58,7 @@ def augment(data: DatasetSplits, options: DataOptions, seed: int) -> DatasetSpli
             f"data.{section} is {entries}, but {options.name} does not hold images with a class each; "
             f"set data.{section} to []"
         )
-    for step in training + view:
+    for step in training + view + sum(copies, []):
         _check_channels(step, data.shape[0], options.name)
         if step.name in ("random_scale", "random_crop") and not data.target_shape:
             raise DataError(
@@ -68,12 +69,17 @@ def augment(data: DatasetSplits, options: DataOptions, seed: int) -> DatasetSpli
     for step in training:
         if isinstance(step.options, steps.RandomResizedCrop):
             shape = (shape[0], step.options.size, step.options.size)
-    if data.crops:
-        done = tuple(JOINT_STEPS) if data.target_shape else _CROPS
-        training, view = ([step for step in given if step.name not in done] for given in (training, view))
+    if data.crops and data.target_shape:
+        training, view = (
+            [step for step in given if step.name not in JOINT_STEPS] for given in (training, view)
+        )
+    elif data.crops:
+        n = n_done_while_reading(options)
+        training, copies = training[n:], [given[n:] for given in copies]
+        view = [step for step in view if step.name not in _CROPS]
     return replace(
         data,
-        train=Augmented(data.train, training, view, seed),
+        train=Augmented(data.train, training, view, seed, copies),
         validation=Augmented(data.validation, None, view, seed),
         shape=shape,
     )
@@ -97,7 +103,14 @@ def _check_channels(step: Step, n_channels: int, name: str) -> None:
 class Augmented(DatasetView):
     """Images with values in [0, 1] under training augmentation or, where a request has none, under a view."""
 
-    def __init__(self, base: Dataset, training: Sequence[Step] | None, view: Sequence[Step], seed: int):
+    def __init__(
+        self,
+        base: Dataset,
+        training: Sequence[Step] | None,
+        view: Sequence[Step],
+        seed: int,
+        copies: Sequence[Sequence[Step]] = (),
+    ):
         """Take a data set.
 
         Args:
@@ -105,9 +118,10 @@ class Augmented(DatasetView):
             training: steps of the training augmentation; None for images that are never augmented.
             view: steps where images are not augmented.
             seed: the run's.
+            copies: steps of each copy of a repeated sample, in place of those of the training augmentation.
         """
         super().__init__(base)
-        self._training, self._view, self._seed = training, view, seed
+        self._training, self._view, self._seed, self._copies = training, view, seed, copies
 
     def to_base(self, request: ReadRequest) -> ReadRequest:
         """Return the request with the run's seed, and without augmentation where there is none."""
@@ -126,11 +140,37 @@ class Augmented(DatasetView):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Apply the steps in their order."""
         images, targets = batch
-        for step in self._training if request.augment and self._training is not None else self._view:
+        if not request.augment or self._training is None:
+            return self._apply(self._view, images, request), targets
+        if not self._copies:
+            return self._apply(self._training, images, request), targets
+        import torch
+
+        numbers, results = self._base.copy_numbers(request.id), {}  # type: ignore[attr-defined]
+        for number in np.unique(numbers):
+            rows = np.flatnonzero(numbers == number)
+            these = replace(request, id=request.id[rows], copy=request.copy[rows])
+            steps = self._copies[number] if number >= 0 else self._training
+            results.update(zip(rows.tolist(), self._apply(steps, images[rows], these), strict=True))
+        return torch.stack([results[row] for row in range(len(images))]), targets
+
+    def _apply(self, steps: Sequence[Step], images: torch.Tensor, request: ReadRequest) -> torch.Tensor:
+        for step in steps:
             images = _APPLY.get(step.name, _apply_library)(
                 images, draws(self._seed, step.name, request), step
             )
-        return images, targets
+        return images
+
+
+def n_done_while_reading(options: DataOptions) -> int:
+    """Return how many first steps a data set does that crops while it reads: the crop, and then a flip.
+
+    The flip is left out where copies of a sample have augmentations of their own.
+    """
+    names = [parse_step(entry).name for entry in options.augmentation[:2]]
+    if names[:1] != ["random_resized_crop"]:
+        return 0
+    return 2 if names[1:] == ["flip"] and not options.augmentations_of_repeats() else 1
 
 
 def draws(seed: int, name: str, request: ReadRequest) -> np.ndarray:
@@ -232,7 +272,9 @@ def _normalize(images: torch.Tensor, draw: np.ndarray, step: Step) -> torch.Tens
     import torch
 
     mean, std = (torch.tensor(values)[:, None, None] for values in steps.statistics(step.options))
-    return (images - mean) / std
+    # NumPy takes large pages for the result: thousands of small new ones cost more than the computation.
+    result = torch.from_numpy(np.empty(images.shape, np.float32))
+    return torch.sub(images, mean, out=result).div_(std)
 
 
 _APPLY: dict[str, Callable] = {

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -34,24 +34,54 @@ class ReadRequest:
     seed: int = 0
 
 
+class PackedIn(NamedTuple):
+    """Where samples lie that share files.
+
+    Attributes:
+        parts: names of the files, relative to the folder of the data set.
+        part: (N,) int32, the file of each sample.
+        offset: (N,) int64, where it begins, in bytes.
+    """
+
+    parts: Sequence[str]
+    part: np.ndarray
+    offset: np.ndarray
+
+
 @dataclass(frozen=True)
 class SampleFiles:
-    """The files of samples that have one each.
+    """The files of samples that have one each, or that are given one each where they are copied to.
 
     Attributes:
         root: the folder that the names are relative to.
         names: of each sample's file, with forward slashes.
         sizes: (N,) int64, in bytes.
         changed: (N,) int64, times of last change in nanoseconds.
+        packed: where samples lie that share files; None if each has its own.
     """
 
     root: Path
     names: Sequence[str]
     sizes: np.ndarray
     changed: np.ndarray
+    packed: PackedIn | None = None
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def source(self, row: int) -> tuple[Path, int]:
+        """Return the file that holds a sample, and the offset of its first byte."""
+        if self.packed is None:
+            return self.root / self.names[row], 0
+        return self.root / self.packed.parts[self.packed.part[row]], int(self.packed.offset[row])
+
+    def subset(self, rows: np.ndarray) -> SampleFiles:
+        """Return the files of some samples."""
+        names = [self.names[row] for row in rows]
+        packed = self.packed and self.packed._replace(
+            part=self.packed.part[rows], offset=self.packed.offset[rows]
+        )
+        return SampleFiles(self.root, names, self.sizes[rows], self.changed[rows], packed)
 
 
 class Dataset(ABC):
@@ -177,8 +207,9 @@ class DatasetSplits:
         shape: of one input, channels first.
         fingerprint: changes whenever ids would mean other samples; a run resumes only with the same one.
         target_shape: (H, W) of masks; () where targets are class labels.
-        crops: whether the data set itself does random_resized_crop, resize and center_crop while it reads, of
-            images that differ in size; of images with masks, random_scale, random_crop, resize and flip.
+        crops: whether the data set itself does random_resized_crop, a flip that comes next, resize and
+            center_crop while it reads, of images that differ in size; of images with masks, random_scale,
+            random_crop, resize and flip.
         own_sizes: whether images that are not augmented differ in size, so that they are read one by one.
     """
 

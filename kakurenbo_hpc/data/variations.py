@@ -33,14 +33,17 @@ def vary(data: DatasetSplits, options: DataOptions) -> DatasetSplits:
     changes = options.model_dump(include=set(VARIATIONS), exclude_defaults=True)
     if not changes:
         return data
+    n_repeats = len(options.augmentations_of_repeats()) or options.repeats
+    # Earlier versions repeated the last classes.
+    drawn = ["classes drawn"] if "repeats_classes" in changes else []
     fingerprint = "+".join(
-        [data.fingerprint, *(f"{name}={changes[name]}" for name in changes), f"seed={options.seed}"]
+        [data.fingerprint, *(f"{name}={changes[name]}" for name in changes), *drawn, f"seed={options.seed}"]
     )
     if changes.keys() == {"repeats"}:
         n, label = len(data.train), data.train.labels()
         return replace(
             data,
-            train=_repeat(data.train, np.arange(n), label, np.full(n, options.repeats)),
+            train=_repeat(data.train, np.arange(n), label, np.full(n, n_repeats)),
             fingerprint=fingerprint,
         )
     if data.train.labels() is None or data.validation.labels() is None:
@@ -54,8 +57,9 @@ def vary(data: DatasetSplits, options: DataOptions) -> DatasetSplits:
     row, label = _keep_classes(data.train, classes)
     kept = _long_tail(row, label, n_classes, options)
     row, label = row[kept], label[kept]
-    is_repeated = label >= n_classes - round(options.repeats_classes * n_classes)
-    times = np.where(is_repeated, options.repeats, 1)
+    repeated = np.argsort(uniform(key(options.seed, "repeats, classes"), np.arange(n_classes)), kind="stable")
+    is_repeated = np.isin(label, repeated[: round(options.repeats_classes * n_classes)])
+    times = np.where(is_repeated, n_repeats, 1)
     validation_row, validation_label = _keep_classes(data.validation, classes)
     return replace(
         data,
@@ -81,9 +85,15 @@ class Varied(DatasetView):
         super().__init__(base)
         self._row, self._repeat, self._label = row, repeat, label
         self._n_repeats = int(repeat.max(initial=0)) + 1
+        self._times = np.bincount(row, minlength=len(base))
 
     def __len__(self) -> int:
         return len(self._row)
+
+    def copy_numbers(self, ids: np.ndarray) -> np.ndarray:
+        """Return which copy of a repeated sample each is, from 0; -1 for samples that are not repeated."""
+        is_repeated = self._times[self._row[ids]] > 1
+        return np.where(is_repeated, self._repeat[ids], -1)
 
     def labels(self) -> np.ndarray | None:
         """Return the class of every sample, which is perhaps a wrong one."""
@@ -94,8 +104,7 @@ class Varied(DatasetView):
         files = self._base.files()
         if files is None or self._repeat.any():
             return None
-        names = [files.names[row] for row in self._row]
-        return SampleFiles(files.root, names, files.sizes[self._row], files.changed[self._row])
+        return files.subset(self._row)
 
     def to_base(self, request: ReadRequest) -> ReadRequest:
         """Return the request beneath, in which repeats of a sample are further copies."""

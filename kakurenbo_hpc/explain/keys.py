@@ -120,8 +120,8 @@ def _kind(schema: dict, definitions: dict) -> str:
         return str(schema["const"])
     if "enum" in schema:
         return " or ".join(str(value) for value in schema["enum"])
-    if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(_kind(one, definitions) for one in schema["anyOf"]))
+    if members := schema.get("anyOf") or schema.get("oneOf"):
+        return " or ".join(dict.fromkeys(_kind(one, definitions) for one in members))
     if schema.get("type") == "array":
         return f"list of {_kind(schema.get('items', {}), definitions)}"
     kind = _TYPES.get(schema.get("type", ""), schema.get("type", "any value"))

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..data.dataset import SampleFiles
+from ..data.read_at import OpenFiles
 from ..data.retry import retry
 from ..errors import DataError
 
@@ -100,7 +101,7 @@ class NodeCache:
         def is_cached(row: int) -> bool:
             name = files.names[row]
             return self._holds(name, int(files.sizes[row]), int(files.changed[row])) and not (
-                compare and not filecmp.cmp(files.root / name, self.folder / name, shallow=False)
+                compare and not self._equals(files, row)
             )
 
         rows = list(rows)
@@ -113,10 +114,14 @@ class NodeCache:
         Raises:
             DataError: a file is missing or of another size, or the disk is full.
         """
+        shared = OpenFiles()
 
         def copy(row: int) -> int:
             name, size = files.names[row], int(files.sizes[row])
-            self._copy(files.root / name, name, size)
+            if files.packed is None:
+                self._copy(files.root / name, name, size)
+            else:
+                self._unpack(files, row, shared)
             return size
 
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -143,6 +148,27 @@ class NodeCache:
             self.commit(name, changed)
         except OSError as problem:
             raise DataError(f"{source}: cannot be copied to {self.folder} ({problem.strerror})") from None
+
+    def _unpack(self, files: SampleFiles, row: int, shared: OpenFiles) -> None:
+        """Write a packed sample to a file of its own."""
+        source, offset = files.source(row)
+        name, size = files.names[row], int(files.sizes[row])
+        partial = self.partial_path(name)
+        try:
+            partial.write_bytes(retry(lambda: shared.read(source, size, offset)))
+            self.commit(name, int(files.changed[row]))
+        except OSError as problem:
+            raise DataError(
+                f"{source}, {name}: cannot be copied to {self.folder} ({problem.strerror or problem})"
+            ) from None
+
+    def _equals(self, files: SampleFiles, row: int) -> bool:
+        """Return whether a cached file equals the shared one, byte for byte."""
+        source, offset = files.source(row)
+        cached = self.folder / files.names[row]
+        if files.packed is None:
+            return filecmp.cmp(source, cached, shallow=False)
+        return OpenFiles().read(source, int(files.sizes[row]), offset) == cached.read_bytes()
 
 
 def _copy_contents(source: Path, target: Path) -> int:

@@ -16,6 +16,7 @@ from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data.augmentation import draws
 from kakurenbo_hpc.data.crops import random_box
 from kakurenbo_hpc.data.dataset import ReadRequest
+from kakurenbo_hpc.data.images import reading
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.errors import DataError, SampleError
 from kakurenbo_hpc.testing import check_dataset
@@ -187,6 +188,44 @@ def test_it_keeps_the_laws_of_data_sets(folder, tmp_path):
     check_dataset(DATASETS["image_folder"], changed={"path": str(tmp_path)}, path=str(folder), **SMALL)
 
 
+def test_palettes_grey_and_transparent_images_are_read_as_torchvision_reads_them(tmp_path):
+    lay(tmp_path, n=3)
+    for i, mode in enumerate(("P", "L", "RGBA")):
+        picture(i, 60, 40).convert(mode).save(tmp_path / "train" / CLASSES[i] / "a.png")
+    picture(3, 60, 40).convert("L").save(tmp_path / "train" / CLASSES[0] / "b.jpg")
+    picture(4, 60, 40).save(tmp_path / "train" / CLASSES[0] / "c.jpg", progressive=True, subsampling=0)
+    transforms()
+    from torchvision.datasets import ImageFolder
+
+    ours = DATASETS["image_folder"](
+        name="image_folder", path=str(tmp_path), augmentation=[], evaluation=[]
+    ).open()
+    for i, (theirs, label) in enumerate(ImageFolder(tmp_path / "train")):
+        found, target = read(ours.train, [i])
+        assert np.array_equal((found[0] * 255).round().byte().permute(1, 2, 0), np.asarray(theirs))
+        assert target.item() == label
+
+
+def test_without_simplejpeg_pillow_reads_the_same(folder, monkeypatch):
+    both = []
+    for decoder in (reading._jpeg_decoder, lambda: None):
+        monkeypatch.setattr(reading, "_jpeg_decoder", decoder)
+        data = opened(folder)
+        ids = np.arange(len(data.train))
+        both.append([images(data.train, ids), images(data.train, ids, augment=False)])
+    assert all(torch.equal(*pair) for pair in zip(*both, strict=True))
+
+
+def test_a_flip_after_the_crop_is_that_of_any_data_set(folder):
+    ids = np.arange(12)
+    mirrored = opened(folder, seed=7).train
+    plain = opened(folder, seed=7, augmentation=[{"random_resized_crop": 24}]).train
+    drawn = draws(7, "flip", ReadRequest(ids, np.zeros(12, np.int32), 3, True)) % np.uint64(2) == 1
+    expected = images(plain, ids, epoch=3)
+    expected[drawn] = expected[drawn].flip(3)
+    assert torch.equal(images(mirrored, ids, epoch=3), expected) and 0 < drawn.sum() < 12
+
+
 def png_of_16_bits():
     """A PNG of 4 x 4 colours with 16 bits each, which Pillow does not write."""
 
@@ -222,6 +261,8 @@ def damage(root, how):
         picture(1).save(root / "val" / "n99" / "1.JPEG")
     if how == "no validation":
         shutil.rmtree(root / "val")
+    if how == "case":
+        shutil.copy(image, image.with_suffix(".jpeg"))
     if how == "dangling":
         (root / "train" / CLASSES[0] / "gone.JPEG").symlink_to(root / "nowhere.JPEG")
     if how in ("new file", "changed file", "damaged listing"):
@@ -249,7 +290,11 @@ def damage(root, how):
         ("16 bits", f"{CLASSES[1]}_3.JPEG: has more than 8 bits a channel, of which the rest would be lost"),
         ("empty class", f"train/{CLASSES[1]}: found no images there; add some, or remove it"),
         ("unknown class", "val/n99: there is no such class to train on; remove it, or add "),
-        ("no validation", "validation: cannot be listed (No such file or directory); data.path must name a"),
+        (
+            "no validation",
+            "validation: cannot be listed (No such file or directory); give the folder that holds",
+        ),
+        ("case", f"{CLASSES[1]}_3.jpeg: differs from {CLASSES[1]}_3.JPEG in case only; remove one of them"),
         ("dangling", "gone.JPEG: cannot be read (a link to "),
         (
             "new file",

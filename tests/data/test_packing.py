@@ -1,15 +1,19 @@
 """``kakurenbo data pack``: images into HDF5 parts, in order, each whole or not there."""
 
 import os
+import pickle
 import struct
 import zlib
 
 import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from support.data_messages import refused, told
+from support.data_read import read
 
+from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.data.tools import pack as packing
 from kakurenbo_hpc.data.tools.pack import pack
 
@@ -120,7 +124,7 @@ def test_with_a_size_the_shorter_side_is_resized_and_the_centre_cropped(source, 
     flag[:, 40:80] = 200
     Image.fromarray(flag).save(source / "train/cat/1.png")
     done = pack(source, tmp_path / "packed", size=20)
-    assert (done.height, done.width) == (20, 20)
+    assert done.shape == (3, 20, 20)
     with h5py.File(tmp_path / "packed/train/part_0000.h5") as file:
         assert file["inputs"].shape == (7, 3, 20, 20)
         assert (file["inputs"][0, :, :, 1:-1] == 200).all()
@@ -135,15 +139,12 @@ def test_grey_images_and_others_become_rgb(source, tmp_path, mode):
 
 
 def test_tens_of_thousands_of_classes_have_room_for_their_names(tmp_path):
-    images = packing._Images([tmp_path / "1.png"], [0])
     expected = picture(tmp_path / "1.png")
+    rows = np.array([(b"1.png", 0, 1)], [("name", "S5"), ("label", np.int32), ("size", np.int64)])
     names = [f"n{number:08d}" for number in range(30_000)]
     with packing.ThreadPoolExecutor(1) as pool:
-        list(
-            packing._write_part(
-                packing._Part(tmp_path / "part_0000.h5", images), names, expected.shape, None, pool
-            )
-        )
+        part = packing._Part(tmp_path / "part_0000.h5", rows)
+        list(packing._write_part(part, names, packing._Pixels(tmp_path, None, rows[0]), pool))
     with h5py.File(tmp_path / "part_0000.h5") as file:
         assert list(file["labels"].attrs["classes"]) == names and (file["inputs"][0] == expected).all()
 
@@ -197,13 +198,16 @@ def empty_class(source):
         ),
         (
             spelled_twice,
-            "train/d\u00f3g: looks like another class, but is spelled 'd\\xf3g', not 'do\\u0301g'",
+            "train/do\u0301g: looks like another class, but is spelled 'do\\u0301g', not 'd\\xf3g'",
         ),
         (
             spelled_otherwise,
             "val/\u00e9lk: looks like another class, but is spelled '\\xe9lk', not 'e\\u0301lk'",
         ),
-        (no_classes, "train: cannot be read (No such file or directory); give one that holds train/CLASS/"),
+        (
+            no_classes,
+            "train: cannot be listed (No such file or directory); give the folder that holds train/CLASS/",
+        ),
         (no_folders, "validation: found no folders there"),
         (strange_class, "val/elk: there is no such class to train on"),
         (empty_class, "train/elk: found no images there"),
@@ -302,3 +306,80 @@ def test_an_empty_source_a_size_of_nothing_and_folders_that_hold_something_else_
         ["data", "pack", source, tmp_path / "packed"], monkeypatch, capsys
     )
     assert content(tmp_path / "packed") == before
+
+
+def as_read(path, **options):
+    values = {"name": "image_folder", "path": str(path), "augmentation": [], "evaluation": [], **options}
+    return DATASETS["image_folder"](**values).open()
+
+
+def test_encoded_files_are_the_same_data_set_as_their_folder(source, tmp_path, monkeypatch, capsys):
+    said = told(["data", "pack", source, tmp_path / "packed", "--encoded"], monkeypatch, capsys)
+    assert said.startswith(f"{tmp_path}/packed: 7 + 2 images in 3 classes, 2 of 2 parts written now\n")
+    folder, packed = as_read(source), as_read(tmp_path / "packed")
+    assert folder.fingerprint == packed.fingerprint and packed.n_classes == 3
+    for ours, theirs in ((packed.train, folder.train), (packed.validation, folder.validation)):
+        ids = np.arange(len(theirs))
+        found, expected = read(pickle.loads(pickle.dumps(ours)), ids), read(theirs, ids)
+        assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+    mapped = as_read(tmp_path / "packed").train._listing.rows()  # the listing that was kept
+    assert isinstance(mapped, np.memmap)
+
+
+def test_parts_of_encoded_files_are_cut_and_restarted_as_those_of_pixels_are(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "_CHUNK_BYTES", 500)
+    folder, how = tmp_path / "packed", {"encoded": True, "part_bytes": 600}
+    assert pack(source, folder, **how).parts > 3
+    before = content(folder)
+    (folder / "train/part_0001.h5").unlink()
+    with pytest.raises(packing.DataError, match="part_0001.h5: cannot be read .* goes on where it stopped"):
+        as_read(folder)
+    assert pack(source, folder, **how).written == 1 and content(folder) == before
+    ids = np.arange(7)
+    assert torch.equal(read(as_read(folder).train, ids)[0], read(as_read(source).train, ids)[0])
+
+
+def overwrite(path, name, change):
+    with h5py.File(path, "r+") as file:
+        values = file[name][...]
+        del file[name]
+        file[name] = change(values)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda part: os.truncate(part, 900), "part_0000.h5: cannot be read as HDF5"),
+        (
+            lambda part: overwrite(part, "offsets", lambda found: found + 1),
+            "its offsets do not fit its bytes",
+        ),
+        (lambda part: overwrite(part, "offsets", np.flip), "its offsets do not fit its bytes"),
+        (
+            lambda part: overwrite(part, "names", lambda found: np.char.add(b"../", found)),
+            "its labels or names are not as they were packed",
+        ),
+        (lambda part: overwrite(part, "labels", np.negative), "part_0000.h5: not a part of packed images"),
+        (
+            lambda part: overwrite(part, "bytes", np.zeros_like),
+            "part_0000.h5, train/cat/1.png: cannot be read as an image (cannot identify image file); remove",
+        ),
+    ],
+)
+def test_what_is_wrong_with_packed_files_is_one_line_that_names_them(source, tmp_path, harm, said):
+    pack(source, tmp_path / "packed", encoded=True)
+    harm(tmp_path / "packed/train/part_0000.h5")
+    with pytest.raises(packing.DataError) as problem:
+        read(as_read(tmp_path / "packed").train, [0])
+    assert said in str(problem.value) and "\n" not in str(problem.value)
+
+
+def test_parts_that_change_after_they_were_listed_are_told(source, tmp_path, monkeypatch, capsys):
+    pack(source, tmp_path / "packed", encoded=True)
+    as_read(tmp_path / "packed")
+    with open(tmp_path / "packed/train/part_0000.h5", "ab") as file:
+        file.write(b"0")
+    with pytest.raises(packing.DataError, match="train: has other parts than when they were listed"):
+        as_read(tmp_path / "packed")
+    words = ["data", "pack", source, tmp_path / "other", "--encoded", "--size", "20"]
+    assert "--encoded keeps images as they are, so that --size" in refused(words, monkeypatch, capsys)

@@ -68,10 +68,56 @@ def test_repeats_are_ids_of_their_own_with_augmentations_of_their_own():
     assert (moved[0] != moved[1]).flatten(1).any(1).float().mean() > 0.7
 
 
-def test_only_the_last_classes_are_repeated():
-    data = atoms(repeats=5, repeats_classes=0.2)
-    assert np.bincount(data.train.labels()).tolist() == [30] * 8 + [150] * 2
-    assert np.array_equal(data.train.labels()[:300], TRUE), "the first 300 ids are what they were"
+def test_drawn_classes_are_repeated_the_same_for_every_run():
+    datas = [atoms(repeats=5, repeats_classes=0.2, seed=seed, run_seed=seed + 1) for seed in range(8)]
+    repeated = []
+    for data in datas:
+        counts = np.bincount(data.train.labels())
+        assert sorted(counts.tolist()) == [30] * 8 + [150] * 2
+        assert np.array_equal(data.train.labels()[:300], TRUE), "the first 300 ids are what they were"
+        repeated.append(tuple(np.flatnonzero(counts == 150)))
+    assert len(set(repeated)) > 3
+    again = atoms(repeats=5, repeats_classes=0.2, run_seed=9)
+    assert np.array_equal(again.train.labels(), datas[0].train.labels())
+
+
+def test_each_copy_of_a_sample_may_have_an_augmentation_list_of_its_own():
+    lists = [[], ["flip"], ["crop", "flip"], ["cutout"], ["trivial_augment_wide"]]
+    data = atoms(repeats=lists, repeats_classes=0.5, augmentation=["shift"])
+    n_each = np.bincount(data.train.labels())
+    assert sorted(n_each.tolist()) == [30] * 5 + [150] * 5
+    ids = np.arange(len(data.train))
+    found = images(data.train, ids)
+    plain = atoms(repeats=5, repeats_classes=0.5).train
+    is_repeated = n_each[data.train.labels()] == 150
+    first = np.flatnonzero(is_repeated & (ids < 300))
+    numbers = {number: 300 + 150 * (number - 1) + np.arange(150) for number in range(1, 5)} | {0: first}
+    assert torch.equal(found[first], images(plain, first)), "no step at all"
+    for number, steps in enumerate(lists):
+        rows = numbers[number]
+        alike = atoms(repeats=5, repeats_classes=0.5, augmentation=steps).train
+        assert torch.equal(found[rows], images(alike, rows)), steps
+    rest = np.flatnonzero(~is_repeated)
+    shifted = atoms(repeats=5, repeats_classes=0.5, augmentation=["shift"]).train
+    assert torch.equal(found[rest], images(shifted, rest)), "classes that are not repeated"
+    seen = images(data.train, ids, augment=False)
+    assert torch.equal(seen, images(plain, ids, augment=False))
+
+
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        ([["flip"]], "repeats"),
+        ([["flip", "flip"], []], "repeats[0] holds flip twice; keep one"),
+        ([[], ["flop"]], "there is no step 'flop'"),
+        ([[], [{"normalize": "cifar10"}]], "repeats[1] has another normalize than augmentation"),
+        ([[{"random_resized_crop": 16}], []], "repeats[0] has another random_resized_crop than augmentation"),
+    ],
+)
+def test_lists_that_do_not_fit_are_refused(lists, said):
+    with pytest.raises(JobError) as caught:
+        checked(DATASETS["visual_atoms"], {"name": "visual_atoms", "repeats": lists}, "data")
+    assert said in str(caught.value)
 
 
 def test_a_repeated_sample_keeps_its_wrong_label():

@@ -8,12 +8,16 @@ from types import SimpleNamespace as Namespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from ranks.programs.digit_files import DigitFiles, write_digits
 from support.data_messages import told
+from support.data_read import read
 
 from kakurenbo_hpc.core.ledger import Homes, Ledger
+from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.data import retry as patience
 from kakurenbo_hpc.data.dataset import SampleFiles
+from kakurenbo_hpc.data.tools.pack import pack
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.distributed.world import World
 from kakurenbo_hpc.errors import DataError
@@ -224,3 +228,37 @@ def test_sizes_are_written_as_people_write_them():
         "7 GB",
         "6.91 TB",
     ]
+
+
+def test_packed_images_are_staged_as_files_of_their_own(tmp_path):
+    for split in ("train", "val"):
+        for number in range(6):
+            path = tmp_path / "images" / split / f"{number % 2}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(path)
+    pack(tmp_path / "images", tmp_path / "packed", encoded=True, part_bytes=500)
+    options = DATASETS["image_folder"](
+        name="image_folder",
+        path=str(tmp_path / "packed"),
+        placement="local",
+        augmentation=[],
+        evaluation=[],
+    )
+
+    def work(comm, compare=False):
+        data = options.open()
+        here = shards.Shards(options, data, str(tmp_path / "scratch"), world_of(comm))
+        ledger = here.assign_ranks(Ledger.unseen(6, *Homes(6, comm.size).rows(comm.rank)))
+        n_bytes, mine = here.fill(ledger, no_bar, 0.3, compare), np.arange(comm.rank, 6, comm.size)
+        ours = read(here.with_local_files(data).train, mine)
+        return n_bytes, all(torch.equal(*pair) for pair in zip(ours, read(data.train, mine), strict=True))
+
+    sizes = sum(path.stat().st_size for path in (tmp_path / "images").rglob("*.png"))
+    assert run_in_threads(2, work) == [(sizes, True)] * 2
+    assert run_in_threads(2, work) == [(0, True)] * 2, "all are there"
+    [harmed] = (tmp_path / "scratch").rglob("rank_0000/train/0/0.png")
+    changed = harmed.stat().st_mtime_ns
+    harmed.write_bytes(bytes(harmed.stat().st_size))
+    os.utime(harmed, ns=(changed, changed))
+    assert run_in_threads(2, lambda comm: work(comm, compare=True)) == [(harmed.stat().st_size, True)] * 2

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ...config.augmentations import VIEWS, Augmentation, RandomResizedCrop, View, parse_step
+from ...config.augmentations import VIEWS, Augmentation, View, parse_step
 from ...config.job import DataOptions
 from ...config.options import Count, ExpandedPath, option
 from ...errors import DataError, SampleError
-from ..augmentation import draws
+from ..augmentation import draws, n_done_while_reading
 from ..dataset import Dataset, DatasetSplits, ReadRequest, SampleFiles
-from ..images.listing import Listing, files_of, find_images
+from ..images.listing import Listing, files_of, find_images, validation_folder
+from ..images.packed import find_packed, is_packed
 from ..images.reading import Reading, read_for_evaluation, read_for_training
+from ..read_at import OpenFiles
+from ..retry import retry
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +31,9 @@ class ImageFolder(DataOptions):
 
     name: Literal["image_folder"] = option(..., "Images in train/CLASS/ and val/CLASS/, read as they are.")
     path: ExpandedPath = option(
-        ..., "The folder that holds train/CLASS/ and val/CLASS/ (or validation/), or Tiny-ImageNet's val/."
+        ...,
+        "The folder that holds train/CLASS/ and val/CLASS/ (or validation/), or Tiny-ImageNet's val/; or "
+        "what kakurenbo data pack --encoded made of it.",
     )
     augmentation: list[Augmentation] = option(
         [{"random_resized_crop": 224}, "flip"],
@@ -52,9 +57,11 @@ class ImageFolder(DataOptions):
             DataError: folders are missing or empty, or a kept listing does not fit them.
         """
         root = Path(self.path)
-        train = find_images(root, "train", None, directory)
-        split = "val" if (root / "val").is_dir() and not (root / "validation").is_dir() else "validation"
-        validation = find_images(root, split, train.classes, directory)
+        if is_packed(root):
+            train, validation = (find_packed(root, split, directory) for split in ("train", "validation"))
+        else:
+            train = find_images(root, "train", None, directory)
+            validation = find_images(root, validation_folder(root), train.classes, directory)
         reading = self._reading()
         images = Images(train, reading, self.threads)
         return DatasetSplits(
@@ -67,20 +74,25 @@ class ImageFolder(DataOptions):
         )
 
     def _reading(self) -> Reading:
-        training = [parse_step(entry).options for entry in self.augmentation]
-        if any(isinstance(options, RandomResizedCrop) for options in training[1:]):
-            raise DataError(
-                "data.augmentation: random_resized_crop must come first, since images are read by it"
-            )
-        random_crop = training[0] if training and isinstance(training[0], RandomResizedCrop) else None
+        training = [parse_step(entry) for entry in self.augmentation]
+        for name, entries in [
+            ("augmentation", self.augmentation),
+            *((f"repeats[{i}]", entries) for i, entries in enumerate(self.augmentations_of_repeats())),
+        ]:
+            if any(parse_step(entry).name == "random_resized_crop" for entry in entries[1:]):
+                raise DataError(
+                    f"data.{name}: random_resized_crop must come first, since images are read by it"
+                )
+        done = [step.name for step in training[: n_done_while_reading(self)]]
         view = {step.name: step.options for step in (parse_step(entry, VIEWS) for entry in self.evaluation)}
-        if random_crop is not None and "center_crop" not in view:
+        if done and "center_crop" not in view:
             raise DataError(
                 "data.evaluation: center_crop is missing, but images of any size must come to one; add "
                 "resize and center_crop"
             )
         return Reading(
-            random_crop=random_crop,
+            random_crop=training[0].options if done else None,
+            flip="flip" in done,
             resize=view.get("resize"),
             center_crop=view.get("center_crop"),
             scaled=self.decode == "scaled",
@@ -92,6 +104,7 @@ class Images(Dataset):
 
     def __init__(self, listing: Listing, reading: Reading, threads: int):
         self._listing, self._reading, self._threads = listing, reading, threads
+        self._files = OpenFiles()
 
     def __len__(self) -> int:
         return len(self._listing.rows())
@@ -105,42 +118,67 @@ class Images(Dataset):
         return files_of(self._listing)
 
     def relocate(self, root: Path) -> Images:
-        """Return the same images, read below another folder."""
-        return Images(replace(self._listing, root=root), self._reading, self._threads)
+        """Return the same images, read from files of their own below another folder."""
+        return Images(replace(self._listing, root=root, parts=()), self._reading, self._threads)
 
     def shape(self) -> tuple[int, ...]:
         """Return the shape of the first image as it is read for training."""
-        return self._read(0, np.uint64(0), augment=True).shape
+        height, width, channels = self._read(self._listing.rows()[0], np.uint64(0), np.uint64(0), True).shape
+        return channels, height, width
 
     def __getitems__(self, request: ReadRequest) -> tuple[torch.Tensor, torch.Tensor]:
         """Read images, in [0, 1], and their classes."""
         import torch
         from torch.utils.data import get_worker_info
 
-        rows, draw = self._listing.rows(), draws(request.seed, "random_resized_crop", request)
-        work = [(int(one), drawn, request.augment) for one, drawn in zip(request.id, draw, strict=True)]
+        rows = self._listing.rows()[request.id]
+        crop, flip = (draws(request.seed, name, request) for name in ("random_resized_crop", "flip"))
+        work = [(*drawn, request.augment) for drawn in zip(rows, crop, flip, strict=True)]
         if self._threads > 1 and len(work) > 1 and get_worker_info() is None:
             with ThreadPoolExecutor(self._threads) as pool:
                 images = list(pool.map(lambda given: self._read(*given), work))
         else:
             images = [self._read(*given) for given in work]
-        for (one, *_), image in zip(work, images, strict=True):
+        height, width, channels = images[0].shape
+        # Of NumPy, which takes large pages for it: thousands of small new ones cost as much as decoding.
+        pixels = np.empty((len(images), channels, height, width), np.float32)
+        for row, image, into in zip(rows, images, pixels, strict=True):
             if image.shape != images[0].shape:
                 raise SampleError(
-                    f"{self._path(one)}: is of {image.shape[1]} x {image.shape[2]} pixels, but another image "
-                    f"of {images[0].shape[1]} x {images[0].shape[2]}; add random_resized_crop to "
-                    "data.augmentation, and resize and center_crop to data.evaluation"
+                    f"{self._name(row)}: is of {image.shape[0]} x {image.shape[1]} pixels, but another image "
+                    f"of {height} x {width}; add random_resized_crop to data.augmentation, and resize and "
+                    "center_crop to data.evaluation"
                 )
-        pixels = torch.from_numpy(np.stack(images))
-        return pixels.float().div_(255), torch.from_numpy(rows["label"][request.id].astype(np.int64))
+            into[...] = image.transpose(2, 0, 1)
+        return torch.from_numpy(pixels).div_(255), torch.from_numpy(rows["label"].astype(np.int64))
 
-    def _read(self, row: int, draw: np.uint64, augment: bool) -> np.ndarray:
-        path = os.fsencode(self._path(row))
+    def _read(self, row: np.void, crop: np.uint64, flip: np.uint64, augment: bool) -> np.ndarray:
+        content, name = self._content(row), self._name(row)
+        if not augment:
+            return read_for_evaluation(content, name, self._reading)
+        return read_for_training(content, name, self._reading, crop, self._reading.flip and bool(flip % 2))
+
+    def _content(self, row: np.void) -> bytes | bytearray:
+        listing = self._listing
+        path = listing.root / (listing.parts[row["part"]] if listing.parts else _text(row["name"]))
+        try:
+            if listing.parts:
+                return retry(lambda: self._files.read(path, int(row["size"]), int(row["offset"])))
+            return retry(path.read_bytes)
+        except OSError as problem:
+            raise SampleError(
+                f"{self._name(row)}: cannot be read ({problem.strerror or problem}); remove it, or put it "
+                "right"
+            ) from None
+
+    def _name(self, row: np.void) -> str:
+        listing, name = self._listing, _text(row["name"])
         return (
-            read_for_training(path, self._reading, draw)
-            if augment
-            else read_for_evaluation(path, self._reading)
+            f"{listing.root / listing.parts[row['part']]}, {name}"
+            if listing.parts
+            else f"{listing.root / name}"
         )
 
-    def _path(self, row: int) -> str:
-        return os.path.join(self._listing.root, os.fsdecode(bytes(self._listing.rows()["name"][row])))
+
+def _text(name: bytes) -> str:
+    return os.fsdecode(bytes(name))

@@ -16,6 +16,7 @@ import numpy as np
 
 from ...errors import DataError, SampleError
 from ..dataset import Dataset, ReadRequest, SampleFiles
+from ..read_at import read_at
 from ..retry import retry
 from .layout import THROUGH_H5PY, explain
 from .manifest import Manifest
@@ -178,12 +179,7 @@ class Hdf5Samples(Dataset):
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             for name, begin, array in zip(self._manifest.datasets, offsets, into, strict=False):
-                remaining, offset = array.data.cast("B"), begin + row * array.nbytes
-                while remaining:
-                    n = os.preadv(handle, [remaining], offset)
-                    if n == 0:
-                        raise OSError(f"{name} ends {len(remaining)} bytes early")
-                    remaining, offset = remaining[n:], offset + n
+                read_at(handle, array.data.cast("B"), begin + row * array.nbytes, name)
         finally:
             os.close(handle)
 

@@ -1,10 +1,15 @@
-"""Reading of one image file: decoded in full, or at the scale that its crop needs."""
+"""Decoding of one image: in full, or at the scale that its crop needs; by simplejpeg where it is installed.
+
+simplejpeg and Pillow both decode JPEGs by libjpeg-turbo, to the same bits; Pillow takes longer.
+"""
 
 from __future__ import annotations
 
+import io
 import math
-import os
 from collections.abc import Callable
+from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -17,12 +22,15 @@ from .files import exceeds_bytes
 if TYPE_CHECKING:
     from PIL import Image
 
+_SCALES = (8, 4, 2)  # libjpeg-turbo decodes at other scales, such as 5/8, slower than in full
+
 
 class Reading(NamedTuple):
     """How images are read.
 
     Attributes:
         random_crop: what is cut out at random for training.
+        flip: whether every second random crop, on average, is then mirrored.
         resize: the shorter side for evaluation.
         center_crop: what is then cut out of the centre.
         scaled: JPEGs are decoded at an eighth, a quarter or half of their size where that is enough for what
@@ -30,51 +38,117 @@ class Reading(NamedTuple):
     """
 
     random_crop: RandomResizedCrop | None
+    flip: bool
     resize: Resize | None
     center_crop: CenterCrop | None
     scaled: bool
 
 
-def read_for_training(path: bytes, reading: Reading, draw: np.uint64) -> np.ndarray:
-    """Return an image under its random crop, (3, H, W) uint8; the whole image where there is none.
+def read_for_training(
+    content: bytes, name: str, reading: Reading, draw: np.uint64, mirrored: bool
+) -> np.ndarray:
+    """Return an image under its random crop, (H, W, 3) uint8; the whole image where there is none.
+
+    Args:
+        content: of its file.
+        name: of its file, for messages.
+        reading: how.
+        draw: for the crop.
+        mirrored: whether the crop is mirrored left to right.
 
     Raises:
-        SampleError: it cannot be read.
+        SampleError: it is not an image that can be read.
     """
     crop = reading.random_crop
     if crop is None:
-        return _read(path, lambda image: image.convert("RGB"))
+        return read_whole(content, name)
 
-    def cut(image: Image.Image) -> Image.Image:
-        box = random_box(draw, image.height, image.width, crop)
-        return _cut_and_scale(image, box, (crop.size, crop.size), crop.interpolation, reading.scaled)
+    def cut(source: _Source) -> np.ndarray:
+        box = random_box(draw, source.height, source.width, crop)
+        image = _cut_and_scale(source, box, (crop.size, crop.size), crop.interpolation, reading.scaled)
+        return np.asarray(image)[:, ::-1] if mirrored else np.asarray(image)
 
-    return _read(path, cut)
+    return _read(content, name, cut)
 
 
-def read_for_evaluation(path: bytes, reading: Reading) -> np.ndarray:
-    """Return an image resized and cropped in its centre, (3, H, W) uint8.
+def read_for_evaluation(content: bytes, name: str, reading: Reading) -> np.ndarray:
+    """Return an image resized and cropped in its centre, (H, W, 3) uint8.
 
     Raises:
-        SampleError: it cannot be read.
+        SampleError: it is not an image that can be read.
     """
 
-    def fit(image: Image.Image) -> Image.Image:
-        if reading.resize is not None:
-            width, height = image.size
-            size, whole = resized(height, width, reading.resize.size), (0, 0, height, width)
-            image = _cut_and_scale(image, whole, size, reading.resize.interpolation, reading.scaled)
+    def fit(source: _Source) -> np.ndarray:
+        whole = (0, 0, source.height, source.width)
+        if reading.resize is None:
+            image = source.cut(*whole)
+        else:
+            size = resized(source.height, source.width, reading.resize.size)
+            image = _cut_and_scale(source, whole, size, reading.resize.interpolation, reading.scaled)
         if reading.center_crop is not None:
             side = reading.center_crop.size
             left, top = round((image.width - side) / 2), round((image.height - side) / 2)
             image = image.crop((left, top, left + side, top + side))
-        return image.convert("RGB")
+        return np.asarray(image)
 
-    return _read(path, fit)
+    return _read(content, name, fit)
+
+
+def read_whole(content: bytes, name: str) -> np.ndarray:
+    """Return an image as it is, (H, W, 3) uint8.
+
+    Raises:
+        SampleError: it is not an image that can be read.
+    """
+    return _read(content, name, lambda source: np.asarray(source.cut(0, 0, source.height, source.width)))
+
+
+class _Jpeg:
+    """A JPEG that simplejpeg decodes."""
+
+    def __init__(self, decoder: ModuleType, content: bytes):
+        self.height, self.width, self.colours, _ = decoder.decode_jpeg_header(content)
+        self._decoder, self._content = decoder, content
+        self._least: dict[str, int] = {}
+
+    def reduce(self, scale: int) -> int:
+        """Decode at 1 / scale of the size; return the scale."""
+        self._least = {
+            "min_height": math.ceil(self.height / scale),
+            "min_width": math.ceil(self.width / scale),
+        }
+        return scale
+
+    def cut(self, top: int, left: int, bottom: int, right: int) -> Image.Image:
+        """Return a box of the image, perhaps reduced."""
+        from PIL import Image
+
+        pixels = self._decoder.decode_jpeg(self._content, **self._least)
+        return Image.fromarray(pixels[top:bottom, left:right])
+
+
+class _Picture:
+    """An image that Pillow decodes."""
+
+    def __init__(self, image: Image.Image):
+        self.height, self.width, self._image = image.height, image.width, image
+
+    def reduce(self, scale: int) -> int:
+        """Decode at 1 / scale of the size if it is a JPEG; return the scale."""
+        self._image.draft("RGB", (self.width // scale, self.height // scale))
+        return round(self.width / self._image.width)
+
+    def cut(self, top: int, left: int, bottom: int, right: int) -> Image.Image:
+        """Return a box of the image, perhaps reduced."""
+        image = self._image.crop((left, top, right, bottom))
+        return image if image.mode == "RGB" else image.convert("RGB")
+
+
+_Source = _Jpeg | _Picture
 
 
 def _cut_and_scale(
-    image: Image.Image,
+    source: _Source,
     box: tuple[int, int, int, int],
     size: tuple[int, int],
     interpolation: str,
@@ -84,34 +158,52 @@ def _cut_and_scale(
     from PIL.Image import Resampling
 
     (top, left, h, w), (height, width) = box, size
-    resample = Resampling[interpolation.upper()]
-    full_width, full_height = image.size
-    if scaled:
-        shrink = max(min(h / height, w / width), 1)
-        image.draft("RGB", (math.ceil(full_width / shrink), math.ceil(full_height / shrink)))
-    across, down = image.width / full_width, image.height / full_height
-    image = image.convert("RGB")
-    if across == down == 1:
-        return image.crop((left, top, left + w, top + h)).resize((width, height), resample)
-    edges = (left * across, top * down, (left + w) * across, (top + h) * down)
-    return image.resize((width, height), resample, box=edges)
+    enough = [scale for scale in _SCALES if scaled and h >= scale * height and w >= scale * width]
+    scale = source.reduce(enough[0]) if enough else 1
+    # The pixels that the box touches, and its edges among them.
+    first_row, first_column = top // scale, left // scale
+    image = source.cut(first_row, first_column, -(-(top + h) // scale), -(-(left + w) // scale))
+    edges = (
+        left / scale - first_column,
+        top / scale - first_row,
+        (left + w) / scale - first_column,
+        (top + h) / scale - first_row,
+    )
+    return image.resize((width, height), Resampling[interpolation.upper()], box=edges)
 
 
-def _read(path: bytes, work: Callable[[Image.Image], Image.Image]) -> np.ndarray:
+@cache
+def _jpeg_decoder() -> ModuleType | None:
+    try:
+        import simplejpeg
+    except ImportError:  # not on every machine: it has no wheels for POWER
+        return None
+    return simplejpeg
+
+
+def _read(content: bytes, name: str, work: Callable[[_Source], np.ndarray]) -> np.ndarray:
+    decoder = _jpeg_decoder() if content.startswith(b"\xff\xd8") else None
+    if decoder is not None:
+        try:
+            jpeg = _Jpeg(decoder, content)
+            if jpeg.colours in ("YCbCr", "Gray"):
+                return work(jpeg)
+        except ValueError:  # Pillow says what is wrong, or passes over what is harmless
+            pass
     from PIL import Image
 
     try:
-        with Image.open(os.fsdecode(path)) as image:
+        with Image.open(io.BytesIO(content)) as image:
             if exceeds_bytes(image):
                 raise SampleError(
-                    f"{os.fsdecode(path)}: has more than 8 bits a channel, of which the rest would be lost; "
-                    "convert it before"
+                    f"{name}: has more than 8 bits a channel, of which the rest would be lost; convert it "
+                    "before"
                 )
-            return np.asarray(work(image)).transpose(2, 0, 1)
+            return work(_Picture(image))
     except SampleError:
         raise
     except Exception as problem:  # decoders raise many kinds
+        reason = " ".join(str(problem).partition(" <_io")[0].split())
         raise SampleError(
-            f"{os.fsdecode(path)}: cannot be read as an image ({' '.join(str(problem).split())}); remove it, "
-            "or put it right"
+            f"{name}: cannot be read as an image ({reason}); remove it, or put it right"
         ) from None
