@@ -145,9 +145,16 @@ class Model(Options):
     name: str = option(
         ...,
         "Network: one of ours, any of timm's or torchvision's (kakurenbo models), an installed package's, "
-        "or package.module:function.",
+        "or package.module:function. Where two libraries have one of that name, timm's; torchvision/resnet50 "
+        "names torchvision's.",
     )
     options: Plain = option({}, "Arguments of the network's constructor, passed on as they are.")
+    batchnorm_momentum: Annotated[float, Field(gt=0, le=1)] | None = option(
+        None,
+        "Momentum of BatchNorm's running statistics as PyTorch has it, the share of the new batch; the "
+        "network's own if not given. TensorFlow's 0.99 is 0.01 here.",
+        "fraction",
+    )
 
 
 class Training(Options):

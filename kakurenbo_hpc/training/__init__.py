@@ -9,7 +9,16 @@ from ..config.registry import Registry
 # Named here, without torch, for login nodes.
 MODELS: Registry[Any] = Registry(
     "model.name",
-    {"small_cnn": f"{__name__}.model:SmallCnn", "deepcam_deeplabv3plus": f"{__name__}.deeplab:DeepLab"},
+    {
+        "small_cnn": f"{__name__}.model:SmallCnn",
+        "deepcam_deeplabv3plus": f"{__name__}.deeplab:DeepLab",
+        "cifar_resnet": f"{__name__}.small_images:cifar_resnet",
+        "cifar_densenet": f"{__name__}.small_images:cifar_densenet",
+        "cifar_mobilenet_v2": f"{__name__}.small_images:cifar_mobilenet_v2",
+        "lenet": f"{__name__}.small_images:LeNet",
+        "wide_resnet": f"{__name__}.small_images:WideResNet",
+        "pyramidnet": f"{__name__}.small_images:PyramidNet",
+    },
     "kakurenbo_hpc.models",
 )
 TORCH_OPTIMIZERS = ("sgd", "adam", "adamw")
