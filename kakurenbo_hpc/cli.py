@@ -399,6 +399,24 @@ def report(
 
 
 @app.command()
+def export(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(metavar="PATH", parser=_path, help="The safetensors file to write.")],
+    average: Annotated[
+        bool,
+        typer.Option(
+            "--average/--no-average", help="Of a job with training.ema: the average of the weights, or not."
+        ),
+    ] = True,
+) -> None:
+    """Write the network of a run to a file that timm, torchvision and model.weights_from load."""
+    from .training.pretrained import export as write
+
+    epochs = write(run, out, average)
+    print(f"{out}: the network of {run} after {epochs} epochs")
+
+
+@app.command()
 def explain(
     key: Annotated[
         str | None,

@@ -88,6 +88,10 @@ def test_the_shipped_files_fit_their_schema(kind, paths):
         {"training": {"epochs": "ten", "lr": 0.1}},
         {"selection": {"method": "kakurenbo", "max_fractoin": 0.3}},
         {"data": {"name": "digits", "pixels": 8}},
+        {"data": {}},
+        {"selection": {"max_fraction": 0.3}},
+        {"training": {"lr": 0.1}},
+        {"base": "digits_kakurenbo", "training": {"lr": -0.1}},
     ],
 )
 def test_the_schema_refuses_what_the_reader_refuses(change):
