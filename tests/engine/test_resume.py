@@ -337,13 +337,12 @@ PLAIN = {
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_network_is_exported_for_its_library_and_another_run_begins_with_it(name, tmp_path, capfd):
     first, second, file = tmp_path / "first", tmp_path / "second", tmp_path / "new" / "model.safetensors"
-    assert go(first, f"model={{name: {name}}}", "training.ema=0.5", "training.epochs=1", resume=False) == 0
+    begin = (f"model={{name: {name}}}", "data.channels=3", "training.ema=0.5", "training.epochs=1")
+    assert go(first, *begin, resume=False) == 0
     for average in (False, True):
         assert export(first, file, average) == 1
-        weights, state = (
-            load_file(file),
-            load_learner(first / "checkpoints" / "epoch_0000", torch.device("cpu")),
-        )
+        weights = load_file(file)
+        state = load_learner(first / "checkpoints" / "epoch_0000", torch.device("cpu"))
         averaged = {name.removeprefix("module."): tensor for name, tensor in state["ema"].items()}
         conv = next(key for key in weights if key.endswith("conv1.weight") or key == "conv1.0.weight")
         assert torch.equal(weights[conv], averaged[conv] if average else state["model"][conv])
@@ -352,7 +351,8 @@ def test_a_network_is_exported_for_its_library_and_another_run_begins_with_it(na
     plain.load_state_dict(weights)
     assert torch.equal(plain.state_dict()[conv], weights[conv])
 
-    tuned = (f"model={{name: {name}, weights_from: {file}}}", "data.classes=3", "training.lr=1e-9")
+    model = f"model={{name: {name}, weights_from: {file}}}"
+    tuned = (model, "training.lr=1e-9", "data.channels=3", "data.classes=3")
     assert go(second, *tuned, resume=False) == 0
     assert "model.safetensors, all but fc" in capfd.readouterr().out
     begun = load_learner(second / "checkpoints" / "epoch_0001", torch.device("cpu"))["model"]
