@@ -77,7 +77,7 @@ class Learner:
                 "false"
             )
         if training.channels_last:
-            self.model.to(memory_format=torch.channels_last)
+            nn.utils.convert_conv2d_weight_memory_format(self.model, torch.channels_last)
         self.optimizer = build_optimizer(training, self.model, training.peak_lr(world.size))
         self._averaged = (
             WeightAverage(self.model, training, training.batch(world.size)) if training.ema else None

@@ -25,7 +25,7 @@ class WeightAverage:
             return
         self._average.update_parameters(model)
         if self._training.ema_style == "torchvision" and epoch < self._training.warmup_epochs:
-            self._average.n_averaged.fill_(0)  # type: ignore[operator]  # a buffer: the next update copies
+            self._average.n_averaged.fill_(0)  # the next update copies
 
     def network(self, model: nn.Module) -> nn.Module:
         """Return the average, with the model's buffers as they are now."""

@@ -286,11 +286,11 @@ def test_a_set_below_a_value_or_with_a_broken_value_says_so(file):
         (job(training={"float": 1}), "unknown key training.float; known: "),
         (
             {**SHORTEST, "int": 1},
-            "unknown key int; known: code, data, model, name, record, seed, selection, training",
+            "unknown key int; known: base, code, data, model, name, record, seed, selection, training",
         ),
         (
             {**SHORTEST, 1: 2},
-            "unknown key 1; known: code, data, model, name, record, seed, selection, training",
+            "unknown key 1; known: base, code, data, model, name, record, seed, selection, training",
         ),
         ({**SHORTEST, "a\nb": 1}, "unknown key a\\nb; known: "),
         (

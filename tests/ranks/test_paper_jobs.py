@@ -12,7 +12,12 @@ from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.errors import DONE
 from kakurenbo_hpc.selection import METHODS
 
-pytestmark = pytest.mark.ranks(2)
+pytestmark = [
+    pytest.mark.ranks(2),
+    pytest.mark.filterwarnings(
+        "ignore:Grad strides do not match bucket view strides"
+    ),  # of 1 x 1 convolutions
+]
 BY_DEFAULT = (
     "kakurenbo/deit_tiny_cifar10",  # and its pretraining
     "selective_backprop/mobilenet_v2_cifar10",
