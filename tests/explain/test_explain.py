@@ -117,6 +117,7 @@ def test_methods_and_data_sets_are_listed_with_their_origin():
 def test_models_are_listed_by_a_word():
     found = run("models", "resnet50").stdout
     assert "resnet50" in found and "timm" in found and "small_cnn" not in found
+    assert "\ntorchvision/resnet50 " in found, "timm has one of that name, too"
 
 
 @pytest.mark.parametrize(("kind", "name"), [("job", "digits_kakurenbo"), ("machine", "slurm_v100")])
