@@ -80,8 +80,8 @@ AllowChanges = Annotated[
 
 def load_comparison(
     file: str, methods: str | None, quick: bool, seeds: int | None, overrides: list[str] | None
-) -> tuple[Comparison, dict]:
-    """Return the comparison of a file, or of methods on a job, and the values of its job."""
+) -> tuple[Comparison, dict[str, dict]]:
+    """Return the comparison of a file, or of methods on a job, and the values of each job that it names."""
     from ..compare.spec import load_comparison as load
     from ..compare.spec import load_methods
     from ..config.package_files import find_job

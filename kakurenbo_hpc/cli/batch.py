@@ -216,9 +216,9 @@ def submit_compare(
         force=force,
         wait=wait,
     )
-    comparison, base = load_comparison(file, methods, quick, seeds, overrides)
+    comparison, jobs = load_comparison(file, methods, quick, seeds, overrides)
     with output_is_all() if dry_run else contextlib.nullcontext():
-        return submit_comparison(comparison, base, out, request, dry_run)
+        return submit_comparison(comparison, jobs, out, request, dry_run)
 
 
 def status(

@@ -1,4 +1,4 @@
-"""Commands that show what runs did: report."""
+"""Commands that show and take what runs left: report, export."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .arguments import RunArgument, expand
 from .output import output_is_all
 
 
@@ -32,3 +33,20 @@ def report(
 
     with output_is_all() if text else contextlib.nullcontext():
         show(runs, out, text=text, csv=csv, figure=figure, form=form)
+
+
+def export(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(metavar="PATH", parser=expand, help="The safetensors file to write.")],
+    average: Annotated[
+        bool,
+        typer.Option(
+            "--average/--no-average", help="Of a job with training.ema: the average of the weights, or not."
+        ),
+    ] = True,
+) -> None:
+    """Write the network of a run to a file that timm, torchvision and model.weights_from load."""
+    from ..training.pretrained import export as write
+
+    epochs = write(run, out, average)
+    print(f"{out}: the network of {run} after {epochs} epochs")

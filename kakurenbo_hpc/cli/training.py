@@ -169,8 +169,8 @@ def compare(
         from ..compare.spec import list_entries
 
         def read() -> tuple[Comparison, dict[str, Entry]]:
-            comparison, base = load_comparison(file, methods, quick, seeds, overrides)
-            return comparison, list_entries(comparison, base, file)
+            comparison, jobs = load_comparison(file, methods, quick, seeds, overrides)
+            return comparison, list_entries(comparison, jobs, file)
 
         # Every rank reads: a method of another package must be imported before an instance of it can arrive.
         return run_all(*comm.run_or_raise_together(read), out, comm, scratch)

@@ -26,13 +26,13 @@ from .table import run_lines
 
 
 def submit_comparison(
-    comparison: Comparison, base: dict, out: Path, request: Request, dry_run: bool = False
+    comparison: Comparison, jobs_of: Mapping[str, dict], out: Path, request: Request, dry_run: bool = False
 ) -> int:
     """Submit the runs of a comparison, and the job that writes its table once they have ended.
 
     Args:
         comparison: the comparison.
-        base: values of the job of all contenders.
+        jobs_of: values of each job that it names.
         out: as ``kakurenbo compare --out``.
         request: what ``kakurenbo submit compare`` was called with.
         dry_run: print the scripts only.
@@ -43,7 +43,7 @@ def submit_comparison(
     machine, n_nodes, out = request.read_machine(), only_size(request), out.absolute()
     # By its name a run is this job; only what it keeps on disk may have been another.
     request = replace(request, resume=True, allow_changes=True)
-    entries, n_ranks = list_entries(comparison, base, comparison.name), ranks_on(n_nodes, machine)
+    entries, n_ranks = list_entries(comparison, jobs_of, comparison.name), ranks_on(n_nodes, machine)
     check_node(machine)
     _check_jobs(entries, machine, n_ranks, request.force or dry_run)
     folder, name = out / comparison.name, request.name or comparison.name
@@ -54,7 +54,7 @@ def submit_comparison(
     )
     last = replace(last, after=(*last.after, *(run.batch.run for run in runs)), after_done=False)
     table = make_run(entries[BASELINE].job, folder, last, request, is_run=False)
-    table.files.update(_files(comparison, base, entries))
+    table.files.update(_files(comparison, jobs_of, entries))
     jobs = as_jobs(script, runs, request.array.limit) if runs else []
     return submit_jobs([*jobs, BatchJob(last, (table,))], request, machine, dry_run)
 
@@ -96,11 +96,20 @@ def _is_done(job: Job, run: Path) -> bool:
     return True
 
 
-def _files(comparison: Comparison, base: dict, entries: Mapping[str, Entry]) -> dict[str, str]:
-    """Return the comparison with all that was given on the command line, and the job that it names."""
-    values = comparison.model_copy(update={"job": "base.yaml", "set": Change(), "quick": Quick()})
+def _files(
+    comparison: Comparison, jobs_of: Mapping[str, dict], entries: Mapping[str, Entry]
+) -> dict[str, str]:
+    """Return the comparison with all that was given on the command line, and the jobs that it names."""
+    files = {job: f"base_{number}.yaml" for number, job in enumerate(jobs_of)}
+    contenders = {
+        name: contender.model_copy(update={"job": contender.job and files[contender.job]})
+        for name, contender in comparison.contenders.items()
+    }
+    changes = {"job": files[comparison.job], "contenders": contenders, "set": Change(), "quick": Quick()}
+    values = comparison.model_copy(update=changes)
     code = entries[BASELINE].job.code  # by default the folder of the file, which is another one now
+    code_of = {} if code is None else {"code": str(code)}
     return {
         "job.yaml": dump_yaml(values.model_dump(mode="json", exclude_defaults=True)),
-        "base.yaml": dump_yaml(base if code is None else {"code": str(code), **base}),
+        **{files[job]: dump_yaml(code_of | base) for job, base in jobs_of.items()},
     }

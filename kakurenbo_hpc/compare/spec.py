@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ..config.job import Job, check_job
+from ..config.job_values import changed, read_values
 from ..config.options import Count, FileName, Options, Seed, checked, option
 from ..config.package_files import find_job
 from ..config.yaml import read_yaml, set_value
@@ -59,8 +60,11 @@ class Change(Options):
 
 
 class Contender(Change):
-    """A contender: changes to the comparison's job."""
+    """A contender: changes to the comparison's job, or to another."""
 
+    job: str | None = option(
+        None, "Another job than the comparison's, found alike; then against names the line of its baseline."
+    )
     scores: Scores | None = option(None, "Scores that the contender's run selects by.")
     against: str = option(BASELINE, "The line of the table that this one is measured against.")
 
@@ -131,14 +135,14 @@ def read_comparison(
     Raises:
         JobError: one line, for the first thing that is wrong.
     """
-    comparison, base = load_comparison(path, quick, seeds, overrides)
-    return comparison, list_entries(comparison, base, str(path))
+    comparison, jobs = load_comparison(path, quick, seeds, overrides)
+    return comparison, list_entries(comparison, jobs, str(path))
 
 
 def load_comparison(
     path: Path, quick: bool = False, seeds: int | None = None, overrides: Sequence[str] = ()
-) -> tuple[Comparison, dict]:
-    """Return a comparison file and the values of the job of all contenders.
+) -> tuple[Comparison, dict[str, dict]]:
+    """Return a comparison file and the values of each job that it names.
 
     Args:
         path: of the file.
@@ -153,29 +157,37 @@ def load_comparison(
     for given in (comparison.seeds, comparison.quick.seeds):
         if len(set(given)) < len(given):
             raise JobError(f"{path}: seeds are {given}, but each may stand once; remove the second")
-    beside = path.parent / comparison.job
-    base = _changed(read_yaml(beside if beside.is_file() else find_job(comparison.job)), comparison.set)
+    sizes = [comparison.set, comparison.quick.set] if quick else [comparison.set]
     if quick:
-        base, comparison = _changed(base, comparison.quick.set), _smaller(comparison, path)
+        comparison = _smaller(comparison, path)
     if seeds is not None:
         comparison = comparison.model_copy(update={"seeds": list(range(1, seeds + 1))})
-    for override in overrides:
-        set_value(base, override)
-    return comparison, base
+
+    def values_of(job: str) -> dict:
+        beside = path.parent / job
+        values = read_values(beside if beside.is_file() else find_job(job))
+        for change in sizes:
+            values = _changed(values, change)
+        for override in overrides:
+            set_value(values, override)
+        return values
+
+    others = (contender.job for contender in comparison.contenders.values() if contender.job is not None)
+    return comparison, {job: values_of(job) for job in dict.fromkeys([comparison.job, *others])}
 
 
 def of_methods(
     job: str, methods: Sequence[str], seeds: int, overrides: Sequence[str] = ()
 ) -> tuple[Comparison, dict[str, Entry]]:
     """Return the comparison of some methods on one job, and its lines as ``read_comparison``."""
-    comparison, base = load_methods(job, methods, seeds, overrides)
-    return comparison, list_entries(comparison, base, str(find_job(job)))
+    comparison, jobs = load_methods(job, methods, seeds, overrides)
+    return comparison, list_entries(comparison, jobs, str(find_job(job)))
 
 
 def load_methods(
     job: str, methods: Sequence[str], seeds: int, overrides: Sequence[str] = ()
-) -> tuple[Comparison, dict]:
-    """Return the comparison of some methods on one job, and the values of the job.
+) -> tuple[Comparison, dict[str, dict]]:
+    """Return the comparison of some methods on one job, and the values of the job by its name.
 
     The job's own method has the options that are set there, others their defaults.
 
@@ -183,7 +195,7 @@ def load_methods(
         JobError: one line, for the first thing that is wrong.
     """
     path = find_job(job)
-    base = read_yaml(path)
+    base = read_values(path)
     for override in overrides:
         set_value(base, override)
     selection = base.get("selection")
@@ -203,7 +215,7 @@ def load_methods(
         "contenders": contenders,
         "seeds": list(range(1, seeds + 1)),
     }
-    return checked(Comparison, values, f"compare {job}"), base
+    return checked(Comparison, values, f"compare {job}"), {job: base}
 
 
 def controls(
@@ -228,7 +240,7 @@ def _controls(
     shares, lengths = set(), set()
     for name in comparison.contenders:
         against = entries[name].against
-        if name not in curves or against not in curves:
+        if name not in curves or against not in curves or entries[name].job.selection.method == BASELINE:
             continue
         spent, whole = mean_curve(curves[name]), mean_curve(curves[against])
         shares.add((against, round(20 * (1 - spent.backward[-1] / whole.backward[-1])) / 20))
@@ -271,22 +283,24 @@ def _smaller(comparison: Comparison, path: Path) -> Comparison:
     return comparison.model_copy(update={"contenders": contenders, "seeds": comparison.quick.seeds})
 
 
-def list_entries(comparison: Comparison, base: dict, where: str) -> dict[str, Entry]:
+def list_entries(comparison: Comparison, jobs: Mapping[str, dict], where: str) -> dict[str, Entry]:
     """Return the baseline, the contenders, and the controls that do not depend on results.
 
     Args:
         comparison: the comparison.
-        base: values of the job of all contenders.
+        jobs: values of each job that it names.
         where: for messages.
 
     Raises:
         JobError: one line, for the first thing that is wrong.
     """
+    base = jobs[comparison.job]
     entries = {BASELINE: _entry(base, Contender(selection={"method": "everything"}), f"{where}: {BASELINE}")}
     for name, contender in comparison.contenders.items():
         if name in entries:
             raise JobError(f"{where}: a contender is called {name}, as the baseline is; give it another name")
-        entries[name] = _entry(base, contender, f"{where}: contender {name}")
+        values = base if contender.job is None else jobs[contender.job]
+        entries[name] = _entry(values, contender, f"{where}: contender {name}")
     for name, contender in comparison.contenders.items():
         if contender.against not in entries or contender.against == name:
             found = (
@@ -328,13 +342,4 @@ def _checked(values: dict, where: str) -> Job:
 
 def _changed(values: dict, change: Change) -> dict:
     """Return the job's values with the sections of a change laid over them."""
-    changed = {
-        name: dict(section) if isinstance(section, dict) else section for name, section in values.items()
-    }
-    for name in Change.model_fields:
-        over = getattr(change, name)
-        replaced = "method" in over if name == "selection" else name == "data" and "name" in over
-        if over:
-            section = changed.get(name)
-            changed[name] = {**section, **over} if isinstance(section, dict) and not replaced else dict(over)
-    return changed
+    return changed(values, {name: over for name in Change.model_fields if (over := getattr(change, name))})

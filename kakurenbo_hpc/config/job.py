@@ -15,6 +15,7 @@ from pydantic import Discriminator, Field, SerializeAsAny, Tag, model_validator
 
 from ..errors import JobError
 from .augmentations import AUGMENTATIONS, VIEWS, Augmentation, View, parse_step
+from .job_values import read_values
 from .options import (
     Count,
     ExpandedPath,
@@ -31,7 +32,7 @@ from .options import (
     pick,
 )
 from .registry import is_path, search_folder
-from .yaml import read_yaml, set_value
+from .yaml import set_value
 
 Repeats = Annotated[
     Annotated[int, Field(ge=1, le=10_000), Tag("int")]
@@ -171,9 +172,43 @@ class Model(Options):
     name: str = option(
         ...,
         "Network: one of ours, any of timm's or torchvision's (kakurenbo models), an installed package's, "
-        "or package.module:function.",
+        "or package.module:function. Where two libraries have one of that name, timm's; torchvision/resnet50 "
+        "names torchvision's.",
     )
     options: Plain = option({}, "Arguments of the network's constructor, passed on as they are.")
+    batchnorm_momentum: Annotated[float, Field(gt=0, le=1)] | None = option(
+        None,
+        "Momentum of BatchNorm's running statistics as PyTorch has it, the share of the new batch; the "
+        "network's own if not given. TensorFlow's 0.99 is 0.01 here.",
+        "fraction",
+    )
+    weights_from: ExpandedPath | None = option(
+        None,
+        "Run directory or safetensors file whose weights the network begins with: of a run, those of its "
+        "newest checkpoint, averaged if it has ema. Layers whose shape differs are left out, and named.",
+    )
+    skip: list[str] = option([], "With weights_from: further layers that are left out, such as head.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Model:
+        if self.skip and self.weights_from is None:
+            raise ValueError("skip is given, but weights_from is not; give it, or remove skip")
+        return self
+
+
+class OneCycle(Options):
+    """The schedule onecycle, its keys named as by torch.optim.lr_scheduler.OneCycleLR."""
+
+    pct_start: Annotated[float, Field(gt=0, lt=1)] = option(
+        0.3, "Share of the run in which the rate rises.", "fraction"
+    )
+    div_factor: Positive = option(25.0, "Highest rate by the first.")
+    final_div_factor: Positive = option(1e4, "First rate by the last.")
+    cycle_momentum: bool = option(
+        False, "Lower the momentum, or beta1, while the rate rises, and raise it again."
+    )
+    base_momentum: Fraction = option(0.85, "Lowest momentum.")
+    max_momentum: Fraction = option(0.95, "Highest momentum, at both ends.")
 
 
 class Training(Options):
@@ -202,14 +237,25 @@ class Training(Options):
     lr_scaling: Literal["none", "ranks"] = option(
         "none", "ranks multiplies lr by the number of ranks (Goyal et al. 2017)."
     )
+    optimizer_options: Plain = option(
+        {}, "Further arguments of the optimizer, passed on as they are: betas, eps, alpha."
+    )
     momentum: Fraction = option(0.9, "Momentum of the optimizer.")
     nesterov: bool = option(False, "Nesterov momentum.")
     weight_decay: Annotated[float, Field(ge=0)] = option(0.0, "Weight decay of the optimizer.")
+    decay_norms: bool = option(False, "Weight decay acts on biases and norms, too.")
+    clip_norm: Positive | None = option(
+        None, "Largest norm of the whole gradient; a longer one is scaled down to it."
+    )
     schedule: Literal["constant", "cosine", "step", "multistep", "poly", "tanh", "onecycle"] = option(
         "cosine",
         "Learning-rate schedule, a function of the progress through the epochs: hiding samples does not "
         "stretch it.",
     )
+    schedule_by: Literal["step", "epoch"] = option(
+        "step", "Whether the rate falls at each step or once an epoch; warm-up is by step."
+    )
+    onecycle: OneCycle = option(OneCycle(), "Parameters of schedule onecycle.")
     warmup_epochs: Annotated[float, Field(ge=0)] = option(0, "Linear warm-up of the learning rate.", "epochs")
     warmup_steps: Annotated[int, Field(ge=0)] = option(
         0, "Instead of warmup_epochs: in steps of an epoch that hides nothing.", "steps"
@@ -242,6 +288,10 @@ class Training(Options):
     precision: Literal["fp32", "bf16", "fp16"] = option(
         "fp32", "Arithmetic of the forward pass; fp16 with loss scaling."
     )
+    channels_last: bool = option(
+        False, "Keep images and convolutions with their channels last, which tensor cores prefer."
+    )
+    compile: bool = option(False, "Compile the network by torch.compile.")
     sync_batchnorm: bool = option(
         False, "Compute BatchNorm's statistics over the batches of all ranks (GPUs only)."
     )
@@ -259,6 +309,12 @@ class Training(Options):
         "Share that an exponential moving average of the weights keeps of itself at each step, for example "
         "0.999; the average is what is evaluated. 0 for none.",
         "fraction",
+    )
+    ema_every: Count = option(1, "Steps from one update of the average to the next.", "steps")
+    ema_style: Literal["plain", "torchvision"] = option(
+        "plain",
+        "torchvision, as its reference training does it: 1 - ema is multiplied by global batch x ema_every / "
+        "epochs, and until warm-up is over the average is the weights of its latest update.",
     )
 
     @model_validator(mode="after")
@@ -281,6 +337,14 @@ class Training(Options):
                 "schedule is onecycle, which has a rise and a lowest rate of its own; remove warm-up and "
                 "min_lr"
             )
+        if self.schedule != "onecycle" and self.onecycle != OneCycle():
+            raise ValueError(
+                f"onecycle is given, but schedule is {self.schedule}; set schedule to onecycle, or remove it"
+            )
+        if self.schedule == "onecycle" and self.schedule_by == "epoch":
+            raise ValueError("schedule is onecycle, which moves at each step; remove schedule_by")
+        if not self.ema and (self.ema_every > 1 or self.ema_style != "plain"):
+            raise ValueError("ema_every or ema_style is given, but ema is 0; give ema, or remove them")
         if self.schedule == "step" and self.decay_epochs is None:
             raise ValueError(
                 "schedule is step, but decay_epochs is missing; give the epochs between two falls of the rate"
@@ -424,6 +488,11 @@ class Record(Options):
 class Job(Options, Generic[SelectionT]):
     """One experiment: the typed form of a job file."""
 
+    base: str | None = option(
+        None,
+        "Job that this one changes: a path beside this file, or a job that comes with the package. Its keys "
+        "stand where this file has none; a data.name or a selection.method replaces the whole section.",
+    )
     name: FileName = option(..., "Name of the run; its directory is runs/NAME by default.")
     seed: Seed = option(0, "Seed of the run: initial weights, order, draws.")
     data: SerializeAsAny[DataOptions] = option(..., "What is trained on.")
@@ -461,7 +530,7 @@ class Job(Options, Generic[SelectionT]):
 
     def as_dict(self) -> dict:
         """Return plain values, every default written out: what ``job.yaml`` holds."""
-        values = self.model_dump(mode="json")
+        values = self.model_dump(mode="json", exclude={"base"})
         if self.code is None:
             del values["code"]
         return values
@@ -481,7 +550,7 @@ def read_job(
     Raises:
         JobError: one line, for the first thing that is wrong.
     """
-    values = read_yaml(path)
+    values = read_values(path)
     for override in overrides:
         set_value(values, override)
     if "code" not in values and any(map(is_path, _names(values))):

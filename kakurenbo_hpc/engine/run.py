@@ -36,7 +36,7 @@ from .epoch import EpochResult, run_epoch
 from .epoch_files import write_epoch_files
 from .pass_progress import PassProgress, StopEarly
 from .resume import RunState, init_state, restore
-from .set_up import Recording, set_up
+from .set_up import Recording, begin_with_weights, set_up
 
 
 def run(
@@ -160,6 +160,8 @@ class _Run:
         checkpoint = comm.on_rank_zero(lambda: open_run(self._directory, job, resume, lock, allow_changes))
         facts = load_facts(checkpoint) if checkpoint else {"epoch": -1}
         context.heartbeat.enter(facts["epoch"] + 1, "set-up")
+        if checkpoint is None:
+            begin_with_weights(job, context)
         local_batch = context.global_batch // (comm.size * context.accumulate)
         context.learner.join(gradients, context.data.shape, local_batch)
         if checkpoint:

@@ -38,7 +38,7 @@ from ..training.learner import Learner
 from .context import Context
 from .epoch import run_epoch
 from .loops import forward_pass
-from .set_up import set_up
+from .set_up import begin_with_weights, set_up
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ def score(
         method = _METHODS[name](method=name)
         context = set_up(repeat_job, world, method)
         gradients = open_gradient_sync(repeat_job.world, repeat_job.training.accumulate, world)
+        begin_with_weights(repeat_job, context)
         data = context.data
         context.learner.join(gradients, data.shape)
         ledger = init_ledger(method, context.homes, comm, data.fingerprint)

@@ -22,6 +22,7 @@ from ..selection.global_stats import GlobalStats
 from ..selection.method import Method
 from ..training.learner import Learner
 from ..training.model import needs_two_samples
+from ..training.pretrained import load_weights, read_weights
 from .context import Context
 from .pass_progress import PassProgress
 
@@ -105,6 +106,20 @@ def _open_shards(job: Job, data: DatasetSplits, world: World, scratch: str | Non
     if job.data.placement != "local":
         return None
     return world.comm.run_or_raise_together(lambda: Shards(job.data, data, scratch, world))
+
+
+def begin_with_weights(job: Job, context: Context) -> None:
+    """Load the weights that the job begins with, if it names any, on all ranks. Collective.
+
+    Raises:
+        UserError: on all ranks alike, they are missing, damaged, or another network's.
+    """
+    if (path := job.model.weights_from) is None:
+        return
+    comm, network = context.world.comm, context.learner.model
+    weights = comm.on_rank_zero(lambda: read_weights(Path(path)))
+    done = comm.run_or_raise_together(lambda: load_weights(network, weights, job.model))
+    context.console.print_line(done)
 
 
 def _smallest_part(n: int, max_hidden_fraction: float, global_batch: int, n_parts: int) -> int:

@@ -7,13 +7,14 @@ from typing import Any
 
 from ..cluster.machine import Machine
 from ..compare.spec import Comparison
-from ..config.job import DataOptions, Job, SelectionOptions
+from ..config.job import DataOptions, Job, Model, SelectionOptions, Training
 from ..config.options import Options
 from ..config.registry import Registry
 from ..data import DATASETS
 from ..selection import METHODS
 
 KINDS = ("job", "machine", "comparison")
+_SECTIONS: dict[str, type[Options]] = {"model": Model, "training": Training}
 
 
 def schema_text(kind: str) -> str:
@@ -32,6 +33,7 @@ def schema(kind: str) -> dict[str, Any]:
         properties, definitions = found["properties"], found.setdefault("$defs", {})
         properties["data"] = _choice(DATASETS, "name", definitions) | _described(Job, "data")
         properties["selection"] = _choice(METHODS, "method", definitions) | _described(Job, "selection")
+        _require_without_base(found)
         definitions.pop(DataOptions.__name__, None)
         definitions.pop(SelectionOptions.__name__, None)
     return {"$schema": "http://json-schema.org/draft-07/schema#", **found, "title": f"kakurenbo {kind}"}
@@ -45,8 +47,20 @@ def _choice(registry: Registry, tag: str, definitions: dict[str, Any]) -> dict[s
         "not": {"enum": registry.own},
         "description": "Of another package: its name, or package.module:Class.",
     }
-    options.append({"type": "object", "properties": {tag: foreign}, "required": [tag]})
+    options.append({"type": "object", "properties": {tag: foreign}})
     return {"anyOf": options}
+
+
+def _require_without_base(found: dict[str, Any]) -> None:
+    """Require keys of a job and its sections only where it has no base, which may have them."""
+    sections = {name: found["$defs"][model.__name__] for name, model in _SECTIONS.items()}
+    required = {name: {"required": section.pop("required", [])} for name, section in sections.items()}
+    required |= {"data": {"required": ["name"]}, "selection": {"required": ["method"]}}
+    found |= {
+        "required": ["name"],
+        "if": {"required": ["base"]},
+        "else": {"required": found["required"], "properties": required},
+    }
 
 
 def _named(model: type[Options], tag: str, name: str, definitions: dict[str, Any]) -> dict[str, Any]:

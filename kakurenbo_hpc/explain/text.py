@@ -54,16 +54,16 @@ def list_classes(registry: Registry) -> str:
 
 def list_models(word: str | None) -> str:
     """Return the names of all networks, or of those with a word in them. Imports timm and torchvision."""
-    from ..core.torchvision_compat import timm, torchvision_models
+    from ..training.libraries import LIBRARIES
     from ..training.model import MODELS
 
-    found = [(name, origin) for name, origin in MODELS.origins().items()]
-    found += [(name, "timm") for name in timm().list_models()]
-    known = {name for name, _ in found}
-    found += [(name, "torchvision") for name in torchvision_models().list_models() if name not in known]
+    found = list(MODELS.origins().items())
+    for library, networks in LIBRARIES.items():
+        known = {name for name, _ in found}
+        found += [(f"{library}/{name}" if name in known else name, library) for name in networks.names()]
     rows = [row for row in found if word is None or word.lower() in row[0].lower()]
     if not rows:
-        raise JobError(f"models: no name holds {word!r}; {nearest(word or '', known)}")
+        raise JobError(f"models: no name holds {word!r}; {nearest(word or '', [name for name, _ in found])}")
     return format_table([("name", "from"), *rows])
 
 

@@ -13,6 +13,12 @@ MODELS: Registry[Any] = Registry(
         "small_cnn": f"{__name__}.model:SmallCnn",
         "deepcam_deeplabv3plus": f"{__name__}.deeplab:DeepLab",
         "upernet": f"{__name__}.upernet:UperNet",
+        "cifar_resnet": f"{__name__}.small_images:cifar_resnet",
+        "cifar_densenet": f"{__name__}.small_images:cifar_densenet",
+        "cifar_mobilenet_v2": f"{__name__}.small_images:cifar_mobilenet_v2",
+        "lenet": f"{__name__}.small_images:LeNet",
+        "wide_resnet": f"{__name__}.small_images:WideResNet",
+        "pyramidnet": f"{__name__}.small_images:PyramidNet",
     },
     "kakurenbo_hpc.models",
 )

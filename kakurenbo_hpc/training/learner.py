@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config.job import Model, Training
 from ..core.batch import Batch, MicroBatch
@@ -32,6 +31,7 @@ from .norms import average_statistics, float_buffers
 from .optimizer import build_optimizer
 from .schedule import Schedule
 from .segmentation import at_size, is_class
+from .weight_average import WeightAverage
 
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -77,11 +77,12 @@ class Learner:
                 "training.sync_batchnorm is true, but it needs GPUs, and these ranks have none; set it to "
                 "false"
             )
+        if training.channels_last:
+            nn.utils.convert_conv2d_weight_memory_format(self.model, torch.channels_last)
         self.optimizer = build_optimizer(training, self.model, training.peak_lr(world.size))
-        self._averaged: AveragedModel | None = None
-        if training.ema:
-            # Of weights alone: BatchNorm's statistics are taken from the model when it is evaluated.
-            self._averaged = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(training.ema))
+        self._averaged = (
+            WeightAverage(self.model, training, training.batch(world.size)) if training.ema else None
+        )
         self._schedule = Schedule(training, self.optimizer)
         self.lr = self._schedule.set(0.0)
         self.criterion = build_criterion(training, n_classes, world.device, target_shape)
@@ -104,6 +105,8 @@ class Learner:
             batch: inputs that a rank trains on at once; no more are in memory here.
         """
         self._gradients = gradients
+        if self._training.compile:
+            self.model.compile()
         self._parallel = gradients.wrap(self.model, self.optimizer, self._training.sync_batchnorm)
         example = torch.zeros(max(1, min(2, batch)), *shape, device=self._world.device)
         gradients.stabilize_buckets(self._parallel, lambda: all_logits(self._output(self._parallel, example)))
@@ -144,7 +147,7 @@ class Learner:
             with self.parts("backward"):
                 self._backward(_counted_sum(micro_batch, trained), micro_batch)
         if micro_batch.ends:
-            self._end_step()
+            self._end_step(micro_batch.step)
         return self._stats(batch, logits, losses)
 
     def step_kept(
@@ -173,7 +176,7 @@ class Learner:
         with self.parts("backward"):
             self._backward(reduce(torch.add, sums), micro_batch)
             self._gradients.average(self.model)
-        self._end_step()
+        self._end_step(micro_batch.step)
         return stats
 
     def forward_only(
@@ -271,11 +274,13 @@ class Learner:
         # Gradients are averaged over ranks; the mean is to be over the entries of the global batch.
         self.scaler.scale(loss_sum * (self._world.size / micro_batch.n_global)).backward()
 
-    def _end_step(self) -> None:
+    def _end_step(self, step: int) -> None:
         with self.parts("backward"):
             self._gradients.finish()
         self.scaler.unscale_(self.optimizer)
         if self._gradient_is_finite():
+            if self._training.clip_norm is not None:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self._training.clip_norm)
             self.scaler.step(self.optimizer)
             self._skipped_in_a_row = 0
         else:
@@ -283,7 +288,7 @@ class Learner:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self._averaged is not None:
-            self._averaged.update_parameters(self.model)
+            self._averaged.update(self.model, self._epoch, step)
 
     def _gradient_is_finite(self) -> bool:
         """Return whether the gradient is finite, the same on all ranks."""
@@ -307,12 +312,8 @@ class Learner:
             )
 
     def _evaluated_model(self) -> nn.Module:
-        """Return the model, or the average of its weights with its buffers as they are now."""
-        if self._averaged is None:
-            return self.model
-        for name, buffer in self._averaged.module.named_buffers():
-            buffer.copy_(self.model.get_buffer(name))
-        return self._averaged.module
+        """Return the model, or the average of its weights."""
+        return self.model if self._averaged is None else self._averaged.network(self.model)
 
     def _forward(
         self, network: nn.Module, batch: Batch, precision: str | None = None
@@ -341,6 +342,8 @@ class Learner:
         self, network: nn.Module, inputs: torch.Tensor, precision: str | None = None
     ) -> torch.Tensor | WithAuxiliary:
         precision = precision or self._training.precision
+        if self._training.channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
         with torch.autocast(
             self._world.device.type, dtype=_PRECISIONS.get(precision), enabled=precision != "fp32"
         ):

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from ..config.job import Model
-from ..core.torchvision_compat import timm, torchvision_models
 from ..errors import JobError, nearest
 from . import MODELS
-from .norms import NORMS
+from .libraries import LIBRARIES, find_network
+from .norms import NORMS, set_momentum
 
 
 class SmallCnn(nn.Module):
@@ -136,20 +136,20 @@ def check_model_name(name: str) -> None:
     """Raise JobError, with the nearest names, if no model has this name. Builds none, but imports timm."""
     if name in MODELS:
         _ = MODELS[name]
-        return
-    library, known = timm(), torchvision_models()
-    if not (library.is_model(name) or name in known.list_models()):
-        names = [*MODELS, *library.list_models(), *known.list_models()]
+    elif find_network(name) is None:
+        names = [*MODELS, *(known for library in LIBRARIES.values() for known in library.names())]
         raise JobError(f"model.name is {name!r}, which is unknown; {nearest(name, names)}")
 
 
 def _build(model: Model, n_classes: int, channels: int) -> nn.Module:
     check_model_name(model.name)
     if model.name in MODELS:
-        return MODELS[model.name](n_classes, channels, **model.options)
-    library = timm()
-    if library.is_model(model.name):
-        return library.create_model(model.name, num_classes=n_classes, in_chans=channels, **model.options)
-    # GoogLeNet is the only one with heads for the loss in training, which is of one output here.
-    defaults = {"aux_logits": False} if model.name == "googlenet" else {}
-    return torchvision_models().get_model(model.name, num_classes=n_classes, **defaults | model.options)
+        network = MODELS[model.name](n_classes, channels, **model.options)
+    else:
+        found = find_network(model.name)
+        assert found is not None
+        library, name = found
+        network = library.build(name, n_classes, channels, model.options)
+    if model.batchnorm_momentum is not None:
+        set_momentum(network, model.batchnorm_momentum)
+    return network

@@ -25,6 +25,13 @@ def replace_batchnorm(module: nn.Module, norm: str) -> None:
             replace_batchnorm(child, norm)
 
 
+def set_momentum(model: nn.Module, momentum: float) -> None:
+    """Set the momentum of every BatchNorm of the model: the share of the new batch in its statistics."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = momentum
+
+
 def float_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return the model's buffers of floating point by name: BatchNorm's running statistics."""
     return {name: buffer for name, buffer in model.named_buffers() if buffer.is_floating_point()}

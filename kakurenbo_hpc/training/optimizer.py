@@ -16,33 +16,47 @@ from . import TORCH_OPTIMIZERS
 
 
 def build_optimizer(training: Training, model: nn.Module, lr: float) -> torch.optim.Optimizer:
-    """Return the job's optimizer over the model's parameters, without weight decay on biases and norms.
+    """Return the job's optimizer over the model's parameters.
 
-    The optimizers of PyTorch that most jobs use are built without timm, whose import takes seconds. They are
-    what ``timm.optim.create_optimizer_v2`` builds.
+    Biases and norms are without weight decay, unless the job says otherwise. The optimizers of PyTorch that
+    most jobs use are built without timm, whose import takes seconds. They are what
+    ``timm.optim.create_optimizer_v2`` builds.
 
     Raises:
-        JobError: no optimizer has this name, or its options contradict each other.
+        JobError: no optimizer has this name, or it does not take the job's options.
     """
     if training.nesterov and training.optimizer == "sgd" and not training.momentum:
         raise JobError(
             "training.nesterov is true, but training.momentum is 0; set momentum above 0, or nesterov to "
             "false"
         )
-    groups = parameter_groups(model, training.weight_decay)
-    if training.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr, training.momentum, nesterov=training.nesterov)
-    if training.optimizer == "adam":
-        return torch.optim.Adam(groups, lr)
-    if training.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr, weight_decay=0.0)
     check_optimizer_name(training.optimizer)
+    try:
+        return _build(training, model, lr)
+    except (TypeError, ValueError) as problem:
+        raise JobError(
+            f"training.optimizer is {training.optimizer} with optimizer_options "
+            f"{training.optimizer_options}, which it does not take ({problem}); change them"
+        ) from None
+
+
+def _build(training: Training, model: nn.Module, lr: float) -> torch.optim.Optimizer:
+    options = training.optimizer_options
+    groups = parameter_groups(model, training.weight_decay, training.decay_norms)
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr, training.momentum, nesterov=training.nesterov, **options)
+    if training.optimizer == "adam":
+        return torch.optim.Adam(groups, lr, **options)
+    if training.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr, weight_decay=0.0, **options)
     return timm().optim.create_optimizer_v2(
         model,
         opt=training.optimizer,
         lr=lr,
         weight_decay=training.weight_decay,
         momentum=training.momentum,
+        filter_bias_and_bn=not training.decay_norms,
+        **options,
     )
 
 
@@ -55,12 +69,18 @@ def check_optimizer_name(name: str) -> None:
         raise JobError(f"training.optimizer is {name!r}, which is unknown; {nearest(name, names)}")
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, decay_norms: bool = False
+) -> list[dict[str, Any]]:
     """Return the trainable parameters in up to two groups: without weight decay, then with it.
 
-    Biases and vectors, such as those of norms, never decay, nor do the parameters whose names match what the
-    model's ``no_weight_decay()`` returns. Source: timm's ``param_groups_weight_decay``.
+    Without ``decay_norms``, biases and vectors, such as those of norms, do not decay, nor do the parameters
+    whose names match what the model's ``no_weight_decay()`` returns. Source: timm's
+    ``param_groups_weight_decay``.
     """
+    if decay_norms:
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        return [{"params": parameters, "weight_decay": weight_decay}]
     patterns: Collection[str] = getattr(model, "no_weight_decay", tuple)()
     constant: list[nn.Parameter] = []
     decaying: list[nn.Parameter] = []

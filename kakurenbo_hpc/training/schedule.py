@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
-from ..config.job import Training
+from ..config.job import OneCycle, Training
+from ..errors import JobError
 
-ONECYCLE_RISE = 0.3  # of the run
 _TANH = (-7.0, 3.0)  # where the hyperbolic tangent begins and ends, timm's defaults
 
 Rate = Callable[[float, float], float]  # the peak rate and the progress in epochs -> the rate
@@ -28,35 +29,70 @@ class Schedule:
         self._optimizer = optimizer
         self._peaks = [group["lr"] for group in optimizer.param_groups]
         self._rate = _RATES[training.schedule](training)
+        self._cycle = training.onecycle if training.schedule == "onecycle" else OneCycle()
+        self._epochs = training.epochs
         if training.schedule == "onecycle":
-            self._warmup_epochs = ONECYCLE_RISE * training.epochs
+            self._warmup_epochs = self._cycle.pct_start * training.epochs
+            _check_momentum(optimizer, training)
         else:
             self._warmup_epochs = training.warmup_epochs
-            self._rate = _warmed_up(self._rate, training)
+            rate = _by_epoch(self._rate) if training.schedule_by == "epoch" else self._rate
+            self._rate = _warmed_up(rate, training)
 
     def set(self, epochs_done: float, scale: float = 1.0) -> float:
         """Set and return the learning rate at this progress; 2.5 is the middle of the third epoch."""
         factor = scale if epochs_done >= self._warmup_epochs else 1.0
         for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = self._rate(peak, epochs_done) * factor
+            if self._cycle.cycle_momentum:
+                _set_momentum(group, onecycle_momentum(epochs_done / self._epochs, self._cycle))
         return self._optimizer.param_groups[0]["lr"]
 
 
-def onecycle(progress: float) -> float:
-    """Return the OneCycle rate as a fraction of the highest: 1/25 at first, then 1, 4e-6 at the end.
-
-    Both parts follow a cosine, with the defaults of torch.optim.lr_scheduler.OneCycleLR; momentum does not
-    change.
+def onecycle(progress: float, cycle: OneCycle) -> float:
+    """Return the OneCycle rate as a fraction of the highest: low at first, then 1, almost 0 at the end.
 
     Args:
         progress: of the run, 0 to 1.
+        cycle: its parameters, those of torch.optim.lr_scheduler.OneCycleLR.
     """
-    first, last = 1 / 25, 1 / 25 / 1e4
-    if progress < ONECYCLE_RISE:
-        start, end, done = first, 1.0, progress / ONECYCLE_RISE
+    first = 1 / cycle.div_factor
+    return _there_and_back(progress, cycle.pct_start, first, 1.0, first / cycle.final_div_factor)
+
+
+def onecycle_momentum(progress: float, cycle: OneCycle) -> float:
+    """Return the momentum, which is lowest where the rate is highest. Arguments as for ``onecycle``."""
+    high, low = cycle.max_momentum, cycle.base_momentum
+    return _there_and_back(progress, cycle.pct_start, high, low, high)
+
+
+def _there_and_back(progress: float, turn: float, first: float, middle: float, last: float) -> float:
+    """Return a value that goes from first to middle until the turn, then to last, each along a cosine."""
+    if progress < turn:
+        start, end, done = first, middle, progress / turn
     else:
-        start, end, done = 1.0, last, (progress - ONECYCLE_RISE) / (1 - ONECYCLE_RISE)
+        start, end, done = middle, last, (progress - turn) / (1 - turn)
     return end + (start - end) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+
+
+def _set_momentum(group: dict[str, Any], momentum: float) -> None:
+    if "betas" in group:
+        group["betas"] = (momentum, *group["betas"][1:])
+    else:
+        group["momentum"] = momentum
+
+
+def _check_momentum(optimizer: torch.optim.Optimizer, training: Training) -> None:
+    if training.onecycle.cycle_momentum and not {"betas", "momentum"} & optimizer.defaults.keys():
+        raise JobError(
+            f"training.onecycle.cycle_momentum is true, but optimizer {training.optimizer} has no momentum; "
+            "set it to false"
+        )
+
+
+def _by_epoch(rate: Rate) -> Rate:
+    """Return the schedule with the rate that it has at the start of each epoch."""
+    return lambda peak, epochs_done: rate(peak, math.floor(epochs_done))
 
 
 def _warmed_up(rate: Rate, training: Training) -> Rate:
@@ -126,7 +162,7 @@ def _multistep(training: Training) -> Rate:
 
 
 def _onecycle(training: Training) -> Rate:
-    return lambda peak, epochs_done: peak * onecycle(epochs_done / training.epochs)
+    return lambda peak, epochs_done: peak * onecycle(epochs_done / training.epochs, training.onecycle)
 
 
 _RATES: dict[str, Callable[[Training], Rate]] = {

@@ -209,6 +209,31 @@ def test_controls_are_made_of_what_contenders_really_spent(tmp_path):
     ) and shorter.training.warmup_epochs == pytest.approx(2.4)
 
 
+def test_a_contender_of_another_job_has_a_baseline_and_controls_of_its_own(tmp_path):
+    contenders = {
+        "here": {"selection": {"method": "infobatch"}},
+        "there": {"job": "evidence/base/visual_atoms"},
+        "infobatch there": {
+            "job": "evidence/base/visual_atoms",
+            "against": "there",
+            "selection": {"method": "infobatch"},
+        },
+    }
+    file = written(tmp_path, contenders=contenders)
+    comparison, entries = read_comparison(file, overrides=["training.lr=0.3"])
+    assert [entry.job.data.name for entry in entries.values()] == ["digits"] * 2 + ["visual_atoms"] * 2
+    assert {(entry.job.training.lr, entry.job.training.epochs) for entry in entries.values()} == {(0.3, 3)}
+    curves = {
+        "everything": spent(100, 100),
+        "here": spent(100, 100),
+        "there": spent(50, 50),
+        "infobatch there": spent(40, 40),
+    }
+    made = dict(controls(comparison, entries, curves))
+    assert list(made) == ["there: random 0.20", "there: 2 epochs"]
+    assert {control.job.data.name for control in made.values()} == {"visual_atoms"}
+
+
 def test_who_scales_is_compared_with_not_scaling_unless_that_is_there_already(tmp_path):
     contenders = {
         "kakurenbo": {"selection": {"method": "kakurenbo"}},

@@ -1,6 +1,7 @@
-"""Every comparison of jobs/evidence can be run: its jobs are checked whole, at both sizes."""
+"""Every comparison that comes with the package can be run: its jobs are checked whole, at both sizes."""
 
 import pytest
+from support.paper_jobs import COMPARISONS
 
 from kakurenbo_hpc.compare.spec import BASELINE, read_comparison
 from kakurenbo_hpc.config.package_files import jobs_dir
@@ -21,3 +22,16 @@ def test_a_comparison_says_what_it_shows_and_its_jobs_are_right(path, quick):
     assert comparison.name == path.stem and comparison.shows
     assert BASELINE in entries and set(comparison.contenders) < set(entries)
     assert quick or len(comparison.seeds) >= 3
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_table_of_a_paper_is_a_comparison_of_its_jobs(path):
+    comparison, entries = read_comparison(path)
+    assert comparison.name == f"{path.parent.name}_{path.stem}" and comparison.shows
+    for name, contender in comparison.contenders.items():
+        job, baseline = entries[name].job, entries[contender.against].job
+        assert (
+            contender.job is None
+            or job.selection.method == BASELINE
+            or (job.data, baseline.selection.method) == (baseline.data, BASELINE)
+        ), f"{name} is measured against another data set"

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from kakurenbo_hpc.config.job import DataOptions, check_job, read_job
 from kakurenbo_hpc.config.options import Count, Options, Positive, expand_path
+from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.config.yaml import dump_yaml, load_yaml, set_value
+from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.errors import JobError
 from kakurenbo_hpc.selection import METHODS
 
@@ -60,6 +62,9 @@ LONGEST = {
     "model": {
         "name": "resnet50",
         "options": {"zero_init_residual": True, "layers": [3, 4], "head": {"bias": None}},
+        "batchnorm_momentum": 0.01,
+        "weights_from": "runs/before",
+        "skip": ["fc"],
     },
     "training": {
         "epochs": 90,
@@ -92,6 +97,22 @@ LONGEST = {
         "correct_iou": 0.6,
         "skipped_steps": 5,
         "ema": 0.999,
+        "ema_every": 2,
+        "ema_style": "torchvision",
+        "channels_last": True,
+        "compile": True,
+        "optimizer_options": {"dampening": 0.1},
+        "decay_norms": True,
+        "clip_norm": 1.0,
+        "schedule_by": "epoch",
+        "onecycle": {
+            "pct_start": 0.3,
+            "div_factor": 25.0,
+            "final_div_factor": 1e4,
+            "cycle_momentum": False,
+            "base_momentum": 0.85,
+            "max_momentum": 0.95,
+        },
     },
     "selection": {
         "method": "kakurenbo",
@@ -266,11 +287,11 @@ def test_a_set_below_a_value_or_with_a_broken_value_says_so(file):
         (job(training={"float": 1}), "unknown key training.float; known: "),
         (
             {**SHORTEST, "int": 1},
-            "unknown key int; known: code, data, model, name, record, seed, selection, training",
+            "unknown key int; known: base, code, data, model, name, record, seed, selection, training",
         ),
         (
             {**SHORTEST, 1: 2},
-            "unknown key 1; known: code, data, model, name, record, seed, selection, training",
+            "unknown key 1; known: base, code, data, model, name, record, seed, selection, training",
         ),
         ({**SHORTEST, "a\nb": 1}, "unknown key a\\nb; known: "),
         (
@@ -371,6 +392,22 @@ def test_a_set_below_a_value_or_with_a_broken_value_says_so(file):
         (
             job(training={"schedule": "onecycle", "warmup_steps": 4}),
             "training: schedule is onecycle, which has a rise and a lowest",
+        ),
+        (
+            job(training={"schedule": "onecycle", "schedule_by": "epoch"}),
+            "training: schedule is onecycle, which moves at each step; remove schedule_by",
+        ),
+        (
+            job(model={"name": "resnet50", "skip": ["fc"]}),
+            "model: skip is given, but weights_from is not; give it, or remove skip",
+        ),
+        (
+            job(training={"onecycle": {"pct_start": 0.4}}),
+            "training: onecycle is given, but schedule is ",
+        ),
+        (
+            job(training={"ema": 0.0, "ema_every": 2}),
+            "training: ema_every or ema_style is given, but ema is 0",
         ),
         (
             job(training={"schedule": "multistep"}),
@@ -639,3 +676,31 @@ def test_home_and_variables_of_a_path_are_expanded(monkeypatch):
     for unknown in ("~nobody_at_all/x", "$NOT_SET_HERE/x", "a/${NOT_SET_HERE}"):
         with pytest.raises(ValueError, match="not known here"):
             expand_path(unknown)
+
+
+def test_a_job_changes_the_job_that_it_is_based_on(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "base: digits_kakurenbo\nname: mine\ntraining: {lr: 0.2}\nselection: {max_fraction: 0.1}\n"
+    )
+    (tmp_path / "other.yaml").write_text("base: mine.yaml\nname: other\nselection: {method: everything}\n")
+    shipped, mine, other = (
+        read_job(find_job(job), [], DATASETS, METHODS).as_dict()
+        for job in ("digits_kakurenbo", tmp_path / "mine.yaml", tmp_path / "other.yaml")
+    )
+    assert mine["training"] == shipped["training"] | {"lr": 0.2} == other["training"]
+    assert mine["selection"] == shipped["selection"] | {"max_fraction": 0.1}
+    assert (other["selection"], other["name"]) == ({"method": "everything"}, "other")
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ("mine.yaml", r"mine.yaml: is the base of 5 jobs, one upon the other; use at most that many"),
+        ("digits_kakurenb", "no job of that name comes with the package; did you mean digits_kakurenbo"),
+        ("[a]", r"mine.yaml: base is \['a'\], but must be the name or the path of a job"),
+    ],
+)
+def test_a_base_that_cannot_be_is_told(tmp_path, base, message):
+    (tmp_path / "mine.yaml").write_text(f"base: {base}\nname: mine\n")
+    with pytest.raises(JobError, match=message):
+        read(tmp_path / "mine.yaml")

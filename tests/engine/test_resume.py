@@ -11,19 +11,22 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from support.batch_runs import metrics
 
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
+from kakurenbo_hpc.core.torchvision_compat import timm, torchvision_models
 from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.preemption import Preemption
 from kakurenbo_hpc.engine.run import run
-from kakurenbo_hpc.errors import RunDirectoryError
+from kakurenbo_hpc.errors import JobError, RunDirectoryError
 from kakurenbo_hpc.rundir.checkpoint.manifest import load_facts, write_manifest
-from kakurenbo_hpc.rundir.checkpoint.shards import checksum
+from kakurenbo_hpc.rundir.checkpoint.shards import checksum, load_learner
 from kakurenbo_hpc.rundir.watchdog.heartbeat import Heartbeat
 from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.training.pretrained import export
 
 TINY = [
     "training={epochs: 3, global_batch: 10, lr: 0.01}",
@@ -332,3 +335,41 @@ def test_iterations_become_whole_epochs(tmp_path, capsys):
     assert json.loads((tmp_path / "run/provenance.json").read_text())["epochs"] == 3
     assert go(tmp_path / "run", *sets) == 0 and len(metrics(tmp_path / "run")) == 3
     assert "resuming after epoch_0002" in capsys.readouterr().out
+
+
+PLAIN = {
+    "timm/test_resnet": lambda file: timm().create_model("test_resnet", num_classes=2, checkpoint_path=file),
+    "torchvision/shufflenet_v2_x0_5": lambda file: torchvision_models().get_model(
+        "shufflenet_v2_x0_5", num_classes=2
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_network_is_exported_for_its_library_and_another_run_begins_with_it(name, tmp_path, capfd):
+    first, second, file = tmp_path / "first", tmp_path / "second", tmp_path / "new" / "model.safetensors"
+    begin = (f"model={{name: {name}}}", "data.channels=3", "training.ema=0.5", "training.epochs=1")
+    assert go(first, *begin, resume=False) == 0
+    for average in (False, True):
+        assert export(first, file, average) == 1
+        weights = load_file(file)
+        state = load_learner(first / "checkpoints" / "epoch_0000", torch.device("cpu"))
+        averaged = {name.removeprefix("module."): tensor for name, tensor in state["ema"].items()}
+        conv = next(key for key in weights if key.endswith("conv1.weight") or key == "conv1.0.weight")
+        assert torch.equal(weights[conv], averaged[conv] if average else state["model"][conv])
+        assert not torch.equal(averaged[conv], state["model"][conv])
+    plain = PLAIN[name](file)
+    plain.load_state_dict(weights)
+    assert torch.equal(plain.state_dict()[conv], weights[conv])
+
+    model = f"model={{name: {name}, weights_from: {file}}}"
+    tuned = (model, "training.lr=1e-9", "data.channels=3", "data.classes=3")
+    assert go(second, *tuned, resume=False) == 0
+    assert "model.safetensors, all but fc" in capfd.readouterr().out
+    begun = load_learner(second / "checkpoints" / "epoch_0001", torch.device("cpu"))["model"]
+    torch.testing.assert_close(begun[conv], weights[conv])
+    file.unlink()
+    shutil.rmtree(second / "checkpoints" / "epoch_0002")
+    assert go(second, *tuned) == 0, "a run that is resumed has its weights"
+    with pytest.raises(JobError, match="model.safetensors: not found; model.weights_from must name"):
+        go(tmp_path / "third", *tuned, resume=False)

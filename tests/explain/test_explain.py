@@ -88,6 +88,10 @@ def test_the_shipped_files_fit_their_schema(kind, paths):
         {"training": {"epochs": "ten", "lr": 0.1}},
         {"selection": {"method": "kakurenbo", "max_fractoin": 0.3}},
         {"data": {"name": "digits", "pixels": 8}},
+        {"data": {}},
+        {"selection": {"max_fraction": 0.3}},
+        {"training": {"lr": 0.1}},
+        {"base": "digits_kakurenbo", "training": {"lr": -0.1}},
     ],
 )
 def test_the_schema_refuses_what_the_reader_refuses(change):
@@ -113,6 +117,7 @@ def test_methods_and_data_sets_are_listed_with_their_origin():
 def test_models_are_listed_by_a_word():
     found = run("models", "resnet50").stdout
     assert "resnet50" in found and "timm" in found and "small_cnn" not in found
+    assert "\ntorchvision/resnet50 " in found, "timm has one of that name, too"
 
 
 @pytest.mark.parametrize(("kind", "name"), [("job", "digits_kakurenbo"), ("machine", "slurm_v100")])

@@ -1,10 +1,13 @@
 """The loss of each sample by itself."""
 
+import importlib
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from kakurenbo_hpc.config.job import Training
+from kakurenbo_hpc.core.torchvision_compat import timm
 from kakurenbo_hpc.errors import JobError
 from kakurenbo_hpc.training.criterion import build_criterion
 
@@ -19,6 +22,14 @@ def criterion(**options):
 def test_cross_entropy_with_smoothing_is_torchs_sample_by_sample():
     got = criterion(label_smoothing=0.1)(LOGITS, TARGET)
     assert torch.equal(got, F.cross_entropy(LOGITS, TARGET, reduction="none", label_smoothing=0.1))
+
+
+def test_smoothing_is_timms_soft_target_cross_entropy_without_mixup():
+    soft = F.one_hot(TARGET, 4) * (1 - 0.1) + 0.1 / 4  # as timm.data.mixup.mixup_target has it
+    timm()
+    expected = importlib.import_module("timm.loss").SoftTargetCrossEntropy()(LOGITS, soft)
+    torch.testing.assert_close(criterion(label_smoothing=0.1)(LOGITS, TARGET).mean(), expected)
+    torch.testing.assert_close(criterion()(LOGITS, soft).mean(), expected)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])

@@ -1,6 +1,7 @@
 """The average of the weights: what it is, where it is used, and that it outlives a checkpoint."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -12,14 +13,15 @@ from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.ddp import DdpSync
 from kakurenbo_hpc.distributed.world import World
 from kakurenbo_hpc.training.learner import Learner
+from kakurenbo_hpc.training.weight_average import WeightAverage, average_decay
 
 DECAY = 0.8
 (TURN,) = plain_micro_batches(0, 6, 6)
 
 
-def learner(ema=DECAY):
+def learner(ema=DECAY, **more):
     world = World(SerialComm(), "here", 0, 1, torch.device("cpu"))
-    training = Training(epochs=1, global_batch=6, lr=0.5, schedule="constant", ema=ema)
+    training = Training(epochs=1, global_batch=6, lr=0.5, schedule="constant", ema=ema, **more)
     one = Learner(
         training, Model(name="small_cnn", options={"width": 4, "norm": "batch"}), world, 10, (1, 8, 8), 0, ()
     )
@@ -84,6 +86,86 @@ def test_an_example_state_has_every_tensor_of_a_later_one_and_changes_nothing():
     assert {path: t.shape for path, t in tensors(one.state_dict()).items()} == {
         path: t.shape for path, t in example.items()
     }
+
+
+class ReferenceAverage(torch.optim.swa_utils.AveragedModel):
+    """ExponentialMovingAverage of torchvision's references/classification/utils.py."""
+
+    def __init__(self, model, decay):
+        super().__init__(model, avg_fn=lambda average, now, n_averaged: decay * average + (1 - decay) * now)
+
+
+def test_an_average_in_torchvisions_style_is_that_of_its_references():
+    epochs, steps, every, batch_size, decay, warmup = 6, 5, 2, 16, 0.98, 2
+    training = Training(
+        epochs=epochs,
+        global_batch=batch_size,
+        lr=1.0,
+        ema=decay,
+        ema_every=every,
+        ema_style="torchvision",
+        warmup_epochs=warmup,
+    )
+    model = torch.nn.Linear(3, 2)
+    ours = WeightAverage(model, training, batch_size)
+    # references/classification/train.py, with args.world_size 1
+    adjust = 1 * batch_size * every / epochs
+    alpha = min(1.0, (1.0 - decay) * adjust)
+    model_ema = ReferenceAverage(model, decay=1.0 - alpha)
+    for epoch in range(epochs):
+        for i in range(steps):
+            with torch.no_grad():
+                model.weight.normal_()
+            ours.update(model, epoch, i)
+            if i % every == 0:
+                model_ema.update_parameters(model)
+                if epoch < warmup:
+                    model_ema.n_averaged.fill_(0)
+            torch.testing.assert_close(ours.network(model).weight, model_ema.module.weight)
+
+
+def test_the_decay_of_kakurenbo_s_resnet_50():
+    training = Training(
+        epochs=600, global_batch=2048, lr=1.0, ema=0.99998, ema_every=32, ema_style="torchvision"
+    )
+    assert average_decay(training, 2048) == pytest.approx(0.9978, abs=5e-5)
+
+
+@pytest.mark.parametrize("norm", [1e-3, 1e3])
+def test_a_long_gradient_is_clipped(norm):
+    one, other = learner(clip_norm=norm), learner()
+    before = torch.nn.utils.parameters_to_vector(one.model.parameters()).detach().clone()
+    moves = []
+    for each in (one, other):
+        each.step(batch())
+        after = torch.nn.utils.parameters_to_vector(each.model.parameters()).detach()
+        moves.append(after - before)
+    assert moves[0].norm() == pytest.approx(0.5 * min(norm, 2 * float(moves[1].norm())), rel=1e-3)
+
+
+def test_channels_last_is_the_same_network():
+    one, other = learner(channels_last=True), learner()
+    for each in (one, other):
+        each.step(batch())
+    assert one.model.features[1][0].weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(loss(one), loss(other), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_is_compiled_and_its_state_keeps_its_names(monkeypatch):
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "compile", partial(torch.compile, backend=backend))
+        one, other = learner(compile=True), learner()
+        for each in (one, other):
+            each.step(batch())
+    assert compiled and one.state_dict()["model"].keys() == other.state_dict()["model"].keys()
+    one.example_state()
+    torch.testing.assert_close(loss(one), loss(other))
 
 
 def tensors(state, path=()):

@@ -53,6 +53,57 @@ def test_googlenet_is_trained_on_its_logits_alone():
         build("googlenet", (3, 96, 96), aux_logits=True, init_weights=False)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "n_parameters"),
+    [
+        ("cifar_resnet", {"depth": 18}, 11_173_962),
+        ("cifar_densenet", {}, 1_000_618),
+        ("lenet", {}, 62_006),
+        ("wide_resnet", {}, 36_479_194),
+        ("pyramidnet", {"alpha": 84}, 3_904_446),
+        ("pyramidnet", {"depth": 164, "alpha": 270, "bottleneck": True}, 27_216_021),
+        # Without the convolutions that pytorch-cifar, 2,296,922, has in its shortcuts.
+        ("cifar_mobilenet_v2", {}, 2_236_682),
+    ],
+)
+def test_networks_for_small_images_have_as_many_parameters_as_published(name, options, n_parameters):
+    network = build_model(Model(name=name, options=options), 10, (3, 16, 16), 0)
+    assert sum(p.numel() for p in network.parameters()) == n_parameters
+
+
+def test_layers_that_a_network_cannot_have_are_told():
+    for name, options in (("wide_resnet", {"depth": 27}), ("pyramidnet", {"depth": 111})):
+        with pytest.raises(JobError, match=r"depth is \d+, but must be 6 n"):
+            build(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "origin"),
+    [("resnet18", "timm"), ("timm/resnet18", "timm"), ("torchvision/resnet18", "torchvision")],
+)
+def test_a_network_is_of_the_library_that_its_name_says(name, origin):
+    assert type(build(name)).__module__.startswith(f"{origin}.models")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("torchvision/resnet19", "torchvision has no resnet19; did you mean resnet1"),
+        ("torchvison/resnet18", "model.name is 'torchvison/resnet18', which is unknown"),
+        ("resnet18d2", "which is unknown; did you mean resnet18d"),
+    ],
+)
+def test_a_network_that_no_library_has_is_told(name, message):
+    with pytest.raises(JobError, match=message):
+        build(name)
+
+
+def test_batchnorm_momentum_is_torchs():
+    network = build_model(Model(name="resnet18", batchnorm_momentum=0.01), 5, (3, 32, 32), 0)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert {norm.momentum for norm in norms} == {0.01}
+
+
 def test_two_outputs_in_training_are_refused():
     with pytest.raises(JobError, match="for two inputs in training is of type tuple, .*auxiliary heads off"):
         build(f"{__name__}:TwoHeads")

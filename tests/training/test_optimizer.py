@@ -75,6 +75,34 @@ def test_optimizers_built_without_timm_are_those_of_timm(model, weight_decay, ou
         assert {**group, "params": 0} == {**expected, "params": 0}
 
 
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("sgd", {"dampening": 0.1}),
+        ("adam", {"betas": [0.8, 0.9], "eps": 1e-6}),
+        ("adamw", {"betas": [0.8, 0.9], "eps": 1e-6}),
+        ("rmsprop", {"alpha": 0.9, "eps": 1e-3}),
+        ("rmsproptf", {"alpha": 0.8, "eps": 1e-3}),
+        ("lars", {"trust_coeff": 0.01}),
+    ],
+)
+def test_options_of_an_optimizer_reach_it_and_all_decay_where_the_job_says_so(name, more):
+    training = options(optimizer=name, optimizer_options=more, weight_decay=1e-3, decay_norms=True)
+    optimizer = build_optimizer(training, SmallCnn(10, 1, norm="batch"), 0.1)
+    for group in optimizer.param_groups:
+        assert {option: pytest.approx(group[option]) for option in more} == more
+        assert group["weight_decay"] == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("adamw", {"alpha": 0.9}), ("lamb", {"apha": 1}), ("adam", {"betas": [2.0, 0.9]}), ("sgd", {"lr": 1.0})],
+)
+def test_options_that_an_optimizer_does_not_take_are_told(name, more):
+    with pytest.raises(JobError, match=f"training.optimizer is {name} with optimizer_options"):
+        build_optimizer(options(optimizer=name, optimizer_options=more), nn.Linear(2, 2), 0.1)
+
+
 def test_nesterov_without_momentum_is_an_error():
     with pytest.raises(JobError, match="nesterov is true, but training.momentum is 0"):
         build_optimizer(options(nesterov=True, momentum=0.0), nn.Linear(2, 2), 0.1)

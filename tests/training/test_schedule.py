@@ -10,7 +10,7 @@ from kakurenbo_hpc.config.job import Training
 from kakurenbo_hpc.core.torchvision_compat import timm
 from kakurenbo_hpc.errors import JobError
 from kakurenbo_hpc.training.optimizer import build_optimizer
-from kakurenbo_hpc.training.schedule import Schedule, onecycle
+from kakurenbo_hpc.training.schedule import Schedule
 
 
 def schedule(n=1000, **options):
@@ -18,15 +18,31 @@ def schedule(n=1000, **options):
     return Schedule(training, build_optimizer(training, nn.Linear(2, 2), training.lr))
 
 
-def test_onecycle_is_torchs():
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(
+    "cycle", [{}, {"pct_start": 0.4, "div_factor": 10.0, "final_div_factor": 50.0, "base_momentum": 0.8}]
+)
+def test_onecycle_is_torchs(cycle, optimizer):
     n = 10_000
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=n)
+    training = Training(
+        epochs=10,
+        global_batch=2,
+        lr=1.0,
+        optimizer=optimizer,
+        schedule="onecycle",
+        onecycle={"cycle_momentum": True, **cycle},
+    )
+    ours, model = build_optimizer(training, nn.Linear(2, 2), 1.0), nn.Linear(2, 2)
+    schedule, optimizer = Schedule(training, ours), build_optimizer(training, model, 1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=n, **cycle)
     for step in range(n):
         if step % 100 == 0 or step == n - 1:
-            assert onecycle(step / (n - 1)) == pytest.approx(
-                optimizer.param_groups[0]["lr"], rel=1e-3, abs=1e-7
-            )
+            schedule.set(10 * step / (n - 1))
+            for name in ("lr", "momentum", "betas"):
+                expected = optimizer.param_groups[0].get(name)
+                assert ours.param_groups[0].get(name) == (
+                    expected if expected is None else pytest.approx(expected, rel=1e-3, abs=1e-7)
+                )
         optimizer.step()
         if step < n - 1:
             theirs.step()
@@ -37,6 +53,25 @@ def test_onecycle_scales_the_rate_after_its_rise():
     assert rates.set(0, scale=2.0) == pytest.approx(0.1 / 25)
     assert rates.set(3, scale=2.0) == pytest.approx(0.2)
     assert rates.set(10) == pytest.approx(0.1 / 25 / 1e4)
+
+
+def test_momentum_is_not_cycled_where_there_is_none():
+    with pytest.raises(JobError, match="cycle_momentum is true, but optimizer adagrad has no momentum"):
+        schedule(schedule="onecycle", onecycle={"cycle_momentum": True}, optimizer="adagrad")
+
+
+def test_a_cosine_by_epoch_is_that_of_torch():
+    rates = schedule(schedule="cosine", schedule_by="epoch", warmup_epochs=2)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
+    assert rates.set(1.5) == pytest.approx(0.075), "warm-up is by step"
+    for epoch in range(10):
+        if epoch >= 2:
+            assert [rates.set(epoch), rates.set(epoch + 0.99)] == [
+                pytest.approx(optimizer.param_groups[0]["lr"])
+            ] * 2
+        optimizer.step()
+        theirs.step()
 
 
 @pytest.mark.parametrize("milestones", [{"milestones": [4.5, 8.0]}, {"milestone_steps": [45, 80]}])
