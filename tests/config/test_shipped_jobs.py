@@ -28,6 +28,7 @@ PAPER_BATCHES = {
     "kakurenbo/deit_tiny_cifar100": 768,
     "infobatch/resnet18_imagenet": 1024,
     "infobatch/resnet50_imagenet": 1024,
+    "infobatch/upernet_ade20k": 16,
     "sample_importance/resnet50_imagenet": 256,
 }
 

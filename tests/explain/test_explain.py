@@ -90,7 +90,6 @@ def test_the_shipped_files_fit_their_schema(kind, paths):
         {"data": {"name": "digits", "pixels": 8}},
         {"data": {}},
         {"selection": {"max_fraction": 0.3}},
-        {"training": {"lr": 0.1}},
         {"base": "digits_kakurenbo", "training": {"lr": -0.1}},
     ],
 )
