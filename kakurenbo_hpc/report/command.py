@@ -37,7 +37,7 @@ def report(
         raise UserError(f"report: --format is {form}; known: {', '.join(FORMATS)}")
     if text and figure:
         raise UserError("report: --text and --figure are both given; choose one")
-    records = read_records(paths)
+    records = read_records(paths, histograms=not text or csv is not None)
     if text:
         from .text import text_report
 

@@ -93,7 +93,7 @@ def test_the_structure_of_a_drawing_is_as_before(pair, name):
     """What is drawn and written, in order; not where, which differs from one matplotlib to the next."""
     drawn = svg(FIGURES[name](read_records([pair]))[-1])
     found = re.findall(
-        r'<g id="[^"]*?-((?:line2d|patch|FillBetween|legend)\w*)"|<text[^>]*>([^<]*)</text>', drawn
+        r'<g class="((?:line2d|patch|FillBetween|legend)\w*)"|<text[^>]*>([^<]*)</text>', drawn
     )
     structure = "".join(f"{kind or 'text: ' + words}\n" for kind, words in found)
     golden = GOLDEN / f"{name}.txt"
