@@ -126,7 +126,7 @@ def _figure(chart: Chart) -> Figure:
         axes.set_ylabel(chart.y)
         if chart.log_x:
             _log_axis(axes, chart)
-        elif chart.kind != "bars":
+        elif chart.kind not in ("bars", "sheet"):
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=chart.x == "epoch"))
             axes.xaxis.set_major_formatter(FuncFormatter(_short))
         if chart.is_share:
@@ -229,11 +229,34 @@ def _ridge(axes: Axes, chart: Chart) -> None:
     axes.set_ylim(-0.15, None)
 
 
+def _heat(axes: Axes, chart: Chart) -> None:
+    assert chart.image is not None
+    rows = len(chart.image)
+    extent = (chart.columns[0] - 0.5, chart.columns[1] + 0.5, rows - 0.5, -0.5)
+    drawn = axes.imshow(chart.image, aspect="auto", interpolation="none", cmap="cividis", extent=extent)
+    assert axes.figure is not None
+    axes.figure.colorbar(drawn, ax=axes, format=FuncFormatter(_short))
+    shown = range(0, rows, -(-rows // 8))
+    axes.set_yticks(list(shown), [chart.ticks[i] for i in shown])
+    axes.grid(visible=False)
+
+
+def _sheet(axes: Axes, chart: Chart) -> None:
+    assert chart.image is not None
+    axes.imshow(chart.image, interpolation="none")
+    height = len(chart.image) / len(chart.ticks)
+    axes.set_yticks([height * (i + 0.5) for i in range(len(chart.ticks))], list(chart.ticks))
+    axes.set_xticks([])
+    axes.grid(visible=False)
+
+
 _DRAW: dict[str, Callable[[Axes, Chart], None]] = {
     "lines": _lines,
     "stack": _stack,
     "bars": _bars,
     "ridge": _ridge,
+    "heat": _heat,
+    "sheet": _sheet,
 }
 
 

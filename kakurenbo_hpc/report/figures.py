@@ -10,7 +10,18 @@ import numpy as np
 from ..compare.metrics import Curve, mean_curve, pareto_shares, speed_up
 from .chart import Chart, Series, mean_series
 from .ledgers import hidden_by_age, hidden_per_class, loss_top_bottom
+from .machine import accelerator_utilisation, energy, input_rate, ranks
 from .records import Group, Records, Run
+from .samples import (
+    class_weights,
+    confidence_percentiles,
+    gradient_agreement,
+    gradient_bias,
+    sample_history,
+    samples,
+    selection_probability,
+    weight_spread,
+)
 from .summary import curve_of
 
 MOST_RUNS = 10  # that have figures of their own
@@ -366,12 +377,13 @@ def pareto(records: Records) -> list[Chart]:
 
 
 def from_ledgers(
-    name: str, read: Callable[[Run, str, str], Chart | None]
+    name: str, read: Callable[[Run, str, str, float], Chart | None]
 ) -> Callable[[Records], list[Chart]]:
     """Return a figure that is made of each run's ledger files."""
 
     def figure(records: Records) -> list[Chart]:
-        return _per_run(records, name, lambda group, own: read(group.first, group.name, own))
+        share = records.choices.share
+        return _per_run(records, name, lambda group, own: read(group.first, group.name, own, share))
 
     return figure
 
@@ -447,6 +459,18 @@ FIGURES: dict[str, Callable[[Records], list[Chart]]] = {
     "loss_top_bottom": from_ledgers("loss_top_bottom", loss_top_bottom),
     "hidden_by_age": from_ledgers("hidden_by_age", hidden_by_age),
     "hidden_per_class": from_ledgers("hidden_per_class", hidden_per_class),
+    "samples": samples,
+    "selection_probability": selection_probability,
+    "sample_history": sample_history,
+    "class_weights": class_weights,
+    "weight_spread": weight_spread,
+    "confidence_percentiles": confidence_percentiles,
+    "gradient_agreement": gradient_agreement,
+    "gradient_bias": gradient_bias,
+    "ranks": ranks,
+    "accelerator_utilisation": accelerator_utilisation,
+    "input_rate": input_rate,
+    "energy": energy,
     "samples_per_second": samples_per_second,
     "scaling": scaling,
     "speedup_over_tolerance": speedup_over_tolerance,

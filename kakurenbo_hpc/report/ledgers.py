@@ -7,25 +7,25 @@ import numpy as np
 from .chart import Chart, Series
 from .records import Run
 
-_TOP = 0.02  # the share of the highest losses that KAKURENBO's figure 6 shows apart
 _LAST = 10
 _AGES = 10
 _CLASSES = 50
 
 
-def loss_top_bottom(run: Run, title: str, name: str) -> Chart | None:
-    """Return the losses of the highest 2 % and of the rest, in the last ten epochs together.
+def loss_top_bottom(run: Run, title: str, name: str, share: float) -> Chart | None:
+    """Return the losses of a share of the highest and of the rest, in the last ten epochs together.
 
     Source: KAKURENBO, appendix, figure 6.
     """
     edges = np.geomspace(1e-6, 1e3, 109)
-    counts = {"bottom 98 %": np.zeros(108), "top 2 %": np.zeros(108)}
+    top, bottom = f"top {100 * share:g} %", f"bottom {100 - 100 * share:g} %"
+    counts = {bottom: np.zeros(108), top: np.zeros(108)}
     last = sorted((run.path / "ledger").glob("epoch_*.h5"))[-_LAST:]
     first = int(last[0].stem.removeprefix("epoch_")) if last else 0
     for epoch, columns in run.ledgers(first):
         if epoch and (loss := columns.get("loss")) is not None and (loss := loss[np.isfinite(loss)]).size:
-            is_top = loss > np.quantile(loss, 1 - _TOP)
-            for label, chosen in (("bottom 98 %", ~is_top), ("top 2 %", is_top)):
+            is_top = loss > np.quantile(loss, 1 - share)
+            for label, chosen in ((bottom, ~is_top), (top, is_top)):
                 counts[label] += np.histogram(np.maximum(loss[chosen], 1e-6), edges)[0]
     total = sum(values.sum() for values in counts.values())
     if not total:
@@ -34,13 +34,13 @@ def loss_top_bottom(run: Run, title: str, name: str) -> Chart | None:
     seen = np.flatnonzero(sum(counts.values()))
     kept = slice(max(seen[0] - 1, 0), seen[-1] + 2)
     series = [Series(k, middle[kept], v[kept] / total, color=i) for i, (k, v) in enumerate(counts.items(), 1)]
-    said = f"Losses of {title} in the last {len(last)} ledgers: the highest 2 % of each epoch, and the rest."
+    said = f"Losses of {title} in the last {len(last)} ledgers: the {top} of each epoch, and the rest."
     return Chart(
         name, f"Highest losses apart: {title}", said, "loss", "samples", series, is_share=True, log_x=True
     )
 
 
-def hidden_by_age(run: Run, title: str, name: str) -> Chart | None:
+def hidden_by_age(run: Run, title: str, name: str, share: float = 0.0) -> Chart | None:
     """Return the hidden share of the samples by how many epochs ago each was last seen."""
     n_hidden, n_all = np.zeros(_AGES), np.zeros(_AGES)
     for epoch, columns in run.ledgers():
@@ -67,7 +67,7 @@ def hidden_by_age(run: Run, title: str, name: str) -> Chart | None:
     )
 
 
-def hidden_per_class(run: Run, title: str, name: str) -> Chart | None:
+def hidden_per_class(run: Run, title: str, name: str, share: float = 0.0) -> Chart | None:
     """Return the hidden share of each of the first 50 classes, over all epochs; needs labels in the ledger.
 
     Source: KAKURENBO, appendix, figure 2.
@@ -83,7 +83,9 @@ def hidden_per_class(run: Run, title: str, name: str) -> Chart | None:
     if not n_hidden.sum():
         return None
     share = n_hidden[known] / n_all[known]
-    most, least = known[np.argmax(share)], known[np.argmin(share)]
+    names = run.classes() or [f"{c}" for c in range(_CLASSES)]
+    labels = [names[c] if c < len(names) else f"{c}" for c in known]
+    most, least = labels[int(np.argmax(share))], labels[int(np.argmin(share))]
     said = f"{title} hides class {most} most ({share.max():.1%}) and class {least} least ({share.min():.1%})."
     return Chart(
         name,
@@ -91,7 +93,7 @@ def hidden_per_class(run: Run, title: str, name: str) -> Chart | None:
         said,
         "class",
         "hidden",
-        [Series("hidden", [f"{c}" for c in known], share)],
+        [Series("hidden", labels, share)],
         "bars",
         is_share=True,
     )

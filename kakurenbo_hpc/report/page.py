@@ -25,7 +25,7 @@ from .text import HEADS, problems, summary_rows
 
 SECTIONS = {
     "Accuracy": ("accuracy_over_seconds", "accuracy_over_steps", "accuracy_over_passes"),
-    "Where the time went": ("stages", "time_parts"),
+    "Where the time went": ("stages", "time_parts", "ranks"),
     "What was hidden": (
         "ceiling_and_rate",
         "ceiling_rate_speedup",
@@ -34,8 +34,15 @@ SECTIONS = {
         "hidden_per_class",
         "hidden_by_age",
         "loss_top_bottom",
+        "samples",
+        "selection_probability",
+        "class_weights",
+        "gradient_agreement",
+        "gradient_bias",
     ),
-    "Input": ("samples_per_second",),
+    "Test set": ("confidence_percentiles",),
+    "Input": ("samples_per_second", "input_rate", "accelerator_utilisation"),
+    "Energy": ("energy",),
     "Scaling": ("scaling",),
     "Comparison": ("speedup_over_tolerance", "pareto"),
 }
@@ -124,7 +131,7 @@ def chosen(records: Records, most: int = MOST_RUNS) -> Records:
     )
     if note not in records.notes:
         records.notes.append(note)
-    return Records(first + best, records.notes)
+    return Records(first + best, records.notes, records.choices)
 
 
 def data(records: Records, is_brief: bool = False) -> dict:
@@ -229,9 +236,18 @@ def exit_rows(records: Records) -> list[str]:
             told.append(f"{run.name}: {run.state}.")
         if skipped or n_nan:
             told.append(f"{run.name}: {skipped} skipped steps, {n_nan} losses that were not finite.")
+        told += [f"{run.name}: {_exit_in_words(line)}." for line in run.exits()]
         if changes := run.provenance.get("changes"):
             told.append(f"{run.name}: resumed with a changed job: {printable(str(changes), 200)}.")
     return told
+
+
+def _exit_in_words(line: dict) -> str:
+    """Return a line of the exit history as words."""
+    rest = [f"{k} {v}" for k, v in line.items() if k not in ("event", "time") and v not in (None, [], "")]
+    return printable(
+        f"{line.get('event')} at {line.get('time')}" + "".join(f", {each}" for each in rest), 300
+    )
 
 
 def _common_styles(drawings: Iterable[str]) -> dict[str, str]:

@@ -109,6 +109,49 @@ class Run:
                 continue
             yield int(epoch), columns
 
+    def hdf5(self, name: str) -> dict[str, np.ndarray]:
+        """Return the datasets of an HDF5 file of the run; nothing if it is not there, or damaged."""
+        import h5py
+
+        if not (self.path / name).is_file():
+            return {}
+        try:
+            with h5py.File(self.path / name, "r") as file:
+                return {key: file[key][()] for key in file}
+        except (OSError, ValueError) as problem:
+            self.tell(f"{name}: cannot be read ({printable(str(problem), 80)})")
+            return {}
+
+    def files_of(self, folder: str) -> dict[int, str]:
+        """Return the names of a folder's files by epoch: ``ledger``, ``test`` or ``weights``."""
+        paths = sorted((self.path / folder).glob("epoch_*.h5"))
+        named = ((path.stem.removeprefix("epoch_"), f"{folder}/{path.name}") for path in paths)
+        return {int(epoch): name for epoch, name in named if epoch.isdecimal()}
+
+    def classes(self) -> list[str]:
+        """Return the names of the classes; none if they have none."""
+        try:
+            names = json.loads((self.path / "classes.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        return [printable(str(name), 40) for name in names] if isinstance(names, list) else []
+
+    def exits(self) -> list[dict]:
+        """Return the exit history: when the run stopped early, failed or was resumed."""
+        found = []
+        try:
+            texts = (self.path / "exits.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return []
+        for text in texts:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                self.tell("exits.jsonl: a line is damaged, and left out")
+                continue
+            found += [line] if isinstance(line, dict) else []
+        return found
+
     def tell(self, problem: str) -> None:
         """Note a problem, once."""
         if problem not in self.problems:
@@ -128,12 +171,34 @@ class Group:
         return next((run for run in self.runs if run.is_done), self.runs[0])
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What figures of samples may be asked for.
+
+    Attributes:
+        share: of the highest losses, that are shown apart.
+        epoch: whose files are read; the last if not given.
+        ids: how many samples a history shows.
+        is_weighted: whether a histogram counts each sample by its weight.
+        by: loss or weight, by which thumbnails were chosen.
+        extreme: highest, lowest, or both if empty.
+    """
+
+    share: float = 0.02
+    epoch: int | None = None
+    ids: int = 5
+    is_weighted: bool = False
+    by: str = "loss"
+    extreme: str = ""
+
+
 @dataclass
 class Records:
     """All that a report is about; the baseline comes first, if there is one."""
 
     groups: list[Group]
     notes: list[str] = field(default_factory=list)
+    choices: Choices = Choices()
 
     @property
     def runs(self) -> list[Run]:
