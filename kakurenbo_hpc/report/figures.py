@@ -9,7 +9,7 @@ import numpy as np
 
 from ..compare.metrics import Curve, mean_curve, pareto_shares, speed_up
 from .chart import Chart, Series, mean_series
-from .ledgers import hidden_by_age, hidden_per_class, loss_top_bottom
+from .ledgers import hidden_by_age, hidden_per_class, loss_top_bottom, weighted_losses
 from .machine import accelerator_utilisation, energy, input_rate, ranks
 from .records import Group, Records, Run
 from .samples import (
@@ -202,6 +202,11 @@ def hidden_and_accuracy(records: Records) -> list[Chart]:
 
 def loss_histogram(records: Records) -> list[Chart]:
     """Return the loss histograms of the epochs as a ridge, with the threshold of the next plan in each."""
+    if records.choices.is_weighted:
+        epoch = records.choices.epoch
+        return _per_run(
+            records, "loss_histogram", lambda group, own: weighted_losses(group.first, group.name, own, epoch)
+        )
     return _per_run(records, "loss_histogram", _loss_histogram)
 
 

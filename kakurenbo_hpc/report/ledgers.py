@@ -40,6 +40,37 @@ def loss_top_bottom(run: Run, title: str, name: str, share: float) -> Chart | No
     )
 
 
+def weighted_losses(run: Run, title: str, name: str, epoch: int | None) -> Chart | None:
+    """Return the losses of all samples of an epoch, of those trained, and of these by their weights.
+
+    Source: InfoBatch, figure 5.
+    """
+    names = run.files_of("ledger")
+    columns = run.hdf5(names.get(max(names, default=0) if epoch is None else epoch, "none"))
+    if not {"loss", "train", "weight"} <= columns.keys() or not np.isfinite(columns["loss"]).any():
+        return None
+    loss, edges = np.maximum(columns["loss"], 1e-6), np.geomspace(1e-6, 1e3, 55)
+    known = np.isfinite(loss)
+    factors = {
+        "all": known.astype(np.float64),
+        "trained": np.where(known, columns["train"], 0).astype(np.float64),
+        "trained, by weight": np.where(known, columns["train"] * columns["weight"], 0.0),
+    }
+    middle = np.sqrt(edges[1:] * edges[:-1])
+    counts = {
+        k: np.histogram(loss[known], edges, weights=f[known])[0] / len(loss) for k, f in factors.items()
+    }
+    seen = np.flatnonzero(counts["all"])
+    kept = slice(max(seen[0] - 1, 0), seen[-1] + 2)
+    series = [
+        Series(k, middle[kept], v[kept], color=i, dashed=i == 0) for i, (k, v) in enumerate(counts.items())
+    ]
+    sums = ", ".join(f"{k} {v.sum():.2f}" for k, v in counts.items())
+    said = f"Losses of {title} that an epoch was planned on; samples counted: {sums} of the data set."
+    title = f"Losses by weight: {title}"
+    return Chart(name, title, said, "loss", "samples", series, is_share=True, log_x=True)
+
+
 def hidden_by_age(run: Run, title: str, name: str, share: float = 0.0) -> Chart | None:
     """Return the hidden share of the samples by how many epochs ago each was last seen."""
     n_hidden, n_all = np.zeros(_AGES), np.zeros(_AGES)

@@ -91,10 +91,10 @@ def confidence_percentiles(records: Records) -> list[Chart]:
         f"{s.y[20]:.1%} for {s.name}" for s in confidence[:4]
     )
     return [
-        Chart(name, title, f"{said}.", "percentile of the test set", title.lower(), series, is_share=True)
-        for name, title, series in (
-            ("confidence_percentiles", "Confidence in the target", confidence),
-            ("confidence_percentiles_accuracy", "Accuracy by confidence", accuracy),
+        Chart(name, title, f"{said}.", "percentile of the test set", y, series, is_share=True)
+        for name, title, y, series in (
+            ("confidence_percentiles", "Confidence in the target", "confidence", confidence),
+            ("confidence_percentiles_accuracy", "Accuracy by confidence", "correct", accuracy),
         )
     ]
 

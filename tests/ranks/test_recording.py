@@ -7,18 +7,23 @@ import numpy as np
 import pytest
 from support.runs import ledger, lines, train_here
 
+from kakurenbo_hpc.config.job import read_job
+from kakurenbo_hpc.config.package_files import find_job
+from kakurenbo_hpc.data import DATASETS
+from kakurenbo_hpc.engine.gradient_probe import probe_gradients
 from kakurenbo_hpc.rundir.energy import Energy
 from kakurenbo_hpc.rundir.exits import add_exit
+from kakurenbo_hpc.selection import METHODS
 
 ALL = ["ledger=true", "test=true", "images=6", "rank_seconds=true", "tensorboard=true"]
-SMALL = ["data.name=digits", "training.epochs=2", *(f"record.{each}" for each in ALL)]
+SMALL = ["training.epochs=2", *(f"record.{each}" for each in ALL)]
 
 
 @pytest.mark.ranks(2)
 def test_a_run_records_what_its_job_asks_for(comm, tmp_path):
     pytest.importorskip("tensorboard")
     run = comm.broadcast(tmp_path) / "run"
-    assert train_here("digits_kakurenbo", [*SMALL, "selection.method=infobatch"], run, comm) == 0
+    assert train_here("digits_everything", [*SMALL, "selection.method=infobatch"], run, comm) == 0
     if comm.rank:
         return
     columns = ledger(run, 1)
@@ -81,3 +86,20 @@ def test_tensorboard_has_no_epoch_twice_after_a_resume(tmp_path):
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     points = [(point.step, point.value) for point in events.Scalars("train_loss")]
     assert points == [(0, 3.0), (1, 2.5), (2, 1.0)]
+
+
+@pytest.mark.ranks(2)
+def test_a_probe_of_gradients_is_the_same_on_any_number_of_ranks(comm, comm_of, tmp_path):
+    """Of all samples; the whole share is the full gradient, and a high-loss share points more its way."""
+    run = comm.broadcast(tmp_path) / "run"
+    sets = ["training.epochs=2", "data.augmentation=[]", "selection.method=infobatch"]
+    assert train_here("digits_everything", sets, run, comm) == 0
+    job = read_job(find_job("digits_everything"), sets, DATASETS, METHODS)
+    found = [probe_gradients(job, run, 10_000, comm)]
+    if one := comm_of(1):
+        found.append(probe_gradients(job, run, 10_000, one))
+    for each in found:
+        assert each["n"] == 1437 and each["shares"][-1] == 1
+        assert each["high_loss"]["cosine"][-1] == pytest.approx(1) and each["random"]["signs"][-1] == 1
+        assert each["high_loss"]["cosine"] == pytest.approx(found[0]["high_loss"]["cosine"], abs=1e-4)
+        assert each["plan"]["weighted_cosine"] > 0.5
