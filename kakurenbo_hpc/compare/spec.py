@@ -101,9 +101,7 @@ class Comparison(Options):
         "rs2 at each contender's fraction; unscaled, each contender without its scaling of learning rate or "
         "losses.",
     )
-    pictures: list[Picture] = option(
-        [], "Figures of kakurenbo report, drawn beside the table."
-    )
+    pictures: list[Picture] = option([], "Figures of kakurenbo report, drawn beside the table.")
     quick: Quick = option(Quick(), "A smaller size, for --quick.")
 
 

@@ -26,6 +26,7 @@ from .summary import curve_of
 
 MOST_RUNS = 10  # that have figures of their own
 MOST_RIDGES = 12
+_LEAST_SHARE = 0.001
 STAGES = ("train", "refresh", "plan", "evaluate", "checkpoint")
 PARTS = ("selection_forward", "training_forward", "backward", "other")
 AXES = {
@@ -255,9 +256,12 @@ def loss_cdf(records: Records) -> list[Chart]:
         if found is not None:
             edges, counts = found
             share = np.concatenate([[0.0], np.cumsum(counts)]) / counts.sum()
+            median = quantile(edges, counts, 0.5)
+            kept = share >= _LEAST_SHARE  # a few samples of tiny losses would take most of the axis
+            edges, share = edges[kept], share[kept]
             color = _colors(records)[group.name]
             series.append(Series(group.name, edges, share, color=color, dashed=color == 0))
-            said.append(f"{group.name} {quantile(edges, counts, 0.5):.3g}")
+            said.append(f"{group.name} {median:.3g}")
     if not series:
         return []
     sentence = f"Median loss after the last epoch: {'; '.join(said[:6])}."

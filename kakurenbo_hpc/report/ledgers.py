@@ -71,7 +71,7 @@ def weighted_losses(run: Run, title: str, name: str, epoch: int | None) -> Chart
     return Chart(name, title, said, "loss", "samples", series, is_share=True, log_x=True)
 
 
-def hidden_by_age(run: Run, title: str, name: str, share: float = 0.0) -> Chart | None:
+def hidden_by_age(run: Run, title: str, name: str, top: float = 0.0) -> Chart | None:
     """Return the hidden share of the samples by how many epochs ago each was last seen."""
     n_hidden, n_all = np.zeros(_AGES), np.zeros(_AGES)
     for epoch, columns in run.ledgers():
@@ -98,7 +98,7 @@ def hidden_by_age(run: Run, title: str, name: str, share: float = 0.0) -> Chart 
     )
 
 
-def hidden_per_class(run: Run, title: str, name: str, share: float = 0.0) -> Chart | None:
+def hidden_per_class(run: Run, title: str, name: str, top: float = 0.0) -> Chart | None:
     """Return the hidden share of each of the first 50 classes, over all epochs; needs labels in the ledger.
 
     Source: KAKURENBO, appendix, figure 2.

@@ -317,5 +317,5 @@ def _binned(x: np.ndarray, y: np.ndarray, n: int = 50) -> tuple[np.ndarray, np.n
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    ranks = [np.argsort(np.argsort(values)) for values in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1]) if len(a) > 1 else np.nan
+    x, y = (np.argsort(np.argsort(values)) for values in (a, b))
+    return float(np.corrcoef(x, y)[0, 1]) if len(a) > 1 else np.nan

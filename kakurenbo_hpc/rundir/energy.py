@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -52,12 +53,16 @@ def _gpu_meter(device: torch.device) -> Meter | None:
 
 
 def _cpu_meters(powercap: Path) -> list[tuple[str, Meter, float]]:
-    meters = []
+    meters: list[tuple[str, Meter, float]] = []
     for domain in sorted(powercap.glob("intel-rapl:?")):  # a package each; what is below is part of it
         try:
             int((domain / "energy_uj").read_text())
             wraps_at = int((domain / "max_energy_range_uj").read_text()) / 1e6
         except (OSError, ValueError):
             continue
-        meters.append(("cpu", lambda path=domain / "energy_uj": int(path.read_text()) / 1e6, wraps_at))
+        meters.append(("cpu", partial(_joules, domain / "energy_uj"), wraps_at))
     return meters
+
+
+def _joules(counter: Path) -> float:
+    return int(counter.read_text()) / 1e6
