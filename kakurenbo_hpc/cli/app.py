@@ -35,7 +35,7 @@ COMMANDS: dict[str, list[Callable[..., Any]]] = {
 }
 """Groups of the help and their commands, in its order; each is named as its function."""
 
-GROUPS = {"data": data.data_app, "new": lists.new_app}
+GROUPS = {"data": data.data_app, "new": lists.new_app, "probe": results.probe_app}
 """Commands that have commands of their own."""
 
 TWO_WORDS: dict[str, Callable[..., Any]] = {

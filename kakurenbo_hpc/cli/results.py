@@ -1,15 +1,22 @@
-"""Commands that show and take what runs left: report, export."""
+"""Commands that show and take what runs left: report, export, probe."""
 
 from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import DONE, UserError
 from .arguments import RunArgument, expand
 from .output import output_is_all
+from .ranks import read_job_together, run_on_ranks
+
+if TYPE_CHECKING:
+    from ..distributed.comm import Comm
+
+probe_app = typer.Typer(help="Measure at a run's newest checkpoint.", no_args_is_help=True)
 
 
 def report(
@@ -27,12 +34,26 @@ def report(
         str | None, typer.Option(metavar="NAME", help="Draw this figure alone, into a file.")
     ] = None,
     form: Annotated[str, typer.Option("--format", help="Of that file: svg, png or pdf.")] = "svg",
+    share: Annotated[
+        float, typer.Option(min=0.001, max=0.999, help="loss_top_bottom: the share of the highest losses.")
+    ] = 0.02,
+    epoch: Annotated[
+        int | None, typer.Option(min=0, help="Figures of one epoch's samples: which; the last if not given.")
+    ] = None,
+    ids: Annotated[int, typer.Option(min=1, max=8, help="sample_history: how many samples.")] = 5,
+    weighted: Annotated[
+        bool, typer.Option("--weighted", help="loss_histogram: with samples counted by their weights.")
+    ] = False,
+    by: Annotated[str, typer.Option(help="samples: chosen by loss or by weight.")] = "loss",
+    extreme: Annotated[str, typer.Option(help="samples: highest or lowest; both if not given.")] = "",
 ) -> None:
     """Show what runs did: one HTML page of figures and tables, or text."""
     from ..report.command import report as show
+    from ..report.records import Choices
 
+    choices = Choices(share, epoch, ids, weighted, by, extreme)
     with output_is_all() if text else contextlib.nullcontext():
-        show(runs, out, text=text, csv=csv, figure=figure, form=form)
+        show(runs, out, text=text, csv=csv, figure=figure, form=form, choices=choices)
 
 
 def export(
@@ -50,3 +71,26 @@ def export(
 
     epochs = write(run, out, average)
     print(f"{out}: the network of {run} after {epochs} epochs")
+
+
+@probe_app.command("gradients")
+def probe_gradients(
+    run: RunArgument,
+    samples: Annotated[int, typer.Option(min=2, help="Random samples that the full gradient is of.")] = 1024,
+) -> int:
+    """Compare gradients of parts of the data with the full one. Runs on ranks, as train does."""
+
+    def work(comm: Comm) -> int:
+        if not comm.on_rank_zero((run / "job.yaml").exists):
+            missing = UserError(f"probe: {run} is no run directory (job.yaml is missing); name one")
+            missing.on_all_ranks = True
+            raise missing
+        checked = read_job_together(comm, str(run / "job.yaml"), None)
+        from ..engine.gradient_probe import probe_gradients as probe
+
+        found = probe(checked, run, samples, comm)
+        if comm.rank == 0:
+            print(f"{run}/gradients.json: of {found['n']} samples after epoch {found['epoch'] + 1}")
+        return DONE
+
+    return run_on_ranks(work)

@@ -173,7 +173,13 @@ def compare(
             return comparison, list_entries(comparison, jobs, file)
 
         # Every rank reads: a method of another package must be imported before an instance of it can arrive.
-        return run_all(*comm.run_or_raise_together(read), out, comm, scratch)
+        comparison, entries = comm.run_or_raise_together(read)
+        code = run_all(comparison, entries, out, comm, scratch)
+        if comm.rank == 0 and comparison.pictures:
+            from ..report.command import draw_pictures
+
+            draw_pictures(out / comparison.name, comparison.pictures)
+        return code
 
     return run_on_ranks(work)
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ..errors import DONE, UserError
 from ..rundir.watchdog.heartbeat import seconds_since_beat
 from .job_states import Found, find_states
+from .progress import progress
 from .schedulers.scheduler import ENDED, JobState
 from .submission import BatchFolder, find_submissions
 from .text_table import format_table
@@ -92,6 +93,8 @@ def status(folder: Path, as_json: bool = False) -> int:
         print(json.dumps([asdict(row) for row in rows], indent=1))
     else:
         print(format_table([(*_HEADS, _DETAIL), *(row.row() for row in rows)]))
+        if len(batches) == 1 and (told := progress(batches[0].run, batches[0].read().walltime_s)):
+            print(told)
     return DONE
 
 

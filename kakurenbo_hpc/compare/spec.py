@@ -33,6 +33,17 @@ Picture = Literal[
     "loss_histogram",
     "class_weights",
     "accuracy_over_steps",
+    "ceiling_rate_speedup",
+    "confidence_percentiles",
+    "gradient_agreement",
+    "gradient_bias",
+    "hidden_per_class",
+    "loss_cdf",
+    "loss_top_bottom",
+    "sample_history",
+    "samples",
+    "selection_probability",
+    "weight_spread",
 ]
 Seeds = Annotated[list[Seed], Field(min_length=1)]
 
@@ -94,7 +105,7 @@ class Comparison(Options):
         "rs2 at each contender's fraction; unscaled, each contender without its scaling of learning rate or "
         "losses.",
     )
-    pictures: list[Picture] = option([], "Figures for a report.")
+    pictures: list[Picture] = option([], "Figures of kakurenbo report, drawn beside the table.")
     quick: Quick = option(Quick(), "A smaller size, for --quick.")
 
 

@@ -471,6 +471,21 @@ class Record(Options):
         "methods that draw samples by weight.",
         "epochs",
     )
+    test: bool = option(
+        False, "Write test/epoch_NNNN.h5: loss, correctness and confidence of every validation sample."
+    )
+    images: Annotated[int, Field(ge=0, le=1000)] = option(
+        0,
+        "Write images.h5 after the last epoch: this many thumbnails of the samples of highest and of lowest "
+        "loss, half of each.",
+        "images",
+    )
+    rank_seconds: bool = option(
+        False, "Write rank_seconds.h5: seconds of every rank by epoch and stage, waits among them."
+    )
+    tensorboard: bool = option(
+        False, "Write TensorBoard's event files into tensorboard/; needs the extra tensorboard."
+    )
     checkpoint_every: Count = option(
         1, "Epochs between checkpoints; the last epoch always has one.", "epochs"
     )

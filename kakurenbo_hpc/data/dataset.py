@@ -207,6 +207,7 @@ class DatasetSplits:
         shape: of one input, channels first.
         fingerprint: changes whenever ids would mean other samples; a run resumes only with the same one.
         target_shape: (H, W) of masks; () where targets are class labels.
+        classes: their names; () where they have none.
         crops: whether the data set itself does random_resized_crop, a flip that comes next, resize and
             center_crop while it reads, of images that differ in size; of images with masks, random_scale,
             random_crop, resize and flip.
@@ -221,3 +222,4 @@ class DatasetSplits:
     target_shape: tuple[int, ...] = ()
     crops: bool = False
     own_sizes: bool = False
+    classes: tuple[str, ...] = ()

@@ -66,6 +66,7 @@ def vary(data: DatasetSplits, options: DataOptions) -> DatasetSplits:
         train=_repeat(data.train, row, _flip_labels(row, label, n_classes, options), times),
         validation=_repeat(data.validation, validation_row, validation_label, np.ones_like(validation_row)),
         n_classes=n_classes,
+        classes=tuple(data.classes[c] for c in classes) if data.classes else (),
         fingerprint=fingerprint,
     )
 

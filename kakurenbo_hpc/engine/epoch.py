@@ -8,6 +8,7 @@ from typing import Any
 from ..core.batch import MethodState
 from ..core.ledger import Ledger
 from ..core.plan import Epoch, Plan
+from ..core.sample_stats import SampleStats
 from ..rundir.timers import StageTimer
 from .context import Context
 from .loops import TRAIN_LOOPS, deal_passes, evaluate, refresh, score_all
@@ -24,6 +25,7 @@ class EpochResult:
         plan: of the epoch.
         planned_on: the ledger that the plan was decided on.
         metrics: the epoch's line of metrics, the same on every rank.
+        tested: statistics of this rank's validation samples.
     """
 
     ledger: Ledger
@@ -31,6 +33,7 @@ class EpochResult:
     plan: Plan
     planned_on: Ledger
     metrics: dict[str, Any]
+    tested: SampleStats
 
 
 def run_epoch(
@@ -61,7 +64,7 @@ def run_epoch(
         ledger = ledger.with_columns(method.update(epoch, ledger, "epoch"))
 
     with timer("evaluate"):
-        validation = evaluate(context)
+        validation, tested = evaluate(context)
 
     metrics = driver_metrics(epoch, plan, schedule, trained, ledger, validation, context)
-    return EpochResult(ledger, method_state, plan, planned_on, metrics)
+    return EpochResult(ledger, method_state, plan, planned_on, metrics, tested)

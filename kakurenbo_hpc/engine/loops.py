@@ -21,6 +21,7 @@ from ..order.home import bring_home
 from ..selection.batch_level import BatchMethod
 from ..selection.method import Level, StepMethod
 from ..training.batch_stats import BatchStats, SampleStatsBuffer
+from ..training.learner import TEST_COLUMNS
 from ..training.segmentation import mean_iou
 from .batch_selection import BatchSelection
 from .context import Context
@@ -100,7 +101,8 @@ def train_by_steps(
             for micro_batch in dealt
         ]
         step_buffer = SampleStatsBuffer(context.method.forward_columns)
-        for batch in context.heartbeat.along(context.train(micro_batches, epoch.number, augment=True)):
+        batches = context.learner.parts.wait(context.train(micro_batches, epoch.number, augment=True))
+        for batch in context.heartbeat.along(batches):
             batch_stats = context.learner.step(batch)
             stats_buffer.add(batch_stats)
             step_buffer.add(batch_stats)
@@ -190,11 +192,14 @@ def forward_pass(
     return _bring_home(stats_buffer.stats(), ledger, epoch, context)
 
 
-def evaluate(context: Context) -> dict[str, float]:
-    """Return mean loss, and accuracy or IoU, over the validation set: each rank its part, no sample twice.
+def evaluate(context: Context) -> tuple[dict[str, float], SampleStats]:
+    """Validate: each rank its part, no sample twice.
 
     Images that differ in size are passed one by one: padded to one size, they would be segmented otherwise
     near their edges, and by networks that look at the whole image everywhere.
+
+    Returns:
+        Mean loss, and accuracy or IoU, of all ranks; and the statistics of this rank's samples.
     """
     world, everyone = context.world, context.everyone
     homes = Homes(len(context.validation.source), world.size)
@@ -205,14 +210,14 @@ def evaluate(context: Context) -> dict[str, float]:
         context.validation(micro_batches, epoch=0, augment=False), n_most
     )
     evaluated = context.learner.evaluate(context.heartbeat.along(batches))
-    stats_buffer = SampleStatsBuffer()
+    stats_buffer = SampleStatsBuffer(TEST_COLUMNS)
     for batch_stats in evaluated:
         stats_buffer.add(batch_stats)
     stats = stats_buffer.stats()
     loss = {"val_loss": everyone.mean(stats.loss).value}
     if context.learner.has_masks:
-        return loss | _iou(evaluated, context)
-    return loss | {"val_accuracy": everyone.mean(stats.correct).value}
+        return loss | _iou(evaluated, context), stats
+    return loss | {"val_accuracy": everyone.mean(stats.correct).value}, stats
 
 
 def _iou(evaluated: list[BatchStats], context: Context) -> dict[str, float]:
@@ -284,6 +289,9 @@ def _batches_of(
 ) -> Iterator[Batch]:
     """Yield the batches of a pass that are still to be done, under a progress bar."""
     batches = context.pass_progress.run_pass(
-        schedule, lambda rest: context.train(rest, epoch.number, augment), results, may_stop
+        schedule,
+        lambda rest: context.learner.parts.wait(context.train(rest, epoch.number, augment)),
+        results,
+        may_stop,
     )
     return context.console.bar(context.heartbeat.along(batches), len(schedule), label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,10 @@ def driver_metrics(
         learner={"n_nan": n_nan, "n_skipped_steps": learner.n_skipped, "lr": learner.lr},
     )
     line["loss_histogram"] = {"edges": histogram.edges.tolist(), "counts": histogram.counts.tolist()}
+    n_read = n_scored + schedule.n + n_refreshed
+    line["input_bytes"] = (
+        n_read * 4 * (math.prod(context.data.shape) + 2 * math.prod(context.data.target_shape))
+    )
     if shards is not None:
         line["exchange"] = shards.metrics()
     return line

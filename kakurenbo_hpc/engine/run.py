@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..config.job import Job
 from ..core.ledger import Ledger
@@ -14,26 +17,31 @@ from ..distributed.comm import Comm
 from ..distributed.gradient_sync import GradientSync, open_gradient_sync
 from ..distributed.preemption import Preemption
 from ..distributed.world import World
-from ..errors import DONE, REQUEUE, TERMINATED, RunDirectoryError, TrainingError, UserError
+from ..errors import DONE, FAILED, REQUEUE, TERMINATED, RunDirectoryError, TrainingError, UserError
 from ..local_data.shards import Shards
+from ..rundir.atomic_io import write_whole
 from ..rundir.checkpoint.async_writer import CheckpointWriter
 from ..rundir.checkpoint.manifest import load_facts, validate_checkpoint
+from ..rundir.checkpoint.retention import list_checkpoints
 from ..rundir.checkpoint.shards import MidEpoch, RankState
 from ..rundir.checkpoint.snapshot import Snapshot
 from ..rundir.console import Console, resume_advice
+from ..rundir.energy import Energy
+from ..rundir.exits import add_exit
 from ..rundir.job_diff import check_same
 from ..rundir.lock import Lock
 from ..rundir.metrics import Metrics
 from ..rundir.path_checks import check_place, in_words
 from ..rundir.provenance import write_provenance
 from ..rundir.run_dir import enter_run, open_run, writing_to
+from ..rundir.tensorboard import check_tensorboard
 from ..rundir.timers import StageTimer
 from ..rundir.watchdog.heartbeat import Heartbeat
 from ..rundir.watchdog.watchdog import Watchdog
 from ..selection.method import Method
 from .context import Context
 from .epoch import EpochResult, run_epoch
-from .epoch_files import write_epoch_files
+from .epoch_files import EpochFiles
 from .pass_progress import PassProgress, StopEarly
 from .resume import RunState, init_state, restore
 from .set_up import Recording, begin_with_weights, set_up
@@ -68,6 +76,8 @@ def run(
         epochs = job.training.epochs
         Console(comm.rank, epochs).print_line(f"{directory}: all {epochs} epochs are done")
         return DONE
+    if job.record.tensorboard:
+        comm.run_or_raise_together(check_tensorboard)
     world = World.detect(comm)
     gradients, heartbeat = open_gradient_sync(job.world, job.training.accumulate, world), Heartbeat()
     watchdog = Watchdog(heartbeat, directory, comm.rank, comm.size, job.record.hang_timeout, comm.abort)
@@ -139,6 +149,8 @@ class _Run:
             except TrainingError as problem:  # a checkpoint that is being written is of an earlier epoch
                 self._finish_exchange()
                 self._finish()
+                if self._world.rank == 0:
+                    add_exit(self._directory, "failed", why=str(problem), code=FAILED)
                 problem.on_all_ranks = True
                 raise
             stops = self._stop.should_stop_now()
@@ -168,6 +180,8 @@ class _Run:
             state = restore(checkpoint, facts, state, job, context)
         self._resumed_from = checkpoint
         comm.on_rank_zero(lambda: self._enter(lock, state))
+        self._files = EpochFiles(self._directory, job, context, state.epoch)
+        self._energy = Energy(self._world.device, self._world.local_rank == 0)
         if comm.rank == 0:
             self._snapshot.of(context.learner.example_state())
         _greet(job, context, checkpoint, resume)
@@ -182,7 +196,15 @@ class _Run:
         Raises:
             RunDirectoryError: it cannot be written to.
         """
-        enter_run(self._directory, self._job, lock, self._resumed_from)
+        found = self._resumed_from
+        if found is not None:
+            there = list_checkpoints(self._directory / "checkpoints")
+            passed_over = [path.name for path in there[: there.index(found)]]
+            facts = {"ranks": self._world.size, "passed_over": passed_over}
+            add_exit(self._directory, "resumed", after=found.name, **facts)
+        enter_run(self._directory, self._job, lock, found)
+        if classes := self._context.data.classes:
+            write_whole(self._directory / "classes.json", json.dumps(classes) + "\n")
         self._facts["changes"] = state.changes
         with writing_to(self._directory):
             self._metrics.rewind(state.last_line)
@@ -198,8 +220,11 @@ class _Run:
             if stops or is_due or epoch.number == epoch.total - 1:
                 seconds = timer.seconds(parts)
                 self._save(f"epoch_{epoch.number:04d}", state, {"line": {**line, "seconds": seconds}})
-        write_epoch_files(self._directory, epoch, result, job, context)
+        self._files.write(epoch, result)
         line["seconds"] = timer.seconds(parts)
+        joules = self._world.comm.sum(np.array(list(self._energy.take().values())))
+        line |= {f"energy_{part}_j": float(j) for part, j in zip(("gpu", "cpu"), joules, strict=True) if j}
+        self._files.write_line(line)
         if self._world.rank == 0:
             self._metrics.add(line)
             context.console.epoch(line)
@@ -230,7 +255,10 @@ class _Run:
             else f"without a checkpoint; make room and {resume_advice()} from the one before"
         )
         self._context.console.print_line(f"leaving {where}: {self._stop.why}; {advice}")
-        return REQUEUE if saved else TERMINATED
+        code = REQUEUE if saved else TERMINATED
+        if self._world.rank == 0:
+            add_exit(self._directory, "stopped", where=where, why=self._stop.why, code=code)
+        return code
 
     def _finish_exchange(self) -> None:
         """Finish the exchange of samples of an epoch that ends early."""

@@ -48,10 +48,13 @@ class Chart:
         x: label of the horizontal axis.
         y: label of the vertical axis.
         series: what is drawn.
-        kind: lines, stack, bars or ridge.
+        kind: lines, stack, bars, ridge, heat (a matrix) or sheet (thumbnails).
         is_share: whether y is between 0 and 1, and shown in percent.
         log_x: whether x is logarithmic.
         table: head and rows behind the figure, if the series make no good ones.
+        image: of a heat map (rows, columns); of a sheet (H, W, 3) uint8.
+        ticks: labels of the image's rows, from the top.
+        columns: first and last label of a heat map's columns.
     """
 
     name: str
@@ -64,6 +67,9 @@ class Chart:
     is_share: bool = False
     log_x: bool = False
     table: tuple[list[str], list[list]] | None = field(default=None)
+    image: np.ndarray | None = None
+    ticks: Sequence[str] = ()
+    columns: tuple[float, float] = (0, 1)
 
     def rows(self) -> tuple[list[str], list[list]]:
         """Return head and rows of the table behind the figure, with all that is drawn."""

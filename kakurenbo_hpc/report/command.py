@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
-from .records import Records, printable, read_records
+from .records import Choices, Records, printable, read_records
 
 FORMATS = ("svg", "png", "pdf")
 
@@ -19,6 +19,7 @@ def report(
     csv: Path | None = None,
     figure: str | None = None,
     form: str = "svg",
+    choices: Choices | None = None,
 ) -> None:
     """Report on runs, and print what was written.
 
@@ -29,15 +30,23 @@ def report(
         csv: folder for all numbers.
         figure: draw this one alone.
         form: svg, png or pdf.
+        choices: of figures of samples.
 
     Raises:
         UserError: no run is there, or what is asked for is not known or cannot be written.
     """
     if form not in FORMATS:
         raise UserError(f"report: --format is {form}; known: {', '.join(FORMATS)}")
+    choices = choices or Choices()
+    if choices.by not in ("loss", "weight") or choices.extreme not in ("", "highest", "lowest"):
+        raise UserError(
+            f"report: --by is {choices.by} and --extreme {choices.extreme or 'not given'}; "
+            "known: loss and weight, highest and lowest"
+        )
     if text and figure:
         raise UserError("report: --text and --figure are both given; choose one")
-    records = read_records(paths)
+    records = read_records(paths, histograms=not text or csv is not None)
+    records.choices = choices
     if text:
         from .text import text_report
 
@@ -51,6 +60,21 @@ def report(
         ) from None
     for path in written:
         print(path)
+
+
+def draw_pictures(folder: Path, names: Sequence[str]) -> None:
+    """Draw figures of a comparison beside its table, and print their files, or why there is none."""
+    if not (folder / "comparison.json").exists():
+        return
+    from .page import figure
+
+    records = read_records([folder])
+    for name in names:
+        try:
+            for path in figure(records, name, "svg", folder / name):
+                print(path)
+        except (UserError, OSError) as problem:
+            print(f"{problem}; no picture of {name}")
 
 
 def _write(

@@ -36,6 +36,7 @@ INK, FAINT, PAPER = "#1b1e23", "#d5d9df", "#ffffff"
 # Okabe and Ito's colours, told apart by the colour-blind, after the baseline's grey; the page has its own.
 PALETTE = ["#6b7280", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31"]
 _MARKERS = "os^Dvp"
+_MOST_BLOCKS = 60  # of a stack; more epochs are drawn by their means
 _SIZE = (4.9, 3.2)  # inches: the type is still read on a phone
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -100,10 +101,18 @@ def svg(chart: Chart) -> str:
 
 
 def _smaller(text: str) -> str:
-    """Return an SVG with what nobody sees left out: decimals, turns by nothing, empty groups' line ends."""
-    text = re.sub(r" transform=\"rotate\(-0 [^)]*\)\"", "", text)
-    text = re.sub(r"(?<=[\d])\.(\d)\d+(?=[ \"),\n])", r".\1", text)
-    return re.sub(r"\s*\n\s*", " ", text).replace("> <", "><")
+    """Return an SVG without what nobody sees: decimals, turns by nothing, repeated commands, unused ids."""
+    text = re.sub(r"\s*\n\s*", " ", text).replace("> <", "><")
+    text = re.sub(r"<!--.*?-->", "", text)
+    return re.sub(r"<[^<>]+>", lambda tag: _smaller_tag(tag.group(0)), text)  # what is written stays
+
+
+def _smaller_tag(tag: str) -> str:
+    tag = re.sub(r" transform=\"rotate\(-0 [^)]*\)\"", "", tag)
+    tag = re.sub(r"(?<=\d)\.(\d)\d+(?=[ \"),])", r".\1", tag).replace(".0 ", " ").replace('.0"', '"')
+    tag = re.sub(r"(?<=\d) L (?=-?\d)", " ", tag)  # further points of a path are lines without saying so
+    tag = tag.replace(": ", ":").replace("; ", ";")
+    return re.sub(r'<g id="[^"]*-([A-Za-z0-9]+)_\d+">', r'<g class="\1">', tag)
 
 
 def _figure(chart: Chart) -> Figure:
@@ -117,7 +126,7 @@ def _figure(chart: Chart) -> Figure:
         axes.set_ylabel(chart.y)
         if chart.log_x:
             _log_axis(axes, chart)
-        elif chart.kind != "bars":
+        elif chart.kind not in ("bars", "sheet"):
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=chart.x == "epoch"))
             axes.xaxis.set_major_formatter(FuncFormatter(_short))
         if chart.is_share:
@@ -158,17 +167,17 @@ def _leave_out_first_epochs(axes: Axes, chart: Chart) -> None:
 
 
 def _stack(axes: Axes, chart: Chart) -> None:
-    colors = [color_of(series.color) for series in chart.series]
-    bottom = np.zeros(len(chart.series[0].x))
-    is_few = len(bottom) <= 60
-    for series, color in zip(chart.series, colors, strict=True):
-        if is_few:
-            axes.bar(series.x, series.y, 0.82, bottom, color=color, label=_label(series.name), lw=0)
-        else:
-            axes.fill_between(
-                series.x, bottom, bottom + series.y, color=color, label=_label(series.name), lw=0
-            )
-        bottom = bottom + series.y
+    n = len(chart.series[0].x)
+    edges, bottom = np.unique(np.linspace(0, n, _MOST_BLOCKS + 1).round().astype(int)), np.zeros(n)
+    for i, series in enumerate(chart.series):
+        color, label, top = color_of(series.color), _label(series.name), bottom + series.y
+        if n <= _MOST_BLOCKS:
+            axes.bar(series.x, series.y, 0.82, bottom, color=color, label=label, lw=0)
+        else:  # each from the axis up, behind those below: half as many points
+            blocks = np.add.reduceat(top, edges[:-1]) / np.diff(edges)
+            at = series.x[0] + edges - 0.5
+            axes.stairs(blocks, at, fill=True, color=color, label=label, lw=0, zorder=2 - i / 100)
+        bottom = top
     axes.grid(axis="x", visible=False)
     axes.margins(x=0.01)
 
@@ -199,7 +208,9 @@ def _ridge(axes: Axes, chart: Chart) -> None:
     for i, series in enumerate(chart.series):
         base = len(chart.series) - 1 - i
         height = 1.7 * series.y / np.max(series.y)
-        axes.fill_between(series.x, base, base + height, color=color, alpha=0.5, lw=0.8, zorder=2 * i + 2)
+        x, y = np.asarray(series.x), base + height
+        outline = np.concatenate([[x[0]], x, [x[-1]]]), np.concatenate([[base], y, [base]])
+        axes.fill(*outline, color=color, alpha=0.5, lw=0.8, zorder=2 * i + 2)
         if series.mark is not None:
             axes.plot(
                 [series.mark] * 2,
@@ -218,11 +229,34 @@ def _ridge(axes: Axes, chart: Chart) -> None:
     axes.set_ylim(-0.15, None)
 
 
+def _heat(axes: Axes, chart: Chart) -> None:
+    assert chart.image is not None
+    rows = len(chart.image)
+    extent = (chart.columns[0] - 0.5, chart.columns[1] + 0.5, rows - 0.5, -0.5)
+    drawn = axes.imshow(chart.image, aspect="auto", interpolation="none", cmap="cividis", extent=extent)
+    assert axes.figure is not None
+    axes.figure.colorbar(drawn, ax=axes, format=FuncFormatter(_short))
+    shown = range(0, rows, -(-rows // 8))
+    axes.set_yticks(list(shown), [chart.ticks[i] for i in shown])
+    axes.grid(visible=False)
+
+
+def _sheet(axes: Axes, chart: Chart) -> None:
+    assert chart.image is not None
+    axes.imshow(chart.image, interpolation="none")
+    height = len(chart.image) / len(chart.ticks)
+    axes.set_yticks([height * (i + 0.5) for i in range(len(chart.ticks))], list(chart.ticks))
+    axes.set_xticks([])
+    axes.grid(visible=False)
+
+
 _DRAW: dict[str, Callable[[Axes, Chart], None]] = {
     "lines": _lines,
     "stack": _stack,
     "bars": _bars,
     "ridge": _ridge,
+    "heat": _heat,
+    "sheet": _sheet,
 }
 
 

@@ -9,12 +9,24 @@ import numpy as np
 
 from ..compare.metrics import Curve, mean_curve, pareto_shares, speed_up
 from .chart import Chart, Series, mean_series
-from .ledgers import hidden_by_age, hidden_per_class, loss_top_bottom
+from .ledgers import hidden_by_age, hidden_per_class, loss_top_bottom, weighted_losses
+from .machine import accelerator_utilisation, energy, input_rate, ranks
 from .records import Group, Records, Run
+from .samples import (
+    class_weights,
+    confidence_percentiles,
+    gradient_agreement,
+    gradient_bias,
+    sample_history,
+    samples,
+    selection_probability,
+    weight_spread,
+)
 from .summary import curve_of
 
 MOST_RUNS = 10  # that have figures of their own
 MOST_RIDGES = 12
+_LEAST_SHARE = 0.001
 STAGES = ("train", "refresh", "plan", "evaluate", "checkpoint")
 PARTS = ("selection_forward", "training_forward", "backward", "other")
 AXES = {
@@ -191,6 +203,11 @@ def hidden_and_accuracy(records: Records) -> list[Chart]:
 
 def loss_histogram(records: Records) -> list[Chart]:
     """Return the loss histograms of the epochs as a ridge, with the threshold of the next plan in each."""
+    if records.choices.is_weighted:
+        epoch = records.choices.epoch
+        return _per_run(
+            records, "loss_histogram", lambda group, own: weighted_losses(group.first, group.name, own, epoch)
+        )
     return _per_run(records, "loss_histogram", _loss_histogram)
 
 
@@ -239,9 +256,12 @@ def loss_cdf(records: Records) -> list[Chart]:
         if found is not None:
             edges, counts = found
             share = np.concatenate([[0.0], np.cumsum(counts)]) / counts.sum()
+            median = quantile(edges, counts, 0.5)
+            kept = share >= _LEAST_SHARE  # a few samples of tiny losses would take most of the axis
+            edges, share = edges[kept], share[kept]
             color = _colors(records)[group.name]
             series.append(Series(group.name, edges, share, color=color, dashed=color == 0))
-            said.append(f"{group.name} {quantile(edges, counts, 0.5):.3g}")
+            said.append(f"{group.name} {median:.3g}")
     if not series:
         return []
     sentence = f"Median loss after the last epoch: {'; '.join(said[:6])}."
@@ -366,12 +386,13 @@ def pareto(records: Records) -> list[Chart]:
 
 
 def from_ledgers(
-    name: str, read: Callable[[Run, str, str], Chart | None]
+    name: str, read: Callable[[Run, str, str, float], Chart | None]
 ) -> Callable[[Records], list[Chart]]:
     """Return a figure that is made of each run's ledger files."""
 
     def figure(records: Records) -> list[Chart]:
-        return _per_run(records, name, lambda group, own: read(group.first, group.name, own))
+        share = records.choices.share
+        return _per_run(records, name, lambda group, own: read(group.first, group.name, own, share))
 
     return figure
 
@@ -447,6 +468,18 @@ FIGURES: dict[str, Callable[[Records], list[Chart]]] = {
     "loss_top_bottom": from_ledgers("loss_top_bottom", loss_top_bottom),
     "hidden_by_age": from_ledgers("hidden_by_age", hidden_by_age),
     "hidden_per_class": from_ledgers("hidden_per_class", hidden_per_class),
+    "samples": samples,
+    "selection_probability": selection_probability,
+    "sample_history": sample_history,
+    "class_weights": class_weights,
+    "weight_spread": weight_spread,
+    "confidence_percentiles": confidence_percentiles,
+    "gradient_agreement": gradient_agreement,
+    "gradient_bias": gradient_bias,
+    "ranks": ranks,
+    "accelerator_utilisation": accelerator_utilisation,
+    "input_rate": input_rate,
+    "energy": energy,
     "samples_per_second": samples_per_second,
     "scaling": scaling,
     "speedup_over_tolerance": speedup_over_tolerance,

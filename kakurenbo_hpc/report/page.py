@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from .text import HEADS, problems, summary_rows
 
 SECTIONS = {
     "Accuracy": ("accuracy_over_seconds", "accuracy_over_steps", "accuracy_over_passes"),
-    "Where the time went": ("stages", "time_parts"),
+    "Where the time went": ("stages", "time_parts", "ranks"),
     "What was hidden": (
         "ceiling_and_rate",
         "ceiling_rate_speedup",
@@ -33,8 +34,15 @@ SECTIONS = {
         "hidden_per_class",
         "hidden_by_age",
         "loss_top_bottom",
+        "samples",
+        "selection_probability",
+        "class_weights",
+        "gradient_agreement",
+        "gradient_bias",
     ),
-    "Input": ("samples_per_second",),
+    "Test set": ("confidence_percentiles",),
+    "Input": ("samples_per_second", "input_rate", "accelerator_utilisation"),
+    "Energy": ("energy",),
     "Scaling": ("scaling",),
     "Comparison": ("speedup_over_tolerance", "pareto"),
 }
@@ -60,7 +68,8 @@ COLUMNS = (
     "steps",
 )
 _MOST_FACTS = 40
-_FEW_RUNS = 10  # of more, the page keeps the columns below alone; --csv writes all
+_STYLE = re.compile(r'style="([^"]*)"')
+_FEW_LINES = 1000  # of more, the page keeps the columns below alone; --csv writes all
 _MAIN_COLUMNS = ("epoch", "val_accuracy", "val_iou", "n_forward", "n_backward", "hidden_fraction", "steps")
 
 
@@ -77,8 +86,7 @@ def page(records: Records) -> str:
     for title, figure_names in SECTIONS.items():
         charts = [chart for name in figure_names for chart in FIGURES[name](shown)]
         if charts:
-            figures = [(chart, Markup(svg(chart)), *_table(chart)) for chart in charts]
-            sections.append((title, figures))
+            sections.append((title, [(chart, svg(chart), *_table(chart)) for chart in charts]))
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -86,7 +94,10 @@ def page(records: Records) -> str:
         resources.files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
     )
     names = ", ".join(group.name for group in records.groups)
+    styles = _common_styles(drawing for _, figures in sections for _, drawing, *_ in figures)
     return template.render(
+        styles=styles,
+        drawn=lambda drawing: Markup(_STYLE.sub(lambda found: _as_class(found, styles), drawing)),
         title=printable(names, 80),
         verdicts=verdicts(records),
         heads=HEADS,
@@ -99,7 +110,9 @@ def page(records: Records) -> str:
         # "<" would end the element that holds the data
         data=Markup(
             json.dumps(
-                finite(data(records, is_brief=len(records.runs) > _FEW_RUNS)), allow_nan=False
+                finite(data(records, is_brief=sum(len(run.lines) for run in records.runs) > _FEW_LINES)),
+                allow_nan=False,
+                separators=(",", ":"),
             ).replace("<", "\\u003c")
         ),
     )
@@ -118,7 +131,7 @@ def chosen(records: Records, most: int = MOST_RUNS) -> Records:
     )
     if note not in records.notes:
         records.notes.append(note)
-    return Records(first + best, records.notes)
+    return Records(first + best, records.notes, records.choices)
 
 
 def data(records: Records, is_brief: bool = False) -> dict:
@@ -223,9 +236,28 @@ def exit_rows(records: Records) -> list[str]:
             told.append(f"{run.name}: {run.state}.")
         if skipped or n_nan:
             told.append(f"{run.name}: {skipped} skipped steps, {n_nan} losses that were not finite.")
+        told += [f"{run.name}: {_exit_in_words(line)}." for line in run.exits()]
         if changes := run.provenance.get("changes"):
             told.append(f"{run.name}: resumed with a changed job: {printable(str(changes), 200)}.")
     return told
+
+
+def _exit_in_words(line: dict) -> str:
+    """Return a line of the exit history as words."""
+    rest = [f"{k} {v}" for k, v in line.items() if k not in ("event", "time") and v not in (None, [], "")]
+    return printable(
+        f"{line.get('event')} at {line.get('time')}" + "".join(f", {each}" for each in rest), 300
+    )
+
+
+def _common_styles(drawings: Iterable[str]) -> dict[str, str]:
+    """Return a class for each style that drawings repeat: a third of their size."""
+    counts = Counter(style for drawing in drawings for style in _STYLE.findall(drawing))
+    return {style: f"s{i}" for i, style in enumerate(style for style, n in counts.items() if n > 4)}
+
+
+def _as_class(found: re.Match, styles: Mapping[str, str]) -> str:
+    return f'class="{styles[found.group(1)]}"' if found.group(1) in styles else found.group(0)
 
 
 def _table(chart: Chart) -> tuple[list[str], list[list[str]], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from ..errors import UserError
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
 _ALIVE_S = 120.0  # a heartbeat that is younger is that of a run that goes on
+_HISTOGRAM = re.compile(r'"loss_histogram": \{[^{}]*\}, ')
 _MEASURES = {"val_accuracy": "accuracy", "val_iou": "IoU"}
 
 
@@ -40,6 +42,7 @@ class Run:
     provenance: dict = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     cost: dict[str, float] = field(default_factory=dict)
+    _columns: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def method(self) -> str:
@@ -74,7 +77,9 @@ class Run:
 
     def column(self, *keys: str) -> np.ndarray:
         """Return a metric, float64, an entry per epoch; NaN where it is not known."""
-        return np.array([_number(line, keys) for line in self.lines], np.float64)
+        if keys not in self._columns:
+            self._columns[keys] = np.array([_number(line, keys) for line in self.lines], np.float64)
+        return self._columns[keys].copy()
 
     def accuracy(self) -> np.ndarray:
         """Return validation accuracy or mean IoU of every epoch."""
@@ -104,6 +109,49 @@ class Run:
                 continue
             yield int(epoch), columns
 
+    def hdf5(self, name: str) -> dict[str, np.ndarray]:
+        """Return the datasets of an HDF5 file of the run; nothing if it is not there, or damaged."""
+        import h5py
+
+        if not (self.path / name).is_file():
+            return {}
+        try:
+            with h5py.File(self.path / name, "r") as file:
+                return {key: file[key][()] for key in file}
+        except (OSError, ValueError) as problem:
+            self.tell(f"{name}: cannot be read ({printable(str(problem), 80)})")
+            return {}
+
+    def files_of(self, folder: str) -> dict[int, str]:
+        """Return the names of a folder's files by epoch: ``ledger``, ``test`` or ``weights``."""
+        paths = sorted((self.path / folder).glob("epoch_*.h5"))
+        named = ((path.stem.removeprefix("epoch_"), f"{folder}/{path.name}") for path in paths)
+        return {int(epoch): name for epoch, name in named if epoch.isdecimal()}
+
+    def classes(self) -> list[str]:
+        """Return the names of the classes; none if they have none."""
+        try:
+            names = json.loads((self.path / "classes.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        return [printable(str(name), 40) for name in names] if isinstance(names, list) else []
+
+    def exits(self) -> list[dict]:
+        """Return the exit history: when the run stopped early, failed or was resumed."""
+        found = []
+        try:
+            texts = (self.path / "exits.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return []
+        for text in texts:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                self.tell("exits.jsonl: a line is damaged, and left out")
+                continue
+            found += [line] if isinstance(line, dict) else []
+        return found
+
     def tell(self, problem: str) -> None:
         """Note a problem, once."""
         if problem not in self.problems:
@@ -123,12 +171,34 @@ class Group:
         return next((run for run in self.runs if run.is_done), self.runs[0])
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What figures of samples may be asked for.
+
+    Attributes:
+        share: of the highest losses, that are shown apart.
+        epoch: whose files are read; the last if not given.
+        ids: how many samples a history shows.
+        is_weighted: whether a histogram counts each sample by its weight.
+        by: loss or weight, by which thumbnails were chosen.
+        extreme: highest, lowest, or both if empty.
+    """
+
+    share: float = 0.02
+    epoch: int | None = None
+    ids: int = 5
+    is_weighted: bool = False
+    by: str = "loss"
+    extreme: str = ""
+
+
 @dataclass
 class Records:
     """All that a report is about; the baseline comes first, if there is one."""
 
     groups: list[Group]
     notes: list[str] = field(default_factory=list)
+    choices: Choices = Choices()
 
     @property
     def runs(self) -> list[Run]:
@@ -148,8 +218,12 @@ class Records:
         return [g for g in self.groups if np.nansum(g.first.column("n_hidden")) > 0]
 
 
-def read_records(paths: Sequence[Path]) -> Records:
+def read_records(paths: Sequence[Path], histograms: bool = True) -> Records:
     """Read runs, comparisons and folders of them.
+
+    Args:
+        paths: of them.
+        histograms: whether to read the loss histograms, most of what metrics files hold.
 
     Raises:
         UserError: a path is not there, or no run is in it.
@@ -162,7 +236,7 @@ def read_records(paths: Sequence[Path]) -> Records:
                 f"report: {printable(str(path))} is no folder; name a run directory, or a folder of runs"
             )
         if (path / "comparison.json").exists():
-            groups += read_comparison(path)
+            groups += read_comparison(path, histograms)
             continue
         found = list(find_runs(path))
         if not found:
@@ -170,7 +244,7 @@ def read_records(paths: Sequence[Path]) -> Records:
                 f"report: {printable(str(path))} holds no run (metrics.jsonl, job.yaml, comparison.json); "
                 "name a run directory, or a folder of runs"
             )
-        runs += [read_run(p) for p in found]
+        runs += [read_run(p, histograms) for p in found]
     groups += group_by_seed(runs)
     records = Records(groups)
     if (baseline := records.baseline) is not None:
@@ -188,14 +262,15 @@ def find_runs(path: Path, depth: int = 3) -> Iterator[Path]:
             yield from find_runs(below, depth - 1)
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path, histograms: bool = True) -> Run:
     """Read a run directory; what is missing or damaged becomes a problem of the run."""
     run = Run(path, printable(path.resolve().name), [])
     run.job = _read(run, "job.yaml", lambda text: yaml.load(text, _LOADER))  # noqa: S506, a safe loader
     run.provenance = _read(run, "provenance.json", json.loads)
     lines: dict[int, dict] = {}
     try:
-        texts = (path / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+        whole = (path / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
+        texts = (whole if histograms else _HISTOGRAM.sub("", whole)).splitlines()
     except OSError:
         texts = []
         run.tell("metrics.jsonl: is not there; no epoch has ended yet")
@@ -212,7 +287,7 @@ def read_run(path: Path) -> Run:
     return run
 
 
-def read_comparison(path: Path) -> list[Group]:
+def read_comparison(path: Path, histograms: bool = True) -> list[Group]:
     """Read a comparison's folder: its runs where they lie beside it, else the curves of its file."""
     try:
         kept = json.loads((path / "comparison.json").read_text(encoding="utf-8"))
@@ -226,7 +301,7 @@ def read_comparison(path: Path) -> list[Group]:
     for name, runs in curves.items():
         directories = [path.parent / "runs" / Path(d).name for d in names.get(name, [])]
         if directories and all((d / "metrics.jsonl").exists() for d in directories):
-            read = [_with_cost(read_run(d), c) for d, c in zip(directories, runs, strict=False)]
+            read = [_with_cost(read_run(d, histograms), c) for d, c in zip(directories, runs, strict=False)]
         else:
             hidden = rows.get(name, {}).get("hidden_fraction")
             read = [_from_curve(path, f"{name}, run {i}", c, hidden, kept) for i, c in enumerate(runs, 1)]

@@ -6,11 +6,13 @@ import contextlib
 import io
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
 
+_PAUSE_S = 30.0  # between lines of progress in a log
 _SCORES = {"val_accuracy": "accuracy", "val_iou": "IoU", "val_iou_corpus": "corpus IoU"}
 
 
@@ -25,13 +27,24 @@ def resume_advice(leaves_to_be_requeued: bool = False) -> str:
 
 
 def bar(items: Iterable[T], n: int, label: str) -> Iterator[T]:
-    """Yield the items; draw a progress bar on standard error if that is a terminal."""
+    """Yield the items; draw a progress bar on a terminal (standard error), else print a line at times."""
     if not sys.stderr.isatty():
-        yield from items
+        yield from _lines(items, n, label)
         return
     from tqdm import tqdm
 
     yield from tqdm(items, total=n, desc=label, leave=False)
+
+
+def _lines(items: Iterable[T], n: int, label: str, pause_s: float = _PAUSE_S) -> Iterator[T]:
+    """Yield the items; print a line after each ``pause_s`` seconds, at most."""
+    begun = last = time.monotonic()
+    for i, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - last >= pause_s:
+            last = now
+            print_line(f"  {label} {i} of {n}, {i / (now - begun):.3g} a second")
 
 
 def prepare_streams() -> None:

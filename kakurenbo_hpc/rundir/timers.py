@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 STAGES = ("plan", "train", "refresh", "evaluate", "checkpoint")
 
@@ -52,12 +54,13 @@ class StageTimer:
 
     def seconds(self, parts: dict[str, float]) -> dict[str, float]:
         """Return seconds by stage, in total since the timer was made, and by part of training."""
-        other = self._seconds["train"] - sum(parts.values())
+        other = self._seconds["train"] - sum(parts.get(name, 0.0) for name in PARTS)
         now = {**self._seconds, "total": time.perf_counter() - self._begun, **parts, "other": max(0.0, other)}
         return {name: seconds + self._before.get(name, 0.0) for name, seconds in now.items()}
 
 
 PARTS = ("selection_forward", "training_forward", "backward")
+WAITS = ("data_wait", "gradient_exchange")  # of training and refresh; of backward
 
 
 class PartTimer:
@@ -65,8 +68,9 @@ class PartTimer:
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
-        self._seconds = dict.fromkeys(PARTS, 0.0)
+        self._seconds = dict.fromkeys(PARTS + WAITS, 0.0)
         self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+        self._mark: float | torch.cuda.Event | None = None
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
@@ -84,10 +88,41 @@ class PartTimer:
             yield
             self._seconds[part] += time.perf_counter() - started
 
+    def wait(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items; the time until each is there is ``data_wait``, on the host."""
+        items = iter(items)
+        while True:
+            begun = time.perf_counter()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            finally:
+                self._seconds["data_wait"] += time.perf_counter() - begun
+            yield item
+
+    def mark(self) -> None:
+        """Remember this moment, for ``since_mark``."""
+        if self._on_gpu:
+            self._mark = torch.cuda.Event(enable_timing=True)
+            self._mark.record()
+        else:
+            self._mark = time.perf_counter()
+
+    def since_mark(self, part: str) -> None:
+        """Add the time since the last mark, if there is one, to a part."""
+        mark, self._mark = self._mark, None
+        if isinstance(mark, float):
+            self._seconds[part] += time.perf_counter() - mark
+        elif mark is not None:
+            ended = torch.cuda.Event(enable_timing=True)
+            ended.record()
+            self._events.append((part, mark, ended))
+
     def take(self) -> dict[str, float]:
         """Return seconds by part since the last call. Waits for the device."""
         for part, begun, ended in self._events:
             ended.synchronize()
             self._seconds[part] += begun.elapsed_time(ended) / 1000
-        taken, self._seconds, self._events = self._seconds, dict.fromkeys(PARTS, 0.0), []
+        taken, self._seconds, self._events = self._seconds, dict.fromkeys(PARTS + WAITS, 0.0), []
         return taken

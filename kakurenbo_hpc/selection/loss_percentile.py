@@ -57,9 +57,15 @@ class LossPercentile(Method):
         share_above = everyone.percentile(np.where(is_known, -loss, np.float32(np.nan)), ledger.id)
         n_above = np.rint(share_above * ledger.n_total)
         cdf = np.where(is_known, (n_known - n_above) / max(1, n_known), 1)
-        hidden = epoch.rng.uniform(ledger.id, "selective_backprop") >= cdf**self.exponent
+        probability = cdf**self.exponent
+        hidden = epoch.rng.uniform(ledger.id, "selective_backprop") >= probability
         (n_candidates,) = everyone.count(cdf < 1)
-        return Plan(train=~hidden, max_fraction=n_candidates / ledger.n_total, n_candidates=n_candidates)
+        return Plan(
+            train=~hidden,
+            max_fraction=n_candidates / ledger.n_total,
+            n_candidates=n_candidates,
+            probability=probability.astype(np.float32),
+        )
 
     @model_validator(mode="after")
     def _one_of_two(self) -> LossPercentile:

@@ -41,11 +41,13 @@ def draw_plan(
             is the sum over all samples.
         n: draws of all ranks together; N if not given.
     """
-    weight = fill_unknown(scale_to_float32(weight, everyone), everyone)
+    weight, n = fill_unknown(scale_to_float32(weight, everyone), everyone), ledger.n_total if n is None else n
+    total = everyone.sum(weight).value
     return Plan(
-        train=everyone.draw(weight, ledger.n_total if n is None else n, ledger.id, epoch.rng, purpose),
+        train=everyone.draw(weight, n, ledger.id, epoch.rng, purpose),
         weight=importance_weights(weight, everyone) if unbiased else None,
         max_fraction=1.0,
+        probability=weight * np.float32(n / total),
     )
 
 

@@ -7,6 +7,7 @@ import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ from .schedule import Schedule
 from .segmentation import at_size, is_class
 from .weight_average import WeightAverage
 
+TEST_COLUMNS = ("probability", "label")  # of each validation sample, beside those of every sample
+_N_FIRST = 4  # parameters of a network's first layers
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -108,6 +111,11 @@ class Learner:
         if self._training.compile:
             self.model.compile()
         self._parallel = gradients.wrap(self.model, self.optimizer, self._training.sync_batchnorm)
+        if self._world.size > 1:
+            # Their gradients are the last that a backward pass computes: what it takes from then on is the
+            # exchange that it does not hide.
+            for p in islice((p for p in self.model.parameters() if p.requires_grad), _N_FIRST):
+                p.register_post_accumulate_grad_hook(lambda _: self.parts.mark())
         example = torch.zeros(max(1, min(2, batch)), *shape, device=self._world.device)
         gradients.stabilize_buckets(self._parallel, lambda: all_logits(self._output(self._parallel, example)))
 
@@ -147,6 +155,7 @@ class Learner:
             with self.parts("backward"):
                 self._backward(_counted_sum(micro_batch, trained), micro_batch)
         if micro_batch.ends:
+            self.parts.since_mark("gradient_exchange")
             self._end_step(micro_batch.step)
         return self._stats(batch, logits, losses)
 
@@ -175,7 +184,8 @@ class Learner:
             stats = self._stats(batch, logits, losses)
         with self.parts("backward"):
             self._backward(reduce(torch.add, sums), micro_batch)
-            self._gradients.average(self.model)
+            with self.parts("gradient_exchange"):
+                self._gradients.average(self.model)
         self._end_step(micro_batch.step)
         return stats
 
@@ -204,8 +214,8 @@ class Learner:
     def evaluate(self, batches: Iterable[Batch]) -> list[BatchStats]:
         """Return the statistics of validation batches.
 
-        Losses are plain cross entropy, whatever the training criterion is. Of masks, columns also hold
-        intersection and union, (k, C) each.
+        Losses are plain cross entropy, whatever the training criterion is. Columns also hold
+        ``TEST_COLUMNS``; of masks, intersection and union, (k, C) each.
         """
         network = self._evaluated_model().eval()
         stats = []
@@ -214,7 +224,7 @@ class Learner:
                 logits, *_ = self._forward(network, batch)
                 losses = F.cross_entropy(logits.float(), batch.target, reduction="none")
                 losses = mean_over_valid(losses, is_class(batch.target, self.n_classes))
-                extra = ("intersection", "union")
+                extra = (*TEST_COLUMNS, "intersection", "union")
                 stats.append(batch_stats(batch.micro_batch, logits, batch.target, losses, extra))
         return stats
 
@@ -275,7 +285,7 @@ class Learner:
         self.scaler.scale(loss_sum * (self._world.size / micro_batch.n_global)).backward()
 
     def _end_step(self, step: int) -> None:
-        with self.parts("backward"):
+        with self.parts("backward"), self.parts("gradient_exchange"):
             self._gradients.finish()
         self.scaler.unscale_(self.optimizer)
         if self._gradient_is_finite():

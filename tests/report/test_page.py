@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report.made_runs import add_ledger, line, make_run
+from report.made_runs import add_ledger, add_records, line, make_run
 
 from kakurenbo_hpc.report.page import COLUMNS, chosen, data, figure, page, write_csv
 from kakurenbo_hpc.report.records import read_records
@@ -93,7 +93,7 @@ def test_the_structure_of_a_drawing_is_as_before(pair, name):
     """What is drawn and written, in order; not where, which differs from one matplotlib to the next."""
     drawn = svg(FIGURES[name](read_records([pair]))[-1])
     found = re.findall(
-        r'<g id="[^"]*?-((?:line2d|patch|FillBetween|legend)\w*)"|<text[^>]*>([^<]*)</text>', drawn
+        r'<g class="((?:line2d|patch|FillBetween|legend)\w*)"|<text[^>]*>([^<]*)</text>', drawn
     )
     structure = "".join(f"{kind or 'text: ' + words}\n" for kind, words in found)
     golden = GOLDEN / f"{name}.txt"
@@ -133,6 +133,7 @@ def hostile(tmp_path_factory):
             folder / f"{number}", "everything" if number == 0 else "kakurenbo", epochs=2, data=name
         )
         run.rename(folder / name.replace("/", "\N{DIVISION SLASH}"))
+    add_records(folder / HOSTILE[4])
     torn = make_run(folder / "torn", "kakurenbo", epochs=5, lines=[line(0), line(1, 0.2)])
     (torn / "metrics.jsonl").write_text((torn / "metrics.jsonl").read_text()[:-30])
     return page(read_records([folder]))
@@ -141,6 +142,7 @@ def hostile(tmp_path_factory):
 def test_hostile_names_are_shown_and_do_nothing(hostile):
     outside = re.sub(r'<script type="application/json".*?</script>', "", hostile)
     assert "<script" not in outside and "<img" not in outside and "{{ 7 * 7 }}" in outside
+    assert "<b>cat" not in outside and "<i>USR1" not in outside and "&lt;b&gt;cat" in outside
     assert not re.search(r"[\x00-\x08\x0b-\x1f]", hostile)
     assert _data(hostile)["runs"][0]["name"].startswith("<script>")
     assert "the last line is cut in the middle" in hostile

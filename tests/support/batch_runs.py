@@ -11,6 +11,8 @@ from typing import Any
 
 import psutil
 
+CLOCKS = ("seconds", "energy_gpu_j", "energy_cpu_j")  # metrics that no two runs share
+
 
 def until(ready: Callable[[], Any], what: Callable[[], str], seconds: float = 120, every: float = 0.1) -> Any:
     """Wait until something is true, and return it. Fails, with what there is to say, after many seconds.
@@ -28,7 +30,7 @@ def metrics(run: Path) -> list[dict]:
     """Return the lines of a run's metrics, without the seconds that anything took."""
     path = run / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
-    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+    return [{key: value for key, value in json.loads(line).items() if key not in CLOCKS} for line in lines]
 
 
 def log(run: Path) -> str:

@@ -102,6 +102,7 @@ def left(run: Path) -> dict:
     path = run / "metrics.jsonl"
     lines = [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
     seconds = [line.pop("seconds") for line in lines]
+    lines = [{k: v for k, v in line.items() if not k.startswith("energy")} for line in lines]
     whole = [path.parent for path in run.glob("checkpoints/epoch_*/manifest.json")]
     files = {
         str(path.relative_to(run)): _held(path)

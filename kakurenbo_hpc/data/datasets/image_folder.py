@@ -71,6 +71,7 @@ class ImageFolder(DataOptions):
             shape=images.shape(),
             fingerprint=f"images-{train.digest()}-{validation.digest()}",
             crops=True,
+            classes=train.classes,
         )
 
     def _reading(self) -> Reading:

@@ -83,6 +83,7 @@ class InfoBatch(Method):
             weight=np.maximum(side * np.float32(1 / (1 - r)), np.float32(1)) if self.rescale else None,
             max_fraction=r if self.exact_share else n_side / ledger.n_total,
             n_candidates=n_side,
+            probability=np.where(side, np.float32(1 - r), np.float32(1)),
         )
 
     def pruned_side(self, ledger: Ledger, everyone: GlobalStats) -> np.ndarray:
