@@ -16,6 +16,7 @@ from ..distributed.preemption import Preemption
 from ..distributed.world import World
 from ..errors import DONE, REQUEUE, TERMINATED, RunDirectoryError, TrainingError, UserError
 from ..local_data.shards import Shards
+from ..rundir.attempt import Attempt
 from ..rundir.checkpoint.async_writer import CheckpointWriter
 from ..rundir.checkpoint.manifest import load_facts, validate_checkpoint
 from ..rundir.checkpoint.shards import MidEpoch, RankState
@@ -68,16 +69,18 @@ def run(
         epochs = job.training.epochs
         Console(comm.rank, epochs).print_line(f"{directory}: all {epochs} epochs are done")
         return DONE
-    world = World.detect(comm)
-    gradients, heartbeat = open_gradient_sync(job.world, job.training.accumulate, world), Heartbeat()
-    watchdog = Watchdog(heartbeat, directory, comm.rank, comm.size, job.record.hang_timeout, comm.abort)
+    world, attempt = World.detect(comm), Attempt.of_this_process(directory)
+    gradients = open_gradient_sync(job.world, job.training.accumulate, world)
+    heartbeat = Heartbeat(attempt.number)
+    hang_timeout = job.record.hang_timeout
+    watchdog = Watchdog(heartbeat, directory, comm.rank, comm.size, hang_timeout, comm.abort, attempt)
     try:
         with (
             comm.run_or_raise_together(lambda: Preemption(comm, directory)) as stop,
-            Lock(directory) as lock,
+            Lock(directory, "ranks" if attempt.word else "all") as lock,
             watchdog,
         ):
-            this_run = _Run(job, directory, world, stop, heartbeat, scratch)
+            this_run = _Run(job, directory, world, stop, heartbeat, attempt, scratch)
             code = this_run.train(gradients, lock, resume, allow_changes)
     except UserError as problem:
         if problem.on_all_ranks:  # no rank waits for another, and they may begin another run
@@ -97,8 +100,10 @@ class _Run:
         world: World,
         stop: Preemption,
         heartbeat: Heartbeat,
+        attempt: Attempt,
         scratch: str | None,
     ):
+        self._attempt = attempt
         self._job, self._directory, self._world, self._stop = job, directory, world, stop
         self._snapshot = Snapshot(pinned=world.device.type == "cuda")
         self._writer = CheckpointWriter(
@@ -108,6 +113,7 @@ class _Run:
             self._snapshot,
             Console(world.rank, job.training.epochs).print_line,
             heartbeat.touch,
+            attempt.leave_if_over,
         )
         recording = Recording(PassProgress(stop, self._writer), heartbeat)
         self._context = set_up(job, world, job.selection, recording, scratch, directory)
@@ -118,6 +124,8 @@ class _Run:
             "global_batch": self._context.global_batch,
             "data": self._context.data.fingerprint,
         }
+        if attempt.word:
+            self._facts["attempt"] = attempt.number
 
     def train(self, gradients: GradientSync, lock: Lock, resume: bool, allow_changes: bool) -> int:
         """Run the epochs that are left; return DONE, or the exit code of a run that stopped early.
@@ -188,6 +196,7 @@ class _Run:
     def _record(self, epoch: Epoch, result: EpochResult, timer: StageTimer, stops: bool) -> RunState:
         """Write the results of an epoch: checkpoint, ledger file, weights, line of metrics."""
         job, context, line = self._job, self._context, result.metrics
+        self._attempt.leave_if_over()
         parts = context.learner.parts.take()
         state = RunState(result.ledger, result.method_state, epoch.number + 1, line)
         with timer("checkpoint"):
@@ -248,6 +257,7 @@ class _Run:
         self, name: str, state: RunState, facts: dict[str, Any], mid_epoch: MidEpoch | None = None
     ) -> None:
         """Begin to write a checkpoint of this state, and if mid-epoch of the passes."""
+        self._attempt.leave_if_over()
         learner = self._context.learner.state_dict() if self._world.rank == 0 else None
         manifest = {**self._facts, "job": self._job.as_dict(), "epoch": state.epoch - 1, **facts}
         self._writer.save(name, RankState(learner, state.ledger, state.method_state, mid_epoch), manifest)
