@@ -11,7 +11,8 @@ from ..errors import DONE, UserError
 from ..rundir.attempt import Attempt
 from ..rundir.console import print_line
 from ..rundir.job_diff import check_run
-from .launch_checks import check_cores, check_gpus, check_job_fits, check_samples
+from .allocation import Allocation
+from .launch_checks import check_cores, check_gpus, check_job_fits, check_samples, job_fits
 from .launchers import launcher_line
 from .launchers.launcher import CommandLine, Layout
 from .machine import Machine, find_machine, read_machine
@@ -61,7 +62,7 @@ def launch(
     check_job_fits(job, facts, layout.n_ranks)
     check_cores(layout, oversubscribe)
 
-    def start(attempt: Attempt, resume: bool) -> CommandLine:
+    def start(attempt: Attempt, layout: Layout, resume: bool) -> CommandLine:
         command = train_command(job_file, run_dir, overrides, resume, allow_changes)
         if facts.scratch:
             command += ["--scratch", facts.scratch]
@@ -72,13 +73,19 @@ def launch(
             bound_command(facts, find_machine(machine), command),
         )
 
-    line = start(Attempt(run_dir), resume)
+    line = start(Attempt(run_dir), layout, resume)
     if not dry_run:
         check_gpus(facts, layout)
         check_samples(job, facts, layout.n_ranks)
-        if restarts:
+        if restarts or facts.spares:
             check_run(run_dir, job, resume, allow_changes)
-            return run_attempts(start, layout.n_ranks, run_dir, restarts, resume)
+            allocation = Allocation.of_this_job(facts)
+
+            def choose(nth: int) -> tuple[Allocation, Layout]:
+                allocation.check(find_machine(machine), run_dir)
+                return allocation, allocation.choose(layout, nth, lambda n_ranks: job_fits(job, n_ranks))
+
+            return run_attempts(start, choose, run_dir, restarts, resume)
     print_line(str(line))
     return DONE if dry_run else run(line, run_dir / "stop")
 

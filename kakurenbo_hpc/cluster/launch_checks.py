@@ -42,6 +42,13 @@ def global_batch(job: Job, n_ranks: int) -> int:
         raise JobError(f"{job.name}: {problem}") from None
 
 
+def job_fits(job: Job, n_ranks: int) -> bool:
+    """Return whether a run of a job goes on, with the same global batch, on fewer ranks than it had."""
+    return job.training.global_batch is not None and not job.training.global_batch % (
+        n_ranks * job.training.accumulate
+    )
+
+
 def check_cores(layout: Layout, oversubscribe: bool) -> None:
     """Raise UserError for more than eight ranks a core of this machine, unless ``oversubscribe``."""
     n_cores = len(os.sched_getaffinity(0))

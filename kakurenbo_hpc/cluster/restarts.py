@@ -5,6 +5,7 @@ See ``README.md`` in this folder for what ends a run and what starts it again.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -18,14 +19,17 @@ from ..rundir.checkpoint.names import Position, list_checkpoints, position
 from ..rundir.console import print_error, print_line
 from ..rundir.lock import Lock
 from ..rundir.watchdog.heartbeat import read_beats
-from .launchers.launcher import CommandLine
-from .run_ranks import Forwarding, RanksEnd, forward_signals, run_once
+from .allocation import Allocation
+from .launchers.launcher import CommandLine, Layout
+from .run_ranks import RanksEnd, forward_signals, run_once
 
 _LOOK_S = 20.0  # between two reads of all heartbeats
 _SILENT_S = 120.0  # ranks write every ten seconds; a network file system may show it a minute later
 
-Start = Callable[[Attempt, bool], CommandLine]
-"""From an attempt, and whether it resumes, to the line that starts its ranks."""
+Start = Callable[[Attempt, Layout, bool], CommandLine]
+"""From an attempt, its layout, and whether it resumes, to the line that starts its ranks."""
+Choose = Callable[[int], tuple[Allocation, Layout]]
+"""From the number of a start in this allocation to its nodes, checked, and the layout on them."""
 
 
 @dataclass
@@ -93,28 +97,33 @@ class LostRanks:
         return f"{ranks} on {', '.join(sorted(hosts))}: no heartbeat for {_SILENT_S:.0f} s"
 
 
-def run_attempts(start: Start, n_ranks: int, run: Path, most: int, resume: bool) -> int:
+def run_attempts(start: Start, choose: Choose, run: Path, most: int, resume: bool) -> int:
     """Start the ranks of a run, and again after a crash, from the newest checkpoint. Return our exit code.
 
     The run's lock is held for all attempts.
 
     Args:
         start: makes the command line of an attempt.
-        n_ranks: number of ranks.
+        choose: chooses its nodes.
         run: the run directory.
         most: restarts without a finished epoch between them.
         resume: whether the first attempt resumes.
 
     Raises:
         RunDirectoryError: another run is under way there, or it cannot be written to.
+        TooFewNodes: before the first attempt.
     """
     count = RestartCount(most)
     with _lock(run), forward_signals(run / "stop") as forwarding:
-        while True:
+        for nth in itertools.count(1):
+            allocation, layout = choose(nth)
             attempt = Attempt.begin(run)
-            line = start(attempt, resume)
+            line = start(attempt, layout, resume)
             print_line(str(line))
-            end = _run_attempt(attempt, line, n_ranks, forwarding)
+            lost = LostRanks(attempt, layout.n_ranks)
+            end = run_once(line, forwarding, lost.find)
+            attempt.kill_processes()
+            allocation.leave_out(lost.hosts, "its ranks gave no heartbeat")
             newest = _newest(run)
             why = count.refuse(position(newest) if newest else Position(0, 0)) if end.is_crash else ""
             restarts = end.is_crash and not why
@@ -141,13 +150,6 @@ def _lock(run: Path) -> Lock:
             f"{run}: cannot be written to ({problem.strerror}); give another --run-dir"
         ) from None
     return lock
-
-
-def _run_attempt(attempt: Attempt, line: CommandLine, n_ranks: int, forwarding: Forwarding) -> RanksEnd:
-    """Run an attempt to its end, after which no process of it is left on this machine."""
-    end = run_once(line, forwarding, LostRanks(attempt, n_ranks).find)
-    attempt.kill_processes()
-    return end
 
 
 def _newest(run: Path) -> Path | None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from kakurenbo_hpc.cluster import restarts
+from kakurenbo_hpc.cluster.allocation import Allocation
 from kakurenbo_hpc.cluster.failure_report import FailureReport
-from kakurenbo_hpc.cluster.launchers.launcher import CommandLine
+from kakurenbo_hpc.cluster.launchers.launcher import CommandLine, Layout
 from kakurenbo_hpc.cluster.restarts import LostRanks, RestartCount, run_attempts
 from kakurenbo_hpc.errors import DONE, FAILED, REQUEUE, TERMINATED, USER_ERROR
 from kakurenbo_hpc.rundir.attempt import Attempt
@@ -70,11 +71,12 @@ def run_programs(run, programs, most=2, resume=False):
     """Run a launch whose attempts are these programs; return its exit code, and which attempts resumed."""
     coming, resumed = iter(programs), []
 
-    def start(attempt: Attempt, resumes: bool) -> CommandLine:
+    def start(attempt: Attempt, layout: Layout, resumes: bool) -> CommandLine:
         resumed.append(resumes)
         return CommandLine([sys.executable, "-c", next(coming), str(run)], attempt.environment)
 
-    return run_attempts(start, 1, run, most, resume), resumed
+    choose = lambda nth: (Allocation(), Layout(1, attempt=nth))
+    return run_attempts(start, choose, run, most, resume), resumed
 
 
 def test_a_crash_starts_the_ranks_again_and_the_log_says_why(tmp_path, capfd):
