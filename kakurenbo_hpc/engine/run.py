@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config.job import Job
 from ..core.ledger import Ledger
@@ -32,12 +32,16 @@ from ..rundir.timers import StageTimer
 from ..rundir.watchdog.heartbeat import Heartbeat
 from ..rundir.watchdog.watchdog import Watchdog
 from ..selection.method import Method
+from .checkpoint_timer import CheckpointTimer
 from .context import Context
 from .epoch import EpochResult, run_epoch
 from .epoch_files import write_epoch_files
-from .pass_progress import PassProgress, StopEarly
+from .pass_progress import PassProgress, PassState, StopEarly
 from .resume import RunState, init_state, restore
 from .set_up import Recording, set_up
+
+if TYPE_CHECKING:
+    import torch
 
 
 def run(
@@ -118,7 +122,9 @@ class _Run:
         recording = Recording(PassProgress(stop, self._writer), heartbeat)
         self._context = set_up(job, world, job.selection, recording, scratch, directory)
         self._metrics = Metrics(directory)
+        self._checkpoint_timer = CheckpointTimer(world.comm, job.record.checkpoint_seconds)
         self._resumed_from: Path | None = None
+        self._last_saved = ""
         self._facts: dict[str, Any] = {  # of every checkpoint's manifest
             "ranks": world.size,
             "global_batch": self._context.global_batch,
@@ -139,6 +145,7 @@ class _Run:
         for number in range(state.epoch, job.training.epochs):
             epoch = Epoch(number, job.training.epochs, job.seed)
             timer = StageTimer(self._world.device, state.seconds, partial(context.heartbeat.enter, number))
+            context.pass_progress.on_step = partial(self._save_if_due, epoch, state, timer)
             try:
                 result = run_epoch(epoch, state.ledger, state.method_state, context, timer)
             except StopEarly:
@@ -171,7 +178,7 @@ class _Run:
         context.learner.join(gradients, context.data.shape, local_batch)
         if checkpoint:
             state = restore(checkpoint, facts, state, job, context)
-        self._resumed_from = checkpoint
+        self._resumed_from, self._last_saved = checkpoint, checkpoint.name if checkpoint else ""
         comm.on_rank_zero(lambda: self._enter(lock, state))
         if comm.rank == 0:
             self._snapshot.of(context.learner.example_state())
@@ -211,6 +218,13 @@ class _Run:
             context.console.epoch(line)
         return state
 
+    def _save_if_due(self, epoch: Epoch, state: RunState, timer: StageTimer) -> None:
+        """Save a checkpoint between two steps of an epoch, if it is time, and go on."""
+        if self._checkpoint_timer.is_due():
+            seconds = timer.seconds(self._context.learner.parts.read())
+            buffers = {name: value.clone() for name, value in self._context.learner.buffers().items()}
+            self._save_mid_epoch(epoch, state, seconds, buffers)
+
     def _stop_mid_epoch(self, epoch: Epoch, state: RunState, timer: StageTimer) -> int:
         """Save a checkpoint between two steps of an epoch, and stop.
 
@@ -220,13 +234,30 @@ class _Run:
             timer: of the epoch.
         """
         self._finish_exchange()
-        learner, passes = self._context.learner, self._context.pass_progress.state()
-        name = f"epoch_{epoch.number:04d}_inside_{sum(n_steps for n_steps, _ in passes):05d}"
-        facts = {"line": state.last_line, "seconds": timer.seconds(learner.parts.take())}
-        if self._resumed_from is None or name != self._resumed_from.name:  # else nothing was done since
-            self._save(name, state, facts, MidEpoch(passes, learner.buffers()))
+        learner = self._context.learner
+        passes = self._save_mid_epoch(epoch, state, timer.seconds(learner.parts.take()), learner.buffers())
         n_done = passes[-1][0]
         return self._stop_early(f"in epoch {epoch.number + 1} after {n_done} steps of pass {len(passes)}")
+
+    def _save_mid_epoch(
+        self, epoch: Epoch, state: RunState, seconds: dict[str, float], buffers: dict[str, torch.Tensor]
+    ) -> list[PassState]:
+        """Save a checkpoint between two steps of an epoch, unless there is one of this step.
+
+        Args:
+            epoch: the epoch.
+            state: before the epoch.
+            seconds: of the epoch so far.
+            buffers: the model's; they must not change until they are written.
+
+        Returns:
+            The passes so far.
+        """
+        passes = self._context.pass_progress.state()
+        name = f"epoch_{epoch.number:04d}_inside_{sum(n_steps for n_steps, _ in passes):05d}"
+        if name != self._last_saved:  # else nothing was done since
+            self._save(name, state, {"line": state.last_line, "seconds": seconds}, MidEpoch(passes, buffers))
+        return passes
 
     def _stop_early(self, where: str) -> int:
         saved = self._finish()
@@ -246,6 +277,7 @@ class _Run:
 
     def _finish(self) -> bool:
         """Wait for the last checkpoint; return whether it could be written. Warn of lost lines of metrics."""
+        self._checkpoint_timer.restart()
         if self._world.rank == 0 and (n_lost := self._metrics.write()):
             lines = "line" if n_lost == 1 else f"{n_lost} lines"
             self._context.console.print_line(
@@ -260,6 +292,8 @@ class _Run:
         self._attempt.leave_if_over()
         learner = self._context.learner.state_dict() if self._world.rank == 0 else None
         manifest = {**self._facts, "job": self._job.as_dict(), "epoch": state.epoch - 1, **facts}
+        self._checkpoint_timer.restart()
+        self._last_saved = name
         self._writer.save(name, RankState(learner, state.ledger, state.method_state, mid_epoch), manifest)
 
 

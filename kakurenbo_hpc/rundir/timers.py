@@ -84,10 +84,15 @@ class PartTimer:
             yield
             self._seconds[part] += time.perf_counter() - started
 
-    def take(self) -> dict[str, float]:
-        """Return seconds by part since the last call. Waits for the device."""
+    def read(self) -> dict[str, float]:
+        """Return seconds by part since ``take``. Waits for the device."""
         for part, begun, ended in self._events:
             ended.synchronize()
             self._seconds[part] += begun.elapsed_time(ended) / 1000
-        taken, self._seconds, self._events = self._seconds, dict.fromkeys(PARTS, 0.0), []
+        self._events = []
+        return dict(self._seconds)
+
+    def take(self) -> dict[str, float]:
+        """Return the same, and begin anew."""
+        taken, self._seconds = self.read(), dict.fromkeys(PARTS, 0.0)
         return taken
