@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from ..errors import RunDirectoryError
+from ..errors import REQUEUE, RunDirectoryError
 from ..rundir.attempt import Attempt
 from ..rundir.checkpoint.names import Position, list_checkpoints, position
-from ..rundir.console import print_error, print_line
+from ..rundir.console import print_error, print_line, resume_advice
 from ..rundir.lock import Lock
 from ..rundir.watchdog.heartbeat import read_beats
-from .allocation import Allocation
+from .allocation import Allocation, TooFewNodes
 from .launchers.launcher import CommandLine, Layout
 from .run_ranks import RanksEnd, forward_signals, run_once
 
@@ -100,7 +100,7 @@ class LostRanks:
 def run_attempts(start: Start, choose: Choose, run: Path, most: int, resume: bool) -> int:
     """Start the ranks of a run, and again after a crash, from the newest checkpoint. Return our exit code.
 
-    The run's lock is held for all attempts.
+    The run's lock is held for all attempts. Where too few nodes are left, the code is 75.
 
     Args:
         start: makes the command line of an attempt.
@@ -111,12 +111,15 @@ def run_attempts(start: Start, choose: Choose, run: Path, most: int, resume: boo
 
     Raises:
         RunDirectoryError: another run is under way there, or it cannot be written to.
-        TooFewNodes: before the first attempt.
     """
     count = RestartCount(most)
     with _lock(run), forward_signals(run / "stop") as forwarding:
         for nth in itertools.count(1):
-            allocation, layout = choose(nth)
+            try:
+                allocation, layout = choose(nth)
+            except TooFewNodes as problem:  # the next allocation has others
+                print_error(f"kakurenbo: {problem}; {resume_advice(leaves_to_be_requeued=True)}")
+                return REQUEUE
             attempt = Attempt.begin(run)
             line = start(attempt, layout, resume)
             print_line(str(line))
