@@ -5,7 +5,6 @@ See ``README.md`` in this folder for what ends a run and what starts it again.
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from collections.abc import Callable
@@ -114,7 +113,9 @@ def run_attempts(start: Start, choose: Choose, run: Path, most: int, resume: boo
     """
     count = RestartCount(most)
     with _lock(run), forward_signals(run / "stop") as forwarding:
-        for nth in itertools.count(1):
+        nth = 0
+        while True:
+            nth += 1
             try:
                 allocation, layout = choose(nth)
             except TooFewNodes as problem:  # the next allocation has others
@@ -128,7 +129,7 @@ def run_attempts(start: Start, choose: Choose, run: Path, most: int, resume: boo
             attempt.kill_processes()
             allocation.leave_out(lost.hosts, "its ranks gave no heartbeat")
             newest = _newest(run)
-            why = count.refuse(position(newest) if newest else Position(0, 0)) if end.is_crash else ""
+            why = count.refuse((newest and position(newest)) or Position(0, 0)) if end.is_crash else ""
             restarts = end.is_crash and not why
             _note(attempt, end, newest, restarts)
             if not restarts:
