@@ -38,6 +38,7 @@ TIERS = {
         "cluster/test_slurm.py",
         "cluster/test_slurm_accounts.py",
         "cluster/test_srun.py",
+        "cluster/test_restarts_on_slurm.py",
         "cluster/test_pbs.py",
     ],
 }

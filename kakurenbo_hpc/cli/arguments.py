@@ -73,6 +73,15 @@ CompareOut = Annotated[
     Path, typer.Option(metavar="PATH", parser=expand, help="Where runs and tables are kept.")
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="The file's smaller size.")]
+Restarts = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=1000,
+        help="Start the ranks again after a crash or the loss of a node, from the newest checkpoint, at most "
+        "so often without a finished epoch between.",
+    ),
+]
 AllowChanges = Annotated[
     bool, typer.Option("--allow-changes", help="With --resume: accept a job that differs from the run's.")
 ]

@@ -19,6 +19,7 @@ from .arguments import (
     Methods,
     Overrides,
     Quick,
+    Restarts,
     Resume,
     RunArgument,
     RunDir,
@@ -94,6 +95,7 @@ def submit(
     overrides: Overrides = None,
     resume: Resume = False,
     allow_changes: AllowChanges = False,
+    restarts: Restarts = 0,
     dry_run: DryRun = False,
     force: Force = False,
     wait: Wait = False,
@@ -119,6 +121,7 @@ def submit(
         options=Options(qos, reservation, mail),
         resume=resume,
         allow_changes=allow_changes,
+        restarts=restarts,
         force=force,
         wait=wait,
     )

@@ -19,6 +19,7 @@ from .arguments import (
     Methods,
     Overrides,
     Quick,
+    Restarts,
     Resume,
     RunDir,
     Scaling,
@@ -90,6 +91,7 @@ def launch(
     resume: Resume = False,
     allow_changes: AllowChanges = False,
     oversubscribe: Oversubscribe = False,
+    restarts: Restarts = 0,
     dry_run: DryRun = False,
 ) -> int:
     """Start ranks, here or on the nodes of the surrounding batch job, and train a job on them."""
@@ -111,6 +113,7 @@ def launch(
             resume=resume,
             allow_changes=allow_changes,
             oversubscribe=oversubscribe,
+            restarts=restarts,
             dry_run=dry_run,
         )
 

@@ -22,6 +22,12 @@ _BANNERS = (_KILLED, _LEFT, _TORCHRUN, _SRUN)
 _RANK = re.compile(r"kakurenbo: rank (\d+) ")
 # A rank that prints this failed because another one did: see wait_for_abort.
 _LOST_PEER = re.compile("[Gg]loo|NCCL")
+# What another start would end with as well: the user's errors, and memory that does not suffice.
+_FINAL = re.compile(
+    r"kakurenbo: rank \d+ of \d+ on \S+: (?:(?:User|Job|World|RunDirectory|Data|Sample|Training|Loop)Error"
+    r"|MemoryError|OutOfMemoryError):"
+)
+_OUT_OF_MEMORY = re.compile(r"kakurenbo: .*out of memory|\boom[-_ ]?kill|: Out Of Memory$", re.IGNORECASE)
 _MEMORY = "; often the system was out of memory (dmesg says so), or the batch system ended it"
 
 
@@ -37,11 +43,13 @@ class FailureReport:
         self._banners: dict[re.Pattern[str], re.Match[str]] = {}
         self._rank_codes: set[int] = set()  # where the launcher's own code is another one
         self._task_codes: set[int] = set()  # of srun's tasks
+        self._is_final = False
 
     def add(self, line: bytes) -> None:
         """Read one line of stderr."""
         text = line.decode(errors="replace").rstrip()
         self._tail.append(text)
+        self._is_final |= bool(_FINAL.match(text) or _OUT_OF_MEMORY.search(text))
         from_rank = _RANK.match(text)
         if from_rank and _LOST_PEER.search(text):
             self._lost_peer[from_rank[1]] = text
@@ -85,6 +93,12 @@ class FailureReport:
     def blames_a_rank(self) -> bool:
         """Whether a rank reported that it failed, or srun reported it of one."""
         return bool(self._failure or self._lost_peer or _SRUN in self._banners)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether another start would end alike: all ranks agreed on an error, or memory does not suffice."""
+        line = self.last_line(FAILED)
+        return self._is_final or (line == self._last_message and not _RANK.match(line))
 
     def last_line(self, code: int) -> str:
         """Return the line to print last.

@@ -42,6 +42,17 @@ def global_batch(job: Job, n_ranks: int) -> int:
         raise JobError(f"{job.name}: {problem}") from None
 
 
+def job_fits(job: Job, n_ranks: int) -> bool:
+    """Return whether a run may go on, with the same global batch and learning rate, on fewer ranks.
+
+    Samples on the nodes' own disks would be placed anew, which a checkpoint inside an epoch does not stand.
+    """
+    training = job.training
+    if training.global_batch is None or training.lr_scaling == "ranks" or job.data.placement == "local":
+        return False
+    return not training.global_batch % (n_ranks * training.accumulate)
+
+
 def check_cores(layout: Layout, oversubscribe: bool) -> None:
     """Raise UserError for more than eight ranks a core of this machine, unless ``oversubscribe``."""
     n_cores = len(os.sched_getaffinity(0))

@@ -148,6 +148,12 @@ class Machine(Options):
     max_requeues: Natural = option(
         20, "How often a run that left before its end is put into the queue again.", "requeues"
     )
+    spares: Natural = option(
+        0,
+        "Nodes that a job asks for beside those of --nodes: one takes the place of a node that fails its "
+        "check or dies.",
+        "nodes",
+    )
     code: ExpandedPath | None = option(
         None,
         "Folder with the modules of package.module:Class names; the machine file's own folder if not given.",

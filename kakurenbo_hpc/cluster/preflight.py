@@ -35,7 +35,7 @@ def check_submission(script: Script, job: Job, environment: Mapping[str, str]) -
     check_names(script.machine, job)
     try:
         queue = find_queue(script.machine)
-        check_limits(queue, script.nodes, script.walltime_s)
+        check_limits(queue, script.n_requested, script.walltime_s)
         open_scheduler(script.machine.scheduler).check_script(script, environment)
     except NoAnswer:
         return

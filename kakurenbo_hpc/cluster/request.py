@@ -40,6 +40,7 @@ class Request:
         options: for the batch system.
         resume: go on with a run that exists.
         allow_changes: even if its job was another one.
+        restarts: as ``kakurenbo launch --restarts``.
         force: without the checks before a submission.
         wait: until all that is submitted has ended.
 
@@ -62,6 +63,7 @@ class Request:
     options: Options = Options()
     resume: bool = False
     allow_changes: bool = False
+    restarts: int = 0
     force: bool = False
     wait: bool = False
 

@@ -34,6 +34,7 @@ class Script:
         runs: run directories of the tasks of an array, in order; ``run`` is their common folder.
         after: run directories whose true end it waits for.
         after_done: it waits for their success, not for any end.
+        restarts: as ``kakurenbo launch --restarts``.
     """
 
     name: str
@@ -49,6 +50,12 @@ class Script:
     runs: tuple[Path, ...] = ()
     after: tuple[Path, ...] = ()
     after_done: bool = False
+    restarts: int = 0
+
+    @property
+    def n_requested(self) -> int:
+        """Nodes that the batch system is asked for."""
+        return self.nodes + self.machine.spares
 
     def text(self) -> str:
         """Return the whole script. Every value in it is quoted, or checked to be one word."""
@@ -69,14 +76,16 @@ class Script:
             "path": environment_bin(self.machine, self.python),
             "work": "".join(f"{shlex.quote(word)} " for word in self.work),
             "options": self._options(),
-            **scheduler.script_values(self.machine, self.nodes),
+            "n_requested": self.n_requested,
+            **scheduler.script_values(self.machine, self.n_requested),
         }
         return environment.from_string(scheduler.template).render(values)
 
     def _options(self) -> str:
         if self.options is not None:
             return shlex.join(self.options)
-        return '--run-dir "$run" --resume' + " --allow-changes" * self.allow_changes
+        restarts = f" --restarts {self.restarts}" if self.restarts else ""
+        return '--run-dir "$run" --resume' + " --allow-changes" * self.allow_changes + restarts
 
 
 def python_of(machine: Machine) -> str:

@@ -105,6 +105,7 @@ def base_script(
         options,
         after=(request.after.absolute(),) if request.after else (),
         after_done=request.after is not None,
+        restarts=request.restarts,
     )
 
 

@@ -489,6 +489,12 @@ class Record(Options):
     checkpoint_every: Count = option(
         1, "Epochs between checkpoints; the last epoch always has one.", "epochs"
     )
+    checkpoint_seconds: Positive | None = option(
+        None,
+        "Time after the last checkpoint at which another one is written, inside an epoch too: what a crash "
+        "loses is bounded by it. Not set: only at the end of epochs.",
+        "seconds",
+    )
     keep: Count = option(2, "Newest checkpoints that are kept, beside the best.")
     hang_timeout: Annotated[float, Field(ge=0)] = (
         option(  # NCCL gives up after 600 s, and does not report where the ranks were

@@ -146,7 +146,8 @@ class Augmented(DatasetView):
             return self._apply(self._training, images, request), targets
         import torch
 
-        numbers, results = self._base.copy_numbers(request.id), {}  # type: ignore[attr-defined]
+        numbers = self._base.copy_numbers(request.id)  # type: ignore[attr-defined]
+        results: dict[int, torch.Tensor] = {}
         for number in np.unique(numbers):
             rows = np.flatnonzero(numbers == number)
             these = replace(request, id=request.id[rows], copy=request.copy[rows])

@@ -33,7 +33,7 @@ def vary(data: DatasetSplits, options: DataOptions) -> DatasetSplits:
     changes = options.model_dump(include=set(VARIATIONS), exclude_defaults=True)
     if not changes:
         return data
-    n_repeats = len(options.augmentations_of_repeats()) or options.repeats
+    n_repeats = len(options.repeats) if isinstance(options.repeats, list) else options.repeats
     # Earlier versions repeated the last classes.
     drawn = ["classes drawn"] if "repeats_classes" in changes else []
     fingerprint = "+".join(

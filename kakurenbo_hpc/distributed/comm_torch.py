@@ -16,6 +16,13 @@ from ..errors import FAILED
 from .comm import Comm, Pending, Transfer, flush
 
 
+def _signed(array: np.ndarray, is_sum: bool) -> np.ndarray:
+    """Return unsigned integers of more than a byte as signed ones, which Gloo reduces: sums wrap alike."""
+    if array.dtype.kind != "u" or array.itemsize == 1:
+        return array
+    return array.view(f"i{array.itemsize}") if is_sum else array.astype(np.int64)
+
+
 class GroupComm(Comm):
     """All ranks of a process group that works on the host."""
 
@@ -42,9 +49,12 @@ class GroupComm(Comm):
         return self._reduce(array, dist.ReduceOp.MAX)
 
     def _reduce(self, array: np.ndarray, op: Any) -> np.ndarray:
-        ours = torch.from_numpy(np.array(array, ndmin=1))
+        array = np.asarray(array)
+        ours = torch.from_numpy(_signed(np.array(array, ndmin=1), is_sum=op == dist.ReduceOp.SUM))
         dist.all_reduce(ours, op, group=self._group)
-        return ours.numpy().reshape(np.shape(array))
+        theirs = ours.numpy()
+        same_size = theirs.itemsize == array.itemsize
+        return (theirs.view(array.dtype) if same_size else theirs.astype(array.dtype)).reshape(array.shape)
 
     def gather(self, value: Any) -> list:
         values = [None] * self.size

@@ -38,10 +38,14 @@ class PassProgress:
     Args:
         stop: tells when to stop; None for never.
         writer: writes checkpoints in the background and needs a call after each step; None if there is none.
+
+    Attributes:
+        on_step: called on all ranks after each step of a pass that is recorded and may be left.
     """
 
     def __init__(self, stop: Preemption | None = None, writer: CheckpointWriter | None = None):
         self._stop, self._writer = stop, writer
+        self.on_step: Callable[[], object] = lambda: None
         self._restored: list[PassState] = []
         self._passes: list[tuple[int, Resumable]] = []
 
@@ -74,6 +78,8 @@ class PassProgress:
         """
         self._passes[-1] = (step + 1, self._passes[-1][1])
         self._check_stop(may_stop)
+        if may_stop:
+            self.on_step()
 
     def run_pass(
         self,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from ..distributed.world import World
 from ..errors import DONE, FAILED, REQUEUE, TERMINATED, RunDirectoryError, TrainingError, UserError
 from ..local_data.shards import Shards
 from ..rundir.atomic_io import write_whole
+from ..rundir.attempt import Attempt
 from ..rundir.checkpoint.async_writer import CheckpointWriter
 from ..rundir.checkpoint.manifest import load_facts, validate_checkpoint
 from ..rundir.checkpoint.retention import list_checkpoints
@@ -39,12 +40,16 @@ from ..rundir.timers import StageTimer
 from ..rundir.watchdog.heartbeat import Heartbeat
 from ..rundir.watchdog.watchdog import Watchdog
 from ..selection.method import Method
+from .checkpoint_timer import CheckpointTimer
 from .context import Context
 from .epoch import EpochResult, run_epoch
 from .epoch_files import EpochFiles
-from .pass_progress import PassProgress, StopEarly
+from .pass_progress import PassProgress, PassState, StopEarly
 from .resume import RunState, init_state, restore
 from .set_up import Recording, begin_with_weights, set_up
+
+if TYPE_CHECKING:
+    import torch
 
 
 def run(
@@ -78,16 +83,18 @@ def run(
         return DONE
     if job.record.tensorboard:
         comm.run_or_raise_together(check_tensorboard)
-    world = World.detect(comm)
-    gradients, heartbeat = open_gradient_sync(job.world, job.training.accumulate, world), Heartbeat()
-    watchdog = Watchdog(heartbeat, directory, comm.rank, comm.size, job.record.hang_timeout, comm.abort)
+    world, attempt = World.detect(comm), Attempt.of_this_process(directory)
+    gradients = open_gradient_sync(job.world, job.training.accumulate, world)
+    heartbeat = Heartbeat(attempt.number)
+    hang_timeout = job.record.hang_timeout
+    watchdog = Watchdog(heartbeat, directory, comm.rank, comm.size, hang_timeout, comm.abort, attempt)
     try:
         with (
             comm.run_or_raise_together(lambda: Preemption(comm, directory)) as stop,
-            Lock(directory) as lock,
+            Lock(directory, "ranks" if attempt.word else "all") as lock,
             watchdog,
         ):
-            this_run = _Run(job, directory, world, stop, heartbeat, scratch)
+            this_run = _Run(job, directory, world, stop, heartbeat, attempt, scratch)
             code = this_run.train(gradients, lock, resume, allow_changes)
     except UserError as problem:
         if problem.on_all_ranks:  # no rank waits for another, and they may begin another run
@@ -107,8 +114,10 @@ class _Run:
         world: World,
         stop: Preemption,
         heartbeat: Heartbeat,
+        attempt: Attempt,
         scratch: str | None,
     ):
+        self._attempt = attempt
         self._job, self._directory, self._world, self._stop = job, directory, world, stop
         self._snapshot = Snapshot(pinned=world.device.type == "cuda")
         self._writer = CheckpointWriter(
@@ -118,17 +127,22 @@ class _Run:
             self._snapshot,
             Console(world.rank, job.training.epochs).print_line,
             heartbeat.touch,
+            attempt.leave_if_over,
         )
         recording = Recording(PassProgress(stop, self._writer), heartbeat)
         self._context = set_up(job, world, job.selection, recording, scratch, directory)
         self._metrics = Metrics(directory)
+        self._checkpoint_timer = CheckpointTimer(world.comm, job.record.checkpoint_seconds)
         self._resumed_from: Path | None = None
+        self._last_saved = ""
         self._facts: dict[str, Any] = {  # of every checkpoint's manifest
             "ranks": world.size,
             "epochs": self._context.epochs,
             "global_batch": self._context.global_batch,
             "data": self._context.data.fingerprint,
         }
+        if attempt.word:
+            self._facts["attempt"] = attempt.number
 
     def train(self, gradients: GradientSync, lock: Lock, resume: bool, allow_changes: bool) -> int:
         """Run the epochs that are left; return DONE, or the exit code of a run that stopped early.
@@ -142,6 +156,7 @@ class _Run:
         for number in range(state.epoch, context.epochs):
             epoch = Epoch(number, context.epochs, job.seed)
             timer = StageTimer(self._world.device, state.seconds, partial(context.heartbeat.enter, number))
+            context.pass_progress.on_step = partial(self._save_if_due, epoch, state, timer)
             try:
                 result = run_epoch(epoch, state.ledger, state.method_state, context, timer)
             except StopEarly:
@@ -178,7 +193,7 @@ class _Run:
         context.learner.join(gradients, context.data.shape, local_batch)
         if checkpoint:
             state = restore(checkpoint, facts, state, job, context)
-        self._resumed_from = checkpoint
+        self._resumed_from, self._last_saved = checkpoint, checkpoint.name if checkpoint else ""
         comm.on_rank_zero(lambda: self._enter(lock, state))
         self._files = EpochFiles(self._directory, job, context, state.epoch)
         self._energy = Energy(self._world.device, self._world.local_rank == 0)
@@ -213,6 +228,7 @@ class _Run:
     def _record(self, epoch: Epoch, result: EpochResult, timer: StageTimer, stops: bool) -> RunState:
         """Write the results of an epoch: checkpoint, ledger file, weights, line of metrics."""
         job, context, line = self._job, self._context, result.metrics
+        self._attempt.leave_if_over()
         parts = context.learner.parts.take()
         state = RunState(result.ledger, result.method_state, epoch.number + 1, line)
         with timer("checkpoint"):
@@ -230,6 +246,13 @@ class _Run:
             context.console.epoch(line)
         return state
 
+    def _save_if_due(self, epoch: Epoch, state: RunState, timer: StageTimer) -> None:
+        """Save a checkpoint between two steps of an epoch, if it is time, and go on."""
+        if self._checkpoint_timer.is_due():
+            seconds = timer.seconds(self._context.learner.parts.read())
+            buffers = {name: value.clone() for name, value in self._context.learner.buffers().items()}
+            self._save_mid_epoch(epoch, state, seconds, buffers)
+
     def _stop_mid_epoch(self, epoch: Epoch, state: RunState, timer: StageTimer) -> int:
         """Save a checkpoint between two steps of an epoch, and stop.
 
@@ -239,13 +262,30 @@ class _Run:
             timer: of the epoch.
         """
         self._finish_exchange()
-        learner, passes = self._context.learner, self._context.pass_progress.state()
-        name = f"epoch_{epoch.number:04d}_inside_{sum(n_steps for n_steps, _ in passes):05d}"
-        facts = {"line": state.last_line, "seconds": timer.seconds(learner.parts.take())}
-        if self._resumed_from is None or name != self._resumed_from.name:  # else nothing was done since
-            self._save(name, state, facts, MidEpoch(passes, learner.buffers()))
+        learner = self._context.learner
+        passes = self._save_mid_epoch(epoch, state, timer.seconds(learner.parts.take()), learner.buffers())
         n_done = passes[-1][0]
         return self._stop_early(f"in epoch {epoch.number + 1} after {n_done} steps of pass {len(passes)}")
+
+    def _save_mid_epoch(
+        self, epoch: Epoch, state: RunState, seconds: dict[str, float], buffers: dict[str, torch.Tensor]
+    ) -> list[PassState]:
+        """Save a checkpoint between two steps of an epoch, unless there is one of this step.
+
+        Args:
+            epoch: the epoch.
+            state: before the epoch.
+            seconds: of the epoch so far.
+            buffers: the model's; they must not change until they are written.
+
+        Returns:
+            The passes so far.
+        """
+        passes = self._context.pass_progress.state()
+        name = f"epoch_{epoch.number:04d}_inside_{sum(n_steps for n_steps, _ in passes):05d}"
+        if name != self._last_saved:  # else nothing was done since
+            self._save(name, state, {"line": state.last_line, "seconds": seconds}, MidEpoch(passes, buffers))
+        return passes
 
     def _stop_early(self, where: str) -> int:
         saved = self._finish()
@@ -268,6 +308,7 @@ class _Run:
 
     def _finish(self) -> bool:
         """Wait for the last checkpoint; return whether it could be written. Warn of lost lines of metrics."""
+        self._checkpoint_timer.restart()
         if self._world.rank == 0 and (n_lost := self._metrics.write()):
             lines = "line" if n_lost == 1 else f"{n_lost} lines"
             self._context.console.print_line(
@@ -279,8 +320,11 @@ class _Run:
         self, name: str, state: RunState, facts: dict[str, Any], mid_epoch: MidEpoch | None = None
     ) -> None:
         """Begin to write a checkpoint of this state, and if mid-epoch of the passes."""
+        self._attempt.leave_if_over()
         learner = self._context.learner.state_dict() if self._world.rank == 0 else None
         manifest = {**self._facts, "job": self._job.as_dict(), "epoch": state.epoch - 1, **facts}
+        self._checkpoint_timer.restart()
+        self._last_saved = name
         self._writer.save(name, RankState(learner, state.ledger, state.method_state, mid_epoch), manifest)
 
 

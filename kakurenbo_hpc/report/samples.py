@@ -39,7 +39,7 @@ def sample_history(records: Records) -> list[Chart]:
 
     Source: Jiang et al. 2019, figure 15.
     """
-    charts = []
+    charts: list[Chart] = []
     for i, group in enumerate(_with(records, "ledger")):
         run, epochs, rows = group.first, [], []
         ids = None
@@ -140,7 +140,7 @@ def weight_spread(records: Records) -> list[Chart]:
 
     Source: Sample Importance in SGD Training, figure 13.
     """
-    charts = []
+    charts: list[Chart] = []
     for i, group in enumerate(records.groups):
         of_runs = []
         for run in group.runs:

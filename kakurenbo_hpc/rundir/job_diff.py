@@ -1,4 +1,4 @@
-"""Comparison of the job in a run directory with the job to resume. Without torch: ``submit`` imports it."""
+"""Checks of a run directory before a run begins or resumes there. Without torch, for the launcher."""
 
 from __future__ import annotations
 
@@ -10,6 +10,25 @@ import yaml
 from ..config.job import Job
 from ..config.yaml import load_yaml
 from ..errors import RunDirectoryError
+
+# Allowed before a run starts: files of submit, a stop request, the data's manifest, files of a failed start.
+_BEFORE = ("batch", "stop", "manifest", "lock", "attempt", "exits.jsonl", "heartbeat", ".job.yaml.*.part")
+
+
+def check_run(run: Path, job: Job, resume: bool, allow_changes: bool = False) -> None:
+    """Check, before anything is written, whether a run may begin or resume in a directory.
+
+    Raises:
+        RunDirectoryError: it holds another job's run, or something else than a run, or nothing to resume.
+    """
+    written = run / "job.yaml"
+    if written.exists():
+        if not allow_changes:
+            check_same(written, job)
+    elif resume and not any((run / started).exists() for started in ("batch", "lock")):
+        raise RunDirectoryError(f"{run}: --resume was given, but no run is there; leave it away to begin one")
+    elif run.is_dir() and not all(any(found.match(ours) for ours in _BEFORE) for found in run.iterdir()):
+        raise RunDirectoryError(f"{run}: not empty, and not a run of ours; give another --run-dir")
 
 
 def check_same(written: Path, job: Job) -> None:

@@ -12,12 +12,9 @@ from ..errors import RunDirectoryError
 from .atomic_io import write_whole
 from .checkpoint.manifest import load_facts
 from .checkpoint.retention import newest_valid, remove_partial, set_aside
-from .job_diff import another_job, check_same, differences
+from .job_diff import another_job, check_run, differences
 from .lock import Lock
 from .watchdog import heartbeat
-
-# Allowed before a run starts: files of submit, a stop request, the data's manifest, files of a failed start.
-_BEFORE = ("batch", "stop", "manifest", "lock", "heartbeat", ".job.yaml.*.part")
 
 
 def open_run(run: Path, job: Job, resume: bool, lock: Lock, allow_changes: bool = False) -> Path | None:
@@ -40,18 +37,11 @@ def open_run(run: Path, job: Job, resume: bool, lock: Lock, allow_changes: bool 
         active
             run; or it cannot be written to.
     """
-    written = run / "job.yaml"
-    if written.exists():
-        if not allow_changes:
-            check_same(written, job)
-    elif resume and not any((run / started).exists() for started in ("batch", "lock")):
-        raise RunDirectoryError(f"{run}: --resume was given, but no run is there; leave it away to begin one")
-    elif run.is_dir() and not all(any(found.match(ours) for ours in _BEFORE) for found in run.iterdir()):
-        raise RunDirectoryError(f"{run}: not empty, and not a run of ours; give another --run-dir")
+    check_run(run, job, resume, allow_changes)
     with writing_to(run):
         run.mkdir(parents=True, exist_ok=True)
         lock.take()
-    checkpoint = newest_valid(run / "checkpoints") if written.exists() else None
+    checkpoint = newest_valid(run / "checkpoints") if (run / "job.yaml").exists() else None
     if checkpoint and not resume:
         raise RunDirectoryError(
             f"{run}: a run is there, checkpointed in {checkpoint.name}; "

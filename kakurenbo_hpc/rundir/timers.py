@@ -104,6 +104,8 @@ class PartTimer:
     def mark(self) -> None:
         """Remember this moment, for ``since_mark``."""
         if self._on_gpu:
+            import torch
+
             self._mark = torch.cuda.Event(enable_timing=True)
             self._mark.record()
         else:
@@ -115,14 +117,21 @@ class PartTimer:
         if isinstance(mark, float):
             self._seconds[part] += time.perf_counter() - mark
         elif mark is not None:
+            import torch
+
             ended = torch.cuda.Event(enable_timing=True)
             ended.record()
             self._events.append((part, mark, ended))
 
-    def take(self) -> dict[str, float]:
-        """Return seconds by part since the last call. Waits for the device."""
+    def read(self) -> dict[str, float]:
+        """Return seconds by part since ``take``. Waits for the device."""
         for part, begun, ended in self._events:
             ended.synchronize()
             self._seconds[part] += begun.elapsed_time(ended) / 1000
-        taken, self._seconds, self._events = self._seconds, dict.fromkeys(PARTS + WAITS, 0.0), []
+        self._events = []
+        return dict(self._seconds)
+
+    def take(self) -> dict[str, float]:
+        """Return the same, and begin anew."""
+        taken, self._seconds = self.read(), dict.fromkeys(PARTS + WAITS, 0.0)
         return taken

@@ -87,7 +87,7 @@ def _sample(value: np.ndarray, among: np.ndarray | None, comm: Comm) -> tuple[np
     keys[first:last] = to_keys(value[rows])
     if among is not None:
         keys[first:last][~among[rows]] = _EXCLUDED
-    return np.sort(comm.sum(keys.view(np.int32)).view(np.uint32)), n  # gloo adds no unsigned integers
+    return np.sort(comm.sum(keys)), n
 
 
 def _brackets(sample: np.ndarray, n: int, k: int) -> list[tuple[int, int]]:

@@ -124,13 +124,32 @@ def test_torchrun_has_an_agent_on_each_node():
     here, there = (
         str(launcher_line(slurm_machine("torchrun"), Layout(4 * n, n), ["train"], JOB)) for n in (1, 2)
     )
-    torchrun = f"{shlex.quote(sys.executable)} -m torch.distributed.run --no-python --nproc-per-node=4"
+    torchrun = f"{shlex.quote(sys.executable)} -m torch.distributed.run --no-python"
+    torchrun += " --nproc-per-node=4 --max-restarts=0"
     assert here == f"A=b {torchrun} --standalone train"
     srun = "srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --kill-on-bad-exit=0 --wait=10 --cpu-bind=none"
     assert (
         there
         == f"A=b {srun} {torchrun} --nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=n1:20012 --rdzv-id=12 train"
     )
+
+
+AGAIN = Layout(8, 2, hosts=("n2", "n4"), attempt=3)
+
+
+def test_an_attempt_without_a_lost_node_names_its_hosts():
+    """The sizes and hosts of the allocation in the environment are those of before."""
+    srun = str(launcher_line(slurm_machine("srun", mpi="pmix"), AGAIN, ["train"], JOB))
+    assert srun.startswith(
+        "A=b srun --nodes=2 --ntasks=8 --ntasks-per-node=4 --overlap --no-kill --nodelist=n2,n4 "
+    )
+    torchrun = str(launcher_line(slurm_machine("torchrun"), AGAIN, ["train"], JOB))
+    assert "--ntasks-per-node=1 --overlap --no-kill --nodelist=n2,n4 " in torchrun
+    assert torchrun.endswith(" --rdzv-endpoint=n2:20206 --rdzv-id=12.2 train"), "n1 is lost"
+    environ = JOB | {"PBS_NODEFILE": "/n"}
+    for version, hosts in ((OPEN_MPI_5, "--host n2:4,n4:4"), (MPICH, "-ppn 4 -hosts n2,n4")):
+        line = mpirun_line("mpirun", version, AGAIN, ["train"], {}, 4, as_root=False, environ=environ)
+        assert hosts in str(line) and "--hostfile" not in str(line)
 
 
 @pytest.mark.parametrize(

@@ -15,26 +15,6 @@ LONG = ["--set", "training.epochs=60"]
 SHORT = ["--set", "training.epochs=2"]
 
 
-@pytest.fixture
-def kakurenbo(slurm, tmp_path):
-    """The command line, where this Slurm is the batch system."""
-
-    def call(*words: object) -> str:
-        command = [sys.executable, "-m", "kakurenbo_hpc.cli", *map(str, words)]
-        done = subprocess.run(
-            command,
-            env=environment() | {"SLURM_CONF": str(slurm.conf)},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return call
-
-
 def test_a_run_on_two_nodes_goes_to_its_end(kakurenbo, slurm_machine, tmp_path):
     run = tmp_path / "a run"
     said = kakurenbo(

@@ -118,7 +118,7 @@ def beat(run):
 
 
 def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, capsys):
-    def lockf(handle, how):
+    def lockf(handle, how, *part):
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr("fcntl.lockf", lockf)

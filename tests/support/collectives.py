@@ -11,8 +11,9 @@ def check_collectives(comm: Comm) -> None:
     rank, size = comm.rank, comm.size
     everyone = [np.random.default_rng(r) for r in range(size)]
 
-    for dtype in (np.int64, np.float64, np.int32, np.float32):
-        drawn = [g.integers(-9, 9, (3, 2)).astype(dtype) for g in everyone]
+    for dtype in (np.int64, np.float64, np.int32, np.float32, np.uint32, np.uint64):
+        least = 0 if np.dtype(dtype).kind == "u" else -9
+        drawn = [g.integers(least, 9, (3, 2)).astype(dtype) for g in everyone]
         for name in ("sum", "min", "max"):
             got, want = getattr(comm, name)(drawn[rank]), getattr(np, name)(drawn, axis=0)
             assert got.dtype == dtype and got.shape == (3, 2) and (got == want).all(), (name, dtype)

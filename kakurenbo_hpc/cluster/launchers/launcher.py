@@ -35,10 +35,19 @@ class CommandLine:
 
 @dataclass(frozen=True)
 class Layout:
-    """Ranks, and the nodes of an allocation that they start on; without nodes, all of them here."""
+    """Ranks, and the nodes of an allocation that they start on; without nodes, all of them here.
+
+    Attributes:
+        n_ranks: on all nodes together.
+        n_nodes: number of nodes.
+        hosts: names of these nodes, where not all of the allocation are used; else empty.
+        attempt: how often the ranks have been started in this allocation, from 1.
+    """
 
     n_ranks: int
     n_nodes: int | None = None
+    hosts: tuple[str, ...] = ()
+    attempt: int = 1
 
     @property
     def n_per_node(self) -> int:

@@ -83,13 +83,16 @@ def mpirun_line(
     """
     if "Open MPI" not in version:  # Hydra, of MPICH and Intel MPI
         per_node = ["-ppn", str(layout.n_per_node)] if layout.n_nodes else []
+        per_node += ["-hosts", ",".join(layout.hosts)] if layout.hosts else []
         return CommandLine([mpirun, "-n", str(layout.n_ranks), *per_node, *program], environment)
     # Our ranks set their own Torch threads, and Open MPI would pin two ranks to one core each.
     flags = ["--bind-to", "none"]
     if layout.n_nodes:
         flags = ["--map-by", f"ppr:{layout.n_per_node}:node", *flags]
-        # An Open MPI that was built without PBS's library knows the hosts from nowhere else.
-        flags += ["--hostfile", environ["PBS_NODEFILE"]] if "PBS_NODEFILE" in environ else []
+        if layout.hosts:
+            flags += ["--host", ",".join(f"{host}:{layout.n_per_node}" for host in layout.hosts)]
+        elif "PBS_NODEFILE" in environ:  # an Open MPI without PBS's library knows the hosts from nowhere else
+            flags += ["--hostfile", environ["PBS_NODEFILE"]]
         # To other nodes it exports its own variables only.
         exported = [name for name in (*_EXPORTED, *handed_on) if name in environ and name not in environment]
         flags += [word for name in [*environment, *exported] for word in ("-x", name)]

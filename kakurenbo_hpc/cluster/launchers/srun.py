@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 # Cores are dealt out by bind_rank, within those of the job.
 STEP_FLAGS = ["--kill-on-bad-exit=0", "--wait=10", "--cpu-bind=none"]
 
+
+def node_flags(layout: Layout) -> list[str]:
+    """Return what a step needs on some nodes of an allocation: the environment tells of all of them.
+
+    A step that has lost a node still counts as running there: the next one overlaps it.
+    """
+    if not layout.hosts:
+        return []
+    return ["--overlap", "--no-kill", f"--nodelist={','.join(layout.hosts)}"]
+
+
 # srun takes one INT for a question after its tasks, answers it and goes on.
 INTERRUPT_SIGNAL = signal.SIGTERM
 
@@ -47,7 +58,7 @@ class Srun(Launcher):
     ) -> CommandLine:
         """Return the srun line."""
         flags = [f"--nodes={layout.n_nodes or 1}", f"--ntasks={layout.n_ranks}"]
-        flags += [f"--ntasks-per-node={layout.n_per_node}", *STEP_FLAGS]
+        flags += [f"--ntasks-per-node={layout.n_per_node}", *node_flags(layout), *STEP_FLAGS]
         if machine.cores_per_rank:
             flags += [f"--cpus-per-task={machine.cores_per_rank}"]  # srun does not take it over from sbatch
         if machine.mpi:

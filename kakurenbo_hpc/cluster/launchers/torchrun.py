@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import UserError
 from .launcher import CommandLine, Launcher, Layout
-from .srun import INTERRUPT_SIGNAL, STEP_FLAGS
+from .srun import INTERRUPT_SIGNAL, STEP_FLAGS, node_flags
 
 if TYPE_CHECKING:
     from ..machine import Machine
@@ -45,7 +45,8 @@ class Torchrun(Launcher):
     ) -> CommandLine:
         """Return the torchrun line, on several nodes behind srun."""
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--no-python"]
-        torchrun += [f"--nproc-per-node={layout.n_per_node}"]
+        # Its own restarts would know nothing of checkpoints.
+        torchrun += [f"--nproc-per-node={layout.n_per_node}", "--max-restarts=0"]
         if (layout.n_nodes or 1) == 1:
             return CommandLine([*torchrun, "--standalone", *program], machine.environment)
         several = f"{machine.name}: torchrun starts on {layout.n_nodes} nodes"
@@ -54,11 +55,14 @@ class Torchrun(Launcher):
         if "SLURMD_NODENAME" not in environ:
             raise UserError(f"{several} from a batch script only; use kakurenbo submit")
         agents = ["srun", f"--nodes={layout.n_nodes}", f"--ntasks={layout.n_nodes}", "--ntasks-per-node=1"]
-        agents += STEP_FLAGS
+        agents += [*node_flags(layout), *STEP_FLAGS]
         agents += [f"--cpus-per-task={machine.cores_per_node}"] if machine.cores_per_node else []
-        # Jobs of one node may run side by side: each meets at a port of its own.
-        job_id = environ["SLURM_JOB_ID"]
-        endpoint = f"{environ['SLURMD_NODENAME']}:{20000 + int(job_id) % 10000}"
+        # Jobs of one node may run side by side, and an agent of the attempt before may still listen: each
+        # attempt meets at a port of its own, and under a name of its own.
+        job_id, nth = int(environ["SLURM_JOB_ID"]), layout.attempt - 1
+        here = environ["SLURMD_NODENAME"]
+        host = here if here in layout.hosts or not layout.hosts else layout.hosts[0]
+        endpoint = f"{host}:{20000 + (job_id + 97 * nth) % 10000}"
         torchrun += [f"--nnodes={layout.n_nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}"]
-        torchrun += [f"--rdzv-id={job_id}"]
+        torchrun += [f"--rdzv-id={job_id}{f'.{nth}' if nth else ''}"]
         return CommandLine([*agents, *torchrun, *program], machine.environment, INTERRUPT_SIGNAL)

@@ -100,8 +100,8 @@ class Pbs(Scheduler):
                     "has (pbsnodes -a lists their resources); correct it in the machine file"
                 )
         n_fit = sum(all(host.get(name, 0) >= amount for name, amount in wanted.items()) for host in hosts)
-        if n_fit < script.nodes:
-            raise UserError(f"--nodes is {script.nodes}, but PBS has {n_fit} such nodes; ask for fewer")
+        if n_fit < script.n_requested:
+            raise UserError(f"--nodes is {script.n_requested}, but PBS has {n_fit} such nodes; ask for fewer")
 
     def options(self, options: Options) -> list[str]:
         """Return lines of mail and of a reservation, which is a queue in PBS."""

@@ -135,6 +135,14 @@ class Scheduler(ABC):
         """Return values that only this scheduler's template uses, beside those of all (see ``Script``)."""
         return {}
 
+    def job_hosts(self, environ: Mapping[str, str]) -> list[str]:
+        """Return the names of the nodes of the job with this environment; none where they are not known."""
+        return []
+
+    def on_host(self, host: str, program: list[str]) -> list[str]:
+        """Return the line that runs a program once on a node of the job; empty where there is no way."""
+        return []
+
     def passes(self, variable: str, machine: Machine | None) -> bool:
         """Whether one of its ``variables`` reaches its commands; the others are withheld.
 

@@ -72,6 +72,16 @@ class Slurm(Scheduler):
         key, option = _DEFAULTS[variable]
         return not (key and getattr(machine, key)) and _option(machine, option) is None
 
+    def job_hosts(self, environ: Mapping[str, str]) -> list[str]:
+        """Return the nodes of the job, by ``scontrol show hostnames``."""
+        nodes = environ.get("SLURM_JOB_NODELIST", "")
+        return run_command(["scontrol", "show", "hostnames", nodes]).stdout.split() if nodes else []
+
+    def on_host(self, host: str, program: list[str]) -> list[str]:
+        """Return the line of a step beside all others."""
+        step = ["srun", "--overlap", "--nodes=1", "--ntasks=1", "--ntasks-per-node=1", f"--nodelist={host}"]
+        return [*step, "--cpu-bind=none", "--mpi=none", *program]
+
     def queue_name(self, machine: Machine) -> str | None:
         """Return the partition of the machine file, of its extra, or of SBATCH_PARTITION."""
         return machine.queue or _option(machine, "--partition|-p") or os.environ.get("SBATCH_PARTITION")

@@ -104,7 +104,8 @@ def _random_scale(pair: Pair, draw: np.uint64, options: RandomScale) -> Pair:
     functional, modes = transforms().functional, transforms().InterpolationMode
     image, mask = pair
     height, width = mask.shape
-    factor = np.random.Generator(np.random.PCG64(int(draw))).uniform(*options.scale)
+    low, high = options.scale
+    factor = np.random.Generator(np.random.PCG64(int(draw))).uniform(low, high)
     factor *= (options.shorter or min(height, width)) / min(height, width)
     size = [max(round(side * factor), 1) for side in (height, width)]
     return (
@@ -132,8 +133,8 @@ def _random_crop(pair: Pair, draw: np.uint64, options: RandomCrop) -> Pair:
         if share <= options.max_share:
             break
     _, top, left = best
-    square = (slice(top, top + options.size), slice(left, left + options.size))
-    return image[(slice(None), *square)], mask[square]
+    rows, columns = slice(top, top + options.size), slice(left, left + options.size)
+    return image[:, rows, columns], mask[rows, columns]
 
 
 def _largest_share(mask: np.ndarray) -> float:
@@ -153,7 +154,8 @@ def _resize(pair: Pair, draw: np.uint64, options: Resize) -> Pair:
 
     image, mask = pair
     mode = transforms().InterpolationMode(options.interpolation)
-    size = list(resized(*mask.shape, options.size))
+    height, width = mask.shape
+    size = list(resized(height, width, options.size))
     return transforms().functional.resize(image, size, mode, antialias=True), mask
 
 

@@ -49,7 +49,8 @@ def find_packed(root: Path, split: str, directory: Path | None = None) -> Listin
                     f"{place.with_suffix('.json')}"
                 )
             return listing
-    indices, classes = [], ()
+    indices: list[np.ndarray] = []
+    classes: Sequence[str] = ()
     for part, name in enumerate(bar(iter(sizes), len(sizes), "list")):
         index, classes = _read_index(root / name, part)
         indices.append(index)

@@ -45,7 +45,7 @@ class Reading(NamedTuple):
 
 
 def read_for_training(
-    content: bytes, name: str, reading: Reading, draw: np.uint64, mirrored: bool
+    content: bytes | bytearray, name: str, reading: Reading, draw: np.uint64, mirrored: bool
 ) -> np.ndarray:
     """Return an image under its random crop, (H, W, 3) uint8; the whole image where there is none.
 
@@ -71,7 +71,7 @@ def read_for_training(
     return _read(content, name, cut)
 
 
-def read_for_evaluation(content: bytes, name: str, reading: Reading) -> np.ndarray:
+def read_for_evaluation(content: bytes | bytearray, name: str, reading: Reading) -> np.ndarray:
     """Return an image resized and cropped in its centre, (H, W, 3) uint8.
 
     Raises:
@@ -94,7 +94,7 @@ def read_for_evaluation(content: bytes, name: str, reading: Reading) -> np.ndarr
     return _read(content, name, fit)
 
 
-def read_whole(content: bytes, name: str) -> np.ndarray:
+def read_whole(content: bytes | bytearray, name: str) -> np.ndarray:
     """Return an image as it is, (H, W, 3) uint8.
 
     Raises:
@@ -181,7 +181,7 @@ def _jpeg_decoder() -> ModuleType | None:
     return simplejpeg
 
 
-def _read(content: bytes, name: str, work: Callable[[_Source], np.ndarray]) -> np.ndarray:
+def _read(content: bytes | bytearray, name: str, work: Callable[[_Source], np.ndarray]) -> np.ndarray:
     decoder = _jpeg_decoder() if content.startswith(b"\xff\xd8") else None
     if decoder is not None:
         try:

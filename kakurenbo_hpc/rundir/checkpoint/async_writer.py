@@ -30,6 +30,7 @@ class CheckpointWriter:
         snapshot: Snapshot,
         print_line: Callable[[str], None],
         on_progress: Callable[[], object],
+        before_commit: Callable[[], object] = lambda: None,
     ) -> None:
         """Start the writer's thread.
 
@@ -40,7 +41,9 @@ class CheckpointWriter:
             snapshot: copies the learner's state.
             print_line: prints a warning; only rank 0's is seen.
             on_progress: called whenever the disk has taken another chunk.
+            before_commit: called on rank 0, from the writer's thread, before a checkpoint gets its name.
         """
+        self._before_commit = before_commit
         self._folder, self._keep, self._comm, self._snapshot = folder, keep, comm, snapshot
         self._print_line, self._on_progress = print_line, on_progress
         self._thread = ThreadPoolExecutor(1, "checkpoint")
@@ -63,7 +66,7 @@ class CheckpointWriter:
         steps = {} if state.mid_epoch is None else {"steps": [steps for steps, _ in state.mid_epoch.passed]}
         self._name, self._facts = name, {**facts, "n_total": state.ledger.n_total, **steps}
         state = replace(state, learner=self._snapshot.of(state.learner))
-        folder = partial_folder(self._folder, name)
+        folder = partial_folder(self._folder, name, facts.get("attempt", 0))
         self._shards = self._thread.submit(write_shards, folder, self._comm.rank, state, self._on_progress)
         self._active = True
 
@@ -102,10 +105,12 @@ class CheckpointWriter:
             if problem:
                 self._commit = self._thread.submit(remove_partial, self._folder)
             else:
-                self._commit = self._thread.submit(
-                    commit, self._folder, self._name, files, self._facts, self._keep
-                )
+                self._commit = self._thread.submit(self._commit_files, files)
         self._complete = not problem
+
+    def _commit_files(self, files: dict[str, str]) -> None:
+        self._before_commit()
+        commit(self._folder, self._name, files, self._facts, self._keep)
 
     def _is_committed(self) -> bool:
         """Wait for rank 0's thread and return whether it has committed the checkpoint."""

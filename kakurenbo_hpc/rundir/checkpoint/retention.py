@@ -1,16 +1,14 @@
 """Checkpoint folder: names, commit, search for the newest valid one, retention.
 
 The ranks write a checkpoint's files into a partial folder (``shards.py``). Commit adds the manifest and
-renames the folder: ``epoch_NNNN`` at the end of an epoch, ``epoch_NNNN_inside_SSSSS`` after SSSSS steps of
-all its passes. No name is used twice; checkpoints newer than the one resumed from are renamed, not removed.
-The file ``best`` names the checkpoint of the best epoch.
+renames the folder (``names.py``). No name is used twice; checkpoints newer than the one resumed from are
+renamed, not removed. The file ``best`` names the checkpoint of the best epoch.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,11 +18,12 @@ from ...errors import RunDirectoryError
 from ..atomic_io import sync_folder, write_whole
 from ..console import print_line
 from .manifest import load_facts, validate_checkpoint, write_manifest
+from .names import is_inside, list_checkpoints
 
 
-def partial_folder(folder: Path, name: str) -> Path:
-    """Return the folder that holds a checkpoint's files until it is committed."""
-    return folder / f".{name}.part"
+def partial_folder(folder: Path, name: str, attempt: int = 0) -> Path:
+    """Return the folder that holds a checkpoint's files until it is committed: each attempt has its own."""
+    return folder / (f".{name}.{attempt}.part" if attempt else f".{name}.part")
 
 
 def remove_partial(folder: Path) -> None:
@@ -54,7 +53,7 @@ def commit(folder: Path, name: str, files: Mapping[str, str], facts: Mapping[str
     Raises:
         OSError: the manifest cannot be written, or the folder cannot be renamed.
     """
-    partial, checkpoint = partial_folder(folder, name), folder / name
+    partial, checkpoint = partial_folder(folder, name, facts.get("attempt", 0)), folder / name
     write_manifest(partial, {"files": files, **facts})
     partial.rename(checkpoint)
     sync_folder(folder)
@@ -77,7 +76,7 @@ def newest_valid(folder: Path, whole_epochs: bool = False) -> Path | None:
     """
     newest, passed_over, damaged = None, [], []
     for checkpoint in list_checkpoints(folder):
-        inside = whole_epochs and _is_inside(checkpoint)
+        inside = whole_epochs and is_inside(checkpoint)
         problem = "inside an epoch of the job as it was" if inside else validate_checkpoint(checkpoint)
         if problem is None:
             newest = checkpoint
@@ -94,35 +93,12 @@ def newest_valid(folder: Path, whole_epochs: bool = False) -> Path | None:
     return newest
 
 
-def list_checkpoints(folder: Path) -> list[Path]:
-    """List all checkpoints, newest first; those inside an epoch are older than that at its end."""
-    checkpoints = {path: match for path in folder.glob("epoch_*") if (match := _match(path))}
-    return sorted(
-        checkpoints,
-        key=lambda path: (
-            int(checkpoints[path][1]),
-            checkpoints[path][2] is None,
-            int(checkpoints[path][2] or 0),
-        ),
-        reverse=True,
-    )
-
-
-def _match(path: Path) -> re.Match[str] | None:
-    return re.fullmatch(r"epoch_(\d+)(?:_inside_?(\d*))?", path.name)  # format 1 gave no steps
-
-
-def _is_inside(checkpoint: Path) -> bool:
-    match = _match(checkpoint)
-    return match is not None and match[2] is not None
-
-
 def _remove_old(folder: Path, newest: Path, keep: int) -> None:
     """Remove all but the newest ``keep`` and the best.
 
     Of the checkpoints inside an epoch only the newest one is kept.
     """
-    candidates = [path for path in list_checkpoints(folder) if path == newest or not _is_inside(path)]
+    candidates = [path for path in list_checkpoints(folder) if path == newest or not is_inside(path)]
     best = max(candidates, key=_score)
     if _score(best) > float("-inf"):
         write_whole(folder / "best", best.name + "\n")

@@ -51,6 +51,7 @@ class Beat:
         at: its position.
         idle_s: seconds since its last progress.
         number: count of the rank's heartbeats.
+        attempt: number of the attempt that the rank is of; 0 without one.
     """
 
     rank: int
@@ -59,12 +60,14 @@ class Beat:
     at: Position
     idle_s: float
     number: int
+    attempt: int = 0
 
 
 class Heartbeat:
     """This rank's position. Updates are in memory; only ``write`` writes a file."""
 
-    def __init__(self) -> None:
+    def __init__(self, attempt: int = 0) -> None:
+        self._attempt = attempt
         self.at: Position | None = None  # None until the run directory is this run's
         self._since, self._number = time.monotonic(), 0
 
@@ -104,8 +107,9 @@ class Heartbeat:
         self._number += 1
         path = _path(run, rank)
         beside = path.with_name(f".{path.name}.part")
+        idle_s = round(self.idle_s, 1)
         beat = asdict(
-            Beat(rank, socket.gethostname(), os.getpid(), self.at, round(self.idle_s, 1), self._number)
+            Beat(rank, socket.gethostname(), os.getpid(), self.at, idle_s, self._number, self._attempt)
         )
         at = {"epoch": self.at.epoch, "stage": STAGE_NAMES[self.at.stage], "step": self.at.step}
         written = datetime.now(timezone.utc).isoformat(
@@ -143,7 +147,10 @@ def _read(path: Path) -> Beat | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         at = Position(values["at"]["epoch"], STAGE_NAMES.index(values["at"]["stage"]), values["at"]["step"])
-        return Beat(values["rank"], values["host"], values["pid"], at, values["idle_s"], values["number"])
+        attempt = values.get("attempt", 0)
+        return Beat(
+            values["rank"], values["host"], values["pid"], at, values["idle_s"], values["number"], attempt
+        )
     except (OSError, ValueError, LookupError, TypeError):
         return None
 

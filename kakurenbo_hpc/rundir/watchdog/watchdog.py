@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from ..attempt import Attempt
 from ..console import resume_advice
 from .heartbeat import Beat, Heartbeat, read_beats
 
@@ -38,6 +39,7 @@ class Watchdog:
         size: int,
         timeout_s: float,
         abort: Callable[[], object],
+        attempt: Attempt | None = None,
     ) -> None:
         """Prepare the thread.
 
@@ -48,7 +50,9 @@ class Watchdog:
             size: number of ranks.
             timeout_s: seconds without progress; 0 for no limit.
             abort: ends all ranks.
+            attempt: that the rank is of; the rank leaves once it is over.
         """
+        self._attempt = attempt or Attempt(run)
         self._heartbeat, self._run, self._rank, self._size = heartbeat, run, rank, size
         self._timeout_s, self._abort = timeout_s, abort
         self._pause_s = min(max(1.0, timeout_s / 60), 10.0) if timeout_s else 10.0
@@ -67,6 +71,7 @@ class Watchdog:
         patience, ticks = self._timeout_s, 0
         before: list[Beat | None] = []
         while not self._over.wait(self._pause_s if self._heartbeat.at else 1.0):
+            self._attempt.leave_if_over()
             if self._heartbeat.at is None:
                 continue
             with contextlib.suppress(OSError):  # a full disk must not end the run

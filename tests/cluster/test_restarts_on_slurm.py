@@ -1,0 +1,60 @@
+"""Restarts on a real Slurm: a rank is killed; a node does not answer."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from support.batch_runs import ended, log, metrics, submit, until
+from support.slurm_cluster import slurm_or_skip
+
+CHOSEN = Path(__file__).parent / "programs" / "chosen_nodes.py"
+LONG = ["--set", "training.epochs=4", "--restarts", 2]
+
+
+def ranks_of(run, attempt):
+    """Return the processes of an attempt's ranks."""
+    mark = f"{attempt}-"
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "train" in words and str(run) in words and "mpirun" not in words[0]:
+            try:
+                if process.environ().get("KAKURENBO_LAUNCH_ATTEMPT", "").startswith(mark):
+                    found.append(process)
+            except psutil.Error:
+                continue
+    return found
+
+
+def test_a_killed_rank_is_started_again_inside_its_job(kakurenbo, slurm_machine, tmp_path):
+    run = tmp_path / "run"
+    here = slurm_machine(starter="srun", mpi="pmix", ranks_per_node=2, cores_per_node=2)
+    submit(kakurenbo, here, run, *LONG)
+    until(lambda: metrics(run), lambda: log(run), seconds=300)
+    os.kill(ranks_of(run, 1)[-1].pid, signal.SIGKILL)
+    assert ended(kakurenbo, run, seconds=400) == "done", log(run)
+    assert log(run).count("== restart 1 of 2, attempt 1 ended: rank") == 1, log(run)
+    ends = [json.loads(line) for line in (run / "exits.jsonl").read_text().splitlines()]
+    assert [end["restarts"] for end in ends] == [True, False]
+    assert len(metrics(run)) == 4
+
+
+@pytest.mark.nightly
+def test_a_node_that_does_not_answer_is_left_out(slurm_machine, tmp_path):
+    log, machine = tmp_path / "log.txt", slurm_machine()
+    program = f"{sys.executable} {CHOSEN} '{machine}' {tmp_path}"
+    (tmp_path / "slurm").mkdir()
+    with slurm_or_skip(tmp_path / "slurm") as slurm:
+        words = ["sbatch", "--no-kill", "--nodes=2", f"--output={log}", f"--wrap={program}"]
+        subprocess.run(words, env=slurm.environment, check=True, cwd=tmp_path)
+        until(lambda: log.exists() and "attempt 1: n1\n" in log.read_text(), lambda: log.read_text())
+        [dead] = [one for one in slurm._daemons if "n2" in one.args]
+        dead.kill()
+        (tmp_path / "go").touch()
+        until(lambda: "ended" in log.read_text(), lambda: log.read_text(), seconds=200)
+    assert "node n2 is left out: " in log.read_text() and "attempt 2: n1\n" in log.read_text()
