@@ -131,7 +131,9 @@ def train(
 
 @app.command()
 def score(
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="el2n, grand, forgetting or random.")],
+    method: Annotated[
+        str, typer.Argument(metavar="METHOD", help="el2n, herding, craig ... (kakurenbo scores lists them).")
+    ],
     job: JobArgument,
     out: Annotated[Path, typer.Option(metavar="PATH", parser=_path, help="The score file to write.")] = Path(
         "scores.h5"
@@ -147,15 +149,26 @@ def score(
         bool,
         typer.Option("--last-layer", help="grand: the gradient of the last layer alone, for large networks."),
     ] = False,
+    hold_out: Annotated[
+        str | None,
+        typer.Option(metavar="hash:SHARE", help="irreducible: the share to train on, which gets no scores."),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="An option of the method, such as fraction=0.7."),
+    ] = None,
     overrides: Overrides = None,
 ) -> int:
     """Score every training sample of a job, for selection.method static. Runs on ranks, as train does."""
+    given = [*(options or []), *["last_layer=true"] * last_layer]
 
     def work(comm: Comm) -> int:
         checked = _job_of_all_ranks(comm, job, overrides)
+        from .engine.score import read_options
         from .engine.score import score as ask
 
-        about = ask(method, checked, out, comm, epochs, repeats, last_layer)
+        values = comm.run_or_raise_together(lambda: read_options(method, given, hold_out))
+        about = ask(method, checked, out, comm, epochs, repeats, values)
         if comm.rank == 0:
             print(
                 f"{out}: {about.n} scores by {method} in {about.seconds:.1f} s, {about.n_forward} forward, "
@@ -422,6 +435,16 @@ def methods() -> None:
 
     with _output_is_all():
         print(list_classes(METHODS))
+
+
+@app.command()
+def scores() -> None:
+    """List the scoring methods of kakurenbo score: ours, and those of installed packages."""
+    from .explain.text import list_classes
+    from .selection.subsets import SCORES
+
+    with _output_is_all():
+        print(list_classes(SCORES))
 
 
 @app.command()

@@ -196,6 +196,12 @@ class Learner:
             logits, losses = self._forward(self.model, batch, None if precision == "same" else precision)
         return self._stats(batch, logits, losses), losses
 
+    def predict(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits (k, C) and losses (k,) in eval mode and float32, without gradient; not collective."""
+        self.model.eval()
+        with torch.no_grad():
+            return self._forward(self.model, batch, "fp32")
+
     def evaluate(self, batches: Iterable[Batch]) -> list[BatchStats]:
         """Return the statistics of validation batches.
 

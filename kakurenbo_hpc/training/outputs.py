@@ -1,0 +1,57 @@
+"""Outputs of the trained network for each sample, in eval mode, that scores and subsets are chosen by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ..core.batch import Batch
+from ..errors import JobError
+from .classifier import Classifier
+from .gradient_norm import gradient_norms
+from .learner import Learner
+
+
+class OutputReader:
+    """Passes batches forward, in float32, and returns their outputs on the host.
+
+    Outputs are ``probability`` (k, C) and ``input`` (k, D), what the linear classifier is applied to;
+    ``loss`` and ``gradient_norm``, of all parameters, (k,). All are float32, and NaN for a sample whose input
+    is not finite.
+    """
+
+    def __init__(self, learner: Learner, names: Sequence[str], shape: Sequence[int], device: torch.device):
+        """Prepare to read these outputs.
+
+        Raises:
+            JobError: the data has masks, or the network has no linear classifier where its input is wanted.
+        """
+        if learner.has_masks:
+            raise JobError(
+                "data: targets are masks, but scores are known for class labels; choose another selection"
+            )
+        self._learner, self._names = learner, names
+        self.classifier = (
+            Classifier(learner.model, shape, learner.n_classes, device) if "input" in names else None
+        )
+
+    def __call__(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Return each output of a batch."""
+        logits, losses = self._learner.predict(batch)
+        known = {"loss": losses, "probability": torch.softmax(logits.float(), dim=1)}
+        if self.classifier is not None:
+            known["input"] = self.classifier.input
+        if "gradient_norm" in self._names:
+            learner = self._learner
+            known["gradient_norm"] = gradient_norms(
+                learner.model, learner.criterion, batch.input, batch.target
+            )
+        broken = losses.isnan() & ~torch.isfinite(batch.input).flatten(1).all(dim=1)
+        outputs = {}
+        for name in self._names:
+            values = known[name].float()
+            values[broken] = torch.nan
+            outputs[name] = values.cpu().numpy()
+        return outputs
