@@ -1,4 +1,4 @@
-"""Lightweight Dataset Pruning without Full Training via Example Difficulty and ... (Cho et al. 2025): DUAL."""
+"""Lightweight Dataset Pruning without Full Training via Example Difficulty ... (Cho et al. 2025): DUAL."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Literal

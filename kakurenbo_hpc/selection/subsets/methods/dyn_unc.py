@@ -17,7 +17,8 @@ from ..scoring import FromTraining, Scores
 class DynUnc(FromTraining):
     """The standard deviation of p_y within J epochs (ddof 1), mean over all windows but the last.
 
-    J: ``window``. Of the E - J + 1 windows the last is left out, as in the paper. Keep the highest. p_y is that of the training passes; the authors pay a second forward pass for it.
+    J: ``window``. Of the E - J + 1 windows the last is left out, as in the paper. Keep the highest.
+    p_y is that of the training passes; the authors pay a second forward pass for it.
     """
 
     default_epochs: ClassVar[int] = 90

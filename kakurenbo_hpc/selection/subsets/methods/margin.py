@@ -8,7 +8,7 @@ from ..scoring import FromOutputs
 
 
 class Margin(FromOutputs):
-    """Minus the difference of the two largest probabilities. Keep the highest, which are the smallest margins."""
+    """Minus the difference of the two largest probabilities. Keep the highest: the smallest margins."""
 
     @property
     def outputs(self) -> tuple[str, ...]:
