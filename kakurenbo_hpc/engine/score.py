@@ -26,11 +26,13 @@ from ..selection.method import init_ledger
 from ..selection.score_file import ScoreInfo, write_scores
 from ..selection.subsets import SCORES
 from ..selection.subsets.scoring import FromOutputs, FromTraining, Scores, ScoringMethod
+from ..selection.subsets.vectors import FromVectors
 from ..training.outputs import OutputReader
 from .context import Context
 from .epoch import run_epoch
 from .scoring_pass import pass_blocks, send_home
 from .set_up import set_up
+from .vector_pass import VectorPass
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ def _run_once(recipe: Recipe, job: Job, context: Context, cost: Cost) -> tuple[S
     gradients = open_gradient_sync(job.world, job.training.accumulate, world)
     context.learner.join(gradients, data.shape)
     try:
+        vector_pass = VectorPass(method, context) if isinstance(method, FromVectors) else None
         ledger = init_ledger(method, context.homes, world.comm, data.fingerprint)
         best: tuple[float, tuple[Scores, np.ndarray]] | None = None
         for number in range(recipe.epochs):
@@ -186,6 +189,9 @@ def _run_once(recipe: Recipe, job: Job, context: Context, cost: Cost) -> tuple[S
         final = Epoch(recipe.epochs, recipe.epochs + 1, job.seed)
         if best is not None:
             return best[1]
+        if vector_pass is not None:
+            cost.add(context.homes.n)
+            return vector_pass.choose(job.seed)
         if isinstance(method, FromOutputs):
             return _score_by_outputs(method, final, context, cost)
         return _score_by_training(cast(FromTraining, method), final, ledger, context)

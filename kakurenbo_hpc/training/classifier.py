@@ -59,7 +59,7 @@ class Classifier:
         if len(found) != 1:
             raise JobError(f"model: {_problem(heads, found)}")
         self.name, layer = found[0][:2]
-        self.has_bias = layer.bias is not None
+        self.width = layer.weight.flatten(1).shape[1]
         layer.register_forward_pre_hook(self._observe)
 
     def _observe(self, layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:

@@ -37,6 +37,11 @@ class OutputReader:
             Classifier(learner.model, shape, learner.n_classes, device) if "input" in names else None
         )
 
+    @property
+    def width(self) -> int:
+        """D, the width of the classifier's input; 0 if that is not read."""
+        return self.classifier.width if self.classifier else 0
+
     def __call__(self, batch: Batch) -> dict[str, np.ndarray]:
         """Return each output of a batch."""
         logits, losses = self._learner.predict(batch)

@@ -33,7 +33,7 @@ def round_all(x: np.ndarray, largest: float) -> np.ndarray:
 
 
 def product(x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Return x @ matrix, (k, E) float64, in which no row depends on the other rows or on how they are blocked.
+    """Return x @ matrix, (k, E) float64, in which no row depends on other rows or on blocking.
 
     Args:
         x: (k, D), rows of ``round_rows``.

@@ -34,7 +34,7 @@ def match_sum(
 ) -> Match:
     """Pick atoms whose weighted sum is near the target.
 
-    The next atom is the one of largest projection G_x . residual. Then (Gram_SS + lambda I) w = b_S is solved
+    The next atom is that of largest projection G_x . residual. Then (Gram_SS + lambda I) w = b_S is solved
     anew, and while a weight is negative the most negative atom is dropped. An atom picked once is no candidate
     again while it is in S. It ends at ``n_picks`` turns, at |residual| < tolerance |target|, or where the
     largest projection or the new pivot is nothing but rounding.
@@ -115,7 +115,7 @@ class _Solver:
         self.weight = solve_triangular(factor, half, lower=True, trans=1, check_finite=False)
 
     def drop(self, at: int) -> None:
-        """Take an atom out of S; the rows of the factor below it lose a column, which a rank-one update adds."""
+        """Take an atom out of S; a rank-one update adds its column to the factor below."""
         k = len(self.atoms)
         self.free[self.atoms.pop(at)] = True
         self._rows[at : k - 1] = self._rows[at + 1 : k].copy()

@@ -15,8 +15,8 @@ _SMALLEST = 1e-8  # probabilities are clamped here, so that none that underflowe
 class ContextualDiversity(FromVectors):
     """k-center greedy with the symmetric divergence (KL(p||q) + KL(q||p)) / 2 of class probabilities.
 
-    DeepCore's form, for class labels; the authors' own is for dense prediction. Choices nest. Logarithms differ between libraries, so
-    divergences are compared in float32.
+    DeepCore's form, for class labels; the authors' own is for dense prediction. Choices nest. Logarithms
+    differ between libraries, so divergences are compared in float32.
     """
 
     wants: ClassVar[tuple[str, ...]] = ("probability",)

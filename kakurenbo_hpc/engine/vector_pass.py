@@ -1,0 +1,173 @@
+"""The pass for vectors: h, r and p of every sample to the rank that chooses, and what it chose back home."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..core.ledger import Homes
+from ..core.rng import Stream
+from ..data.loader import plain_micro_batches
+from ..distributed.comm import SerialComm
+from ..errors import JobError
+from ..selection.subsets.exact import round_rows
+from ..selection.subsets.owners import assign_owners, check_memory, plan_rounds
+from ..selection.subsets.scoring import Scores, residuals
+from ..selection.subsets.vectors import FromVectors, Group, Vectors
+from ..training.outputs import OutputReader
+from .context import Context
+from .scoring_pass import pass_blocks, send_home
+
+OUTPUTS = {"input": "input", "residual": "probability", "probability": "probability"}
+
+
+class VectorPass:
+    """Chooses by vectors: forward passes in rounds of classes, one exchange each, and one that brings home.
+
+    In a round only samples of its classes are passed forward. A block of the pass holds samples of one class,
+    in order of ids, so that neither ranks nor rounds change what a block is.
+    """
+
+    def __init__(self, method: FromVectors, context: Context):
+        """Plan the rounds. Collective; call it before training, so that errors come early.
+
+        Raises:
+            JobError: the network has no linear classifier, or the vectors do not fit into memory.
+        """
+        comm = context.world.comm
+        self._method, self._context = method, context
+        names = tuple(dict.fromkeys(OUTPUTS[name] for name in method.wants))
+        self._reader = comm.run_or_raise_together(
+            lambda: OutputReader(context.learner, names, context.data.shape, context.world.device)
+        )
+        self._label = _labels_of(context)
+        n_classes, width = context.learner.n_classes, self._reader.width
+        widths = {"input": width, "residual": n_classes, "probability": n_classes}
+        self._row = np.dtype(
+            [("id", np.int64), ("label", np.int32)]
+            + [(name, np.float32, (widths[name] if name in method.wants else 0,)) for name in widths]
+        )
+        self._rounds = comm.run_or_raise_together(self._plan)
+
+    def _plan(self) -> list[tuple[list[np.ndarray], np.ndarray]]:
+        """Return, for each round, its blocks of ids, and the owner of every class or, of all samples, None."""
+        method, block, size = self._method, self._method.block, self._context.world.size
+        if not method.by_class:
+            homes = self._context.homes
+            most = int(np.diff(homes.starts).max())
+            check_memory(f"a rank has {most} samples", most, self._row.itemsize, 0, method.memory_limit)
+            return [(_cut(np.arange(homes.n), block), np.zeros(0, np.int64))]
+        sizes = np.bincount(self._label, minlength=self._context.learner.n_classes)
+        owner = assign_owners(sizes, size)
+        rounds = plan_rounds(sizes, owner, self._row.itemsize, method.matrices, method.memory_limit)
+        by_class = np.split(np.argsort(self._label, kind="stable"), np.cumsum(sizes)[:-1])
+        return [([ids for c in classes for ids in _cut(by_class[c], block)], owner) for classes in rounds]
+
+    def choose(self, seed: int) -> tuple[Scores, np.ndarray]:
+        """Pass everything forward and choose; return the scores and labels of this rank's rows. Collective."""
+        method, context = self._method, self._context
+        found = [
+            (group.rows, method.choose_all(group))
+            for blocks, owner in self._rounds
+            for group in self._groups(self._receive(blocks, owner), Stream(seed))
+        ]
+        finite = np.array([sum(np.isfinite(scores.score).sum() for _, scores in found)])
+        if not context.world.comm.sum(finite)[0]:
+            raise _on_all_ranks(
+                JobError(
+                    "score: no sample has finite vectors; the training has diverged, so lower training.lr"
+                )
+            )
+        return self._bring_home([(rows.id, rows.label, scores) for rows, scores in found])
+
+    def _receive(self, blocks: Sequence[np.ndarray], owner: np.ndarray) -> np.ndarray:
+        """Pass this rank's share of the blocks forward; return the rows (k,) of which this rank is the owner."""
+        context, comm = self._context, self._context.world.comm
+        first, last = (r * len(blocks) // comm.size for r in (comm.rank, comm.rank + 1))
+        ids = np.concatenate([np.zeros(0, np.int64), *blocks[first:last]])
+        to = owner[self._label[ids]] if len(owner) else context.homes.of(ids)
+        order = np.argsort(to, kind="stable")
+        position = np.empty(len(ids), np.int64)
+        position[order] = np.arange(len(ids))
+        outgoing, at = np.empty(len(ids), self._row), 0
+        for block, label, outputs in pass_blocks(blocks, self._reader, context):
+            rows, at = position[at : at + len(block)], at + len(block)
+            outgoing["id"][rows], outgoing["label"][rows] = block, label
+            for name, values in self._vectors_of(outputs, label).items():
+                outgoing[name][rows] = values
+        parts = comm.alltoallv(np.split(outgoing, np.searchsorted(to[order], np.arange(1, comm.size))))
+        del outgoing
+        return np.concatenate(parts)
+
+    def _vectors_of(self, outputs: dict[str, np.ndarray], label: np.ndarray) -> dict[str, np.ndarray]:
+        known = {}
+        if "input" in self._method.wants:
+            known["input"] = round_rows(outputs["input"])
+        if "probability" in self._method.wants:
+            known["probability"] = outputs["probability"]
+        if "residual" in self._method.wants:
+            known["residual"] = round_rows(residuals(outputs["probability"], label))
+        return known
+
+    def _groups(self, rows: np.ndarray, rng: Stream) -> Iterator[Group]:
+        """Yield the groups of these rows: the classes that are here, or all samples of all ranks."""
+        fraction = 0.0 if self._method.nests else getattr(self._method, "fraction", 0.0)
+        comm = self._context.world.comm
+        if not self._method.by_class:
+            n = self._context.homes.n
+            yield Group(_take(rows, np.arange(len(rows))), n, n - int(fraction * n), rng, comm)
+            return
+        for number in np.unique(rows["label"]):
+            of_class = _take(rows, np.flatnonzero(rows["label"] == number))
+            n = len(of_class)
+            yield Group(of_class, n, n - int(np.floor(fraction * n)), rng, SerialComm())
+
+    def _bring_home(
+        self, found: Sequence[tuple[np.ndarray, np.ndarray, Scores]]
+    ) -> tuple[Scores, np.ndarray]:
+        """Send scores, places and weights to the home ranks of their samples."""
+        homes, comm = self._context.homes, self._context.world.comm
+        empty = Scores(np.zeros(0), np.zeros(0, np.int64), np.zeros(0))
+        found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), empty), *found]
+        columns = {
+            "label": np.concatenate([label for _, label, _ in found]),
+            "score": np.concatenate([scores.score for *_, scores in found]),
+        }
+        if self._method.places != "none":
+            columns["place"] = np.concatenate(
+                [scores.place for *_, scores in found if scores.place is not None]
+            )
+        if self._method.weighted:
+            columns["weight"] = np.concatenate(
+                [scores.weight for *_, scores in found if scores.weight is not None]
+            )
+        rows = send_home(np.concatenate([ids for ids, *_ in found]), columns, homes, comm)
+        return Scores(rows["score"], rows.get("place"), rows.get("weight")), rows["label"]
+
+
+def _on_all_ranks(problem: JobError) -> JobError:
+    problem.on_all_ranks = True
+    return problem
+
+
+def _cut(ids: np.ndarray, size: int) -> list[np.ndarray]:
+    return [ids[start : start + size] for start in range(0, len(ids), size)]
+
+
+def _take(rows: np.ndarray, index: np.ndarray) -> Vectors:
+    index = index[np.argsort(rows["id"][index], kind="stable")]
+    columns = [np.ascontiguousarray(rows[name][index]) for name in ("input", "residual", "probability")]
+    return Vectors(rows["id"][index], rows["label"][index].astype(np.int64), *columns)
+
+
+def _labels_of(context: Context) -> np.ndarray:
+    """Return the class of every sample, (N,) int64, from the data set, or by reading it once."""
+    label = context.data.train.labels()
+    if label is not None:
+        return np.asarray(label, np.int64)
+    homes, comm = Homes(len(context.data.train), context.world.size), context.world.comm
+    first, last = homes.rows(comm.rank)
+    batches = context.train(plain_micro_batches(first, last, 128), 0, augment=False)
+    own = [batch.target.cpu().numpy() for batch in context.heartbeat.along(batches)]
+    return np.concatenate(comm.gather(np.concatenate([np.zeros(0, np.int64), *own])))
