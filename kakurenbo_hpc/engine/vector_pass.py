@@ -51,7 +51,7 @@ class VectorPass:
         self._rounds = comm.run_or_raise_together(self._plan)
 
     def _plan(self) -> list[tuple[list[np.ndarray], np.ndarray]]:
-        """Return, for each round, its blocks of ids, and the owner of every class or, of all samples, None."""
+        """Return each round: its blocks of ids, and the owners of classes, none if all choose together."""
         method, block, size = self._method, self._method.block, self._context.world.size
         if not method.by_class:
             homes = self._context.homes
@@ -65,7 +65,7 @@ class VectorPass:
         return [([ids for c in classes for ids in _cut(by_class[c], block)], owner) for classes in rounds]
 
     def choose(self, seed: int) -> tuple[Scores, np.ndarray]:
-        """Pass everything forward and choose; return the scores and labels of this rank's rows. Collective."""
+        """Pass all samples and choose; return the scores and labels of this rank's rows. Collective."""
         method, context = self._method, self._context
         found = [
             (group.rows, method.choose_all(group))
@@ -82,7 +82,7 @@ class VectorPass:
         return self._bring_home([(rows.id, rows.label, scores) for rows, scores in found])
 
     def _receive(self, blocks: Sequence[np.ndarray], owner: np.ndarray) -> np.ndarray:
-        """Pass this rank's share of the blocks forward; return the rows (k,) of which this rank is the owner."""
+        """Pass this rank's share of the blocks forward; return the rows (k,) that this rank owns."""
         context, comm = self._context, self._context.world.comm
         first, last = (r * len(blocks) // comm.size for r in (comm.rank, comm.rank + 1))
         ids = np.concatenate([np.zeros(0, np.int64), *blocks[first:last]])

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from support.vectors import CLASS_0, EXAMPLE, H, LABEL, P, group, order, scoring, vectors
+from support.vectors import CLASS_0, EXAMPLE, LABEL, H, P, group, order, scoring, vectors
 
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.selection.subsets import matching_pursuit
 from kakurenbo_hpc.selection.subsets.covering import cover_greedily
 from kakurenbo_hpc.selection.subsets.exact import quantise
@@ -12,6 +13,8 @@ from kakurenbo_hpc.selection.subsets.greedy import greedy_order
 from kakurenbo_hpc.selection.subsets.methods import (
     contextual_diversity,
     craig,
+    dataset_pruning,
+    glister,
     graph_cut,
     herding,
     k_center,
@@ -191,3 +194,48 @@ def test_matching_pursuit_drops_what_gets_a_negative_weight():
 def test_sums_on_the_grid_are_exact():
     x = quantise(np.random.default_rng(1).random(5000), 5000)
     assert x.sum() == x[::-1].sum() == sum(x.tolist())
+
+
+def test_cal_keeps_who_differs_from_its_neighbors():
+    scores = scoring("cal", neighbors=2).choose(group(CLASS_0)).score
+    assert scores == pytest.approx([0.10712, 0.24564, 0.54102, 0.37116, 0.34577], abs=6e-6)
+
+
+def test_influence_by_factors():
+    scores = scoring("influence").choose(group()).score
+    expected = [0.94241, 1.06011, 1.07494, 0.65574, 0.28032, 1.46550, 1.97812, 0.39441]
+    assert scores == pytest.approx(expected, abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("n", "hidden", "norm"), [(2, [2, 7], 2), (3, [2, 4, 7], 0), (4, [2, 3, 4, 7], 4)], ids=str
+)
+def test_influences_of_the_hidden_cancel(n, hidden, norm):
+    """The search is greedy with swaps: of two the best are 0 and 5, of norm 1."""
+    s = np.array([[3, 0], [-2, 1], [-1, -2], [0, 2], [1, 1], [-3, -1], [2, -3], [0, 1]], float)
+    search = dataset_pruning.Search(np.arange(8), np.ones((8, 1)), s, SerialComm())
+    search.run(n, 100)
+    assert search.norm_square == norm == np.square(s[search.hidden].sum(axis=0)).sum()
+    assert np.flatnonzero(search.hidden).tolist() == hidden
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "picks"),
+    [
+        (EXAMPLE, {}, [5, 2, 6, 3, 1]),
+        (CLASS_0, {}, [2, 3, 1]),
+        (CLASS_0, {"eta": 0.5}, [2, 1, 3]),
+        (EXAMPLE, {"eta": 1e-12}, [5, 3, 2, 7, 6]),
+        (EXAMPLE, {"greedy": "rgreedy", "rounds": 1}, [5, 3, 2, 7, 6]),
+    ],
+)
+def test_glister(rows, options, picks):
+    assert order(scoring("glister", **options).choose(group(rows, len(picks))), len(picks)) == picks
+
+
+def test_gains_of_glister():
+    gains, values = glister.Gains(EXAMPLE, EXAMPLE, 0.1, with_input=True), []
+    for pick in (5, 2, 6, 3, 1):
+        values.append(gains.value()[pick])
+        gains.step(np.array([pick]))
+    assert values == pytest.approx([0.9619, 1.6327, 0.6655, 0.6498, 0.2057], abs=5e-5)

@@ -35,9 +35,9 @@ def match_sum(
     """Pick atoms whose weighted sum is near the target.
 
     The next atom is that of largest projection G_x . residual. Then (Gram_SS + lambda I) w = b_S is solved
-    anew, and while a weight is negative the most negative atom is dropped. An atom picked once is no candidate
-    again while it is in S. It ends at ``n_picks`` turns, at |residual| < tolerance |target|, or where the
-    largest projection or the new pivot is nothing but rounding.
+    anew, and while a weight is negative the most negative atom is dropped. An atom in S is no candidate. It
+    ends after ``n_picks`` turns, at |residual| < tolerance |target|, or where the largest projection or the
+    new pivot is nothing but rounding.
 
     Args:
         gram: (n, n) float64, inner products of the atoms.

@@ -10,7 +10,7 @@ _COPIES = 3  # of the rows of a round that a rank holds at most: sent, received,
 
 
 def assign_owners(sizes: np.ndarray, n_ranks: int) -> np.ndarray:
-    """Return the owner of each class, (C,) int64: the largest n_c^2 first, each to the rank with least so far.
+    """Return the owner of each class, (C,) int64: largest n_c^2 first, each to the rank with least so far.
 
     Args:
         sizes: (C,) int64, samples of each class.
@@ -62,6 +62,6 @@ def check_memory(what: str, n: int, row_bytes: int, matrices: int, memory_limit:
     needed = (_COPIES * row_bytes * n + matrices * 8 * n**2) / 2**30
     if needed > memory_limit:
         raise JobError(
-            f"score: {what}, which take {needed:.3g} GiB, but memory_limit is {memory_limit:g}; raise it with "
-            "--option memory_limit=..., or choose a method that needs less"
+            f"score: {what}, which take {needed:.3g} GiB, but memory_limit is {memory_limit:g}; raise it "
+            "with --option memory_limit=..., or choose a method that needs less"
         )

@@ -116,7 +116,7 @@ class FromVectors(ScoringMethod):
         """
 
     def choose_all(self, group: Group) -> Scores:
-        """Choose among the finite rows; one that is not finite has a NaN for a score, and comes last, by id."""
+        """Choose among the finite rows; one that is not finite has the score NaN, and comes last, by id."""
         good = group.rows.is_finite
         n_good, n_bad = group.everyone.count(good, ~good)
         finite = dataclasses.replace(

@@ -45,7 +45,7 @@ class Craig(FromVectors):
 def match_clusters(
     rows: Vectors, n_picks: int, gradient: Variant = "full", metric: Literal["l2", "squared"] = "l2"
 ) -> Covering:
-    """Return the greedy medoids of a class, and their clusters; gains are in units of the largest distance."""
+    """Return the greedy medoids of a class and their clusters; gains are relative to the largest distance."""
     distance = distances(rows, gradient)
     if metric == "l2":
         np.sqrt(distance, out=distance)
