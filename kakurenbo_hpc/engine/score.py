@@ -182,7 +182,7 @@ def _run_once(recipe: Recipe, job: Job, context: Context, cost: Cost) -> tuple[S
             ledger = result.ledger
             cost.add(result.metrics["n_forward"], result.metrics["n_backward"])
             if isinstance(method, FromOutputs) and method.lowest_epoch:
-                one = _score_by_outputs(method, epoch, context, cost)
+                one = score_by_outputs(method, epoch, context, cost)
                 mean = context.everyone.mean(one[0].score.astype(np.float32)).value
                 if best is None or mean < best[0]:
                     best = mean, one
@@ -193,7 +193,7 @@ def _run_once(recipe: Recipe, job: Job, context: Context, cost: Cost) -> tuple[S
             cost.add(context.homes.n)
             return vector_pass.choose(job.seed)
         if isinstance(method, FromOutputs):
-            return _score_by_outputs(method, final, context, cost)
+            return score_by_outputs(method, final, context, cost)
         return _score_by_training(cast(FromTraining, method), final, ledger, context)
     finally:
         gradients.close()
@@ -205,7 +205,7 @@ def _score_by_training(
     return method.of_training(epoch, ledger, context.everyone), ledger.extra.get("label")
 
 
-def _score_by_outputs(
+def score_by_outputs(
     method: FromOutputs, epoch: Epoch, context: Context, cost: Cost
 ) -> tuple[Scores, np.ndarray]:
     """Pass all samples forward in blocks of ids, and judge each by its outputs."""

@@ -17,8 +17,8 @@ class DatasetPruning(FromVectors):
     """Hides floor(F N) samples whose influences S_i = H^-1 G_i nearly cancel: least |sum S_i|_2.
 
     Ours throughout, since no public code was found: H by Kronecker factors, as `influence` has them; the
-    search is greedy from nothing, then swaps (the best to take back, the best to hide instead) while they help. The
-    paper anneals. Not the global optimum, but the same on any number of ranks.
+    search is greedy from nothing, then swaps (the best to take back, then the best to hide) while they help.
+    The paper anneals. Not the global optimum, but the same on any number of ranks.
     """
 
     wants: ClassVar[tuple[str, ...]] = ("input", "residual", "probability")

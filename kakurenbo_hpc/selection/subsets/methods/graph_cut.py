@@ -16,9 +16,9 @@ from ..vectors import FromVectors, Group, Vectors, in_order
 class GraphCut(FromVectors):
     """Greedy on lambda sum_{i; j chosen} s_ij - sum_{j, k chosen} s_jk, s_ij = .5 + .5 cos(G_i, G_j).
 
-    A gain is lambda sum_i s_ix - 2 sum_{j chosen} s_jx; the constant s_xx is left out. The greedy
-    goes on when gains are negative. Choices nest. Among all samples no matrix is needed: the sum over i follows from one
-    C x (D + 1) sum of unit gradients, whose factors are rounded to 15 bits so that the sum is exact.
+    A gain is lambda sum_i s_ix - 2 sum_{j chosen} s_jx; the constant s_xx is left out. The greedy goes on
+    when gains are negative. Choices nest. Among all samples no matrix is needed: the sum over i follows from
+    one C x (D + 1) sum of unit gradients, whose factors are rounded to 15 bits so that the sum is exact.
     """
 
     matrices: ClassVar[int] = 1

@@ -1,4 +1,4 @@
-"""Understanding Black-box Predictions via Influence Functions (Koh and Liang, ICML 2017): the classifier's."""
+"""Understanding Black-box Predictions via Influence Functions (Koh and Liang, ICML 2017)."""
 
 from typing import ClassVar
 
