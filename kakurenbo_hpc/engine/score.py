@@ -229,4 +229,7 @@ def score_by_outputs(
     start, stop = homes.rows(comm.rank)
     scores, label = np.full(stop - start, np.nan), np.full(stop - start, -1, np.int32)
     scores[rows["id"] - start], label[rows["id"] - start] = rows["score"], rows["label"]
+    known = context.data.train.labels()  # of samples that are not scored, too
+    if known is not None:
+        label[:] = known[start:stop]
     return Scores(scores), label

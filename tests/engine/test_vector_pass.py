@@ -1,4 +1,4 @@
-"""The scoring passes on real networks: the same on any number of ranks, in any rounds, within their memory."""
+"""The scoring passes on a real network: the same on any number of ranks, in any rounds, within memory."""
 
 import copy
 import dataclasses
@@ -88,8 +88,8 @@ def test_any_number_of_ranks_writes_the_same_file(name, context):
 def test_rounds_of_classes_change_nothing_and_keep_memory_low(context):
     method = SCORES["herding"](method="herding")
     whole = choose(method, context, 1)
-    narrow = SCORES["herding"](method="herding", memory_limit=1.2e-4)
-    assert len(VectorPass(narrow, on_rank(context, SerialComm()))._rounds) == 3
+    narrow = SCORES["herding"](method="herding", memory_limit=3.6e-5)
+    assert len(VectorPass(narrow, on_rank(context, SerialComm()))._rounds) == 2
     for one, other in zip(whole, choose(narrow, context, 2), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -122,7 +122,7 @@ def test_a_class_that_does_not_fit_is_an_error_before_training(context):
 def test_owners_share_the_work():
     sizes = np.array([5, 1, 9, 5, 0, 4])
     owner = assign_owners(sizes, 3)
-    assert owner.tolist() == [1, 2, 0, 2, 1, 1]
+    assert owner.tolist() == [1, 2, 0, 2, 2, 1]
     rounds = plan_rounds(sizes, owner, 1, 0, 10 * 3 / 2**30)
     assert sorted(np.concatenate(rounds).tolist()) == [0, 1, 2, 3, 5]
     assert all(sizes[classes[owner[classes] == rank]].sum() <= 10 for classes in rounds for rank in range(3))
