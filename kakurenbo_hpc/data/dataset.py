@@ -177,6 +177,7 @@ class DatasetSplits:
         shape: of one input, channels first.
         fingerprint: changes whenever ids would mean other samples; a run resumes only with the same one.
         target_shape: (H, W) of masks; () where targets are class labels.
+        held_out: what ``data.holdout`` cuts off the training samples, not augmented; None for none.
         crops: whether the data set itself does random_resized_crop, resize and center_crop while it reads, of
             images that differ in size.
     """
@@ -188,3 +189,4 @@ class DatasetSplits:
     fingerprint: str
     target_shape: tuple[int, ...] = ()
     crops: bool = False
+    held_out: Dataset | None = None

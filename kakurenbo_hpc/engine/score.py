@@ -190,7 +190,7 @@ def _run_once(recipe: Recipe, job: Job, context: Context, cost: Cost) -> tuple[S
         if best is not None:
             return best[1]
         if vector_pass is not None:
-            cost.add(context.homes.n)
+            cost.add(vector_pass.n_passes)
             return vector_pass.choose(job.seed)
         if isinstance(method, FromOutputs):
             return score_by_outputs(method, final, context, cost)

@@ -7,14 +7,18 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ..core.ledger import Homes
-from ..data.loader import micro_batches_of
+from ..data.loader import Loader, micro_batches_of
 from ..distributed.comm import Comm
+from ..local_data.shards import ShardLoader
 from ..training.outputs import OutputReader
 from .context import Context
 
 
 def pass_blocks(
-    blocks: Sequence[np.ndarray], reader: OutputReader, context: Context, label: str = "score"
+    blocks: Sequence[np.ndarray],
+    reader: OutputReader,
+    context: Context,
+    loader: Loader | ShardLoader | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
     """Pass blocks of ids forward, without augmentation; rank r has the r-th of P equal shares of them.
 
@@ -25,15 +29,15 @@ def pass_blocks(
         blocks: of all ranks, the same on every rank.
         reader: of the network's outputs.
         context: of the run.
-        label: of the progress bar.
+        loader: of the samples; of the training samples if not given.
 
     Yields:
         Ids (k,) int64, labels (k,) int64, and the outputs by name, (k, ...) each.
     """
     comm = context.world.comm
     first, last = (r * len(blocks) // comm.size for r in (comm.rank, comm.rank + 1))
-    batches = context.train(micro_batches_of(blocks[first:last]), 0, augment=False)
-    for batch in context.console.bar(context.heartbeat.along(batches), last - first, label):
+    batches = (loader or context.train)(micro_batches_of(blocks[first:last]), 0, augment=False)
+    for batch in context.console.bar(context.heartbeat.along(batches), last - first, "score"):
         yield batch.micro_batch.id, batch.target.cpu().numpy(), reader(batch)
 
 

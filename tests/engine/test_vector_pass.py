@@ -102,15 +102,32 @@ def test_the_peak_is_at_most_three_times_the_rows(context, monkeypatch):
     monkeypatch.setattr(vectors, "_row", wide)
     fill = {"input": 1.0, "residual": 1.0}
     monkeypatch.setattr(vectors, "_vectors_of", lambda outputs, label: fill)
-    (blocks, owner), n = vectors._rounds[0], context.homes.n
-    vectors._receive(blocks, owner)  # so that what torch keeps is there before
+    (one,), n = vectors._rounds, context.homes.n
+    vectors._receive_round(one)  # so that what torch keeps is there before
     tracemalloc.start()
-    rows = vectors._receive(blocks, owner)
-    largest = [group.rows.h.nbytes for group in vectors._groups(rows, None)]
+    rows, _ = vectors._receive_round(one)
+    largest = [group.rows.h.nbytes for group in vectors._groups(rows, None, None)]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(rows) == n and sum(largest) == n * 80_000
     assert peak <= 3.1 * n * wide.itemsize
+
+
+def test_glister_judges_by_what_is_held_out_of_the_training_samples(context):
+    method = SCORES["glister"](method="glister", target="validation")
+    with pytest.raises(JobError, match=r"nothing is held out of the training samples; set data.holdout: 0.1"):
+        VectorPass(method, on_rank(context, SerialComm()))
+    job = read_job(find_job("digits_everything"), [*TINY, "data.holdout=0.3"], DATASETS, METHODS)
+    cut = set_up(job, World.detect(SerialComm()), Everything(method="everything"))
+    whole, n_held = context.data, len(cut.data.held_out)
+    assert 0 < n_held and n_held + cut.homes.n == context.homes.n
+    assert whole.fingerprint != cut.data.fingerprint and len(whole.validation) == len(cut.data.validation)
+    ids = np.sort(np.concatenate([cut.data.train.row, cut.data.held_out.row]))
+    assert ids.tolist() == list(range(context.homes.n))
+    alone, by_itself = choose(method, cut, 1), choose(SCORES["glister"](method="glister"), cut, 1)
+    assert alone[1].tolist() != by_itself[1].tolist()
+    for one, other in zip(alone, choose(method, cut, 3), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_class_that_does_not_fit_is_an_error_before_training(context):
