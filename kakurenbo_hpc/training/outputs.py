@@ -10,6 +10,7 @@ import torch
 from ..core.batch import Batch
 from ..errors import JobError
 from .classifier import Classifier
+from .deepfool import perturbations
 from .gradient_norm import gradient_norms
 from .learner import Learner
 
@@ -17,9 +18,9 @@ from .learner import Learner
 class OutputReader:
     """Passes batches forward, in float32, and returns their outputs on the host.
 
-    Outputs are ``probability`` (k, C) and ``input`` (k, D), what the linear classifier is applied to;
-    ``loss`` and ``gradient_norm``, of all parameters, (k,). All are float32, and NaN for a sample whose input
-    is not finite.
+    Outputs are ``probability`` (k, C) and ``input`` (k, D), what the linear classifier is applied to; ``loss``;
+    ``gradient_norm``, of all parameters; and ``deepfool_10``, of ten classes, (k,). All are float32, and NaN
+    for a sample whose input is not finite.
     """
 
     def __init__(self, learner: Learner, names: Sequence[str], shape: Sequence[int], device: torch.device):
@@ -53,6 +54,11 @@ class OutputReader:
             known["gradient_norm"] = gradient_norms(
                 learner.model, learner.criterion, batch.input, batch.target
             )
+        for name in self._names:
+            if name.startswith("deepfool_"):
+                inputs = torch.nan_to_num(batch.input)
+                n_classes = int(name.removeprefix("deepfool_"))
+                known[name] = perturbations(self._learner.model, inputs, n_classes)
         broken = losses.isnan() & ~torch.isfinite(batch.input).flatten(1).all(dim=1)
         outputs = {}
         for name in self._names:

@@ -100,7 +100,7 @@ class FromOutputs(ScoringMethod):
     @property
     @abstractmethod
     def outputs(self) -> tuple[str, ...]:
-        """What it looks at: probability, input (of the classifier), loss, gradient_norm, deepfool."""
+        """What it looks at: probability, input (of the classifier), loss, gradient_norm, deepfool_C."""
 
     @abstractmethod
     def of_outputs(self, outputs: Mapping[str, np.ndarray], label: np.ndarray) -> np.ndarray:
