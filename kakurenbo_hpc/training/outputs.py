@@ -18,8 +18,8 @@ from .learner import Learner
 class OutputReader:
     """Passes batches forward, in float32, and returns their outputs on the host.
 
-    Outputs are ``probability`` (k, C) and ``input`` (k, D), what the linear classifier is applied to; ``loss``;
-    ``gradient_norm``, of all parameters; and ``deepfool_10``, of ten classes, (k,). All are float32, and NaN
+    Outputs are ``probability`` (k, C) and ``input`` (k, D), what the linear classifier is applied to;
+    ``loss``; ``gradient_norm``, of all parameters; and ``deepfool_10``, of ten classes, (k,). All are float32, and NaN
     for a sample whose input is not finite.
     """
 
