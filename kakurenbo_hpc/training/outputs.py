@@ -18,9 +18,9 @@ from .learner import Learner
 class OutputReader:
     """Passes batches forward, in float32, and returns their outputs on the host.
 
-    Outputs are ``probability`` (k, C) and ``input`` (k, D), what the linear classifier is applied to;
-    ``loss``; ``gradient_norm``, of all parameters; and ``deepfool_10``, of ten classes, (k,). All are float32, and NaN
-    for a sample whose input is not finite.
+    Outputs are ``probability`` (k, C); ``input`` (k, D), what the linear classifier is applied to; and (k,)
+    ``loss``, ``gradient_norm`` of all parameters, and ``deepfool_10`` of ten classes. All are float32,
+    and NaN for a sample whose input is not finite.
     """
 
     def __init__(self, learner: Learner, names: Sequence[str], shape: Sequence[int], device: torch.device):
