@@ -1,6 +1,6 @@
-"""Time and memory of one class's subset, against apricot-select, submodlib-py and DeepCore's formula of the Gram.
+"""Time and memory of one class's subset, against apricot-select, submodlib-py and DeepCore's Gram.
 
-    python scripts/bench_subsets.py                     a class of CIFAR-10: 5,000 x 512, 10 classes, 30 % kept
+    python scripts/bench_subsets.py        a class of CIFAR-10: 5,000 x 512, 10 classes, 30 % kept
     python scripts/bench_subsets.py --n 1281 --width 2048 --classes 1000       a class of ImageNet
 
 One rank's thread, random vectors, contenders on the same similarities. Install contenders first (pip install
