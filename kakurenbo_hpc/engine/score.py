@@ -110,7 +110,7 @@ def score(
         n_forward=cost.n_forward,
         n_backward=cost.n_backward,
         places=recipe.method.places,
-        fraction=-1.0 if recipe.method.nests else recipe.method.fraction,
+        fraction=-1.0 if recipe.method.nests else getattr(recipe.method, "fraction", -1.0),
         weighted=recipe.method.weighted,
     )
     write_scores(path, info, mean.score, comm, label, mean.place, mean.weight)

@@ -10,6 +10,8 @@ from torch import nn
 from ..errors import JobError
 
 _TOLERANCE = 1e-5  # of the largest logit
+_Layer = nn.Linear | nn.Conv2d
+_Call = tuple[str, _Layer, torch.Tensor, torch.Tensor]  # name, layer, its input and output
 
 
 class Classifier:
@@ -30,7 +32,7 @@ class Classifier:
         Raises:
             JobError: no layer's output is the logits; the message says what stands in the way.
         """
-        calls: list[tuple[str, nn.Module, torch.Tensor, torch.Tensor]] = []
+        calls: list[_Call] = []
         hooks = [
             module.register_forward_hook(
                 lambda layer, inputs, output, name=name: calls.append(
@@ -38,7 +40,7 @@ class Classifier:
                 )
             )
             for name, module in model.named_modules()
-            if isinstance(module, nn.Linear | nn.Conv2d)
+            if isinstance(module, _Layer)
         ]
         probe = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0)).to(device)
         was_training = model.training
@@ -78,7 +80,7 @@ def _as_rows(values: torch.Tensor) -> torch.Tensor | None:
     return values.flatten(1) if values.dim() == 4 and values.shape[2:] == (1, 1) else None
 
 
-def _apply(layer: nn.Module, rows: torch.Tensor | None) -> torch.Tensor | None:
+def _apply(layer: _Layer, rows: torch.Tensor | None) -> torch.Tensor | None:
     """Return h W^T + b; None where the layer is not linear in its whole input."""
     weight = layer.weight.detach().flatten(1)
     if rows is None or rows.shape[1] != weight.shape[1]:
@@ -92,7 +94,7 @@ def _equal(found: torch.Tensor | None, logits: torch.Tensor) -> bool:
     return bool((found - logits).abs().max() <= _TOLERANCE * logits.abs().max().clamp(min=1e-30))
 
 
-def _problem(heads: list, found: list) -> str:
+def _problem(heads: list[_Call], found: list[_Call]) -> str:
     """Say why there is not one layer whose output is the logits."""
     names = " and ".join(dict.fromkeys(call[0] for call in found or heads))
     if len(found) > 1:

@@ -49,7 +49,7 @@ class DynUnc(FromTraining):
         changed = {slot: ledger.extra["probability"]}
         if 0 <= first < self.n_windows(epoch.total):
             ring = [
-                (ledger.extra | changed)[f"probability_{e % self.window}"]
+                {**ledger.extra, **changed}[f"probability_{e % self.window}"]
                 for e in range(first, first + self.window)
             ]
             changed["windows"] = ledger.extra["windows"] + self.of_window(np.array(ring, np.float64))
