@@ -128,7 +128,10 @@ def test_a_relative_import_is_counted_from_where_it_stands():
     assert imports("from . import __version__\nimport numpy.random\nfrom rundir import x", "cli") == set()
 
 
-@pytest.mark.parametrize("module", ["selection", "config.job", "cluster", "report.command", "cli"])
+@pytest.mark.parametrize(
+    "module",
+    ["selection", "config.job", "cluster.status", "cluster.submit", "compare.queue", "report.command", "cli"],
+)
 def test_the_login_node_needs_neither_torch_nor_mpi(module):
     code = f"import sys, kakurenbo_hpc.{module}; print(*({{'torch', 'mpi4py'}} & sys.modules.keys()))"
     fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)

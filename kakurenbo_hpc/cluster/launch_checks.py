@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
-from pathlib import Path
 
 from ..config.job import Job
-from ..config.yaml import dump_yaml
 from ..errors import DataError, JobError, UserError, WorldError
-from .doctor.subprocess_json import Facts, run_probe
+from .doctor.subprocess_json import probe_command, run_job_probe, run_probe
 from .launchers import open_launcher
 from .launchers.launcher import Layout
 from .machine import Machine
@@ -55,6 +52,16 @@ def check_cores(layout: Layout, oversubscribe: bool) -> None:
         )
 
 
+def check_node(machine: Machine) -> None:
+    """Raise UserError for more than eight ranks a core of the machine's nodes."""
+    n_cores, n_ranks = machine.cores_per_node, machine.ranks_per_node or 1
+    if n_cores and n_ranks > RANKS_PER_CORE * n_cores:
+        raise UserError(
+            f"{machine.name}: ranks_per_node is {n_ranks}, but cores_per_node is {n_cores}; start at most "
+            f"{RANKS_PER_CORE} ranks a core"
+        )
+
+
 def check_gpus(machine: Machine, layout: Layout) -> None:
     """Raise WorldError if torch sees fewer GPUs here than ranks start here. On other nodes, ranks look."""
     # A launcher that needs an allocation starts ranks on its nodes.
@@ -62,7 +69,7 @@ def check_gpus(machine: Machine, layout: Layout) -> None:
     if not machine.gpus_per_node or layout.n_nodes is not None or not starts_here:
         return
     n_needed = min(layout.n_per_node, machine.gpus_per_node)
-    facts = _probe(machine, "torch")
+    facts = run_probe(probe_command(sys.executable, "torch"), machine.environment, "probe of torch", _LIMIT_S)
     n_seen = len(facts["gpus"])
     if n_seen < n_needed:
         variable = (os.environ | machine.environment).get("CUDA_VISIBLE_DEVICES")
@@ -84,13 +91,6 @@ def check_samples(job: Job, machine: Machine, n_ranks: int) -> None:
 
 
 def _count_samples(job: Job, machine: Machine) -> int | None:
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(UserError):
-        path = Path(folder) / "job.yaml"
-        path.write_text(dump_yaml(job.as_dict()), encoding="utf-8")
-        return int(_probe(machine, "data", str(path))["train"])
+    with contextlib.suppress(UserError):
+        return int(run_job_probe(sys.executable, "data", job, machine.environment, _LIMIT_S)["train"])
     return None
-
-
-def _probe(machine: Machine, *words: str) -> Facts:
-    command = [sys.executable, "-m", "kakurenbo_hpc.cluster.doctor.probes", *words]
-    return run_probe(command, machine.environment, f"probe of {words[0]}", _LIMIT_S)

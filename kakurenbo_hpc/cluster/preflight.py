@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from ..config.job import Job
-from ..config.yaml import dump_yaml
 from ..errors import UserError
 from ..training import MODELS, TORCH_OPTIMIZERS
-from .doctor.subprocess_json import run_probe
+from .doctor.subprocess_json import run_job_probe
 from .launchers import open_launcher
 from .machine import Machine
 from .schedulers import open_scheduler
@@ -104,8 +102,4 @@ def check_names(machine: Machine, job: Job) -> None:
     python = python_of(machine)
     if not Path(python).exists():  # on the nodes' own disks
         return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "job.yaml")
-        path.write_text(dump_yaml(job.as_dict()), encoding="utf-8")
-        command = [python, "-m", "kakurenbo_hpc.cluster.doctor.probes", "names", str(path)]
-        run_probe(command, machine.environment, "probe of names", _LIMIT_S)
+    run_job_probe(python, "names", job, machine.environment, _LIMIT_S)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jinja2
 
+from ..errors import UserError
 from .machine import Machine
 from .schedulers import open_scheduler
 from .walltime import format_clock
@@ -28,6 +29,11 @@ class Script:
         here: folder where relative paths of the job begin, absolute.
         python: path of the Python that runs in the job.
         allow_changes: the run goes on even if its job was another one.
+        work: words of ``kakurenbo launch`` before the job, ``score el2n``; none to train it.
+        options: its options; None for those of a run.
+        runs: run directories of the tasks of an array, in order; ``run`` is their common folder.
+        after: run directories whose true end it waits for.
+        after_done: it waits for their success, not for any end.
     """
 
     name: str
@@ -38,10 +44,20 @@ class Script:
     here: Path
     python: str
     allow_changes: bool = False
+    work: tuple[str, ...] = ()
+    options: tuple[str, ...] | None = None
+    runs: tuple[Path, ...] = ()
+    after: tuple[Path, ...] = ()
+    after_done: bool = False
 
     def text(self) -> str:
         """Return the whole script. Every value in it is quoted, or checked to be one word."""
         scheduler = open_scheduler(self.machine.scheduler)
+        if self.work and "{{ work }}" not in scheduler.template:
+            raise UserError(
+                f"{scheduler.title}: the script template starts runs only, not {self.work[0]}; add "
+                "{{ work }} and {{ options }} to it (kakurenbo_hpc/cluster/schedulers/README.md)"
+            )
         environment = jinja2.Environment(
             undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True
         )
@@ -51,9 +67,16 @@ class Script:
             "name": plain_name(self.name),
             "walltime": format_clock(self.walltime_s),
             "path": environment_bin(self.machine, self.python),
+            "work": "".join(f"{shlex.quote(word)} " for word in self.work),
+            "options": self._options(),
             **scheduler.script_values(self.machine, self.nodes),
         }
         return environment.from_string(scheduler.template).render(values)
+
+    def _options(self) -> str:
+        if self.options is not None:
+            return shlex.join(self.options)
+        return '--run-dir "$run" --resume' + " --allow-changes" * self.allow_changes
 
 
 def python_of(machine: Machine) -> str:

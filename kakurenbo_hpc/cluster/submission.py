@@ -1,8 +1,9 @@
-"""The folder ``batch`` of a run directory: what was submitted for the run, and the state of its jobs.
+"""The folder ``batch`` of a run directory: what was submitted for the run, and how its jobs have ended.
 
-It holds ``script.sh``, ``job.yaml`` (resolved), ``machine.yaml``, ``submission.json``, ``jobs.txt`` (job ids,
-the newest last), ``log.txt``, ``exit_code`` once the script has ended, and ``cancelled``, the id of the job
-that ``kakurenbo cancel`` has ended.
+It holds ``script.sh`` (that of an array is in the folder ``batch`` above its runs), ``job.yaml`` (resolved),
+``machine.yaml``, ``submission.json``, ``jobs.txt`` (job ids, the newest last), ``log.txt``, ``requeues`` (how
+often it was requeued), ``exit_code`` once the script has ended, ``cancelled`` and ``stopped`` (the id of the
+job that ``kakurenbo cancel`` or ``stop`` has ended), and ``ended.json``, the state that a job has ended in.
 """
 
 from __future__ import annotations
@@ -12,20 +13,21 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..errors import DONE, UserError
+from ..errors import DONE, REQUEUE, UserError
 from ..rundir.atomic_io import write_whole
 from ..rundir.watchdog.heartbeat import seconds_since_beat
 from .schedulers import SCHEDULERS, open_scheduler
-from .schedulers.scheduler import JobState, Refusal, Scheduler
+from .schedulers.scheduler import ENDED, JobState, Scheduler
 from .walltime import format_clock
 
 # Ranks write a heartbeat every ten seconds; a network file system may show it a minute later.
-_ALIVE_S = 90
-_ENDINGS = ("exit_code", "cancelled")  # files that tell how a job has ended
+ALIVE_S = 90
+_IN_A_RUN = ("batch", "checkpoints", "heartbeat", "ledger", "weights")  # hold no runs
+_ENDINGS = ("exit_code", "cancelled", "stopped", "ended.json")  # files that tell how a job has ended
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Submission:
         walltime_s: seconds.
         scaling: strong or weak, of the sweep that the run is part of.
         seed: the run's seed in that sweep.
+        epochs: that the run is to have; None of what is no run.
     """
 
     system: str
@@ -51,6 +54,7 @@ class Submission:
     walltime_s: int
     scaling: str | None = None
     seed: int | None = None
+    epochs: int | None = None
 
 
 class BatchFolder:
@@ -60,51 +64,21 @@ class BatchFolder:
         self.run = run
         self.folder = run / "batch"
         self.log = self.folder / "log.txt"
+        self._new: list[Path] = []
+        self._before: dict[str, str] = {}
 
-    def submit(
-        self,
-        submission: Submission,
-        files: Mapping[str, str],
-        dependency: str | None,
-        environment: Mapping[str, str] | None = None,
-    ) -> str:
-        """Write the files of a submission, submit its script and return the job id.
+    def prepare(self, submission: Submission, files: Mapping[str, str]) -> None:
+        """Write the files of a submission; ``undo`` takes it back.
 
         Args:
             submission: what is submitted.
             files: the text of each file, by name.
-            dependency: in the batch system's own syntax.
-            environment: of the submit command; None for that of this process.
 
         Raises:
-            Refusal: the batch system refuses the job; no new folder is left behind.
-            UserError: the folder cannot be written to, or it is not known whether the job was accepted.
+            UserError: the folder cannot be written to.
         """
-        new = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
-        before = {name: _read(self.folder / name) for name in _ENDINGS}
-        self._prepare(submission, files)
-        try:
-            job_id = self.scheduler.submit(self.folder, dependency, environment)
-        except Refusal:
-            self._undo(new, before)
-            raise
-        with open(self.folder / "jobs.txt", "a") as file:
-            file.write(f"{job_id}\n")
-        return job_id
-
-    def _undo(self, new: Sequence[Path], before: Mapping[str, str]) -> None:
-        """Remove new folders, the inner ones first, or write how the job before has ended."""
-        with contextlib.suppress(OSError):
-            if self.folder in new:
-                shutil.rmtree(self.folder)
-                for folder in new[1:]:
-                    folder.rmdir()
-                return
-            for name, text in before.items():
-                if text:
-                    write_whole(self.folder / name, f"{text}\n")
-
-    def _prepare(self, submission: Submission, files: Mapping[str, str]) -> None:
+        self._new = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
+        self._before = {name: _read(self.folder / name) for name in _ENDINGS}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in (*(self.folder / name for name in _ENDINGS), self.run / "stop"):
@@ -117,6 +91,23 @@ class BatchFolder:
                 f"{self.folder}: cannot be written to ({problem.strerror}); give another --run-dir"
             ) from None
 
+    def undo(self) -> None:
+        """Remove the new folders, the inner ones first, or write how the job before has ended."""
+        with contextlib.suppress(OSError):
+            if self.folder in self._new:
+                shutil.rmtree(self.folder)
+                for folder in self._new[1:]:
+                    folder.rmdir()
+                return
+            for name, text in self._before.items():
+                if text:
+                    write_whole(self.folder / name, f"{text}\n")
+
+    def add_job(self, job_id: str) -> None:
+        """Note the id of a job that the batch system has accepted."""
+        with open(self.folder / "jobs.txt", "a") as file:
+            file.write(f"{job_id}\n")
+
     def cancel(self) -> str:
         """Cancel the newest job and return its id. The note outlives the batch system's memory of it.
 
@@ -127,6 +118,17 @@ class BatchFolder:
         self.scheduler.cancel(job_id)
         with contextlib.suppress(OSError):
             write_whole(self.folder / "cancelled", f"{job_id}\n")
+        return job_id
+
+    def stop(self, requeue: bool) -> str:
+        """Ask the ranks to write a checkpoint and leave, and return the newest job's id.
+
+        Unless ``requeue``, the script does not put the run into the queue again.
+        """
+        job_id = self.job_ids[-1]
+        if not requeue:
+            write_whole(self.folder / "stopped", f"{job_id}\n")
+        write_whole(self.run / "stop", "kakurenbo stop\n")
         return job_id
 
     def read(self) -> Submission:
@@ -166,20 +168,66 @@ class BatchFolder:
         return job_ids
 
     @property
+    def n_requeues(self) -> int | None:
+        """How often the run was requeued since it was submitted; None where its script has not begun."""
+        text = _read(self.folder / "requeues")
+        return int(text) if text.isdecimal() else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code that the newest job's script has left, if it has ended."""
+        text = _read(self.folder / "exit_code")
+        return int(text) if text.isdecimal() else None
+
+    @property
     def state(self) -> JobState:
-        """State of the newest job; where the batch system has forgotten it, by what the run has left.
+        """State of the newest job.
 
         Raises:
             NoAnswer: the batch system does not answer.
             UserError: a file of the folder is damaged.
         """
-        scheduler, job_ids = self.scheduler, self.job_ids
+        scheduler, state = self.scheduler, self.known_end()
+        return state or self.judge(scheduler.job_state(self.job_ids[-1]))
+
+    def known_end(self) -> JobState | None:
+        """Return the state of a job that was seen to have ended, None of one that has to be asked for."""
+        job_ids = self.job_ids
         if not job_ids:
             return JobState("failed", "was never accepted")
-        state = scheduler.job_state(job_ids[-1]) or self._state_by_traces(scheduler.title)
-        if state.status == "failed" and _read(self.folder / "cancelled") == job_ids[-1]:
+        try:
+            facts = json.loads(_read(self.folder / "ended.json") or "{}")
+            if facts.get("job") == job_ids[-1] and facts["status"] in ENDED:
+                return JobState(facts["status"], str(facts["detail"]))
+        except (ValueError, LookupError, AttributeError):
+            pass
+        return None
+
+    def judge(self, state: JobState | None) -> JobState:
+        """Return the state of the newest job by what the batch system says, and by what the run has left.
+
+        An end is remembered: no later question is put to the batch system for it.
+
+        Args:
+            state: what the batch system says; None where it has forgotten the job.
+        """
+        scheduler, job_id = open_scheduler(self.read().system), self.job_ids[-1]
+        is_known = state is not None or bool(_read(self.folder / "exit_code"))
+        state = state or self._state_by_traces(scheduler.title)
+        if state.status == "failed":
+            state = self._explain_failure(state, scheduler, job_id)
+        if state.status in ENDED and is_known:
+            facts = {"job": job_id, "status": state.status, "detail": state.detail}
+            with contextlib.suppress(OSError):  # not synced: if it is lost, the question is put again
+                (self.folder / "ended.json").write_text(json.dumps(facts) + "\n")
+        return state
+
+    def _explain_failure(self, state: JobState, scheduler: Scheduler, job_id: str) -> JobState:
+        if _read(self.folder / "cancelled") == job_id:
             return JobState("cancelled", f"by kakurenbo cancel; {state.detail}")
-        if state.status == "failed" and (words := scheduler.last_words(self.folder, job_ids[-1])):
+        if _read(self.folder / "stopped") and _read(self.folder / "exit_code") == str(REQUEUE):
+            return JobState("cancelled", f"by kakurenbo stop, after a checkpoint; {state.detail}")
+        if words := scheduler.last_words(self.folder, job_id):
             return JobState("failed", f"{state.detail}; {words}")
         return state
 
@@ -190,7 +238,7 @@ class BatchFolder:
             return JobState("done" if code == str(DONE) else "failed", f"exit code {code}")
         forgotten = f"{title} does not know the job"
         if idle_s := seconds_since_beat(self.run):
-            if idle_s < _ALIVE_S:
+            if idle_s < ALIVE_S:
                 return JobState("running", f"{forgotten}, but its ranks wrote a heartbeat {idle_s:.0f} s ago")
             forgotten += f"; its ranks wrote their last heartbeat {format_clock(int(idle_s))} ago"
         return JobState("failed", f"{forgotten}, and it left no exit code")
@@ -213,10 +261,12 @@ def find_submissions(folder: Path) -> list[BatchFolder]:
     Raises:
         UserError: there are none.
     """
-    # os.path: a name too long for the file system is no folder; Path.is_dir would raise.
-    below = folder.glob("**/batch/submission.json") if os.path.isdir(folder) else []
-    paths = sorted([folder / "batch/submission.json", *below])
-    runs = {path.parent.parent: None for path in paths if os.path.exists(path)}  # each once, in order
+    runs = []
+    for parent, folders, _ in os.walk(folder):
+        if os.path.exists(os.path.join(parent, "batch", "submission.json")):
+            runs.append(Path(parent))
+            folders[:] = [name for name in folders if name not in _IN_A_RUN]
+        folders.sort()
     if not runs:
         raise UserError(_nothing_submitted(folder))
     return [BatchFolder(run) for run in runs]

@@ -1,117 +1,32 @@
-"""Submission of a job to a batch system: one run, or a sweep over nodes and seeds."""
+"""Submission of jobs to a batch system: one run, or a sweep over nodes and seeds."""
 
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from ..config.job import Job
-from ..config.yaml import dump_yaml
 from ..errors import DONE, JobError, RunDirectoryError, UserError
 from ..rundir.console import print_line
 from ..rundir.job_diff import check_same
 from ..rundir.path_checks import check_place
+from .batch_job import BatchJob, BatchRun, as_jobs, run_files, submit_job
 from .job_environment import JobEnvironment, choose_environment
-from .launch_checks import check_job_fits, check_samples, global_batch
-from .machine import Machine, check_word, read_machine
+from .job_states import find_states, wait_for_end
+from .launch_checks import check_job_fits, check_node, check_samples
+from .machine import Machine
 from .preflight import check_submission
+from .request import Request
 from .schedulers import open_scheduler
-from .schedulers.scheduler import ENDED, check_installed
+from .schedulers.scheduler import ENDED, JobState, check_installed
 from .script import Script, python_of
 from .submission import BatchFolder, Submission
+from .sweep import ReadJob, scaled_overrides
 from .walltime import check_walltime, format_clock
-
-ReadJob = Callable[[list[str]], Job]
-"""From overrides, ``section.key=value``, to the job."""
-
-
-class BatchRun(NamedTuple):
-    """One run of a request. files: what its batch folder needs, by name."""
-
-    batch: BatchFolder
-    job: Job
-    script: Script
-    submission: Submission
-    files: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What ``kakurenbo submit`` was called with.
-
-    Attributes:
-        machine: name or file of a machine.
-        nodes: number of nodes; several make a sweep.
-        walltime: as it was typed.
-        overrides: ``section.key=value``.
-        name: of the run, or of the sweep.
-        run_dir: of the run, or of the sweep.
-        dependency: in the batch system's own syntax.
-        seeds: a run for each.
-        scaling: what a sweep over nodes keeps: ``strong`` the global batch, ``weak`` the batch of each rank.
-        resume: go on with a run that exists.
-        allow_changes: even if its job was another one.
-        force: without the checks before a submission.
-
-    Raises:
-        UserError: for the first value that is wrong.
-    """
-
-    machine: str
-    nodes: tuple[int, ...]
-    walltime: str
-    overrides: tuple[str, ...] = ()
-    name: str | None = None
-    run_dir: Path | None = None
-    dependency: str | None = None
-    seeds: tuple[int, ...] = ()
-    scaling: str | None = None
-    resume: bool = False
-    allow_changes: bool = False
-    force: bool = False
-
-    def __post_init__(self) -> None:
-        if self.scaling not in (None, "strong", "weak"):
-            raise UserError(
-                f"--scaling is {self.scaling}, but must be strong (the global batch stays) or weak (the "
-                "batch of each rank stays)"
-            )
-        if self.dependency is not None:
-            try:
-                check_word(self.dependency)
-            except ValueError as problem:
-                raise UserError(
-                    f"--dependency is {self.dependency!r}, but {problem}; for example afterok:12"
-                ) from None
-        name = self.name
-        if name is not None and (
-            not name.strip(". ") or "/" in name or not name.isprintable() or len(name) > 100
-        ):
-            raise UserError(
-                f"--name is {name[:60]!r}, which is not usable as a folder name; give 1 to 100 characters, "
-                "no '/'"
-            )
-
-
-def parse_numbers(option: str, text: str, least: int) -> tuple[int, ...]:
-    """Return the numbers of an option, ``1,2,4``.
-
-    Raises:
-        UserError: they are not different whole numbers of at least ``least``.
-    """
-    numbers = tuple(int(part) for part in text.split(",") if re.fullmatch("[0-9]{1,9}", part))
-    if len(numbers) != text.count(",") + 1 or min(numbers) < least or len({*numbers}) < len(numbers):
-        raise UserError(
-            f"{option} is {text!r}, but must be different whole numbers from {least} on; for example 1,2,4"
-        )
-    return numbers
 
 
 def submit(read_job: ReadJob, request: Request, dry_run: bool) -> int:
@@ -120,64 +35,209 @@ def submit(read_job: ReadJob, request: Request, dry_run: bool) -> int:
     Raises:
         UserError: one of them cannot run (before any is submitted), or the batch system refuses one.
     """
-    machine = read_machine(request.machine)
-    if machine.scheduler == "none":
-        raise UserError(
-            f"{machine.name} has no batch system; start here with kakurenbo launch, or choose another "
-            "--machine"
-        )
-    _check_python(machine)
-    runs = list(_list_runs(read_job, request, machine))
+    machine = request.read_machine()
+    return submit_jobs([*_list_jobs(read_job, request, machine)], request, machine, dry_run)
+
+
+def submit_jobs(jobs: Sequence[BatchJob], request: Request, machine: Machine, dry_run: bool = False) -> int:
+    """Submit batch jobs, or, on a dry run, print them; a job waits for those before it that it names.
+
+    Raises:
+        UserError: as ``submit``.
+    """
     if dry_run:
-        _print_runs(runs, request, machine)
-    else:
-        _submit_runs(runs, request, machine)
-    return DONE
-
-
-def _print_runs(runs: Sequence[BatchRun], request: Request, machine: Machine) -> None:
-    command = shlex.join(open_scheduler(machine.scheduler).submit_command(request.dependency))
-    for run in runs:
-        print(run.files["script.sh"], end="", flush=True)
-        _remark(f"would run: cd {shlex.quote(str(run.batch.folder))} && {command}")
-    _remark_on(choose_environment(machine, os.environ))
-    _remark("nothing was submitted")
-
-
-def _submit_runs(runs: Sequence[BatchRun], request: Request, machine: Machine) -> None:
-    """Submit all runs, or none if one cannot run; if the batch system refuses one, those before it stay."""
+        _print_jobs(jobs, request, machine)
+        return DONE
     environment = choose_environment(machine, os.environ)
-    for run in runs:
-        _check_free(run.batch, run.job, request)
+    runs = [run for job in jobs for run in job.runs]
+    _check_free(runs, request)
     check_installed(open_scheduler(machine.scheduler).submit_command(None)[0])
     largest = max(runs, key=lambda run: run.submission.ranks)
     check_samples(largest.job, machine, largest.submission.ranks)
     if not request.force:
-        _check_before(runs, environment.variables)
-    for n_submitted, run in enumerate(runs):
-        batch, submission = run.batch, run.submission
+        _check_before(jobs, environment.variables)
+    accepted: dict[Path, str] = {}
+    for job in jobs:
+        dependency = _dependency(job.script, request, accepted)
         try:
-            job_id = batch.submit(submission, run.files, request.dependency, environment.variables)
+            job_ids = submit_job(job, dependency, environment.variables)
         except UserError as problem:
-            if not n_submitted:
+            if not accepted:
                 raise
             folder = shlex.quote(os.path.commonpath([run.batch.run for run in runs]))
             raise UserError(
-                f"{batch.run}: {problem}; {n_submitted} of {len(runs)} jobs were submitted before; kakurenbo "
-                f"status {folder} lists them"
+                f"{job.script.run}: {problem}; {len(accepted)} of {len(runs)} runs were submitted before; "
+                f"kakurenbo status {folder} lists them"
             ) from None
-        size = f"{submission.nodes} x {machine.ranks_per_node} ranks, {format_clock(submission.walltime_s)}"
-        print_line(f"job {job_id}: {submission.name} on {machine.name}, {size}")
-        print_line(f"log: {batch.log}")
-        print_line(f"follow: kakurenbo logs --follow {shlex.quote(str(batch.run))}")
-    _remark_on(environment)
+        accepted |= zip((run.batch.run for run in job.runs), job_ids, strict=True)
+        _tell(job, job_ids)
+    remark_on(environment)
+    return wait_for_end([run.batch for run in runs]) if request.wait else DONE
 
 
-def _check_before(runs: Sequence[BatchRun], environment: Mapping[str, str]) -> None:
+def base_script(
+    name: str,
+    folder: Path,
+    n_nodes: int,
+    request: Request,
+    machine: Machine,
+    work: tuple[str, ...] = (),
+    options: tuple[str, ...] | None = None,
+) -> Script:
+    """Return the script of a run, or of an array of runs below a folder.
+
+    Raises:
+        UserError: its walltime is too short, a path cannot stand in a script, or its Python does not exist.
+    """
+    _check_python(machine)
+    for path in (folder, Path.cwd()):
+        _check_utf8(path)
+    return Script(
+        name,
+        n_nodes,
+        check_walltime(request.walltime, machine),
+        machine,
+        folder,
+        Path.cwd(),
+        python_of(machine),
+        request.allow_changes,
+        work,
+        options,
+        after=(request.after.absolute(),) if request.after else (),
+        after_done=request.after is not None,
+    )
+
+
+def make_run(
+    job: Job, run: Path, script: Script, request: Request, seed: int | None = None, is_run: bool = True
+) -> BatchRun:
+    """Return a run of a script's size, or other work. Raises RunDirectoryError if its path is not UTF-8."""
+    _check_utf8(run)
+    machine = script.machine
+    submission = Submission(
+        *(machine.scheduler, script.name, machine.name, script.nodes),
+        ranks_on(script.nodes, machine),
+        script.walltime_s,
+        request.scaling,
+        seed,
+        job.training.epochs if is_run else None,
+    )
+    return BatchRun(BatchFolder(run), job, submission, run_files(job, script))
+
+
+def ranks_on(n_nodes: int, machine: Machine) -> int:
+    """Return the ranks on full nodes."""
+    return n_nodes * (machine.ranks_per_node or 1)
+
+
+def remark_on(environment: JobEnvironment) -> None:
+    """Print which variables the batch system's commands get, and which not."""
+    if environment.passed:
+        _remark(f"passed on to the batch system: {', '.join(environment.passed)}")
+    if environment.withheld_defaults:
+        _remark(f"withheld, the script says otherwise: {', '.join(environment.withheld_defaults)}")
+
+
+def _list_jobs(read_job: ReadJob, request: Request, machine: Machine) -> Iterator[BatchJob]:
+    if len(request.nodes) > 1 and request.scaling is None:
+        raise UserError(
+            "--nodes gives several sizes; say with --scaling strong or weak what stays the same, or give one"
+        )
+    check_node(machine)
+    n_smallest = ranks_on(min(request.nodes), machine)
+    for n_nodes in request.nodes:
+        seeds: Sequence[int | None] = request.array.seeds or (None,)
+        jobs = [_job_of(read_job, request, n_smallest, seed) for seed in seeds]
+        for job in jobs:
+            check_job_fits(job, machine, ranks_on(n_nodes, machine))
+        steps = [f"nodes_{n_nodes:04d}"] if request.scaling is not None else []
+        name = request.name or jobs[0].name
+        folder = Path(request.run_dir or Path("runs") / name, *steps).absolute()
+        script = base_script("_".join([name, *steps]), folder, n_nodes, request, machine)
+        if seeds == (None,):
+            yield BatchJob(script, (make_run(jobs[0], folder, script, request),))
+            continue
+        runs = []
+        for job, seed in zip(jobs, seeds, strict=True):
+            own = replace(script, name=f"{script.name}_seed_{seed}")
+            runs.append(make_run(job, folder / f"seed_{seed}", own, request, seed))
+        yield from as_jobs(script, runs, request.array.limit)
+
+
+def _job_of(read_job: ReadJob, request: Request, n_smallest: int, seed: int | None) -> Job:
+    overrides = [*request.overrides, *([f"seed={seed}"] if seed is not None else [])]
+    job = read_job(overrides)
+    if request.scaling is not None:
+        job = read_job(overrides + scaled_overrides(job, n_smallest, request.scaling))
+    return job
+
+
+def _dependency(script: Script, request: Request, accepted: Mapping[Path, str]) -> str | None:
+    """Return what a job waits for, in the batch system's own syntax.
+
+    Args:
+        script: of the job.
+        request: may name more that it waits for.
+        accepted: job ids of the runs that were submitted just now.
+    """
+    scheduler = open_scheduler(script.machine.scheduler)
+    found = [request.dependency] if request.dependency else []
+    if own := [job_id for run, job_id in accepted.items() if run in script.after]:
+        found.append(scheduler.after(own, script.after_done))
+    elif request.after and (job_id := _job_before(request.after, script.machine)):
+        found.append(scheduler.after([job_id], when_done=True))
+    return ",".join(found) or None
+
+
+def _job_before(run: Path, machine: Machine) -> str | None:
+    """Return the newest job of a run that is waited for; None if it is done.
+
+    Raises:
+        UserError: it has failed, or is another batch system's.
+    """
+    batch = BatchFolder(run)
+    if (system := batch.read().system) != machine.scheduler:
+        raise UserError(f"--after {run}: a run of {system}, which {machine.scheduler} does not know")
+    state = batch.state
+    if state.status == "done":
+        return None
+    if state.status in ENDED:
+        raise UserError(f"--after {run}: {state.status} ({state.detail}), so nothing begins after it")
+    return batch.job_ids[-1]
+
+
+def _print_jobs(jobs: Sequence[BatchJob], request: Request, machine: Machine) -> None:
+    scheduler = open_scheduler(machine.scheduler)
+    for job in jobs:
+        *command, script = scheduler.submit_command(request.dependency)
+        words = shlex.join([*command, *job.array_options, script])
+        after = f", after {', '.join(map(str, job.script.after))}" * bool(job.script.after)
+        print(job.script.text(), end="", flush=True)
+        _remark(f"would run: cd {shlex.quote(str(BatchFolder(job.script.run).folder))} && {words}{after}")
+    remark_on(choose_environment(machine, os.environ))
+    _remark("nothing was submitted")
+
+
+def _tell(job: BatchJob, job_ids: Sequence[str]) -> None:
+    script, first = job.script, job.runs[0]
+    size = f"{script.nodes} x {script.machine.ranks_per_node} ranks, {format_clock(script.walltime_s)}"
+    run = shlex.quote(str(script.run))
+    name, machine = first.submission.name, script.machine.name
+    if script.runs:
+        limit = f", {job.limit} at a time" if job.limit else ""
+        print_line(f"jobs {job_ids[0]} to {job_ids[-1]}: {script.name} on {machine}, each {size}{limit}")
+        print_line(f"status: kakurenbo status {run}")
+        return
+    print_line(f"job {job_ids[0]}: {name} on {machine}, {size}")
+    print_line(f"log: {first.batch.log}")
+    print_line(f"follow: kakurenbo logs --follow {run}")
+
+
+def _check_before(jobs: Sequence[BatchJob], environment: Mapping[str, str]) -> None:
     """Check one run of each size: seeds change nothing that is checked."""
-    for run in {run.script.nodes: run for run in runs}.values():
+    for job in {job.script.nodes: job for job in jobs}.values():
         try:
-            check_submission(run.script, run.job, environment)
+            check_submission(job.script, job.runs[0].job, environment)
         except UserError as problem:
             raise type(problem)(f"{problem}; --force submits all the same") from None
 
@@ -194,69 +254,6 @@ def _check_python(machine: Machine) -> None:
         )
 
 
-def _list_runs(read_job: ReadJob, request: Request, machine: Machine) -> Iterator[BatchRun]:
-    walltime_s = check_walltime(request.walltime, machine)
-    if len(request.nodes) > 1 and request.scaling is None:
-        raise UserError(
-            "--nodes gives several sizes; say with --scaling strong or weak what stays the same, or give one"
-        )
-    seeds: Sequence[int | None] = request.seeds or (None,)
-    for n_nodes, seed in product(request.nodes, seeds):
-        yield _make_run(read_job, request, machine, n_nodes, seed, walltime_s)
-
-
-def _make_run(
-    read_job: ReadJob, request: Request, machine: Machine, n_nodes: int, seed: int | None, walltime_s: int
-) -> BatchRun:
-    ranks_per_node = machine.ranks_per_node or 1
-    n_ranks = n_nodes * ranks_per_node
-    overrides = [*request.overrides, *([f"seed={seed}"] if seed is not None else [])]
-    job = read_job(overrides)
-    if request.scaling is not None:
-        n_smallest = min(request.nodes) * ranks_per_node
-        job = read_job(overrides + _batch_overrides(job, n_smallest, request.scaling))
-    check_job_fits(job, machine, n_ranks)
-    steps = [f"nodes_{n_nodes:04d}"] if request.scaling is not None else []
-    steps += [f"seed_{seed}"] if seed is not None else []
-    name = request.name or job.name
-    run_dir = Path(request.run_dir or Path("runs") / name, *steps).absolute()
-    for path in (run_dir, Path.cwd()):
-        _check_utf8(path)
-    script = Script(
-        "_".join([name, *steps]),
-        n_nodes,
-        walltime_s,
-        machine,
-        run_dir,
-        Path.cwd(),
-        python_of(machine),
-        request.allow_changes,
-    )
-    files = {
-        "job.yaml": dump_yaml(job.as_dict()),
-        "machine.yaml": dump_yaml(machine.model_dump(mode="json")),
-        "script.sh": script.text(),
-    }
-    submission = Submission(
-        machine.scheduler, script.name, machine.name, n_nodes, n_ranks, walltime_s, request.scaling, seed
-    )
-    return BatchRun(BatchFolder(run_dir), job, script, submission, files)
-
-
-def _batch_overrides(job: Job, n_ranks: int, scaling: str) -> list[str]:
-    """Return overrides that keep the batch on n_ranks: the global (strong) or each rank's (weak)."""
-    batch = global_batch(job, n_ranks)
-    if scaling == "strong":
-        if job.training.lr_scaling == "ranks":
-            raise JobError(
-                f"{job.name}: --scaling strong keeps the global batch, but training.lr_scaling is ranks, "
-                "which raises the learning rate with the number of ranks; set it to none, or use weak"
-            )
-        return [f"training.global_batch={batch}", "training.batch_per_rank=null"]
-    batch_per_rank = batch // (n_ranks * job.training.accumulate)
-    return [f"training.batch_per_rank={batch_per_rank}", "training.global_batch=null"]
-
-
 def _check_utf8(path: Path) -> None:
     try:
         str(path).encode()
@@ -266,28 +263,28 @@ def _check_utf8(path: Path) -> None:
         ) from None
 
 
-def _check_free(batch: BatchFolder, job: Job, request: Request) -> None:
+def _check_free(runs: Sequence[BatchRun], request: Request) -> None:
     """Raise RunDirectoryError if a run there is in the queue, or may not be resumed as this job."""
-    run = batch.run
-    check_place(run)
-    if (batch.folder / "jobs.txt").exists():
-        state = batch.state
-        if state.status not in ENDED:
+    for run in runs:
+        check_place(run.batch.run)
+    submitted = [run.batch for run in runs if (run.batch.folder / "jobs.txt").exists()]
+    states = find_states(submitted)
+    for run in runs:
+        state = states.get(run.batch.run)
+        if isinstance(state, UserError):
+            raise state
+        if isinstance(state, JobState) and state.status not in ENDED:
             raise RunDirectoryError(
-                f"{run}: job {batch.job_ids[-1]} is {state.status}; wait, or end it with kakurenbo cancel"
+                f"{run.batch.run}: job {run.batch.job_ids[-1]} is {state.status}; wait, or end it with "
+                "kakurenbo cancel"
             )
-    if (run / "job.yaml").exists():
-        if not request.resume:
-            raise RunDirectoryError(f"{run}: a run is there; add --resume, or give another --run-dir")
-        if not request.allow_changes:
-            check_same(run / "job.yaml", job)
-
-
-def _remark_on(environment: JobEnvironment) -> None:
-    if environment.passed:
-        _remark(f"passed on to the batch system: {', '.join(environment.passed)}")
-    if environment.withheld_defaults:
-        _remark(f"withheld, the script says otherwise: {', '.join(environment.withheld_defaults)}")
+        if (run.batch.run / "job.yaml").exists():
+            if not request.resume:
+                raise RunDirectoryError(
+                    f"{run.batch.run}: a run is there; add --resume, or give another --run-dir"
+                )
+            if not request.allow_changes:
+                check_same(run.batch.run / "job.yaml", run.job)
 
 
 def _remark(text: str) -> None:

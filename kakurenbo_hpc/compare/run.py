@@ -22,18 +22,21 @@ from ..selection import METHODS
 from ..selection.score_file import read_score_info
 from .metrics import Curve
 from .spec import Comparison, Entry, controls, digest
-from .table import Lines, curve, markdown, table
+from .table import Lines, curve, markdown, run_lines, table
 
 
-def compare(comparison: Comparison, entries: Mapping[str, Entry], out: Path, comm: Comm) -> int:
+def compare(
+    comparison: Comparison, entries: Mapping[str, Entry], out: Path, comm: Comm, scratch: str | None = None
+) -> int:
     """Run what has not been run yet, on these ranks, and write and print the table; return the exit code.
 
     out: holds ``runs/`` and ``scores/``, shared by all comparisons there, ``NAME/comparison.json`` and
     ``NAME/table.md``. Runs are of so many ranks; on other hardware another ``out`` keeps their seconds apart.
+    scratch: a folder on each node's own disk, for jobs with ``data.placement`` local.
     A run that fails is named, and the others go on; a table of which nothing failed is not replaced then.
     """
     comm.on_rank_zero(lambda: _check_out(out))
-    results = _Results(comparison, entries, out, comm)
+    results = _Results(comparison, entries, out, comm, scratch)
     for name, entry in entries.items():
         if code := results.add(name, entry):
             return code
@@ -48,7 +51,15 @@ def compare(comparison: Comparison, entries: Mapping[str, Entry], out: Path, com
 class _Results:
     """Runs entries, seed by seed, and keeps what came of them."""
 
-    def __init__(self, comparison: Comparison, entries: Mapping[str, Entry], out: Path, comm: Comm):
+    def __init__(
+        self,
+        comparison: Comparison,
+        entries: Mapping[str, Entry],
+        out: Path,
+        comm: Comm,
+        scratch: str | None = None,
+    ):
+        self._scratch = scratch
         self.failed: dict[str, str] = {}
         self._comparison, self._out, self._comm = comparison, out, comm
         self._lines: dict[str, list[Lines]] = {}
@@ -80,10 +91,10 @@ class _Results:
                     directory = self._out / "runs" / job.name
                     begun = self._comm.on_rank_zero((directory / "job.yaml").exists)
                     # By its name it is this job; only what it keeps on disk may have been another.
-                    if code := run(job, directory, self._comm, resume=begun, allow_changes=True):
+                    if code := run(job, directory, self._comm, begun, self._scratch, allow_changes=True):
                         return code
                     # On a shared file system other nodes may not see it yet.
-                    lines = self._comm.on_rank_zero(lambda: _lines(directory, job.training.epochs))  # noqa: B023, called at once
+                    lines = self._comm.on_rank_zero(lambda: run_lines(directory, job.training.epochs))  # noqa: B023, called at once
             except Exception as problem:
                 if self._comm.size > 1 and not (isinstance(problem, UserError) and problem.on_all_ranks):
                     raise  # some ranks may not know of it
@@ -168,20 +179,6 @@ def _check_out(out: Path) -> None:
         raise RunDirectoryError(
             f"{out}: cannot be written to ({problem.strerror}); give another --out"
         ) from None
-
-
-def _lines(run: Path, epochs: int) -> Lines:
-    """Return a run's metrics. Raises RunDirectoryError unless they are of so many epochs."""
-    path = run / "metrics.jsonl"
-    try:
-        lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):
-        lines = []
-    if len(lines) != epochs:
-        raise RunDirectoryError(
-            f"{path}: has no line of each of the run's {epochs} epochs; remove {run}, and it is run again"
-        )
-    return lines
 
 
 @contextlib.contextmanager

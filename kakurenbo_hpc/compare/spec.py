@@ -138,6 +138,24 @@ def read_comparison(
     Raises:
         JobError: one line, for the first thing that is wrong.
     """
+    comparison, base = load_comparison(path, quick, seeds, overrides)
+    return comparison, list_entries(comparison, base, str(path))
+
+
+def load_comparison(
+    path: Path, quick: bool = False, seeds: int | None = None, overrides: Sequence[str] = ()
+) -> tuple[Comparison, dict]:
+    """Return a comparison file and the values of the job of all contenders.
+
+    Args:
+        path: of the file.
+        quick: take its smaller size.
+        seeds: 1 to this instead of the file's.
+        overrides: ``section.key=value``, of the job of all contenders.
+
+    Raises:
+        JobError: one line, for the first thing that is wrong.
+    """
     comparison = checked(Comparison, read_yaml(path), str(path))
     for given in (comparison.seeds, comparison.quick.seeds):
         if len(set(given)) < len(given):
@@ -150,13 +168,21 @@ def read_comparison(
         comparison = comparison.model_copy(update={"seeds": list(range(1, seeds + 1))})
     for override in overrides:
         set_value(base, override)
-    return comparison, _entries(comparison, base, str(path))
+    return comparison, base
 
 
 def of_methods(
     job: str, methods: Sequence[str], seeds: int, overrides: Sequence[str] = ()
 ) -> tuple[Comparison, dict[str, Entry]]:
-    """Return the comparison of some methods on one job.
+    """Return the comparison of some methods on one job, and its lines as ``read_comparison``."""
+    comparison, base = load_methods(job, methods, seeds, overrides)
+    return comparison, list_entries(comparison, base, str(find_job(job)))
+
+
+def load_methods(
+    job: str, methods: Sequence[str], seeds: int, overrides: Sequence[str] = ()
+) -> tuple[Comparison, dict]:
+    """Return the comparison of some methods on one job, and the values of the job.
 
     The job's own method has the options that are set there, others their defaults.
 
@@ -184,8 +210,7 @@ def of_methods(
         "contenders": contenders,
         "seeds": list(range(1, seeds + 1)),
     }
-    comparison = checked(Comparison, values, f"compare {job}")
-    return comparison, _entries(comparison, base, str(path))
+    return checked(Comparison, values, f"compare {job}"), base
 
 
 def controls(
@@ -215,7 +240,8 @@ def _controls(
         spent, whole = mean_curve(curves[name]), mean_curve(curves[against])
         shares.add((against, round(20 * (1 - spent.backward[-1] / whole.backward[-1])) / 20))
         compute = (spent.forward[-1] + 2 * spent.backward[-1]) / (whole.forward[-1] + 2 * whole.backward[-1])
-        lengths.add((against, max(1, round(entries[against].job.training.epochs * compute))))
+        if epochs := entries[against].job.training.epochs:  # none are known where iterations are given
+            lengths.add((against, max(1, round(epochs * compute))))
     for against, share in sorted(shares):
         if 0 < share < 1:
             for method in ("random", "rs2") if "rs2" in comparison.controls else ("random",):
@@ -252,8 +278,17 @@ def _smaller(comparison: Comparison, path: Path) -> Comparison:
     return comparison.model_copy(update={"contenders": contenders, "seeds": comparison.quick.seeds})
 
 
-def _entries(comparison: Comparison, base: dict, where: str) -> dict[str, Entry]:
-    """Return the baseline, the contenders, and the controls that do not depend on results."""
+def list_entries(comparison: Comparison, base: dict, where: str) -> dict[str, Entry]:
+    """Return the baseline, the contenders, and the controls that do not depend on results.
+
+    Args:
+        comparison: the comparison.
+        base: values of the job of all contenders.
+        where: for messages.
+
+    Raises:
+        JobError: one line, for the first thing that is wrong.
+    """
     entries = {BASELINE: _entry(base, Contender(selection={"method": "everything"}), f"{where}: {BASELINE}")}
     for name, contender in comparison.contenders.items():
         if name in entries:

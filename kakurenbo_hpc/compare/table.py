@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..errors import RunDirectoryError
 from .metrics import (
     ERROR_FACTORS,
     TOLERANCES,
@@ -23,6 +26,20 @@ from .metrics import (
 )
 
 Lines = list[dict]  # a run's metrics, one line an epoch
+
+
+def run_lines(run: Path, epochs: int) -> Lines:
+    """Return a run's metrics. Raises RunDirectoryError unless they are of so many epochs; 0 is any."""
+    path = run / "metrics.jsonl"
+    try:
+        lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        lines = []
+    if len(lines) != (epochs or max(len(lines), 1)):
+        raise RunDirectoryError(
+            f"{path}: has no line of each of the run's {epochs} epochs; remove {run}, and it is run again"
+        )
+    return lines
 
 
 def curve(lines: Lines) -> Curve:

@@ -51,6 +51,31 @@ class RandomResizedCrop(Options):
     interpolation: Interpolation = option("bilinear", "How pixels are scaled.")
 
 
+class RandomScale(Options):
+    """Scale an image and its mask by a random factor."""
+
+    scale: Pair[Positive] = option([0.5, 2.0], "Smallest and largest factor.")
+    shorter: Count | None = option(
+        None, "The shorter side that factor 1 stands for; the image's own if not given.", "pixels"
+    )
+
+
+class RandomCrop(Options):
+    """Cut a square out of an image and its mask; what is missing is black, and ignored in the mask."""
+
+    size: Count = option(..., "Side of the square.", "pixels")
+    max_share: Annotated[float, Field(gt=0, le=1)] = option(
+        1.0,
+        "Largest share of one class in the mask, the best of ten squares if none keeps to it "
+        "(mmsegmentation's cat_max_ratio).",
+        "fraction",
+    )
+
+
+class PhotometricDistortion(Options):
+    """Change brightness, contrast, saturation and hue at random, as far as mmsegmentation does."""
+
+
 class ColorJitter(Options):
     """Change brightness, contrast, saturation and hue at random, as torchvision does."""
 
@@ -111,7 +136,10 @@ AUGMENTATIONS: dict[str, type[Options]] = {
     "shift": Shift,
     "cutout": Cutout,
     "random_resized_crop": RandomResizedCrop,
+    "random_scale": RandomScale,
+    "random_crop": RandomCrop,
     "color_jitter": ColorJitter,
+    "photometric_distortion": PhotometricDistortion,
     "auto_augment": AutoAugment,
     "rand_augment": RandAugment,
     "trivial_augment_wide": TrivialAugmentWide,

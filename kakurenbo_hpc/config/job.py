@@ -159,7 +159,15 @@ class Model(Options):
 class Training(Options):
     """How the network is trained."""
 
-    epochs: Count = option(..., "Epochs of the run.", "epochs")
+    epochs: Annotated[int, Field(ge=0, lt=2**31)] = option(
+        0, "Epochs of the run; this or iterations.", "epochs"
+    )
+    iterations: Annotated[int, Field(ge=0, lt=2**31)] = option(
+        0,
+        "Instead of epochs: in steps of an epoch that hides nothing, rounded up to whole epochs, which the "
+        "schedule spans.",
+        "steps",
+    )
     global_batch: Count | None = option(
         None,
         "Samples of one optimizer step over all ranks and accumulated batches; this or batch_per_rank.",
@@ -235,6 +243,9 @@ class Training(Options):
 
     @model_validator(mode="after")
     def _consistent(self) -> Training:
+        if bool(self.epochs) == bool(self.iterations):
+            found = "both are" if self.epochs else "neither is"
+            raise ValueError(f"exactly one of epochs and iterations is needed, but {found} given")
         if (self.global_batch is None) == (self.batch_per_rank is None):
             found = "neither is" if self.global_batch is None else "both are"
             raise ValueError(f"exactly one of global_batch and batch_per_rank is needed, but {found} given")
@@ -264,7 +275,7 @@ class Training(Options):
             )
         if self.mixup and self.cutmix:
             raise ValueError("mixup and cutmix are both given; choose one")
-        if self.warmup_epochs >= self.epochs:
+        if self.epochs and self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"warmup_epochs is {self.warmup_epochs:g}, but must be less than epochs, {self.epochs}"
             )
@@ -288,26 +299,44 @@ class Training(Options):
         return self.global_batch
 
     def in_epochs(self, n: int, global_batch: int) -> Training:
-        """Return the same with warm-up and milestones in epochs of n samples, all of them trained.
+        """Return the same with all its lengths in epochs of n samples, all of them trained.
 
         Raises JobError if warm-up is as long as the run.
         """
         steps = -(-n // global_batch)
-        values = self.model_dump() | {"warmup_steps": 0, "milestone_steps": []}
-        if self.warmup_steps:
-            if self.warmup_steps >= self.epochs * steps:
+        epochs = self.epochs or -(-self.iterations // steps)
+        values = self.model_dump() | {
+            "epochs": epochs,
+            "iterations": 0,
+            "warmup_steps": 0,
+            "milestone_steps": [],
+        }
+        for name, n_steps in (
+            ("warmup_epochs", self.warmup_epochs * steps),
+            ("warmup_steps", self.warmup_steps),
+        ):
+            if n_steps >= epochs * steps:
                 raise JobError(
-                    f"training.warmup_steps is {self.warmup_steps}, but must be less than the run's "
-                    f"{self.epochs * steps} steps, "
-                    f"{self.epochs} epochs of {steps}"
+                    f"training.{name} is {getattr(self, name):g}, but must be less than the run's "
+                    f"{epochs * steps} steps, {epochs} epochs of {steps}"
                 )
+        if self.warmup_steps:
             values["warmup_epochs"] = self.warmup_steps / steps
         if self.milestone_steps:
             values["milestones"] = [step / steps for step in self.milestone_steps]
         return Training(**values)
 
     def of_epochs(self, epochs: int) -> Training:
-        """Return the same for a run of so many epochs, its schedule stretched or shortened with it."""
+        """Return the same for a run of so many epochs, its schedule stretched or shortened with it.
+
+        Raises:
+            JobError: the length of the run is given in iterations.
+        """
+        if self.iterations:
+            raise JobError(
+                f"training.iterations is {self.iterations}, but here a run's epochs are changed; give "
+                "training.epochs"
+            )
         values, factor = self.model_dump(), epochs / self.epochs
         for name in ("warmup_epochs", "decay_epochs"):
             values[name] = values[name] and values[name] * factor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from functools import cache
 from types import ModuleType
 
@@ -12,6 +13,7 @@ _MISSING = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
+_LOCK = threading.Lock()
 
 
 def timm() -> ModuleType:
@@ -34,9 +36,21 @@ def transforms() -> ModuleType:
     return importlib.import_module("torchvision.transforms.v2")
 
 
+def segmentation_models() -> ModuleType:
+    """Return the module segmentation_models_pytorch. Raises ModuleNotFoundError if it is not installed."""
+    _declare_missing_operators()
+    return importlib.import_module("segmentation_models_pytorch")
+
+
+def _declare_missing_operators() -> None:
+    """Let torchvision be imported beside a torch without CUDA; threads that read images may come at once."""
+    with _LOCK:
+        _library_of_missing_operators()
+
+
 @cache
-def _declare_missing_operators() -> torch.library.Library | None:
-    """Let torchvision be imported beside a torch without CUDA.
+def _library_of_missing_operators() -> torch.library.Library | None:
+    """Declare the operators that torchvision misses.
 
     Its compiled operators do not load there, and the import fails for want of their schemas.
 

@@ -22,6 +22,7 @@ from ..core.rng import bits, key
 from ..errors import DataError
 from .crops import random_box, resized
 from .dataset import Dataset, DatasetSplits, DatasetView, ReadRequest
+from .images.masks import JOINT_STEPS
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,13 @@ if TYPE_CHECKING:
     Apply = Callable[[torch.Tensor, np.ndarray, Any], torch.Tensor]
 
 _CROPS = ("random_resized_crop", "resize", "center_crop")
-_OF_COLOURS = ("color_jitter", "auto_augment", "rand_augment", "trivial_augment_wide")
+_OF_COLOURS = (
+    "color_jitter",
+    "photometric_distortion",
+    "auto_augment",
+    "rand_augment",
+    "trivial_augment_wide",
+)
 
 
 def augment(data: DatasetSplits, options: DataOptions, seed: int) -> DatasetSplits:
@@ -42,7 +49,7 @@ def augment(data: DatasetSplits, options: DataOptions, seed: int) -> DatasetSpli
     view = [parse_step(entry, VIEWS) for entry in options.evaluation]
     if not training and not view:
         return data
-    if len(data.shape) != 3 or data.train.labels() is None:
+    if len(data.shape) != 3 or (data.train.labels() is None and not data.crops):
         section, entries = (
             ("augmentation", options.augmentation) if training else ("evaluation", options.evaluation)
         )
@@ -52,12 +59,18 @@ def augment(data: DatasetSplits, options: DataOptions, seed: int) -> DatasetSpli
         )
     for step in training + view:
         _check_channels(step, data.shape[0], options.name)
+        if step.name in ("random_scale", "random_crop") and not data.target_shape:
+            raise DataError(
+                f"data.augmentation holds {step.name}, which is for images with masks, but {options.name} "
+                "has classes; take random_resized_crop or crop"
+            )
     shape = data.shape
     for step in training:
         if isinstance(step.options, steps.RandomResizedCrop):
             shape = (shape[0], step.options.size, step.options.size)
     if data.crops:
-        training, view = ([step for step in given if step.name not in _CROPS] for given in (training, view))
+        done = tuple(JOINT_STEPS) if data.target_shape else _CROPS
+        training, view = ([step for step in given if step.name not in done] for given in (training, view))
     return replace(
         data,
         train=Augmented(data.train, training, view, seed),
@@ -280,6 +293,8 @@ def _transform(step: Step) -> tuple[Callable, bool]:
             return _timm_rand_augment(config), True
         case steps.TrivialAugmentWide():
             return library.TrivialAugmentWide(), True
+        case steps.PhotometricDistortion():
+            return _photometric_distortion(), False
         case steps.ColorJitter():
             return library.ColorJitter(
                 options.brightness, options.contrast, options.saturation, options.hue
@@ -289,6 +304,26 @@ def _transform(step: Step) -> tuple[Callable, bool]:
         case steps.RandomErasing():
             return _timm_random_erasing(options), False
     raise AssertionError(step.name)
+
+
+def _photometric_distortion() -> Callable:
+    """Return each change with probability 1/2, contrast before or after saturation and hue.
+
+    Not torchvision's RandomPhotometricDistort, which also permutes the colours.
+    """
+    from ..core.torchvision_compat import transforms
+
+    library = transforms()
+    brightness, contrast, saturation, hue = (
+        library.RandomApply([library.ColorJitter(**{name: limit})])
+        for name, limit in (("brightness", 1 / 8), ("contrast", 0.5), ("saturation", 0.5), ("hue", 0.1))
+    )
+    return library.RandomChoice(
+        [
+            library.Compose([brightness, contrast, saturation, hue]),
+            library.Compose([brightness, saturation, hue, contrast]),
+        ]
+    )
 
 
 def _timm_rand_augment(config: str) -> Callable:

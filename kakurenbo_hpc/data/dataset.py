@@ -179,7 +179,8 @@ class DatasetSplits:
         target_shape: (H, W) of masks; () where targets are class labels.
         held_out: what ``data.holdout`` cuts off the training samples, not augmented; None for none.
         crops: whether the data set itself does random_resized_crop, resize and center_crop while it reads, of
-            images that differ in size.
+            images that differ in size; of images with masks, random_scale, random_crop, resize and flip.
+        own_sizes: whether images that are not augmented differ in size, so that they are read one by one.
     """
 
     train: Dataset
@@ -189,4 +190,5 @@ class DatasetSplits:
     fingerprint: str
     target_shape: tuple[int, ...] = ()
     crops: bool = False
+    own_sizes: bool = False
     held_out: Dataset | None = None

@@ -30,6 +30,7 @@ class Context:
         shards: this rank's node-local samples; None where all ranks read all samples.
         train: reads training batches.
         validation: reads validation batches.
+        epochs: of the run.
         global_batch: samples of one optimizer step over all ranks.
         accumulate: micro-batches per optimizer step.
         learner: model and optimizer.
@@ -46,6 +47,7 @@ class Context:
     shards: Shards | None
     train: Loader | ShardLoader
     validation: Loader
+    epochs: int
     global_batch: int
     accumulate: int
     learner: Learner

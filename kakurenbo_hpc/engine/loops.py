@@ -191,12 +191,14 @@ def forward_pass(
 
 
 def evaluate(context: Context) -> dict[str, float]:
-    """Return mean loss, and accuracy or IoU, over the validation set: each rank its part, no sample twice."""
+    """Return mean loss, and accuracy or IoU, over the validation set: each rank its part, no sample twice.
+
+    Images that differ in size are passed one by one: padded to one size, they would be segmented otherwise
+    near their edges, and by networks that look at the whole image everywhere.
+    """
     world, everyone = context.world, context.everyone
-    homes, size = (
-        Homes(len(context.validation.source), world.size),
-        max(1, context.global_batch // world.size),
-    )
+    homes = Homes(len(context.validation.source), world.size)
+    size = 1 if context.data.own_sizes else max(1, context.global_batch // world.size)
     micro_batches = plain_micro_batches(*homes.rows(world.rank), size)
     n_most = -(-int(np.diff(homes.starts).max()) // size)  # batches of the rank that has most
     batches = context.pass_progress.run_unrecorded(

@@ -115,6 +115,7 @@ class _Run:
         self._resumed_from: Path | None = None
         self._facts: dict[str, Any] = {  # of every checkpoint's manifest
             "ranks": world.size,
+            "epochs": self._context.epochs,
             "global_batch": self._context.global_batch,
             "data": self._context.data.fingerprint,
         }
@@ -128,8 +129,8 @@ class _Run:
         """
         job, context = self._job, self._context
         state = self._begin(gradients, lock, resume, allow_changes)
-        for number in range(state.epoch, job.training.epochs):
-            epoch = Epoch(number, job.training.epochs, job.seed)
+        for number in range(state.epoch, context.epochs):
+            epoch = Epoch(number, context.epochs, job.seed)
             timer = StageTimer(self._world.device, state.seconds, partial(context.heartbeat.enter, number))
             try:
                 result = run_epoch(epoch, state.ledger, state.method_state, context, timer)
@@ -259,7 +260,7 @@ def _is_finished(job: Job, directory: Path, allow_changes: bool) -> bool:
     Raises:
         RunDirectoryError: the run is of another job, and that is not allowed.
     """
-    if not (directory / "job.yaml").exists():
+    if not (directory / "job.yaml").exists() or not job.training.epochs:  # iterations: not known yet
         return False
     if not allow_changes:
         check_same(directory / "job.yaml", job)
@@ -285,7 +286,7 @@ def _greet(job: Job[Method], context: Context, checkpoint: Path | None, resume: 
         f"{job.name}: {job.selection.method} on {job.data.name}, {context.homes.n} samples, {ranks} on "
         f"{world.device.type}, global batch {context.global_batch}"
     )
-    for warning in job.selection.warnings(job.training.epochs):
+    for warning in job.selection.warnings(context.epochs):
         print_line(f"warning: {warning}")
     if context.validation.workers < job.data.workers:
         print_line(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config.job import Job
+from ..config.job import Job, Training
 from ..core.ledger import Homes
 from ..data import open_data
 from ..data.dataset import DatasetSplits
@@ -62,6 +62,7 @@ def set_up(
     everyone.agree((data.fingerprint, len(data.train)), "the data set")
     n = len(data.train)
     global_batch = world.comm.run_or_raise_together(lambda: global_batch_of(job, n, world.size))
+    training = world.comm.run_or_raise_together(lambda: job.training.in_epochs(n, global_batch))
     shards = _open_shards(job, data, world, scratch)
     data = shards.with_local_files(data) if shards else data
     train = Loader(data.train, job.data.workers, world.device)
@@ -74,10 +75,11 @@ def set_up(
         shards=shards,
         train=ShardLoader(train, shards) if shards else train,
         validation=Loader(data.validation, job.data.workers, world.device),
+        epochs=training.epochs,
         global_batch=global_batch,
         accumulate=job.training.accumulate,
-        learner=_build_learner(job, data, method, global_batch, world),
-        console=Console(world.rank, job.training.epochs),
+        learner=_build_learner(job, training, data, method, global_batch, world),
+        console=Console(world.rank, training.epochs),
         pass_progress=recording.pass_progress,
         heartbeat=recording.heartbeat,
     )
@@ -122,9 +124,10 @@ def _smallest_part(n: int, max_hidden_fraction: float, global_batch: int, n_part
     return int((visible // steps).min()) // n_parts
 
 
-def _build_learner(job: Job, data: DatasetSplits, method: Method, global_batch: int, world: World) -> Learner:
+def _build_learner(
+    job: Job, training: Training, data: DatasetSplits, method: Method, global_batch: int, world: World
+) -> Learner:
     def build() -> Learner:
-        training = job.training.in_epochs(len(data.train), global_batch)
         learner = Learner(
             training,
             job.model,

@@ -49,8 +49,8 @@ class Run:
     @property
     def epochs(self) -> int:
         """Epochs that the job asks for; those that are there if it does not say."""
-        epochs = _section(self.job, "training").get("epochs")
-        return epochs if isinstance(epochs, int) else len(self.lines)
+        asked = (_section(self.job, "training").get("epochs"), self.provenance.get("epochs"))
+        return next((n for n in asked if isinstance(n, int) and n > 0), len(self.lines))
 
     @property
     def is_done(self) -> bool:

@@ -1,12 +1,14 @@
-"""Timers: wall seconds by stage of an epoch, and by part of its training stage."""
+"""Timers: wall seconds by stage of an epoch, and by part of its training stage; without torch on CPUs."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 STAGES = ("plan", "train", "refresh", "evaluate", "checkpoint")
 
@@ -41,6 +43,8 @@ class StageTimer:
             yield
         finally:
             if self._device.type == "cuda":
+                import torch
+
                 torch.cuda.synchronize(
                     self._device
                 )  # work that is only queued belongs to the stage that queued it
@@ -68,6 +72,8 @@ class PartTimer:
     def __call__(self, part: str) -> Iterator[None]:
         """Time a part."""
         if self._on_gpu:
+            import torch
+
             begun, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             begun.record()
             yield

@@ -12,11 +12,12 @@ import numpy as np
 from ..config.job import DataOptions
 from ..config.options import checked
 from ..data import open_data
-from ..data.dataset import Dataset, DatasetSplits, ReadRequest
+from ..data.dataset import Dataset, DatasetSplits, DatasetView, ReadRequest
 from ..distributed.comm import SerialComm
 from .law import equal, require
 
 _EPOCH, _SEED, _MOST = 2, 5, 24
+_IGNORED = -100  # in masks
 
 Read = tuple[np.ndarray, np.ndarray]
 
@@ -40,10 +41,19 @@ def check_dataset(
     splits = _open(dataset, options)
     _check_fingerprint(dataset, splits, options, changed)
     for name, part in (("train", splits.train), ("validation", splits.validation)):
+        if splits.own_sizes and name == "validation":  # samples differ in size, and are read one by one
+            part = _First(part)
         _check_samples(name, part, splits)
         _check_labels(name, part, splits)
         _check_batches(name, part)
         _check_processes(name, part)
+
+
+class _First(DatasetView):
+    """The first sample of a data set."""
+
+    def __len__(self) -> int:
+        return 1
 
 
 def _open(dataset: type[DataOptions], options: Mapping[str, Any]) -> DatasetSplits:
@@ -76,23 +86,26 @@ def _check_fingerprint(
 
 def _check_samples(name: str, part: Dataset, splits: DatasetSplits) -> None:
     law = f"samples of {name} are float32 inputs and int64 targets of one shape"
+    own_size = isinstance(part, _First)
     require(len(part) > 0, law, "there are none")
     inputs, targets = _read(part, _some(part))
     n = len(_some(part))
     require(inputs.dtype == np.float32, law, f"inputs are {inputs.dtype}")
     require(
-        inputs.shape == (n, *splits.shape),
+        inputs.shape[:2] == (n, splits.shape[0]) if own_size else inputs.shape == (n, *splits.shape),
         law,
         f"inputs have shape {inputs.shape}, but shape is {splits.shape}",
     )
     require(targets.dtype == np.int64, law, f"targets are {targets.dtype}")
     wanted = (n, *splits.target_shape)
     require(
-        targets.shape == wanted,
+        targets.ndim == 3 if own_size else targets.shape == wanted,
         law,
         f"targets have shape {targets.shape}, but target_shape is {splits.target_shape}",
     )
     valid = (0 <= targets) & (targets < splits.n_classes)
+    if splits.target_shape:
+        valid |= targets == _IGNORED
     require(
         np.all(valid),
         law,

@@ -122,12 +122,16 @@ def _check_early_signal(script: Any, scheduler: type[Scheduler], environ: Mappin
 
 
 def _check_requeue(script: Any, environ: Mapping[str, str]) -> None:
-    law = f"a run that leaves with {_REQUEUE} is queued again, at most max_requeues times, and no other"
-    for code, most, again in ((_REQUEUE, 3, True), (_REQUEUE, 0, False), (0, 3, False), (1, 3, False)):
+    law = f"a run that leaves with {_REQUEUE} is queued again, max_requeues times, unless it was stopped"
+    cases = ((_REQUEUE, 3, False, True), (_REQUEUE, 0, False, False), (_REQUEUE, 3, True, False))
+    for code, most, stopped, again in (*cases, (0, 3, False, False), (1, 3, False, False)):
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder) / "run"
+            (run / "batch").mkdir(parents=True)
+            if stopped:
+                (run / "batch" / "stopped").touch()
             outcome = _run(script(run, max_requeues=most).text(), run, code, environ)
-            told = f"exit code {code}, max_requeues {most}: the script called {outcome.commands!r}"
+            told = f"exit code {code}, max_requeues {most}, stopped {stopped}: it called {outcome.commands!r}"
             require(bool(outcome.commands) == again, law, told)
             require(
                 outcome.code == code,

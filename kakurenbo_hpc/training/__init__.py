@@ -9,7 +9,11 @@ from ..config.registry import Registry
 # Named here, without torch, for login nodes.
 MODELS: Registry[Any] = Registry(
     "model.name",
-    {"small_cnn": f"{__name__}.model:SmallCnn", "deepcam_deeplabv3plus": f"{__name__}.deeplab:DeepLab"},
+    {
+        "small_cnn": f"{__name__}.model:SmallCnn",
+        "deepcam_deeplabv3plus": f"{__name__}.deeplab:DeepLab",
+        "upernet": f"{__name__}.upernet:UperNet",
+    },
     "kakurenbo_hpc.models",
 )
 TORCH_OPTIMIZERS = ("sgd", "adam", "adamw")

@@ -22,6 +22,7 @@ from ..distributed.gradient_sync import GradientSync
 from ..distributed.world import World
 from ..errors import JobError, TrainingError
 from ..rundir.timers import PartTimer
+from .auxiliary import WithAuxiliary, all_logits
 from .batch_stats import BatchStats, batch_stats
 from .criterion import build_criterion, mean_over_valid, weighted_sum
 from .gradient_norm import LastInput
@@ -30,7 +31,7 @@ from .model import build_model
 from .norms import average_statistics, float_buffers
 from .optimizer import build_optimizer
 from .schedule import Schedule
-from .segmentation import is_class
+from .segmentation import at_size, is_class
 
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -105,7 +106,7 @@ class Learner:
         self._gradients = gradients
         self._parallel = gradients.wrap(self.model, self.optimizer, self._training.sync_batchnorm)
         example = torch.zeros(max(1, min(2, batch)), *shape, device=self._world.device)
-        gradients.stabilize_buckets(self._parallel, lambda: self._logits(self._parallel, example))
+        gradients.stabilize_buckets(self._parallel, lambda: all_logits(self._output(self._parallel, example)))
 
     def begin_epoch(
         self, number: int, lr_scale: float, start: float | None = None, span: float = 1.0
@@ -139,9 +140,9 @@ class Learner:
             self._begin_step(micro_batch)
         with contextlib.nullcontext() if micro_batch.ends else self._gradients.hold(self._parallel):
             with self.parts("training_forward"):
-                logits, losses = self._forward(self._parallel, batch)
+                logits, losses, trained = self._forward(self._parallel, batch)
             with self.parts("backward"):
-                self._backward(_counted_sum(micro_batch, losses), micro_batch)
+                self._backward(_counted_sum(micro_batch, trained), micro_batch)
         if micro_batch.ends:
             self._end_step()
         return self._stats(batch, logits, losses)
@@ -166,8 +167,8 @@ class Learner:
         stats, sums = None, [weighted_sum(losses, weight) for losses, weight in kept]
         if batch is not None:
             with self.parts("training_forward"):
-                logits, losses = self._forward(self.model, batch)
-            sums.append(_counted_sum(batch.micro_batch, losses))
+                logits, losses, trained = self._forward(self.model, batch)
+            sums.append(_counted_sum(batch.micro_batch, trained))
             stats = self._stats(batch, logits, losses)
         with self.parts("backward"):
             self._backward(reduce(torch.add, sums), micro_batch)
@@ -187,14 +188,15 @@ class Learner:
             keep_graph: keep the losses' graph for ``step_kept``.
 
         Returns:
-            The statistics, and the losses (k,).
+            The statistics, and the losses (k,) to train on.
         """
         self.model.train(mode == "train")
         if mode == "train" and batch.micro_batch.begins:
             self._seed_dropout("look dropout", batch.micro_batch.step)
         with torch.set_grad_enabled(keep_graph), self.parts("selection_forward"):
-            logits, losses = self._forward(self.model, batch, None if precision == "same" else precision)
-        return self._stats(batch, logits, losses), losses
+            precision_here = None if precision == "same" else precision
+            logits, losses, trained = self._forward(self.model, batch, precision_here)
+        return self._stats(batch, logits, losses), trained
 
     def predict(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits (k, C) and losses (k,) in eval mode and float32, without gradient; not collective."""
@@ -212,7 +214,7 @@ class Learner:
         stats = []
         with torch.no_grad():
             for batch in batches:
-                logits, _ = self._forward(network, batch)
+                logits, *_ = self._forward(network, batch)
                 losses = F.cross_entropy(logits.float(), batch.target, reduction="none")
                 losses = mean_over_valid(losses, is_class(batch.target, self.n_classes))
                 extra = ("intersection", "union")
@@ -320,21 +322,30 @@ class Learner:
 
     def _forward(
         self, network: nn.Module, batch: Batch, precision: str | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return logits and the float32 losses (k,) of the training criterion.
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return logits, the float32 losses (k,) of the training criterion, and those to train on.
 
-        The loss is NaN where the input is not finite. Such an input passes through the network as zeros,
-        since it would turn every weight's gradient into NaN.
+        The latter count an auxiliary head; the former, which are the ledger's, never do. A loss is NaN where
+        the input is not finite. Such an input passes through the network as zeros, since it would turn every
+        weight's gradient into NaN.
         """
         broken = ~torch.isfinite(batch.input).flatten(1).all(dim=1)
         per_sample = broken.view(-1, *[1] * (batch.input.dim() - 1))
         inputs, targets = torch.where(per_sample, 0, batch.input), batch.target
         if self._mix and network.training:
             inputs, targets = self._mix(inputs, targets)
-        logits = self._logits(network, inputs, precision)
-        return logits, self.criterion(logits, targets).masked_fill(broken, torch.nan)
+        output = self._output(network, inputs, precision)
+        logits = output.logits if isinstance(output, WithAuxiliary) else output
+        if self.has_masks:
+            logits = at_size(logits, targets)
+        losses = self.criterion(logits, targets).masked_fill(broken, torch.nan)
+        if not isinstance(output, WithAuxiliary):
+            return logits, losses, losses
+        return logits, losses, losses + output.weight * self.criterion(output.auxiliary, targets)
 
-    def _logits(self, network: nn.Module, inputs: torch.Tensor, precision: str | None = None) -> torch.Tensor:
+    def _output(
+        self, network: nn.Module, inputs: torch.Tensor, precision: str | None = None
+    ) -> torch.Tensor | WithAuxiliary:
         precision = precision or self._training.precision
         with torch.autocast(
             self._world.device.type, dtype=_PRECISIONS.get(precision), enabled=precision != "fp32"

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 Counts = TypeVar("Counts", torch.Tensor, np.ndarray)
 
@@ -15,6 +16,13 @@ CORRECT_IOU = 0.7  # above 2/3: a sample that misses one of three classes altoge
 def is_class(target: torch.Tensor, n_classes: int) -> torch.Tensor:
     """Return where the target is one of the C classes; every other integer marks what is ignored."""
     return (target >= 0) & (target < n_classes)
+
+
+def at_size(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return logits (k, C, ...) at the size of the masks, where the images were of another."""
+    if logits.shape[2:] == target.shape[1:]:
+        return logits
+    return F.interpolate(logits.float(), target.shape[1:], mode="bilinear")
 
 
 def overlap(

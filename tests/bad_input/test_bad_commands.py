@@ -11,9 +11,9 @@ LAUNCH = {
     "no job": ([], "Missing argument 'JOB'"),
     "no job file": (["nope"], "nope: no such job file"),
     "an override without a value": ([GOOD, "--set", "a"], "not of the form section.key=value"),
-    "no ranks": ([GOOD, "--ranks", "0"], "Invalid value for '--ranks'"),
-    "ranks in words": ([GOOD, "--ranks", "two"], "Invalid value for '--ranks'"),
-    "ranks beyond all": ([GOOD, "--ranks", "100000000000000"], "Invalid value for '--ranks'"),
+    "no ranks": ([GOOD, "--ranks", "0"], "--ranks is '0', but must be"),
+    "ranks in words": ([GOOD, "--ranks", "two"], "--ranks is 'two', but must be"),
+    "ranks beyond all": ([GOOD, "--ranks", "100000000000000"], "--ranks is '100000000000000', but"),
     "ranks that do not divide": (
         [GOOD, "--nodes", "2", "--ranks", "3"],
         "--ranks is 3, not divisible by 2 nodes",
@@ -161,7 +161,7 @@ FOLLOW = {
         "option/batch/jobs.txt: contains '--user=me', which is not a job id",
     ),
     "cancelling what is junk": (["cancel", "junk_run"], "not what submit wrote"),
-    "the log of nothing": (["logs"], "Missing argument 'RUN'"),
+    "the log of nothing": (["logs"], "logs: name a run directory, or a job with --job ID"),
     "the log of what is not there": (["logs", "nope"], "nope: nothing was submitted"),
     "the log of a file": (["logs", "file/x"], "file/x: nothing was submitted"),
     "a log that is not there yet": (

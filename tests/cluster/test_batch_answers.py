@@ -79,9 +79,23 @@ PBS_STATES = {
 def test_the_state_of_a_job_is_known_from_a_pbs_with_and_without_history(case, site):
     (state, facts), with_history, without = PBS_STATES[case]
     job_id = site.add_job(12, state, **facts)
-    assert Pbs().job_state(job_id) == without
+    assert (found := Pbs().job_state(job_id)) is without or found[:2] == without
     site.set(history=True)
-    assert Pbs().job_state(job_id) == with_history
+    assert Pbs().job_state(job_id)[:2] == with_history
+
+
+def test_one_question_is_put_for_many_jobs_and_tells_when_they_may_start(site):
+    waits = {
+        "comment": "Not Running: Server resource limits",
+        "estimated.start_time": "Sat Nov 28 09:05:00 2026",
+    }
+    known = [site.add_job(12, "R"), site.add_job(13, "Q", **waits), site.add_job(14, "F", status=0)]
+    for history, ended in ((True, True), (False, False)):
+        site.set(history=history)
+        states = Pbs().job_states([*known, "99.here"])
+        assert [job_id in states for job_id in (*known, "99.here")] == [True, True, ended, False]
+        assert states["13.here"].reason == "Not Running: Server resource limits"
+        assert states["13.here"].begins == "2026-11-28T09:05:00"
 
 
 def test_the_stand_in_answers_word_for_word_as_pbs_did(site, tmp_path):
@@ -267,7 +281,7 @@ SLURM_STATES = {
         "PENDING Resources 0:00 begins 2026-11-28T08:01:36",
     ),
     "runs": ("RUNNING|None|0:02|2026-11-28T07:59:57", "", "running", "RUNNING 0:02"),
-    "runs, more printed": ("Welcome|to|our|site\nRUNNING|None|0:02|N/A\nBye", "", "running", "RUNNING 0:02"),
+    "runs, more printed": ("Welcome|to|our|site|12\nRUNNING|None|0:02|N/A", "", "running", "RUNNING 0:02"),
     "cancelled": (
         "CANCELLED|None|0:18|N/A",
         "CANCELLED by 1000|0:15|00:00:18|None",
@@ -294,15 +308,30 @@ SLURM_STATES = {
 @pytest.mark.parametrize("case", SLURM_STATES)
 def test_the_state_of_a_job_of_slurm_says_why_it_waits_and_how_it_ended(case, program):
     squeue, sacct, status, detail = SLURM_STATES[case]
-    program("squeue", GONE if squeue is None else f"echo '{squeue}'")
-    program("sacct", f"echo '{sacct}'")
-    assert Slurm().job_state("12") == (status, detail)
+    program("squeue", GONE if squeue is None else f"echo '{squeue}|12\nBye'")
+    program("sacct", f"echo '{sacct}|12'")
+    found = Slurm().job_state("12")
+    assert found[:2] == (status, detail)
+    assert found.begins == ("2026-11-28T08:01:36" if case == "waits its turn" else "")
+    assert found.reason == (detail.split()[1] if status == "queued" else "")
+
+
+def test_slurm_is_asked_once_for_many_jobs_and_sacct_for_those_that_have_ended(program):
+    program(
+        "squeue",
+        "echo asked >> $0.asked; printf 'RUNNING|None|0:02|N/A|12\nPENDING|Priority|0:00|N/A|13_4\n'",
+    )
+    program("sacct", "echo \"$1\" >> $0.asked; echo 'COMPLETED|0:0|00:01:00|None|13_2'")
+    states = Slurm().job_states(["12", "13_4", "13_2", "99"])
+    assert {job_id: state.status for job_id, state in states.items()} == {
+        **{"12": "running", "13_4": "queued", "13_2": "done"}
+    }
 
 
 def test_a_controller_that_is_down_leaves_the_word_to_the_accounts(program):
     program("squeue", DOWN)
-    program("sacct", "echo 'RUNNING|0:0|00:01:02|None'")
-    assert Slurm().job_state("12") == ("running", "RUNNING 0:0 00:01:02")
+    program("sacct", "echo 'RUNNING|0:0|00:01:02|None|12'")
+    assert Slurm().job_state("12")[:2] == ("running", "RUNNING 0:0 00:01:02")
     program("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
     with pytest.raises(NoAnswer, match="^squeue gives no answer: .*timed out"):
         Slurm().job_state("12")
@@ -451,5 +480,5 @@ def test_what_is_withheld_of_the_users_defaults_is_named():
 def test_no_default_of_the_user_changes_what_is_asked(program, monkeypatch):
     monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
     monkeypatch.setenv("SLURM_CONF", "/etc/s.conf")
-    program("squeue", '[ -z "$SQUEUE_STATES" ] && [ -n "$SLURM_CONF" ] && echo "PENDING|None|0:00|N/A"')
-    assert Slurm().job_state("12") == ("queued", "PENDING 0:00")
+    program("squeue", '[ -z "$SQUEUE_STATES" ] && [ -n "$SLURM_CONF" ] && echo "PENDING|None|0:00|N/A|12"')
+    assert Slurm().job_state("12")[:2] == ("queued", "PENDING 0:00")

@@ -1,5 +1,6 @@
 """Runs go through PBS: its commands are programs of ours on files, the scripts and ranks are real."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -135,7 +136,7 @@ def test_a_run_is_told_to_leave_by_its_control_file_and_requeued(kakurenbo, mach
     words = ["--walltime", "30m", "--run-dir", run, "--set", "training.epochs=40"]
     kakurenbo("submit", "digits_kakurenbo", "--machine", machine(), *words)
     until(lambda: len(metrics(run)) >= 2, lambda: log(run))
-    (run / "stop").touch()
+    assert "goes back into the queue" in kakurenbo("stop", run, "--requeue")
     until(lambda: len(jobs(run)) > 1, lambda: log(run))
     assert ended(kakurenbo, run) == "done", log(run)
     assert (len(metrics(run)), log(run).count("resuming after"), (run / "stop").exists()) == (40, 1, False)
@@ -166,8 +167,9 @@ def test_requeuing_has_an_end(kakurenbo, machine, tmp_path):
     assert "exit status 75" in kakurenbo("status", run)
 
 
-def test_a_pbs_without_history_hides_no_end_of_a_run(pbs, tmp_path, monkeypatch, capfd):
-    """Runs whose Python ends at once; all commands know how, and it can be submitted again and cancelled."""
+@pytest.fixture
+def quick(pbs, tmp_path, monkeypatch, capfd):
+    """The command line in this process, on a PBS without history, and where the program of its jobs goes."""
     pbs.set(history=False)
     for name, value in pbs.environment.items():
         monkeypatch.setenv(name, value)
@@ -183,6 +185,39 @@ def test_a_pbs_without_history_hides_no_end_of_a_run(pbs, tmp_path, monkeypatch,
     python.parent.mkdir(parents=True)
     facts = {"name": "here", "scheduler": "pbs", "starter": "mpirun", "ranks_per_node": 2, "max_requeues": 1}
     (tmp_path / "m.yaml").write_text(yaml.safe_dump(facts | {"python": str(tmp_path / "env")}))
+    return call, python
+
+
+def test_tasks_of_an_array_are_requeued_and_what_comes_after_a_run_waits_for_its_true_end(quick, tmp_path):
+    call, python = quick
+    python.write_text(
+        '#!/bin/sh\nrun=${4%/batch/job.yaml}\necho "$run" >> began\n'
+        '[ -e "$run/once" ] || { touch "$run/once"; sleep 1; exit 75; }\n'
+    )
+    python.chmod(0o755)
+    submit = ["submit", "digits_kakurenbo", "--machine", "m.yaml", "--walltime", "1h", "--force"]
+    code, out = call(*submit, "--array-of-seeds", "1,2%1", "--run-dir", "sweep")
+    assert (code, out.splitlines()[0].partition(":")[0]) == (0, "jobs 1[0].here to 1[1].here")
+    assert call(*submit, "--run-dir", "next", "--after", "sweep/seed_1")[0] == 0
+    runs = [tmp_path / name for name in ("sweep/seed_1", "sweep/seed_2", "next")]
+
+    def states() -> list[str]:
+        return [run["state"] for run in json.loads(call("status", ".", "--json")[1])]
+
+    until(lambda: states() == ["done"] * 3, lambda: log(runs[2]))
+    began = [Path(line) for line in (tmp_path / "began").read_text().split()]
+    assert [began.count(run) for run in runs] == [2, 2, 2]
+    assert began.index(runs[2]) > max(i for i, run in enumerate(began) if run == runs[0])
+    assert [len(jobs(run)) for run in runs[:2]] == [2, 2] and jobs(runs[1])[0] == "1[1].here"
+    assert (
+        "attempt 2 of 2" in log(runs[0])
+        and json.loads(call("status", "next", "--json")[1])[0]["n_requeues"] == 1
+    )
+
+
+def test_a_pbs_without_history_hides_no_end_of_a_run(quick, tmp_path):
+    """Runs whose Python ends at once; all commands know how, and it can be submitted again and cancelled."""
+    call, python = quick
     words = ["submit", "digits_kakurenbo", "--machine", "m.yaml", "--walltime", "1h", "--run-dir", "run"]
     for code, word, marks in (
         (0, "done", ["attempt 1 of 2, on ", "exit code 0"]),

@@ -12,8 +12,8 @@ from support.batch_runs import until
 from kakurenbo_hpc import cli
 from kakurenbo_hpc.cluster import preflight
 from kakurenbo_hpc.cluster.doctor.run import _path_of_job
+from kakurenbo_hpc.cluster.logs import logs
 from kakurenbo_hpc.cluster.machine import Machine
-from kakurenbo_hpc.cluster.status import logs
 from kakurenbo_hpc.cluster.text_table import format_table
 from kakurenbo_hpc.errors import UserError
 
@@ -35,7 +35,7 @@ def program(tmp_path, monkeypatch):
 
     write("sinfo", SINFO)
     write("sbatch", ACCEPTS)
-    write("squeue", "echo 'RUNNING|None|0:02|N/A'")
+    write("squeue", "for job in 11 12; do echo 'RUNNING|None|0:02|N/A|'$job; done")
     write("sacct", "exit 1")
     return write
 
@@ -182,7 +182,7 @@ def test_names_of_model_and_optimizer_are_known_before_the_queue(words, message,
 
 
 def test_names_that_need_no_library_cost_no_process(call, monkeypatch, tmp_path):
-    monkeypatch.setattr(preflight, "run_probe", None)
+    monkeypatch.setattr(preflight, "run_job_probe", None)
     assert call(*GOOD)[0] == 0
 
 
@@ -194,6 +194,92 @@ def submitted(folder: Path, name: str, system: str = "slurm") -> Path:
     (batch / "jobs.txt").write_text("12\n")
     (batch.parent / "metrics.jsonl").write_text('{"epoch": 4}\n')
     return batch
+
+
+def test_status_says_how_far_a_run_has_come_and_remembers_how_it_ended(call, program, tmp_path):
+    """As JSON; after the end the batch system is not asked again, and a resubmission is."""
+    batch = submitted(tmp_path / "runs", "a")
+    about = json.loads((batch / "submission.json").read_text())
+    (batch / "submission.json").write_text(json.dumps(about | {"epochs": 10}))
+    (batch / "requeues").write_text("2\n")
+    line = {"val_accuracy": 0.5, "seconds": {"total": 30.0}}
+    lines = [json.dumps({"epoch": epoch, **line}) for epoch in range(4)]
+    (batch.parent / "metrics.jsonl").write_text("\n".join([*lines, '{"epoch": 4, "val_a']))  # being written
+    (batch.parent / "heartbeat").mkdir()
+    (batch.parent / "heartbeat" / "rank_0000.json").write_text("{}")
+    [told] = json.loads(call("--all", "--json", verb="status")[1])
+    assert told.pop("heartbeat_s") < 60
+    assert told == {
+        **{"run": "runs/a", "job": "12", "state": "running", "detail": "RUNNING 0:02", "reason": None},
+        **{"begins": None, "n_epochs": 4, "epochs": 10, "accuracy": 0.5, "epoch_s": 30.0, "left_s": 180.0},
+        "n_requeues": 2,
+    }
+    assert " 4/10    0.5000    30.0     00:03:00 " in call("runs/a", verb="status")[1]
+    program("squeue", "echo 'FAILED|NonZeroExitCode|0:09|N/A|12'")
+    assert " failed " in call("--all", verb="status")[1]
+    program("squeue", DOWN)
+    [told] = json.loads(call("--all", "--json", verb="status")[1])
+    assert (told["state"], told["detail"]) == ("failed", "FAILED NonZeroExitCode 0:09")
+    assert not (tmp_path / "asked").exists()
+    (batch / "jobs.txt").write_text("12\n13\n")
+    assert json.loads(call("--all", "--json", verb="status")[1])[0]["state"] == "unknown"
+
+
+def test_a_run_is_stopped_with_a_checkpoint_and_stays_or_comes_back(call, program, tmp_path):
+    batch = submitted(tmp_path / "runs", "a")
+    code, out, _ = call("runs/a", "--requeue", verb="stop")
+    assert (code, out) == (0, "runs/a: job 12 writes a checkpoint and leaves; goes back into the queue\n")
+    assert (batch.parent / "stop").read_text() == "kakurenbo stop\n" and not (batch / "stopped").exists()
+    assert "kakurenbo submit --resume goes on" in call("runs/a", verb="stop")[1]
+    assert (batch / "stopped").read_text() == "12\n"
+    program("squeue", "echo 'FAILED|NonZeroExitCode|0:09|N/A|12'")
+    (batch / "exit_code").write_text("75\n")
+    assert " cancelled " in (shown := call("runs/a", verb="status")[1]), shown
+    assert "by kakurenbo stop, after a checkpoint; FAILED" in shown
+    assert "has ended already (cancelled: by kakurenbo stop" in call("runs/a", verb="stop")[1]
+    batch = submitted(tmp_path / "runs", "waits")
+    program("squeue", "echo 'PENDING|Priority|0:00|N/A|12'")
+    program("scancel", "exit 0")
+    assert "waits in the queue; there is nothing to stop" in call("runs/waits", "--requeue", verb="stop")[1]
+    assert "had not begun, and is cancelled" in call("runs/waits", verb="stop")[1]
+    (tmp_path / "here" / "heartbeat").mkdir(parents=True)
+    (tmp_path / "here" / "heartbeat" / "rank_0000.json").write_text("{}")
+    assert "kakurenbo launch --resume goes on" in call("here", verb="stop")[1]
+    assert (tmp_path / "here" / "stop").exists()
+
+
+def test_the_log_of_one_job_is_found_by_its_id(call, tmp_path):
+    batch, night = submitted(tmp_path / "runs", "a"), "2026-11-28 11:00:00"
+    (batch / "jobs.txt").write_text("12\n13\n")
+    first = f"== job 12, {night}: attempt 1 of 21, on n1\nepoch 1\n== job 12, {night}: requeued\n"
+    second = f"== job 13, {night}: attempt 2 of 21, on n2\nepoch 2\n"
+    (batch / "log.txt").write_text("by the batch system\n" + first + second)
+    assert [call("--job", job_id, verb="logs")[1] for job_id in ("12", "13")] == [first, second]
+
+
+def test_submit_waits_for_the_end_and_leaves_with_the_code_of_the_run(call, program, tmp_path, monkeypatch):
+    monkeypatch.setattr("kakurenbo_hpc.cluster.job_states.time.sleep", lambda _: None)
+    back = 'if [ "$(wc -l < $HERE/asked)" -gt 3 ]; then echo "{}|None|1:00|N/A|12"; exit; fi; '
+    back += 'echo "RUNNING|None|0:02|N/A|12"'
+    for ending, code in (("COMPLETED", 0), ("TIMEOUT", 1)):
+        program("squeue", f"echo asked >> $HERE/asked; {back.format(ending)}")
+        (tmp_path / "asked").unlink(missing_ok=True)
+        (left, out, _) = call(*GOOD[:-1], ending, "--wait", "--force")
+        assert left == code and f"/{ending}: " in out.splitlines()[-1], out
+
+
+def test_a_run_begins_after_another_one_is_done(call, program, tmp_path):
+    batch = submitted(tmp_path / "runs", "first")
+    words = [*GOOD[:-1], "second", "--after", "runs/first", "--force"]
+    assert call(*words)[0] == 0
+    assert "--dependency=afterok:12 --kill-on-invalid-dep=yes" in (tmp_path / "told").read_text()
+    program("squeue", "echo 'FAILED|NonZeroExitCode|0:09|N/A|12'")
+    code, _, err = call(*words[:-4], "third", *words[-3:])
+    assert code == 2 and "--after runs/first: failed (FAILED NonZeroExitCode 0:09), so nothing begins" in err
+    (batch / "ended.json").write_text('{"job": "12", "status": "done", "detail": ""}')
+    (tmp_path / "told").unlink()
+    assert call(*words[:-4], "third", *words[-3:])[0] == 0
+    assert (tmp_path / "told").read_text() == "--parsable script.sh\n"
 
 
 DOWN = "echo asked >> $HERE/asked; echo 'slurm_load_jobs error: Socket timed out on send' >&2; exit 1"
@@ -208,7 +294,7 @@ def test_the_state_of_runs_is_shown_as_far_as_it_is_known(call, program, tmp_pat
     rows = {line.split()[0].rpartition("/")[2]: line.split() for line in out.splitlines()}
     assert code == 0 and err == ""
     for name in ("a", "b"):
-        assert rows[name][1:5] == ["12", "unknown", "5", "once"] and "squeue" in rows[name]
+        assert rows[name][1:5] == ["12", "unknown", "5", "-"] and "squeue" in rows[name]
     assert rows["torn"][2:4] == ["unknown", "5"]
     assert (tmp_path / "asked").read_text() == "asked\n"  # once: each question waits for the time-out
 
@@ -216,7 +302,7 @@ def test_the_state_of_runs_is_shown_as_far_as_it_is_known(call, program, tmp_pat
 def test_a_log_is_followed_through_a_time_without_an_answer(program, tmp_path, capfdbinary):
     batch = submitted(tmp_path, "run")
     (batch / "log.txt").write_text("epoch 1\n")
-    back = 'if [ "$(wc -l < $HERE/asked)" -gt 3 ]; then echo "COMPLETED|None|1:00|N/A"; exit; fi'
+    back = 'if [ "$(wc -l < $HERE/asked)" -gt 3 ]; then echo "COMPLETED|None|1:00|N/A|12"; exit; fi'
     program("squeue", f"echo asked >> $HERE/asked; {back}; {DOWN.partition('; ')[2]}")
     assert logs(tmp_path / "run", follow=True, pause_s=0.05) == 0
     out, err = capfdbinary.readouterr()
@@ -259,6 +345,6 @@ def test_doctor_finds_the_launcher_that_the_job_will_run(tmp_path, monkeypatch):
 def test_a_log_with_no_answer_ends_when_the_job_is_known_to_have_ended(program, tmp_path, capfdbinary):
     batch = submitted(tmp_path, "run")
     (batch / "log.txt").write_text("")
-    program("squeue", "echo 'TIMEOUT|None|1:00|N/A'")
+    program("squeue", "echo 'TIMEOUT|None|1:00|N/A|12'")
     assert until(lambda: logs(tmp_path / "run", follow=True, pause_s=0.05) == 0, lambda: "never ends")
     assert b"failed (TIMEOUT 1:00)" in capfdbinary.readouterr().err

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from support.batch_runs import ended, log, metrics, paused, state, submit, until
 from support.start_ranks import environment
 
@@ -62,7 +63,8 @@ def test_a_run_on_two_nodes_goes_to_its_end(kakurenbo, slurm_machine, tmp_path):
     assert (run / "batch" / "exit_code").read_text() == "0\n"
 
 
-def test_a_cancelled_run_stays_cancelled(kakurenbo, slurm_machine, tmp_path):
+@pytest.mark.parametrize("verb", ["cancel", pytest.param("stop", marks=pytest.mark.nightly)])
+def test_a_run_that_is_ended_stays_ended(verb, kakurenbo, slurm_machine, tmp_path):
     run = tmp_path / "run"
     kakurenbo(
         "submit",
@@ -78,9 +80,12 @@ def test_a_cancelled_run_stays_cancelled(kakurenbo, slurm_machine, tmp_path):
     )
     until(lambda: metrics(run), lambda: log(run))
     assert state(kakurenbo, run) == "running"
-    assert "is cancelled" in kakurenbo("cancel", run)
+    assert {"cancel": "is cancelled", "stop": "writes a checkpoint and leaves"}[verb] in kakurenbo(verb, run)
     assert ended(kakurenbo, run) == "cancelled"
-    assert "has ended already (cancelled" in kakurenbo("cancel", run)
+    assert "has ended already (cancelled" in kakurenbo(verb, run)
+    if verb == "stop":
+        assert "by kakurenbo stop, after a checkpoint" in kakurenbo("status", run)
+        assert "stopped by kakurenbo stop" in log(run) and any((run / "checkpoints").iterdir())
 
 
 @pytest.mark.parametrize("way", ["by a signal", pytest.param("by its walltime", marks=pytest.mark.nightly)])
@@ -141,6 +146,35 @@ def test_srun_starts_ranks_which_are_interrupted_and_requeued(slurm, kakurenbo, 
     until(lambda: "Restarts=1" in slurm.say("scontrol", "show", "job", job_id), lambda: log(run))
     assert (run / "batch" / "exit_code").read_text() == "75\n"
     kakurenbo("cancel", run)
+
+
+@pytest.mark.nightly
+def test_a_comparison_is_an_array_and_a_job_after_it_that_writes_the_table(
+    kakurenbo, slurm_machine, tmp_path
+):
+    file = tmp_path / "tiny.yaml"
+    contenders = {"kakurenbo": {"selection": {"method": "kakurenbo", "max_fraction": 0.5}}}
+    epochs = {"training": {"epochs": 2, "warmup_epochs": 0}}
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "name": "tiny",
+                "job": "digits_everything",
+                "set": epochs,
+                "contenders": contenders,
+                "seeds": [1],
+            }
+        )
+    )
+    words = ["--machine", slurm_machine(), "--walltime", "10m", "--out", tmp_path / "out", "--limit", 1]
+    said = kakurenbo("submit", "compare", file, *words)
+    assert "jobs " in said and "1 at a time" in said and "tiny_table" in said
+    table = tmp_path / "out" / "tiny"
+    assert ended(kakurenbo, table, seconds=300) == "done", log(table)
+    assert "| kakurenbo " in (table / "table.md").read_text()
+    runs = [run for run in (tmp_path / "out" / "runs").iterdir() if (run / "batch" / "jobs.txt").exists()]
+    assert len(runs) == 2 and all("exit code 0" in log(run) for run in runs)
+    assert log(table).index("== job ") < log(table).index("run 1 of 2: everything, seed 1: ")
 
 
 @pytest.mark.nightly
@@ -241,6 +275,29 @@ def test_what_slurm_would_keep_for_ever_is_refused_and_forced_shows_why_it_waits
     assert in_process("status", run).count(" cancelled ") == 3
 
 
+def test_a_task_of_an_array_is_requeued_alone(slurm, slurm_machine, in_process, tmp_path):
+    python = tmp_path / "env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    once = 'run=${4%/batch/job.yaml}; [ "${run##*/}" != seed_1 ] || [ -e "$run/once" ] || '
+    python.write_text(f'#!/bin/sh\n{once}{{ touch "$run/once"; exit 75; }}\n')
+    python.chmod(0o755)
+    sweep, here = tmp_path / "sweep", slurm_machine(python=str(tmp_path / "env"))
+    words = ["--machine", here, "--walltime", "10m", "--run-dir", sweep]
+    in_process("submit", "digits_kakurenbo", *words, "--array-of-seeds", "1-3%2")
+
+    def states() -> list[str]:
+        return [run["state"] for run in json.loads(in_process("status", sweep, "--json"))]
+
+    until(lambda: states() == ["queued", "done", "done"], lambda: str(states()))
+    task = (sweep / "seed_1" / "batch" / "jobs.txt").read_text().strip()
+    assert task.endswith("_0") and " Restarts=1 " in slurm.say("scontrol", "show", "job", task)
+    in_process("submit", "digits_kakurenbo", *words[:-1], tmp_path / "next", "--after", sweep / "seed_1")
+    slurm.say("scontrol", "update", f"JobId={task}", "StartTime=now+2")
+    assert ended(in_process, tmp_path / "next") == "done"
+    assert states() == ["done"] * 3
+    assert [log(sweep / f"seed_{seed}").count("attempt") for seed in (1, 2, 3)] == [2, 1, 1]
+
+
 def test_a_controller_that_is_away_hides_no_epochs(slurm, quick_machine, in_process, tmp_path):
     run = tmp_path / "run"
     submit(in_process, quick_machine(0, extra=["--hold"]), run)
@@ -248,7 +305,7 @@ def test_a_controller_that_is_away_hides_no_epochs(slurm, quick_machine, in_proc
     with slurm.away():
         assert state(in_process, run) == "unknown"
         row = in_process("status", run).splitlines()[1].removeprefix(str(run)).split()
-        assert row[1:3] == ["unknown", "5"] and "squeue" in row
+        assert row[1:3] == ["unknown", "5/12"] and "squeue" in row
     assert state(in_process, run) == "queued"
     in_process("cancel", run)
 
@@ -280,12 +337,12 @@ def test_what_slurm_refuses_is_one_line(slurm_machine, slurm, tmp_path):
 @pytest.mark.parametrize(
     ("said", "word", "detail"),
     [
-        ("COMPLETED|0:0|00:01:02", "done", "COMPLETED 0:0 00:01:02"),
-        ("CANCELLED by 1000|0:15|00:01:02", "cancelled", "CANCELLED by 1000 0:15 00:01:02"),
-        ("TIMEOUT|0:0|01:00:02", "failed", "TIMEOUT 0:0 01:00:02"),
-        ("REQUEUED|0:0|00:00:00", "queued", "REQUEUED 0:0 00:00:00"),
-        ("SUSPENDED|0:0|00:01:02", "running", "SUSPENDED 0:0 00:01:02"),
-        ("LAUNCH_FAILED|0:0|00:00:00", "failed", "LAUNCH_FAILED 0:0 00:00:00"),
+        ("COMPLETED|0:0|00:01:02|None|12", "done", "COMPLETED 0:0 00:01:02"),
+        ("CANCELLED by 1000|0:15|00:01:02|None|12", "cancelled", "CANCELLED by 1000 0:15 00:01:02"),
+        ("TIMEOUT|0:0|01:00:02|None|12", "failed", "TIMEOUT 0:0 01:00:02"),
+        ("REQUEUED|0:0|00:00:00|None|12", "queued", "REQUEUED 0:0 00:00:00"),
+        ("SUSPENDED|0:0|00:01:02|None|12", "running", "SUSPENDED 0:0 00:01:02"),
+        ("LAUNCH_FAILED|0:0|00:00:00|None|12", "failed", "LAUNCH_FAILED 0:0 00:00:00"),
     ],
 )
 def test_where_slurm_keeps_accounts_sacct_is_asked(said, word, detail, tmp_path, monkeypatch):
@@ -293,4 +350,4 @@ def test_where_slurm_keeps_accounts_sacct_is_asked(said, word, detail, tmp_path,
     sacct.write_text(f"#!/bin/sh\necho '{said}'\n")
     sacct.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert Slurm().job_state("12") == (word, detail)
+    assert Slurm().job_state("12")[:2] == (word, detail)

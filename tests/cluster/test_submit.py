@@ -13,7 +13,12 @@ from kakurenbo_hpc import cli
 from kakurenbo_hpc.cluster.machine import Machine
 from kakurenbo_hpc.cluster.schedulers.pbs import Pbs
 from kakurenbo_hpc.cluster.script import Script
+from kakurenbo_hpc.cluster.sweep import launch_sweep
+from kakurenbo_hpc.config.job import read_job
+from kakurenbo_hpc.config.package_files import find_job
+from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.errors import UserError
+from kakurenbo_hpc.selection import METHODS
 
 GOOD = ["digits_kakurenbo", "--machine", "machine.yaml", "--walltime", "1h"]
 
@@ -78,14 +83,41 @@ def test_weak_scaling_keeps_the_batch_of_a_rank(call, tmp_path):
         assert (training["global_batch"], training["batch_per_rank"]) == (None, 60 // (4 * 3))
 
 
-def test_an_array_of_seeds_is_a_run_for_each(call, tmp_path):
-    code, out, _ = call(*GOOD, "--array-of-seeds", "3,5", "--name", "mine")
-    assert (code, out.count("follow: ")) == (0, 2)
-    for seed in (3, 5):
-        run = tmp_path / "runs" / "mine" / f"seed_{seed}"
+def test_an_array_of_seeds_is_one_array_with_a_run_for_each(call, tmp_path):
+    code, out, _ = call(*GOOD, "--array-of-seeds", "3,5-6%2", "--name", "mine")
+    folder = tmp_path / "runs" / "mine"
+    said = "jobs 1_0 to 1_2: mine on here, each 1 x 2 ranks, 01:00:00, 2 at a time"
+    assert (code, out) == (0, f"{said}\nstatus: kakurenbo status {folder}\n")
+    assert told(tmp_path) == [f"{folder}/batch --parsable --array=0-2%2 script.sh"]
+    for task, seed in enumerate((3, 5, 6)):
+        run = folder / f"seed_{seed}"
         assert job(run)["seed"] == seed
-        assert json.loads((run / "batch" / "submission.json").read_text())["seed"] == seed
-        assert f"#SBATCH --job-name=mine_seed_{seed}\n" in (run / "batch" / "script.sh").read_text()
+        about = json.loads((run / "batch" / "submission.json").read_text())
+        assert (about["seed"], about["name"], about["epochs"]) == (seed, f"mine_seed_{seed}", 12)
+        assert (run / "batch" / "jobs.txt").read_text() == f"1_{task}\n"
+    script = (folder / "batch" / "script.sh").read_text()
+    assert "#SBATCH --job-name=mine\n" in script
+    assert "".join(f"    {folder}/seed_{seed}\n" for seed in (3, 5, 6)) in script
+
+
+def test_options_of_the_command_line_stand_for_those_of_the_machine_file(call, tmp_path):
+    machine = {"name": "here", "scheduler": "slurm", "starter": "mpirun", "ranks_per_node": 2}
+    machine |= {"queue": "old", "extra": ["--qos=old", "--exclusive"]}
+    (tmp_path / "machine.yaml").write_text(yaml.safe_dump(machine))
+    words = ["--queue", "fast", "--account", "a1", "--qos", "high", "--reservation", "r"]
+    code, out, _ = call(*GOOD, *words, "--mail", "me@site.org", "--dependency", "singleton", "--dry-run")
+    lines = [line.removeprefix("#SBATCH ") for line in out.splitlines() if line.startswith("#SBATCH ")]
+    own = ["--exclusive", "--qos=high", "--reservation=r", "--mail-user=me@site.org", "--mail-type=END,FAIL"]
+    assert code == 0 and {"--account=a1", "--partition=fast"} <= {*lines} and lines[-5:] == own
+    (tmp_path / "machine.yaml").write_text(yaml.safe_dump({**machine, "scheduler": "pbs", "extra": []}))
+    words = ["--queue", "fast", "--reservation", "R12", "--mail", "me@site.org", "--dry-run"]
+    assert "#PBS -q R12\n#PBS -M me@site.org\n#PBS -m ae\n" in call(*GOOD, *words)[1]
+    for words, said in (
+        (["--qos", "high"], "--qos is Slurm's; PBS has queues: name one with --queue"),
+        (["--dependency", "singleton"], "--dependency singleton is Slurm's; on PBS name the run before with"),
+    ):
+        code, _, err = call(*GOOD, *words, "--dry-run")
+        assert code == 2 and said in err
 
 
 def test_sizes_and_seeds_together_are_all_of_them(call, tmp_path):
@@ -97,6 +129,7 @@ def test_sizes_and_seeds_together_are_all_of_them(call, tmp_path):
     assert [str(run) for run in runs] == [
         f"nodes_000{nodes}/seed_{seed}" for nodes in (1, 2) for seed in (1, 2)
     ]
+    assert [line.split()[2] for line in told(tmp_path)] == ["--array=0-1"] * 2
 
 
 def test_a_sweep_that_is_refused_half_way_says_what_was_submitted(call, tmp_path):
@@ -104,14 +137,36 @@ def test_a_sweep_that_is_refused_half_way_says_what_was_submitted(call, tmp_path
     refuses = 'echo "$PWD" >> "$HERE/told"\n[ "$(wc -l < "$HERE/told")" -{} 3 ] || '
     refuses += "{{ echo QOSMaxSubmit >&2; exit 1; }}; echo 12"
     program(tmp_path, "sbatch", refuses.format("lt"))
-    code, out, err = call(*GOOD, "--array-of-seeds", "1,2,3,4", "--run-dir", "a sweep")
+    sizes = ["--nodes", "1,2,3,5", "--scaling", "strong"]
+    code, out, err = call(*GOOD, *sizes, "--run-dir", "a sweep")
     assert (code, out.count("follow: "), len(told(tmp_path))) == (2, 2, 3)
     reason = "sbatch refuses: QOSMaxSubmit; correct the machine file or the command"
-    those = f"2 of 4 jobs were submitted before; kakurenbo status '{tmp_path}/a sweep' lists them"
-    assert err == f"kakurenbo: {tmp_path}/a sweep/seed_3: {reason}; {those}\n"
+    those = f"2 of 4 runs were submitted before; kakurenbo status '{tmp_path}/a sweep' lists them"
+    assert err == f"kakurenbo: {tmp_path}/a sweep/nodes_0003: {reason}; {those}\n"
     (tmp_path / "told").unlink()
     program(tmp_path, "sbatch", refuses.format("gt"))
     assert call(*GOOD, "--array-of-seeds", "1,2", "--run-dir", "other") == (2, "", f"kakurenbo: {reason}\n")
+    assert not (tmp_path / "other" / "seed_1").exists()
+
+
+@pytest.mark.parametrize(("scaling", "batches"), [("strong", [60, 60, 60]), ("weak", [20, 40, 60])])
+def test_launch_takes_the_sweep_that_submit_has(scaling, batches, call, tmp_path):
+    started = []
+
+    def start(job, job_file, run_dir, n_ranks, overrides):
+        assert read_job(job_file, overrides, DATASETS, METHODS).training == job.training
+        started.append((run_dir.name, job.training.batch(n_ranks)))
+        return 0 if n_ranks < 3 else 1
+
+    def read(overrides):
+        batch = [] if scaling == "strong" else ["training.global_batch=20"]
+        return read_job(find_job("digits_kakurenbo"), batch + overrides, DATASETS, METHODS)
+
+    here = Machine(name="here", starter="mpirun")
+    assert launch_sweep(read, here, tmp_path / "sweep", [1, 2, 3, 4], scaling, start, False) == 1
+    assert started == [(f"ranks_000{n}", batch) for n, batch in zip((1, 2, 3), batches, strict=True)]
+    code, out, _ = call("digits_kakurenbo", "--ranks", "1,2", "--scaling", "weak", "--dry-run", verb="launch")
+    assert (code, out.count("runs/digits_kakurenbo/ranks_000")) == (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -198,8 +253,21 @@ WRONG = {
         "--scaling is stong, but must be strong",
     ),
     "seeds that are no numbers": (
-        [*GOOD, "--array-of-seeds", "1-3"],
-        "--array-of-seeds is '1-3', but must be different whole numbers",
+        [*GOOD, "--array-of-seeds", "3-1"],
+        "--array-of-seeds is '3-1', but must be different whole numbers",
+    ),
+    "seeds twice": (
+        [*GOOD, "--array-of-seeds", "1-3,2"],
+        "--array-of-seeds is '1-3,2', but must be different",
+    ),
+    "a limit that is none": (
+        [*GOOD, "--array-of-seeds", "1-3%0"],
+        "--array-of-seeds is '1-3%0', but after % comes how many run at a time; 1-20%4",
+    ),
+    "a queue of two words": ([*GOOD, "--queue", "a b"], "--queue is 'a b', but must be one word"),
+    "a run before that is none": (
+        [*GOOD, "--after", "nothing"],
+        "nothing: nothing was submitted for a run there; name the run directory",
     ),
     "a name with a slash": (
         [*GOOD, "--name", "a/b"],
@@ -278,7 +346,12 @@ def test_a_wrong_line_is_one_line_and_nothing_is_submitted(case, call, tmp_path)
             "--follow",
         ),
         (["machines", "all"], "extra argument"),
-        (["launch", "digits_kakurenbo", "--ranks", "0"], "Invalid value for '--ranks'"),
+        (["launch", "digits_kakurenbo", "--ranks", "0"], "--ranks is '0', but must be different whole"),
+        (["launch", "digits_kakurenbo", "--ranks", "1,2"], "--ranks gives several sizes; say with --scaling"),
+        (["launch", "digits_kakurenbo", "--scaling", "weak"], "--scaling is of a sweep; give its sizes with"),
+        (["logs"], "logs: name a run directory, or a job with --job ID"),
+        (["logs", "quiet", "--job", "9"], "quiet: no run there had job 9; kakurenbo status --all lists"),
+        (["stop", "none"], "none: nothing was submitted for a run there; name the run directory"),
         (
             ["launch", "digits_kakurenbo", "--ranks", "3", "--nodes", "2"],
             "--ranks is 3, not divisible by 2 nodes; start as many",
@@ -326,7 +399,7 @@ def test_a_run_that_is_in_the_queue_is_not_submitted_again(call, tmp_path):
     assert call(*GOOD, "--run-dir", "run")[0] == 0
     for said, message in [
         (
-            "echo 'RUNNING|None|1:00'",
+            "echo 'RUNNING|None|1:00|N/A|1'",
             f"{tmp_path}/run: job 1 is running; wait, or end it with kakurenbo cancel",
         ),
         (
@@ -373,7 +446,7 @@ def test_a_job_id_is_found_in_what_a_site_adds_to_it(said, job_id, call, tmp_pat
 )
 def test_pbs_knows_a_job_or_has_forgotten_it(said, state, call, tmp_path):
     program(tmp_path, "qstat", said)
-    assert Pbs().job_state("1.here") == state
+    assert (found := Pbs().job_state("1.here")) is state or found[:2] == state
 
 
 def test_a_pbs_that_cannot_answer_has_not_forgotten(call, tmp_path):

@@ -13,7 +13,7 @@ import yaml
 from support.start_ranks import start
 
 from kakurenbo_hpc.compare.metrics import Curve
-from kakurenbo_hpc.compare.run import _lines, _written_to
+from kakurenbo_hpc.compare.run import _written_to, run_lines
 from kakurenbo_hpc.compare.run import compare as run_all
 from kakurenbo_hpc.compare.spec import controls, of_methods, read_comparison
 from kakurenbo_hpc.distributed.comm import SerialComm
@@ -169,7 +169,7 @@ def test_a_run_without_all_its_lines_is_told(tmp_path):
     with pytest.raises(
         RunDirectoryError, match="metrics.jsonl: has no line of each of the run's 3 epochs; remove"
     ):
-        _lines(tmp_path, 3)
+        run_lines(tmp_path, 3)
 
 
 def spent(forward, backward):

@@ -65,6 +65,7 @@ LONGEST = {
         "epochs": 90,
         "global_batch": None,
         "batch_per_rank": 64,
+        "iterations": 0,
         "accumulate": 2,
         "optimizer": "lamb",
         "lr": 0.0125,
@@ -294,7 +295,15 @@ def test_a_set_below_a_value_or_with_a_broken_value_says_so(file):
         ),
         (job(training={"epochs": "3"}), "training.epochs is '3', but must be an integer"),
         (job(training={"epochs": 3.0}), "training.epochs is 3.0, but must be an integer"),
-        (job(training={"epochs": 0}), "training.epochs is 0, but must be greater than or equal to 1"),
+        (job(training={"epochs": -1}), "training.epochs is -1, but must be greater than or equal to 0"),
+        (
+            job(training={"epochs": 0}),
+            "training: exactly one of epochs and iterations is needed, but neither is given",
+        ),
+        (
+            job(training={"iterations": 9}),
+            "training: exactly one of epochs and iterations is needed, but both are given",
+        ),
         (
             job(training={"schedule": "cosin"}),
             "training.schedule is 'cosin', but must be 'constant', 'cosine', ",

@@ -321,3 +321,14 @@ def test_an_average_of_the_weights_is_evaluated_and_taken_up_again(tmp_path):
     assert metrics(tmp_path / "again") == metrics(tmp_path / "whole")
     first = [metrics(tmp_path / run)[0] for run in ("whole", "plain")]
     assert first[0]["train_loss"] == first[1]["train_loss"] and first[0]["val_loss"] != first[1]["val_loss"]
+
+
+def test_iterations_become_whole_epochs(tmp_path, capsys):
+    """10 steps of 10 of 40 samples."""
+    sets = ["training={iterations: 10, global_batch: 10, lr: 0.01}"]
+    assert go(tmp_path / "run", *sets, resume=False) == 0
+    assert [line["steps"] for line in metrics(tmp_path / "run")][:1] == [4]
+    assert len(metrics(tmp_path / "run")) == 3
+    assert json.loads((tmp_path / "run/provenance.json").read_text())["epochs"] == 3
+    assert go(tmp_path / "run", *sets) == 0 and len(metrics(tmp_path / "run")) == 3
+    assert "resuming after epoch_0002" in capsys.readouterr().out

@@ -13,7 +13,8 @@ note "attempt $((requeues + 1)) of 21, on $(sort -u "${PBS_NODEFILE:-/dev/null}"
 # PBS sends no signal before the walltime is over: at this time the ranks write a checkpoint and leave with 75.
 KAKURENBO_DEADLINE=$(($(date +%s) + 7020))
 export KAKURENBO_DEADLINE KAKURENBO_ATTEMPT=$((requeues + 1))/21
-rm -f -- "$run/batch/exit_code" # left by the job that was requeued
+rm -f -- "$run/batch/exit_code" "$run/batch/ended.json" # left by the job that was requeued
+echo "$requeues" > "$run/batch/requeues"
 trap 'echo "$?" > "$run/batch/exit_code"' EXIT
 cd -- /home/me || exit 1
 
@@ -31,12 +32,15 @@ if [ -s "$run/batch/exit_code" ]; then read -r code < "$run/batch/exit_code"; fi
 
 if [ "$code" -ne 75 ] || [ -n "$cancelled" ]; then
     note "${cancelled:+terminated, }exit code $code"
+elif [ -e "$run/batch/stopped" ]; then
+    note "stopped by kakurenbo stop; go on with kakurenbo submit --resume"
 elif [ "$requeues" -ge 20 ]; then
     note "gave up after $requeues requeues (max_requeues); go on with kakurenbo submit --resume"
 else
     cd -- "$run/batch" || exit 1
     # At some sites qsub prints more than the id.
-    if qsub -v REQUEUES=$((requeues + 1)) -W depend=afterany:"$PBS_JOBID" script.sh | grep -E '^[0-9]+(\[\])?\.[^ ]+$' >> jobs.txt
+    if qsub -v REQUEUES=$((requeues + 1)) -W depend=afterany:"$PBS_JOBID" script.sh |
+        grep -E '^[0-9]+(\[\])?\.[^ ]+$' >> jobs.txt
     then note "requeued"; else note "not requeued; go on with kakurenbo submit --resume"; fi
 fi
 exit "$code"

@@ -11,11 +11,12 @@
 #SBATCH --requeue
 
 run='/tmp/it'"'"'s "a" $(touch stolen) `touch stolen`; touch stolen
-touch stolen' requeues=${SLURM_RESTART_COUNT:-0}
-note() { echo "== job $SLURM_JOB_ID, $(date '+%F %T'): $1"; }
+touch stolen' job=$SLURM_JOB_ID requeues=${SLURM_RESTART_COUNT:-0}
+note() { echo "== job $job, $(date '+%F %T'): $1"; }
 note "attempt $((requeues + 1)) of 1, on $SLURM_JOB_NODELIST"
 export KAKURENBO_ATTEMPT=$((requeues + 1))/1
-rm -f -- "$run/stop" "$run/batch/exit_code" # left by the job that was requeued
+rm -f -- "$run/stop" "$run/batch/exit_code" "$run/batch/ended.json" # left by the job that was requeued
+echo "$requeues" > "$run/batch/requeues"
 trap 'echo "$?" > "$run/batch/exit_code"' EXIT
 export UCX_TLS=rc,sm
 export NOTE='it'"'"'s $(date)'
@@ -38,10 +39,12 @@ if [ -s "$run/batch/exit_code" ]; then read -r code < "$run/batch/exit_code"; fi
 
 if [ "$code" -ne 75 ] || [ -n "$cancelled" ]; then
     note "${cancelled:+terminated, }exit code $code"
+elif [ -e "$run/batch/stopped" ]; then
+    note "stopped by kakurenbo stop; go on with kakurenbo submit --resume"
 elif [ "$requeues" -ge 0 ]; then
     note "gave up after $requeues requeues (max_requeues); go on with kakurenbo submit --resume"
 else
     note "requeued" # now: a requeued job is ended at once
-    scontrol requeue "$SLURM_JOB_ID" || note "not requeued after all; go on with kakurenbo submit --resume"
+    scontrol requeue "$job" || note "not requeued after all; go on with kakurenbo submit --resume"
 fi
 exit "$code"

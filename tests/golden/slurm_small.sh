@@ -8,11 +8,12 @@
 #SBATCH --signal=B:USR1@180
 #SBATCH --requeue
 
-run=/home/me/runs/digits_kakurenbo requeues=${SLURM_RESTART_COUNT:-0}
-note() { echo "== job $SLURM_JOB_ID, $(date '+%F %T'): $1"; }
+run=/home/me/runs/digits_kakurenbo job=$SLURM_JOB_ID requeues=${SLURM_RESTART_COUNT:-0}
+note() { echo "== job $job, $(date '+%F %T'): $1"; }
 note "attempt $((requeues + 1)) of 21, on $SLURM_JOB_NODELIST"
 export KAKURENBO_ATTEMPT=$((requeues + 1))/21
-rm -f -- "$run/stop" "$run/batch/exit_code" # left by the job that was requeued
+rm -f -- "$run/stop" "$run/batch/exit_code" "$run/batch/ended.json" # left by the job that was requeued
+echo "$requeues" > "$run/batch/requeues"
 trap 'echo "$?" > "$run/batch/exit_code"' EXIT
 cd -- /home/me || exit 1
 
@@ -33,10 +34,12 @@ if [ -s "$run/batch/exit_code" ]; then read -r code < "$run/batch/exit_code"; fi
 
 if [ "$code" -ne 75 ] || [ -n "$cancelled" ]; then
     note "${cancelled:+terminated, }exit code $code"
+elif [ -e "$run/batch/stopped" ]; then
+    note "stopped by kakurenbo stop; go on with kakurenbo submit --resume"
 elif [ "$requeues" -ge 20 ]; then
     note "gave up after $requeues requeues (max_requeues); go on with kakurenbo submit --resume"
 else
     note "requeued" # now: a requeued job is ended at once
-    scontrol requeue "$SLURM_JOB_ID" || note "not requeued after all; go on with kakurenbo submit --resume"
+    scontrol requeue "$job" || note "not requeued after all; go on with kakurenbo submit --resume"
 fi
 exit "$code"

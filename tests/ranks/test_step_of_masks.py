@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from kakurenbo_hpc.config.job import Model, Training
 from kakurenbo_hpc.core.ledger import Homes
 from kakurenbo_hpc.core.plan import Epoch
-from kakurenbo_hpc.data.dataset import Dataset
+from kakurenbo_hpc.data.dataset import Dataset, DatasetSplits
 from kakurenbo_hpc.data.loader import Loader
 from kakurenbo_hpc.distributed.ddp import DdpSync
 from kakurenbo_hpc.distributed.world import World
@@ -69,6 +69,7 @@ def test_masks_are_learned_and_measured_on_any_ranks_as_on_one(comm_of, n):
         "world": world,
         "everyone": GlobalStats(comm),
         "learner": learner,
+        "data": DatasetSplits(train, validation, 3, SHAPE, ""),
         "validation": Loader(validation, 0, world.device),
         "global_batch": 6,
     }

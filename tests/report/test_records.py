@@ -208,3 +208,16 @@ def test_text_needs_no_matplotlib(tmp_path):
         [sys.executable, "-c", code, run], capture_output=True, text=True, check=True
     ).stdout
     assert told.startswith("run: accuracy 87.50% in 9.6 s")
+
+
+def test_a_run_of_iterations_has_the_epochs_that_its_provenance_says(tmp_path):
+    make_run(tmp_path / "run")
+    job = (tmp_path / "run/job.yaml").read_text()
+    [run] = [run for group in read_records([tmp_path]).groups for run in group.runs]
+    epochs = run.epochs
+    changed = job.replace(f"epochs: {epochs}", f"epochs: 0\n  iterations: {9 * epochs}")
+    assert changed != job
+    (tmp_path / "run/job.yaml").write_text(changed)
+    (tmp_path / "run/provenance.json").write_text(json.dumps({"epochs": epochs + 2}))
+    [run] = [run for group in read_records([tmp_path]).groups for run in group.runs]
+    assert run.epochs == epochs + 2 and not run.is_done

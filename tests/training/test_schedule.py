@@ -101,3 +101,18 @@ def test_rates_are_those_of_timm_to_the_bit(options):
     for progress in [*range(training.epochs + 1), *steps, *(rng.uniform(0, 10) for _ in range(3000))]:
         theirs.step(progress)
         assert ours.set(progress) == optimizer.param_groups[0]["lr"], progress
+
+
+def test_iterations_are_rounded_up_to_epochs_which_the_schedule_spans():
+    """mmsegmentation's 160,000 steps of 16 images on ADE20K's 20,210: 1,264 steps an epoch."""
+    recipe = {"global_batch": 16, "lr": 0.01, "schedule": "poly", "decay_rate": 0.9, "min_lr": 1e-4}
+    training = Training(iterations=160_000, milestone_steps=[2528], **recipe).in_epochs(20_210, 16)
+    assert (training.epochs, training.iterations, training.milestones) == (127, 0, [2.0])
+    rates = Schedule(training, build_optimizer(training, nn.Linear(2, 2), training.lr))
+    for step in (0, 40_000, 127 * 1264 - 1):
+        theirs = (0.01 - 1e-4) * (1 - step / (127 * 1264)) ** 0.9 + 1e-4
+        assert rates.set(step / 1264) == pytest.approx(theirs)
+    with pytest.raises(JobError, match="warmup_epochs is 127, but must be less than the run's 160528 steps"):
+        Training(iterations=160_000, warmup_epochs=127, **recipe).in_epochs(20_210, 16)
+    with pytest.raises(JobError, match="training.iterations is 160000, but here a run's epochs are changed"):
+        Training(iterations=160_000, **recipe).of_epochs(3)

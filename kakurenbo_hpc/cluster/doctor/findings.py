@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...config.job import Job
-from ...config.yaml import dump_yaml
 from ...errors import UserError
 from ..launch import bound_command, choose_layout
 from ..launchers import launcher_line, open_launcher
@@ -20,7 +18,7 @@ from ..preflight import find_queue
 from ..schedulers.scheduler import Queue
 from ..script import python_of
 from .check_warning import CheckWarning
-from .subprocess_json import Facts, run_probe
+from .subprocess_json import Facts, probe_command, run_job_probe, run_probe
 
 LIMIT_S = 300  # torch from a busy file system takes its time, on many ranks at once still more
 FILES_LIMIT_S = 1800  # the first to read a set of a hundred thousand files opens each of them
@@ -101,15 +99,13 @@ class Findings:
         """The job's data, of which some samples are read."""
         if self.job is None:
             raise CheckWarning("no job is named")
-        with tempfile.TemporaryDirectory() as folder:
-            job = Path(folder) / "job.yaml"
-            job.write_text(dump_yaml(self.job.as_dict()))
-            return self._probe("data", str(job), limit_s=FILES_LIMIT_S)
+        python, environment = python_of(self.machine), self.machine.environment
+        return run_job_probe(python, "data", self.job, environment, FILES_LIMIT_S)
 
     @_once
     def world(self) -> Facts:
         """Ranks that are really started: n_ranks, or two. CheckWarning where none can start here."""
-        program = [*self._probe_command("world"), self.machine.scratch or ""]
+        program = [*probe_command(python_of(self.machine), "world"), self.machine.scratch or ""]
         if self.n_ranks is None:
             if not open_launcher(self.machine.starter).can_start_here(os.environ):
                 raise CheckWarning(
@@ -138,9 +134,6 @@ class Findings:
         """The queue that the machine file names, or the default one."""
         return find_queue(self.machine)
 
-    def _probe(self, name: str, *words: str, limit_s: float = LIMIT_S) -> Facts:
-        command = [*self._probe_command(name), *words]
-        return run_probe(command, self.machine.environment, f"probe of {name}", limit_s)
-
-    def _probe_command(self, name: str) -> list[str]:
-        return [python_of(self.machine), "-m", "kakurenbo_hpc.cluster.doctor.probes", name]
+    def _probe(self, name: str) -> Facts:
+        command = probe_command(python_of(self.machine), name)
+        return run_probe(command, self.machine.environment, f"probe of {name}", LIMIT_S)

@@ -9,11 +9,33 @@ import re
 import shlex
 import signal
 import subprocess
+import tempfile
+from pathlib import Path
 from typing import Any
 
+from ...config.job import Job
+from ...config.yaml import dump_yaml
 from ...errors import UserError
 
 Facts = dict[str, Any]
+
+
+def run_job_probe(python: str, name: str, job: Job, environment: dict[str, str], limit_s: float) -> Facts:
+    """Run a probe of ``probes.py`` that reads a job, which is handed over as a file, and return its result.
+
+    Raises:
+        UserError: as ``run_probe``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "job.yaml")
+        path.write_text(dump_yaml(job.as_dict()), encoding="utf-8")
+        command = [*probe_command(python, name), str(path)]
+        return run_probe(command, environment, f"probe of {name}", limit_s)
+
+
+def probe_command(python: str, name: str) -> list[str]:
+    """Return the command of a probe of ``probes.py``."""
+    return [python, "-m", "kakurenbo_hpc.cluster.doctor.probes", name]
 
 
 def run_probe(command: list[str], environment: dict[str, str], name: str, limit_s: float) -> Facts:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from ...errors import UserError
 from .scheduler import (
     JobState,
     NoAnswer,
+    Options,
     Queue,
     Refusal,
     Scheduler,
@@ -53,6 +56,7 @@ class Pbs(Scheduler):
     machine_keys = frozenset({"chunk"})
     variables = f"PBS_(({_OF_A_JOB})|(O|ARRAY)_.*|DPREFIX)|REQUEUES|{'|'.join(_SERVER)}"
     job_variable = "PBS_JOBID"
+    array_variable = "PBS_ARRAY_INDEX"
 
     def passes(self, variable: str, machine: Machine | None) -> bool:
         """Whether it names the server."""
@@ -99,18 +103,48 @@ class Pbs(Scheduler):
         if n_fit < script.nodes:
             raise UserError(f"--nodes is {script.nodes}, but PBS has {n_fit} such nodes; ask for fewer")
 
+    def options(self, options: Options) -> list[str]:
+        """Return lines of mail and of a reservation, which is a queue in PBS."""
+        if options.qos:
+            raise UserError("--qos is Slurm's; PBS has queues: name one with --queue")
+        lines = [f"-q {options.reservation}"] if options.reservation else []
+        return lines + ([f"-M {options.mail}", "-m ae"] if options.mail else [])
+
+    def array_options(self, n_tasks: int, limit: int | None) -> list[str]:
+        """Return ``-J 0-19%4``."""
+        return ["-J", f"0-{n_tasks - 1}" + (f"%{limit}" if limit else "")]
+
+    def task_id(self, array_id: str, index: int) -> str:
+        """Return ``12[3].server`` of ``12[].server``."""
+        return array_id.replace("[]", f"[{index}]")
+
+    def after(self, job_ids: Sequence[str], when_done: bool) -> str:
+        """Return the dependency on jobs in whatever way they end.
+
+        A job that is requeued has ended, with 75, and a new one goes on: the script looks for it, and at how
+        the run has ended.
+        """
+        arrays = [re.sub(r"\[\d+\]", "[]", job_id) for job_id in job_ids]  # nothing can depend on a task
+        return super().after([*dict.fromkeys(arrays)], when_done=False)
+
     def submit_command(self, dependency: str | None) -> list[str]:
         """Return the qsub line."""
+        if dependency and "singleton" in dependency:
+            raise UserError("--dependency singleton is Slurm's; on PBS name the run before with --after RUN")
         return ["qsub", *(["-W", f"depend={dependency}"] if dependency else []), "script.sh"]
 
     def submit(
-        self, folder: Path, dependency: str | None, environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        dependency: str | None,
+        environment: Mapping[str, str] | None = None,
+        array: Sequence[str] = (),
     ) -> str:
         """Submit the script in a folder and return the job id.
 
         PBS accepts a job whose dependency names a job that it does not know, and deletes it at once.
         """
-        job_id = super().submit(folder, dependency, environment)
+        job_id = super().submit(folder, dependency, environment, array)
         if dependency and self.job_state(job_id) is None:
             raise Refusal(
                 f"PBS accepted job {job_id} and deleted it at once: {dependency} names a job that it does "
@@ -127,30 +161,28 @@ class Pbs(Scheduler):
         return ["qdel", job_id]
 
     def job_state(self, job_id: str) -> JobState | None:
+        """Return what ``job_states`` finds."""
+        return self.job_states([job_id]).get(job_id)
+
+    def job_states(self, job_ids: Sequence[str]) -> dict[str, JobState]:
         """Return what qstat says.
 
-        Asked for the history of a job, a server that keeps none prints a remark and succeeds, and one that
+        Asked for the history of jobs, a server that keeps none prints a remark and succeeds, and one that
         does fails for a job that it has forgotten. In both cases the job may still be there.
         """
-        done = self._ask("qstat", "-x", "-f", job_id)
-        if "job_state" not in _parse_attributes(done.stdout):
-            done = self._ask("qstat", "-f", job_id)
-        if re.search("Unknown Job Id|has finished", done.stderr):
-            return None
-        check_query(done)
-        attributes = _parse_attributes(done.stdout)
-        if "job_state" not in attributes:
-            raise NoAnswer(f"qstat -f {job_id} prints no job_state; try again later")
-        letter, exit_status = attributes["job_state"], attributes.get("Exit_status")
-        details = [letter, *_describe_exit(exit_status)]
-        if letter in _QUEUED:
-            details += _reasons(attributes)
-        detail = " ".join([*details, attributes.get("resources_used.walltime", "")]).strip()
-        if letter in _ENDED and "dependency" in attributes.get("comment", ""):
-            return JobState("failed", f"{detail}: {attributes['comment']}")
-        if letter in _ENDED:
-            return JobState(_final_status(exit_status), detail)
-        return JobState("queued" if letter in _QUEUED else "running", detail)
+        states: dict[str, JobState] = {}
+        for history in (["-x"], []):
+            others = [job_id for job_id in job_ids if job_id not in states]
+            if not others:
+                return states
+            done = self._ask("qstat", *history, "-f", *others)
+            found = {job_id: _state(facts) for job_id, facts in _parse_jobs(done.stdout).items()}
+            states |= {job_id: state for job_id, state in found.items() if state is not None}
+        n_unknown = len(re.findall("Unknown Job Id|has finished", done.stderr))
+        if len(found) + n_unknown < len(others):
+            check_query(done)
+            raise NoAnswer(f"qstat -f {others[0]} prints no job_state; try again later")
+        return states
 
     def last_words(self, folder: Path, job_id: str) -> str:
         """Return PBS's own lines in the spooled output of a job: the script's goes to the log."""
@@ -252,6 +284,31 @@ def _greatest(limits: list[int | None]) -> int | None:
     return max(known) if len(known) == len(limits) else None
 
 
+def _state(attributes: Attributes) -> JobState | None:
+    """Return the state of a job; None of a task that has ended in a way that PBS does not tell."""
+    letter, exit_status = attributes["job_state"], attributes.get("Exit_status")
+    if letter == "X" and exit_status is None:
+        return None
+    details, reasons = [letter, *_describe_exit(exit_status)], _reasons(attributes)
+    if letter in _QUEUED:
+        details += reasons
+    detail = " ".join([*details, attributes.get("resources_used.walltime", "")]).strip()
+    if letter in _ENDED and "dependency" in attributes.get("comment", ""):
+        return JobState("failed", f"{detail}: {attributes['comment']}")
+    if letter in _ENDED:
+        return JobState(_final_status(exit_status), detail)
+    if letter in _QUEUED:
+        return JobState("queued", detail, "; ".join(reasons), _clock(attributes.get("estimated.start_time")))
+    return JobState("running", detail)
+
+
+def _clock(text: str | None) -> str:
+    """Return ``2026-11-28T08:01:36`` of ``Sat Nov 28 08:01:36 2026``; empty of any other text."""
+    with contextlib.suppress(ValueError):
+        return datetime.strptime(text or "", "%a %b %d %H:%M:%S %Y").isoformat()
+    return ""
+
+
 def _describe_exit(exit_status: str | None) -> list[str]:
     if exit_status is None:
         return []
@@ -279,6 +336,15 @@ def _final_status(exit_status: str | None) -> Status:
     if exit_status is None or exit_status == str(_CANCELLED):
         return "cancelled"
     return "done" if exit_status == "0" else "failed"
+
+
+def _parse_jobs(output: str) -> dict[str, Attributes]:
+    """Return the attributes of each job that ``qstat -f`` lists, by its id."""
+    sections = re.split(r"^Job Id: *(\S+)", output, flags=re.MULTILINE)[1:]
+    jobs = {
+        job_id: _parse_attributes(text) for job_id, text in zip(sections[::2], sections[1::2], strict=True)
+    }
+    return {job_id: attributes for job_id, attributes in jobs.items() if "job_state" in attributes}
 
 
 def _parse_attributes(output: str) -> Attributes:

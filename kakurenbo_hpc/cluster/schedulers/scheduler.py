@@ -31,7 +31,7 @@ import re
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
@@ -62,10 +62,19 @@ _UNREACHABLE = re.compile(
 
 
 class JobState(NamedTuple):
-    """State of a job. detail: in the batch system's own words."""
+    """State of a job.
+
+    Attributes:
+        status: of a run, in our words.
+        detail: in the batch system's own words.
+        reason: why it waits.
+        begins: when it may start, ``2026-11-28T08:01:36``; empty where that is not known.
+    """
 
     status: Status
     detail: str
+    reason: str = ""
+    begins: str = ""
 
 
 class Queue(NamedTuple):
@@ -80,6 +89,20 @@ class Queue(NamedTuple):
     name: str
     limit_s: int | None
     max_nodes: int | None = None
+
+
+class Options(NamedTuple):
+    """Options of the command line for the batch system; None where not given.
+
+    Attributes:
+        qos: quality of service.
+        reservation: name of a reservation.
+        mail: address that hears of the job's end.
+    """
+
+    qos: str | None = None
+    reservation: str | None = None
+    mail: str | None = None
 
 
 class Scheduler(ABC):
@@ -99,6 +122,9 @@ class Scheduler(ABC):
 
     job_variable: ClassVar[str] = ""
     """The variable that holds the job id inside a job."""
+
+    array_variable: ClassVar[str] = ""
+    """The variable that holds the index of a task of an array, counted from 0; empty if it has no arrays."""
 
     @property
     def template(self) -> str:
@@ -138,6 +164,33 @@ class Scheduler(ABC):
         """Return why the batch system ended a job, where it wrote that into a file of the batch folder."""
         return ""
 
+    def options(self, options: Options) -> list[str]:
+        """Return the header lines of options of the command line that no key of machine files stands for.
+
+        Raises:
+            UserError: it has no such thing.
+        """
+        if any(options):
+            raise UserError(f"{self.title}: --qos, --reservation and --mail are not known; use extra")
+        return []
+
+    def array_options(self, n_tasks: int, limit: int | None) -> list[str]:
+        """Return the options of the submit command for an array of tasks 0 to n_tasks - 1.
+
+        Args:
+            n_tasks: at least two.
+            limit: how many may run at a time.
+        """
+        raise UserError(f"{self.title} has no arrays here")
+
+    def task_id(self, array_id: str, index: int) -> str:
+        """Return the job id of a task of an array."""
+        raise NotImplementedError
+
+    def after(self, job_ids: Sequence[str], when_done: bool) -> str:
+        """Return the dependency on the end of jobs, or, ``when_done``, on their success."""
+        return ":".join(["afterok" if when_done else "afterany", *job_ids])
+
     @abstractmethod
     def submit_command(self, dependency: str | None) -> list[str]:
         """Return the command that submits ``script.sh`` of the folder it runs in.
@@ -162,6 +215,15 @@ class Scheduler(ABC):
             NoAnswer: the batch system does not answer.
         """
 
+    def job_states(self, job_ids: Sequence[str]) -> dict[str, JobState]:
+        """Return the states of jobs by their ids, without those that the batch system has forgotten.
+
+        Raises:
+            NoAnswer: the batch system does not answer.
+        """
+        states = {job_id: self.job_state(job_id) for job_id in job_ids}
+        return {job_id: state for job_id, state in states.items() if state is not None}
+
     @abstractmethod
     def find_queue(self, name: str | None) -> Queue:
         """Return a queue by name, the default queue for None.
@@ -176,14 +238,25 @@ class Scheduler(ABC):
         """Return the command that cancels a job."""
 
     def submit(
-        self, folder: Path, dependency: str | None, environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        dependency: str | None,
+        environment: Mapping[str, str] | None = None,
+        array: Sequence[str] = (),
     ) -> str:
         """Submit the script in a folder and return the job id.
+
+        Args:
+            folder: where the script is.
+            dependency: in the batch system's own syntax.
+            environment: of the submit command; None for that of this process.
+            array: its options for an array.
 
         Raises:
             UserError: the batch system refuses the job; with its reason.
         """
-        return self.parse_job_id(run_checked(self.submit_command(dependency), folder, environment))
+        *command, script = self.submit_command(dependency)
+        return self.parse_job_id(run_checked([*command, *array, script], folder, environment))
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job.

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from ...errors import UserError, nearest
 from .scheduler import (
     ENDED,
     JobState,
+    Options,
     Queue,
     Scheduler,
     Status,
@@ -62,6 +63,7 @@ class Slurm(Scheduler):
     early_signal_s = 60  # sbatch --signal: the resolution of Slurm's event handling
     variables = "(SLURM|SLURMD|SBATCH|SALLOC|SRUN|SQUEUE|SACCT|SINFO|SCANCEL)_.*"
     job_variable = "SLURM_JOB_ID"
+    array_variable = "SLURM_ARRAY_TASK_ID"
 
     def passes(self, variable: str, machine: Machine | None) -> bool:
         """Whether it names the server, or says what neither the machine file nor the script does."""
@@ -81,6 +83,26 @@ class Slurm(Scheduler):
             path.write_text(script.text(), encoding="utf-8")
             run_checked(["sbatch", "--test-only", str(path)], Path(folder), environment)
 
+    def options(self, options: Options) -> list[str]:
+        """Return lines of quality of service, reservation and mail."""
+        lines = [f"--qos={options.qos}"] if options.qos else []
+        lines += [f"--reservation={options.reservation}"] if options.reservation else []
+        return lines + ([f"--mail-user={options.mail}", "--mail-type=END,FAIL"] if options.mail else [])
+
+    def array_options(self, n_tasks: int, limit: int | None) -> list[str]:
+        """Return ``--array=0-19%4``."""
+        return [f"--array=0-{n_tasks - 1}" + (f"%{limit}" if limit else "")]
+
+    def task_id(self, array_id: str, index: int) -> str:
+        """Return ``12_3``."""
+        return f"{array_id}_{index}"
+
+    def after(self, job_ids: Sequence[str], when_done: bool) -> str:
+        """Return the dependency; of several tasks of an array, on all of it."""
+        if len(job_ids) > 1:
+            job_ids = [*dict.fromkeys(job_id.partition("_")[0] for job_id in job_ids)]
+        return super().after(job_ids, when_done)
+
     def submit_command(self, dependency: str | None) -> list[str]:
         """Return the sbatch line."""
         # A job whose dependency can never be met would wait for ever.
@@ -96,27 +118,32 @@ class Slurm(Scheduler):
         return ["scancel", job_id]
 
     def job_state(self, job_id: str) -> JobState | None:
-        """Return what squeue says of a job that waits or runs, with the reason; of one that has ended, sacct.
+        """Return what ``job_states`` finds."""
+        return self.job_states([job_id]).get(job_id)
+
+    def job_states(self, job_ids: Sequence[str]) -> dict[str, JobState]:
+        """Return what squeue says of jobs that wait or run, with the reason; of those that have ended, sacct.
 
         A site may have no accounting, or lag behind with it; squeue forgets a job minutes after its end.
         """
-        live = self._ask("squeue", "-j", job_id, "--states=all", "--noheader", "--format=%T|%r|%M|%S")
+        jobs = f"--jobs={','.join(job_ids)}"
+        live = self._ask("squeue", jobs, "--array", "--states=all", "--noheader", "--format=%T|%r|%M|%S|%i")
         known = _fields(live.stdout)
-        if known and not _has_ended(known):
-            state, reason, elapsed, start = known
-            begins = f"begins {start}" if _status(state) == "queued" and start[:1].isdigit() else ""
-            return _job_state(state, reason, elapsed, begins)
-        columns = "--format=State,ExitCode,Elapsed,Reason"
-        past = _fields(self._ask("sacct", "-j", job_id, "-X", "--noheader", "--parsable2", columns).stdout)
-        if past and (_has_ended(past) or not known):
-            state, exit_code, elapsed, reason = past
-            return _job_state(state, known[1] if known else reason, exit_code, elapsed)
-        if known:
-            return _job_state(*known[:3])
-        if not (live.returncode or live.stdout.strip()) or "Invalid job id" in live.stderr:
-            return None
-        check_query(live)
-        return None
+        states = {job_id: _live_state(known[job_id]) for job_id in job_ids if job_id in known}
+        others = [job_id for job_id in job_ids if job_id not in states or states[job_id].status in ENDED]
+        if not others:
+            return states
+        columns = "--format=State,ExitCode,Elapsed,Reason,JobID"
+        jobs = f"--jobs={','.join(others)}"
+        past = _fields(self._ask("sacct", jobs, "-X", "--noheader", "--parsable2", columns).stdout)
+        for job_id in others:
+            if job_id in past and (_has_ended(past[job_id]) or job_id not in known):
+                state, exit_code, elapsed, reason = past[job_id]
+                reason = known[job_id][1] if job_id in known else reason
+                states[job_id] = _job_state(state, reason, exit_code, elapsed)
+        if len(states) < len(job_ids) and "Invalid job id" not in live.stderr:
+            check_query(live)
+        return states
 
     def find_queue(self, name: str | None) -> Queue:
         """Return a partition; the default one has a star in sinfo. Of several, ``a,b``, the widest limits."""
@@ -148,14 +175,23 @@ class Slurm(Scheduler):
         return run_command([*command], environment=self.environment())
 
 
-def _fields(output: str) -> list[str] | None:
-    """Return the four fields of the last line that begins with a state, None without one.
+def _fields(output: str) -> dict[str, list[str]]:
+    """Return four fields by job id, which is the fifth, of the lines that begin with a state.
 
     Sites let their commands print more than they are asked for.
     """
     rows = [line.strip().split("|") for line in output.splitlines()]
-    states = [row for row in rows if len(row) > 2 and re.match("[A-Z][A-Z_]+", row[0])]
-    return [*states[-1], ""][:4] if states else None
+    return {row[4]: row[:4] for row in rows if len(row) == 5 and re.match("[A-Z][A-Z_]+", row[0])}
+
+
+def _live_state(fields: list[str]) -> JobState:
+    """Return the state of the fields of squeue."""
+    state, reason, elapsed, start = fields
+    if _status(state) != "queued":
+        return _job_state(state, reason, elapsed)
+    begins = start if start[:1].isdigit() else ""
+    found = _job_state(state, reason, elapsed, f"begins {begins}" if begins else "")
+    return found._replace(reason="" if reason == "None" else reason, begins=begins)
 
 
 def _has_ended(fields: list[str]) -> bool:

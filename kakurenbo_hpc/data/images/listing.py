@@ -183,6 +183,41 @@ def _list_annotated(
         yield _image(path, path.relative_to(root), number[label])
 
 
+def find_files(root: Path, folder: str, suffix: str, name: str, directory: Path | None = None) -> Listing:
+    """Return the listing of the files of a folder and of those below it, which have no class.
+
+    They are sorted by their names without the suffix.
+
+    Args:
+        root: the folder of the data set.
+        folder: below it.
+        suffix: of the files; others are left out.
+        name: of the kept listing.
+        directory: where the listing is kept if not beside the data.
+
+    Raises:
+        DataError: the folder is missing or holds no such files, or a kept listing does not fit them.
+    """
+    places = [place / "manifest" / f"{name}.npy" for place in (root, directory) if place is not None]
+    for place in places:
+        if (listing := _load(place, root, folder)) is not None:
+            return listing
+    whole = root / folder
+    if not whole.is_dir():
+        raise DataError(f"{whole}: there is no such folder; data.path must name the one that holds it")
+    paths = [path for path in files_below(whole) if path.name.endswith(suffix)]
+    if not paths:
+        raise DataError(f"{whole}: found no files there whose names end in {suffix}")
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = pool.map(lambda path: _image(path, path.relative_to(root), 0), paths)
+        files = sorted(bar(found, len(paths), "list"), key=lambda one: one.name.removesuffix(suffix.encode()))
+    above = {place for path in paths for place in path.parents if place.is_relative_to(whole)}
+    folders = {str(place.relative_to(root)): place.stat().st_mtime_ns for place in above}
+    types = [("label", np.int32), ("size", np.int64), ("changed", np.int64)]
+    rows = np.array(files, [("name", f"S{max(len(one.name) for one in files)}"), *types])
+    return Listing(root, _keep(rows, {"classes": [], "folders": folders}, places), ())
+
+
 def _image(path: Path, name: Path, label: int) -> _Image:
     try:
         found = path.stat()

@@ -61,7 +61,11 @@ def qsub(words: list[str]) -> None:
         refuse("qsub", "Queue is not enabled", 178)
     if QUEUES[queue].get("acl_user_enable") == "True":
         refuse("qsub", "Unauthorized Request ", 159)
-    job_id = f"{len(list(HERE.glob('*.job'))) + 1}.here"
+    number = len([path for path in HERE.glob("*.job") if "[" not in path.name or "[]" in path.name]) + 1
+    array = re.fullmatch(r"(\d+)-(\d+)(?:%(\d+))?", options.get("J", "0-1"))
+    if not array or int(array[1]) >= int(array[2]):
+        refuse("qsub", "illegal -J value", 1)
+    job_id = f"{number}[].here" if "J" in options else f"{number}.here"
     job = {
         "id": job_id,
         "name": name,
@@ -89,6 +93,16 @@ def qsub(words: list[str]) -> None:
         print(job_id)
         return
     write(job)
+    tasks = range(int(array[1]), int(array[2]) + 1) if "J" in options else []
+    for index in tasks:
+        task = {"id": f"{number}[{index}].here", "array": job_id, "index": index}
+        write(job | task | {"limit": int(array[3] or 0)})
+    start(job_id)
+    print(job_id)
+
+
+def start(job_id: str) -> None:
+    """Start the machine that runs a job, or the server's care for the tasks of an array."""
     subprocess.Popen(
         [sys.executable, __file__, "run", job_id],
         start_new_session=True,
@@ -96,7 +110,25 @@ def qsub(words: list[str]) -> None:
         stdout=subprocess.DEVNULL,
         stderr=open(HERE / f"{job_id}.mom", "wb"),  # noqa: SIM115, the job's to keep
     )
-    print(job_id)
+
+
+def run_array(job_id: str) -> None:
+    """Start the tasks of an array, so many at a time; it has ended when they have."""
+    wait_for_turn(job_id)
+    write(read(job_id) | {"state": "B"})
+    number = job_id.partition("[")[0]
+    waiting = sorted(
+        HERE.glob(f"{number}[[][0-9]*.job"), key=lambda path: json.loads(path.read_text())["index"]
+    )
+    begun: list[str] = []
+    while waiting or any(read(task)["state"] != "F" for task in begun):
+        n_live = sum(read(task)["state"] != "F" for task in begun)
+        if waiting and n_live < (read(waiting[0].stem)["limit"] or len(waiting) + 1):
+            begun.append(read(waiting.pop(0).stem)["id"])
+            start(begun[-1])
+        else:
+            time.sleep(0.1)
+    write(read(job_id) | {"state": "F", "status": 0})
 
 
 def parse(words: list[str]) -> tuple[dict, str | None]:
@@ -109,7 +141,7 @@ def parse(words: list[str]) -> tuple[dict, str | None]:
                 refuse("qsub", USAGE, 2)
             script = word
             continue
-        if word[1] not in "NlqArjoWv" or not words:
+        if word[1] not in "NlqArjoWvJ" or not words:
             refuse("qsub", USAGE, 2)
         value, *words = words
         if word == "-l":
@@ -160,6 +192,9 @@ def known(job_id: str) -> bool:
 
 def run(job_id: str) -> None:
     """Be the machine that runs a job."""
+    if "[]" in job_id:
+        run_array(job_id)
+        return
     wait_for_turn(job_id)
     job = read(job_id)
     if job["state"] == "F":
@@ -180,6 +215,7 @@ def run(job_id: str) -> None:
         "NODEFILE": str(HERE / f"{number}.nodes"),
     }
     facts |= {"NODENUM": "0", "TASKNUM": "1"}
+    facts |= {"ARRAY_INDEX": str(job["index"]), "ARRAY_ID": job["array"]} if "array" in job else {}
     plain = {
         "HOME": os.environ["HOME"],
         "PATH": SITE["path"],
@@ -225,7 +261,7 @@ def run(job_id: str) -> None:
 
 def wait_for_turn(job_id: str) -> None:
     job = read(job_id)
-    if not job["after"]:
+    if not job["after"] or "array" in job:
         return
     write(job | {"state": "H"})
     kind, *others = job["after"]
@@ -271,15 +307,23 @@ def show(title: str, attributes: dict) -> None:
 
 
 def show_job(words: list[str]) -> None:
-    history, job_id = "-x" in words, words[-1]
+    history, job_ids = "-x" in words, [word for word in words if not word.startswith("-")]
     if history and not SITE.get("history"):
         print("qstat: PBS is not configured to maintain job history", file=sys.stderr)
         return
+    codes = [show_one(job_id, history) for job_id in job_ids]
+    sys.exit(max(codes))
+
+
+def show_one(job_id: str, history: bool) -> int:
     if not known(job_id):
-        refuse("qstat", f"Unknown Job Id {job_id}", 153)
+        print(f"qstat: Unknown Job Id {job_id}", file=sys.stderr)
+        return 153
     job = read(job_id)
     if job["state"] == "F" and not history:
-        refuse("qstat", f"{job_id} Job has finished, use -x or -H to obtain historical job information", 35)
+        reason = "Job has finished, use -x or -H to obtain historical job information"
+        print(f"qstat: {job_id} {reason}", file=sys.stderr)
+        return 35
     facts = {
         "Job_Name": job["name"],
         "job_state": job["state"],
@@ -287,9 +331,10 @@ def show_job(words: list[str]) -> None:
         "Hold_Types": job.get("holds", "n"),
     }
     facts |= {"Exit_status": job["status"]} if "status" in job and job["state"] == "F" else {}
-    facts |= {"comment": job["comment"]} if "comment" in job else {}
+    facts |= {key: job[key] for key in ("comment", "estimated.start_time") if key in job}
     show(f"Job Id: {job_id}", facts)
     print("    Variable_List = PBS_O_HOME=/root,PBS_O_LANG=C.UTF-8,\n\tPBS_O_PATH=/usr/bin\n")
+    return 0
 
 
 def pbsnodes(words: list[str]) -> None:

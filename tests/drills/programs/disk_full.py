@@ -9,7 +9,7 @@ import resource
 import sys
 from pathlib import Path
 
-from kakurenbo_hpc import cli
+from kakurenbo_hpc.cli.ranks import run_on_ranks
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.data import DATASETS
@@ -62,7 +62,7 @@ def epoch_ended(self, asked=Preemption.should_stop_now):
 
 Preemption.should_stop_now = epoch_ended
 sys.exit(
-    cli._run_on_ranks(
+    run_on_ranks(
         lambda comm: run.run(
             read_job(find_job("digits_kakurenbo"), SETS, DATASETS, METHODS), folder / "run", comm
         )

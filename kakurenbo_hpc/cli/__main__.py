@@ -1,0 +1,5 @@
+"""``python -m kakurenbo_hpc.cli``, as batch scripts and launchers start it."""
+
+from . import main
+
+main()

@@ -1,0 +1,239 @@
+"""Commands that start ranks or run on them: train, launch, score, compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..core.signals import record_signals
+from ..errors import DONE
+from .arguments import (
+    AllowChanges,
+    CompareOut,
+    ComparisonFile,
+    HoldOut,
+    JobArgument,
+    LastLayer,
+    MachineOption,
+    Methods,
+    Overrides,
+    Quick,
+    Resume,
+    RunDir,
+    Scaling,
+    ScoreEpochs,
+    ScoreFile,
+    ScoreMethod,
+    ScoreOptions,
+    ScoreRepeats,
+    Scratch,
+    Seeds,
+    load_comparison,
+    read_job,
+    set_words,
+)
+from .ranks import read_job_together, run_on_ranks
+
+if TYPE_CHECKING:
+    from ..compare.spec import Comparison, Entry
+    from ..config.job import Job
+    from ..distributed.comm import Comm
+
+Nodes = Annotated[
+    int | None, typer.Option(min=1, max=1_000_000, help="Inside a batch job: the nodes to start ranks on.")
+]
+Oversubscribe = Annotated[
+    bool, typer.Option("--oversubscribe", help="Start even more than eight ranks a core.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the command line and start nothing.")]
+
+Ranks = Annotated[
+    int | None,
+    typer.Option(min=1, max=1_000_000, help="Ranks to start; as many as the nodes take if not given."),
+]
+
+
+def train(
+    job: JobArgument,
+    run_dir: RunDir = None,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    allow_changes: AllowChanges = False,
+    scratch: Scratch = None,
+) -> int:
+    """Train a job, as one of the ranks that mpirun, srun or torchrun started, or alone."""
+    record_signals()
+
+    def work(comm: Comm) -> int:
+        checked = read_job_together(comm, job, overrides)
+        from ..engine.run import run
+
+        return run(checked, run_dir or Path("runs") / checked.name, comm, resume, scratch, allow_changes)
+
+    return run_on_ranks(work)
+
+
+def launch(
+    job: JobArgument,
+    ranks: Annotated[
+        str | None,
+        typer.Option(
+            help="Ranks to start; as many as the nodes take if not given. Several numbers, 1,2,4, make a "
+            "sweep, one run after another."
+        ),
+    ] = None,
+    scaling: Scaling = None,
+    machine: MachineOption = "local",
+    nodes: Nodes = None,
+    run_dir: RunDir = None,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    allow_changes: AllowChanges = False,
+    oversubscribe: Oversubscribe = False,
+    dry_run: DryRun = False,
+) -> int:
+    """Start ranks, here or on the nodes of the surrounding batch job, and train a job on them."""
+    from ..cluster.launch import launch as start
+    from ..cluster.machine import read_machine
+    from ..cluster.request import parse_ranks
+    from ..cluster.sweep import launch_sweep
+    from ..config.package_files import find_job
+
+    def start_one(job: Job, job_file: Path, run_dir: Path, n_ranks: int | None, set_to: list[str]) -> int:
+        return start(
+            job,
+            job_file,
+            run_dir,
+            machine=machine,
+            ranks=n_ranks,
+            nodes=nodes,
+            overrides=set_to,
+            resume=resume,
+            allow_changes=allow_changes,
+            oversubscribe=oversubscribe,
+            dry_run=dry_run,
+        )
+
+    sizes, set_to = parse_ranks(ranks, scaling), overrides or []
+    if scaling is not None:
+
+        def read(more: list[str]) -> Job:
+            return read_job(job, [*set_to, *more])
+
+        return launch_sweep(read, read_machine(machine), run_dir, sizes, scaling, start_one, dry_run)
+    checked = read_job(job, overrides)
+    n_ranks = sizes[0] if sizes else None
+    return start_one(checked, find_job(job), run_dir or Path("runs") / checked.name, n_ranks, set_to)
+
+
+def score(
+    method: ScoreMethod,
+    job: JobArgument,
+    out: ScoreFile = Path("scores.h5"),
+    epochs: ScoreEpochs = None,
+    repeats: ScoreRepeats = None,
+    last_layer: LastLayer = False,
+    hold_out: HoldOut = None,
+    options: ScoreOptions = None,
+    overrides: Overrides = None,
+) -> int:
+    """Score every training sample of a job, for selection.method static. Runs on ranks, as train does."""
+
+    def work(comm: Comm) -> int:
+        checked = read_job_together(comm, job, overrides)
+        from ..engine.score import read_options
+        from ..engine.score import score as ask
+
+        given = [*(options or []), *["last_layer=true"] * last_layer]
+        values = comm.run_or_raise_together(lambda: read_options(method, given, hold_out))
+        about = ask(method, checked, out, comm, epochs, repeats, values)
+        if comm.rank == 0:
+            print(
+                f"{out}: {about.n} scores by {method} in {about.seconds:.1f} s, {about.n_forward} forward, "
+                f"{about.n_backward} backward"
+            )
+        return DONE
+
+    return run_on_ranks(work)
+
+
+def compare(
+    file: ComparisonFile,
+    methods: Methods = None,
+    seeds: Seeds = None,
+    out: CompareOut = Path("compare"),
+    quick: Quick = False,
+    scratch: Scratch = None,
+    overrides: Overrides = None,
+) -> int:
+    """Run contenders, seeds and controls, and print one table. Runs on ranks, as train does."""
+    record_signals()
+
+    def work(comm: Comm) -> int:
+        from ..compare.run import compare as run_all
+        from ..compare.spec import list_entries
+
+        def read() -> tuple[Comparison, dict[str, Entry]]:
+            comparison, base = load_comparison(file, methods, quick, seeds, overrides)
+            return comparison, list_entries(comparison, base, file)
+
+        # Every rank reads: a method of another package must be imported before an instance of it can arrive.
+        return run_all(*comm.run_or_raise_together(read), out, comm, scratch)
+
+    return run_on_ranks(work)
+
+
+def launch_score(
+    method: ScoreMethod,
+    job: JobArgument,
+    ranks: Ranks = None,
+    machine: MachineOption = "local",
+    nodes: Nodes = None,
+    out: ScoreFile = Path("scores.h5"),
+    epochs: ScoreEpochs = None,
+    repeats: ScoreRepeats = None,
+    last_layer: LastLayer = False,
+    overrides: Overrides = None,
+    oversubscribe: Oversubscribe = False,
+    dry_run: DryRun = False,
+) -> int:
+    """Start ranks, as launch does, and score the samples of a job on them."""
+    from ..cluster.work import Start, score_options
+    from ..cluster.work import launch_score as start
+    from ..config.package_files import find_job
+
+    options = {"epochs": epochs, "repeats": repeats, "last-layer": last_layer}
+    words = [*score_options(out, options), *set_words(overrides)]
+    where = Start(machine, ranks, nodes, oversubscribe, dry_run)
+    return start(method, read_job(job, overrides), find_job(job), words, where)
+
+
+def launch_compare(
+    file: ComparisonFile,
+    ranks: Ranks = None,
+    machine: MachineOption = "local",
+    nodes: Nodes = None,
+    methods: Methods = None,
+    seeds: Seeds = None,
+    out: CompareOut = Path("compare"),
+    quick: Quick = False,
+    overrides: Overrides = None,
+    oversubscribe: Oversubscribe = False,
+    dry_run: DryRun = False,
+) -> int:
+    """Start ranks, as launch does, and run a comparison on them."""
+    from ..cluster.machine import read_machine
+    from ..cluster.work import Start, launch_work
+    from ..compare.spec import list_entries
+    from ..config.package_files import find_job
+
+    entries = list_entries(*load_comparison(file, methods, quick, seeds, overrides), file)
+    words = ["compare", str(find_job(file)), "--out", str(out), *set_words(overrides)]
+    words += ["--quick"] * quick + (["--methods", methods] if methods else [])
+    words += ["--seeds", str(seeds)] if seeds else []
+    scratch = read_machine(machine).scratch
+    words += ["--scratch", scratch] if scratch else []
+    where = Start(machine, ranks, nodes, oversubscribe, dry_run)
+    return launch_work(words, [entry.job for entry in entries.values()], out, where)
