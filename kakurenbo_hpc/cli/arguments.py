@@ -50,7 +50,7 @@ Scaling = Annotated[
     str | None, typer.Option(help="Of a sweep, what is kept: strong, the global batch; weak, a rank's.")
 ]
 ScoreMethod = Annotated[
-    str, typer.Argument(metavar="METHOD", help="el2n, herding, craig ... (kakurenbo scores lists them).")
+    str, typer.Argument(metavar="METHOD", help="el2n, craig ... (kakurenbo scores has all).")
 ]
 ScoreFile = Annotated[Path, typer.Option(metavar="PATH", parser=expand, help="The score file to write.")]
 ScoreEpochs = Annotated[

@@ -202,7 +202,8 @@ class Learner:
         """Return logits (k, C) and losses (k,) in eval mode and float32, without gradient; not collective."""
         self.model.eval()
         with torch.no_grad():
-            return self._forward(self.model, batch, "fp32")
+            logits, losses, *_ = self._forward(self.model, batch, "fp32")
+        return logits, losses
 
     def evaluate(self, batches: Iterable[Batch]) -> list[BatchStats]:
         """Return the statistics of validation batches.
