@@ -31,7 +31,7 @@ COMMANDS: dict[str, list[Callable[..., Any]]] = {
         *(batch.doctor, batch.machines),
     ],
     "Results": [results.report, results.export],
-    "What there is": [lists.methods, lists.datasets, lists.models, lists.explain, lists.schema],
+    "What there is": [lists.methods, lists.scores, lists.datasets, lists.models, lists.explain, lists.schema],
 }
 """Groups of the help and their commands, in its order; each is named as its function."""
 

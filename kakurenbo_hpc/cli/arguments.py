@@ -49,7 +49,9 @@ Resume = Annotated[
 Scaling = Annotated[
     str | None, typer.Option(help="Of a sweep, what is kept: strong, the global batch; weak, a rank's.")
 ]
-ScoreMethod = Annotated[str, typer.Argument(metavar="METHOD", help="el2n, grand, forgetting or random.")]
+ScoreMethod = Annotated[
+    str, typer.Argument(metavar="METHOD", help="el2n, craig ... (kakurenbo scores has all).")
+]
 ScoreFile = Annotated[Path, typer.Option(metavar="PATH", parser=expand, help="The score file to write.")]
 ScoreEpochs = Annotated[
     int | None,
@@ -57,6 +59,14 @@ ScoreEpochs = Annotated[
 ]
 ScoreRepeats = Annotated[
     int | None, typer.Option(min=1, help="Initialisations to average over; the paper's if not given.")
+]
+HoldOut = Annotated[
+    str | None,
+    typer.Option(metavar="hash:SHARE", help="irreducible: the share to train on, which gets no scores."),
+]
+ScoreOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="KEY=VALUE", help="An option of the method, such as fraction=0.7."),
 ]
 LastLayer = Annotated[
     bool,

@@ -23,6 +23,15 @@ def methods() -> None:
         print(list_classes(METHODS))
 
 
+def scores() -> None:
+    """List the scoring methods of kakurenbo score: ours, and those of installed packages."""
+    from ..explain.text import list_classes
+    from ..selection.subsets import SCORES
+
+    with output_is_all():
+        print(list_classes(SCORES))
+
+
 def datasets() -> None:
     """List the data sets: ours, and those of installed packages."""
     from ..data import DATASETS

@@ -13,6 +13,7 @@ from .arguments import (
     AllowChanges,
     CompareOut,
     ComparisonFile,
+    HoldOut,
     JobArgument,
     LastLayer,
     MachineOption,
@@ -26,6 +27,7 @@ from .arguments import (
     ScoreEpochs,
     ScoreFile,
     ScoreMethod,
+    ScoreOptions,
     ScoreRepeats,
     Scratch,
     Seeds,
@@ -136,15 +138,20 @@ def score(
     epochs: ScoreEpochs = None,
     repeats: ScoreRepeats = None,
     last_layer: LastLayer = False,
+    hold_out: HoldOut = None,
+    options: ScoreOptions = None,
     overrides: Overrides = None,
 ) -> int:
     """Score every training sample of a job, for selection.method static. Runs on ranks, as train does."""
 
     def work(comm: Comm) -> int:
         checked = read_job_together(comm, job, overrides)
+        from ..engine.score import read_options
         from ..engine.score import score as ask
 
-        about = ask(method, checked, out, comm, epochs, repeats, last_layer)
+        given = [*(options or []), *["last_layer=true"] * last_layer]
+        values = comm.run_or_raise_together(lambda: read_options(method, given, hold_out))
+        about = ask(method, checked, out, comm, epochs, repeats, values)
         if comm.rank == 0:
             print(
                 f"{out}: {about.n} scores by {method} in {about.seconds:.1f} s, {about.n_forward} forward, "

@@ -125,7 +125,7 @@ class _Results:
             / f"{wanted.method}-{digest(made_by, self._comm.size, wanted.model_dump())}.h5"
         )
         if not self._comm.on_rank_zero(path.exists):
-            score(wanted.method, made_by, path, self._comm, wanted.epochs, wanted.repeats)
+            score(wanted.method, made_by, path, self._comm, wanted.epochs, wanted.repeats, wanted.options)
         about = self._comm.on_rank_zero(lambda: read_score_info(str(path)))
         steps = -(-about.n_backward // entry.job.training.batch(self._comm.size))
         return path, (steps, about.n_forward, about.n_backward, about.seconds)

@@ -9,16 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ..config.job import Job, check_job
 from ..config.job_values import changed, read_values
-from ..config.options import Count, FileName, Options, Seed, checked, option
+from ..config.options import Count, FileName, Options, Plain, Seed, checked, option
 from ..config.package_files import find_job
 from ..config.yaml import read_yaml, set_value
 from ..data import DATASETS
 from ..errors import JobError, nearest
 from ..selection import METHODS
+from ..selection.subsets import SCORES
 from .metrics import Curve, mean_curve
 
 BASELINE = "everything"
@@ -51,13 +52,19 @@ Seeds = Annotated[list[Seed], Field(min_length=1)]
 class Scores(Options):
     """Scores that are computed before a contender's run; their cost is added to its own."""
 
-    method: Literal["el2n", "grand", "forgetting", "random"] = option(
-        ..., "Scoring method of kakurenbo score."
-    )
+    method: str = option(..., "Scoring method of kakurenbo score (kakurenbo scores lists them).")
+    options: Plain = option({}, "Options of the scoring method.")
     epochs: Annotated[int, Field(ge=0)] | None = option(
         None, "Epochs of training before samples are scored; the paper's if not given.", "epochs"
     )
     repeats: Count | None = option(None, "Initialisations to average over; the paper's if not given.")
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in SCORES:
+            raise ValueError(f"is no scoring method; {nearest(name, SCORES.own)}")
+        return name
 
 
 class Change(Options):

@@ -75,6 +75,12 @@ class DataOptions(Options):
     drop_classes: list[Annotated[int, Field(ge=0)]] = option(
         [], "Classes that are left out of training and validation."
     )
+    holdout: Fraction = option(
+        0.0,
+        "Share of the training samples that a hash of data.seed and id cuts off: no method trains them, and "
+        "those that judge by a validation set of their own (glister) judge by them.",
+        "fraction",
+    )
     augmentation: list[Augmentation] = option(
         [],
         "Training augmentations in this order: names, or a name with options, such as crop: {padding: 4} or, "

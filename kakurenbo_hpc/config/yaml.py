@@ -140,7 +140,7 @@ def dump_yaml(values: dict) -> str:
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
 
 
-def set_value(values: dict, override: str) -> None:
+def set_value(values: dict, override: str, flag: str = "--set") -> None:
     """Apply one ``section.key=value`` to a job's values.
 
     Raises:
@@ -149,17 +149,17 @@ def set_value(values: dict, override: str) -> None:
     name, equals, text = override.partition("=")
     if not equals or not all(name.split(".")):
         raise JobError(
-            f"--set {override}: not of the form section.key=value; for example --set training.epochs=5"
+            f"{flag} {override}: not of the form section.key=value; for example {flag} training.epochs=5"
         )
     try:
         value = load_yaml(text)
     except _AmbiguousNumberError as problem:
-        raise JobError(f"--set {override}: {problem}") from None
+        raise JobError(f"{flag} {override}: {problem}") from None
     except yaml.YAMLError:
-        raise JobError(f"--set {override}: the value is not valid YAML; quote it") from None
+        raise JobError(f"{flag} {override}: the value is not valid YAML; quote it") from None
     *sections, last = name.split(".")
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
-            raise JobError(f"--set {override}: {section} is not a section; name a key that holds a value")
+            raise JobError(f"{flag} {override}: {section} is not a section; name a key that holds a value")
     values[last] = value

@@ -81,6 +81,7 @@ def augment(data: DatasetSplits, options: DataOptions, seed: int) -> DatasetSpli
         data,
         train=Augmented(data.train, training, view, seed, copies),
         validation=Augmented(data.validation, None, view, seed),
+        held_out=None if data.held_out is None else Augmented(data.held_out, None, view, seed),
         shape=shape,
     )
 

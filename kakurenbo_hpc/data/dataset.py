@@ -208,6 +208,7 @@ class DatasetSplits:
         fingerprint: changes whenever ids would mean other samples; a run resumes only with the same one.
         target_shape: (H, W) of masks; () where targets are class labels.
         classes: their names; () where they have none.
+        held_out: what ``data.holdout`` cuts off the training samples, not augmented; None for none.
         crops: whether the data set itself does random_resized_crop, a flip that comes next, resize and
             center_crop while it reads, of images that differ in size; of images with masks, random_scale,
             random_crop, resize and flip.
@@ -223,3 +224,4 @@ class DatasetSplits:
     crops: bool = False
     own_sizes: bool = False
     classes: tuple[str, ...] = ()
+    held_out: Dataset | None = None

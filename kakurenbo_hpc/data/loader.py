@@ -101,24 +101,26 @@ class Loader:
 
 def plain_micro_batches(first: int, last: int, size: int) -> list[MicroBatch]:
     """Return micro-batches of ``size`` over ids first to last - 1 in order, for one rank's evaluation."""
-    micro_batches: list[MicroBatch] = []
-    for start in range(first, last, size):
-        ids = np.arange(start, min(start + size, last))
-        micro_batches.append(
-            MicroBatch(
-                step=len(micro_batches),
-                id=ids,
-                copy=np.zeros(len(ids), np.int32),
-                weight=np.ones(len(ids), np.float32),
-                position=ids,
-                counts=True,
-                n_global=len(ids),
-                begins=True,
-                ends=True,
-                progress=0.0,
-            )
+    return micro_batches_of([np.arange(at, min(at + size, last)) for at in range(first, last, size)])
+
+
+def micro_batches_of(blocks: Iterable[np.ndarray]) -> list[MicroBatch]:
+    """Return a micro-batch for each block of ids, (k,) int64, for passes that train nothing."""
+    return [
+        MicroBatch(
+            step=step,
+            id=ids,
+            copy=np.zeros(len(ids), np.int32),
+            weight=np.ones(len(ids), np.float32),
+            position=ids,
+            counts=True,
+            n_global=len(ids),
+            begins=True,
+            ends=True,
+            progress=0.0,
         )
-    return micro_batches
+        for step, ids in enumerate(blocks)
+    ]
 
 
 class _ErrorsAsResults(torch.utils.data.Dataset):

@@ -1,8 +1,9 @@
-"""Variations of a data set: dropped classes, class imbalance, label noise, repeated samples.
+"""Variations of a data set: dropped classes, class imbalance, label noise, repeats, a part held out.
 
 All draws use ``data.seed``, not the run's. The order is: classes are dropped and the rest renumbered; classes
 are thinned to a long tail; labels are flipped; samples are repeated, chosen by their true class, with the
-label that they then have. Validation data only loses the dropped classes.
+label that they then have; a part is held out, all repeats of a sample together. Validation data only loses
+the dropped classes.
 """
 
 from __future__ import annotations
@@ -28,8 +29,37 @@ def vary(data: DatasetSplits, options: DataOptions) -> DatasetSplits:
 
     Raises:
         DataError: a variation needs the class of each sample, and the data set has none, or lacks a class
-            named.
+            named; or nothing is left of one part.
     """
+    varied = _change(data, options)
+    return _hold_out(varied, options) if options.holdout else varied
+
+
+def _hold_out(data: DatasetSplits, options: DataOptions) -> DatasetSplits:
+    """Cut off the training samples whose draw is below the share; no number of ranks changes who that is."""
+    row = data.train.row if isinstance(data.train, Varied) else np.arange(len(data.train))
+    is_held = uniform(key(options.seed, "holdout"), row) < options.holdout
+    if is_held.all() or not is_held.any():
+        raise DataError(
+            f"data.holdout is {options.holdout:g}, which holds out {np.count_nonzero(is_held)} of "
+            f"{len(row)} samples; leave some on both sides"
+        )
+    parts = (
+        _repeat(data.train, ids, _labels_at(data.train, ids), np.ones_like(ids))
+        for ids in (np.flatnonzero(~is_held), np.flatnonzero(is_held))
+    )
+    train, held_out = parts
+    fingerprint = f"{data.fingerprint}+holdout={options.holdout}+seed={options.seed}"
+    return replace(data, train=train, held_out=held_out, fingerprint=fingerprint)
+
+
+def _labels_at(dataset: Dataset, ids: np.ndarray) -> np.ndarray | None:
+    label = dataset.labels()
+    return None if label is None else label[ids]
+
+
+def _change(data: DatasetSplits, options: DataOptions) -> DatasetSplits:
+    """Return the data set with all variations but the part that is held out."""
     changes = options.model_dump(include=set(VARIATIONS), exclude_defaults=True)
     if not changes:
         return data
@@ -87,6 +117,11 @@ class Varied(DatasetView):
         self._row, self._repeat, self._label = row, repeat, label
         self._n_repeats = int(repeat.max(initial=0)) + 1
         self._times = np.bincount(row, minlength=len(base))
+
+    @property
+    def row(self) -> np.ndarray:
+        """The id beneath of each sample, (n,) int64."""
+        return self._row
 
     def __len__(self) -> int:
         return len(self._row)

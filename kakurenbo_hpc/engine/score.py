@@ -1,60 +1,60 @@
-"""Scoring runs for static pruning: train briefly, score every sample, write a score file.
-
-- el2n: mean over several initialisations of ||p - onehot(y)||_2 after some epochs (Paul et al. 2021).
-- grand: likewise, norm of the loss gradient in all parameters, or in the last layer's (Paul et al. 2021).
-- forgetting: how often a sample went from correct to wrong during training; samples that were never learned
-  count as most forgotten (Toneva et al. 2019).
-- random: a uniform draw.
-"""
+"""Scoring runs: train briefly, judge every sample, write a score file."""
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, cast
 
 import numpy as np
 
 from ..config.job import Job
-from ..core.batch import Batch
+from ..config.options import checked
+from ..config.yaml import set_value
 from ..core.ledger import Ledger
 from ..core.plan import Epoch
-from ..core.rng import Stream
 from ..distributed.comm import Comm
 from ..distributed.gradient_sync import open_gradient_sync
 from ..distributed.world import World
 from ..errors import JobError, nearest
 from ..rundir.path_checks import check_file
 from ..rundir.timers import StageTimer
-from ..selection.method import FORWARD_COLUMNS, init_ledger
-from ..selection.methods.everything import Everything
+from ..selection.method import init_ledger
 from ..selection.score_file import ScoreInfo, write_scores
-from ..training.batch_stats import BatchStats
-from ..training.gradient_norm import gradient_norms
-from ..training.learner import Learner
+from ..selection.subsets import SCORES
+from ..selection.subsets.scoring import FromOutputs, FromTraining, Scores, ScoringMethod
+from ..selection.subsets.vectors import FromVectors
+from ..training.outputs import OutputReader
 from .context import Context
 from .epoch import run_epoch
-from .loops import forward_pass
+from .scoring_pass import pass_blocks, send_home
 from .set_up import begin_with_weights, set_up
+from .vector_pass import VectorPass
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Epochs of training before scoring, and repeats with other seeds, as in the method's paper."""
+    """A scoring method, epochs of training before it scores, and repeats with other seeds."""
 
+    method: ScoringMethod
     epochs: int
     repeats: int
 
 
-RECIPES = {
-    "el2n": Recipe(epochs=20, repeats=10),
-    "grand": Recipe(epochs=0, repeats=10),
-    "forgetting": Recipe(epochs=20, repeats=1),
-    "random": Recipe(epochs=0, repeats=1),
-}
+@dataclass
+class Cost:
+    """Samples passed so far, over all ranks."""
+
+    n_forward: int = 0
+    n_backward: int = 0
+
+    def add(self, n_forward: int, n_backward: int = 0) -> None:
+        """Count passes."""
+        self.n_forward += n_forward
+        self.n_backward += n_backward
 
 
 def score(
@@ -64,7 +64,7 @@ def score(
     comm: Comm,
     epochs: int | None = None,
     repeats: int | None = None,
-    last_layer: bool = False,
+    options: Mapping[str, Any] = {},
 ) -> ScoreInfo:
     """Score every training sample of the job's data and write the score file.
 
@@ -73,9 +73,9 @@ def score(
         job: gives data, model and training; its selection is not used.
         path: the score file.
         comm: all ranks.
-        epochs: of the recipe if not given.
-        repeats: of the recipe if not given.
-        last_layer: for grand, take the last layer's gradient, which is cheaper for large networks.
+        epochs: of the method's paper if not given.
+        repeats: of the method's paper if not given.
+        options: of the method.
 
     Returns:
         What the file says of how the scores came about and what they cost.
@@ -83,148 +83,154 @@ def score(
     Raises:
         UserError: on all ranks alike.
     """
-    n_epochs, n_repeats = comm.on_rank_zero(lambda: _check_arguments(name, path, epochs, repeats))
-    begin, world = time.perf_counter(), World.detect(comm)
+    recipe = comm.run_or_raise_together(lambda: _read_recipe(name, epochs, repeats, options))
+    comm.on_rank_zero(lambda: check_file(path, "--out"))
+    begin, world, cost = time.perf_counter(), World.detect(comm), Cost()
     # The job's first epochs, as in the papers; the schedule of a longer scoring run is as long as that run.
-    training = job.training if n_epochs <= job.training.epochs else job.training.of_epochs(n_epochs)
+    training = job.training
+    if recipe.epochs > training.epochs:
+        training = training.of_epochs(recipe.epochs)
     data_options = job.data.model_copy(update={"placement": "shared"})  # a few passes do not pay for staging
-    label, n_forward, n_backward = None, 0, 0
-    scores: list[np.ndarray] = []
-    for repeat in range(n_repeats):
-        repeat_job = job.model_copy(
+    found: list[Scores] = []
+    for repeat in range(recipe.repeats):
+        seeded = job.model_copy(
             update={"seed": job.seed + repeat, "data": data_options, "training": training}
         )
-        method = _METHODS[name](method=name)
-        context = set_up(repeat_job, world, method)
-        gradients = open_gradient_sync(repeat_job.world, repeat_job.training.accumulate, world)
-        begin_with_weights(repeat_job, context)
-        data = context.data
-        context.learner.join(gradients, data.shape)
-        ledger = init_ledger(method, context.homes, comm, data.fingerprint)
-        for number in range(n_epochs):
-            result = run_epoch(
-                Epoch(number, n_epochs, repeat_job.seed), ledger, {}, context, StageTimer(world.device)
-            )
-            ledger = result.ledger
-            n_forward += result.metrics["n_forward"]
-            n_backward += result.metrics["n_backward"]
-        final = Epoch(n_epochs, n_epochs + 1, repeat_job.seed)
-        ledger, n_scored = _final_pass(name, final, ledger, context, last_layer)
-        n_forward += n_scored
-        n_backward += n_scored if name == "grand" and not last_layer else 0
-        scores.append(_scores_in(name, ledger, final.rng.of_run()))
-        label = ledger.extra.get("label")
-        gradients.close()
-    how = f"{job.name}, seed {job.seed}, {n_epochs} epochs, {n_repeats} times" + (
-        ", last layer" if last_layer else ""
-    )
-    seconds = comm.broadcast(time.perf_counter() - begin)
+        context = set_up(seeded, world, recipe.method)
+        scores, label = _run_once(recipe, seeded, context, cost)
+        found.append(scores)
+    mean = Scores(np.asarray(sum(one.score for one in found)) / len(found), found[-1].place, found[-1].weight)
     info = ScoreInfo(
-        name, how, job.data.name, data.fingerprint, context.homes.n, seconds, n_forward, n_backward
+        method=name,
+        how=_describe(recipe, job),
+        data=job.data.name,
+        fingerprint=context.data.fingerprint,
+        n=context.homes.n,
+        seconds=comm.broadcast(time.perf_counter() - begin),
+        n_forward=cost.n_forward,
+        n_backward=cost.n_backward,
+        places=recipe.method.places,
+        fraction=-1.0 if recipe.method.nests else getattr(recipe.method, "fraction", -1.0),
+        weighted=recipe.method.weighted,
     )
-    write_scores(path, info, np.asarray(sum(scores)) / n_repeats, comm, label)
+    write_scores(path, info, mean.score, comm, label, mean.place, mean.weight)
     return info
 
 
-def _check_arguments(name: str, path: Path, epochs: int | None, repeats: int | None) -> tuple[int, int]:
-    """Return epochs and repeats.
+def read_options(name: str, given: Sequence[str], hold_out: str | None = None) -> dict[str, Any]:
+    """Return the options of a scoring method from ``key=value`` words, and from ``hash:SHARE``.
 
     Raises:
-        UserError: there is no such method, it needs more epochs, or the file cannot be at this path.
+        JobError: a word has another form, or the method holds nothing out.
     """
-    if name not in RECIPES:
-        raise JobError(f"score {name}: no such scoring method; {nearest(name, RECIPES)}")
-    epochs = RECIPES[name].epochs if epochs is None else epochs
-    if name == "forgetting" and epochs < 2:
+    values: dict[str, Any] = {}
+    for word in given:
+        set_value(values, word, "--option")
+    if hold_out is None:
+        return values
+    how, _, share = hold_out.partition(":")
+    if how != "hash" or not re.fullmatch(r"0?\.\d+", share):
+        raise JobError(f"--hold-out is {hold_out}, but must be hash:SHARE, such as hash:0.5")
+    if name in SCORES and "hold_out" not in SCORES[name].model_fields:
+        raise JobError(f"score {name}: holds nothing out; remove --hold-out")
+    return {**values, "hold_out": float(share)}
+
+
+def _read_recipe(name: str, epochs: int | None, repeats: int | None, options: Mapping[str, Any]) -> Recipe:
+    """Return method, epochs and repeats.
+
+    Raises:
+        JobError: there is no such method or option, or it needs more epochs or fewer repeats.
+    """
+    if name not in SCORES:
+        raise JobError(f"score {name}: no such scoring method; {nearest(name, SCORES.own)}")
+    method = checked(SCORES[name], {"method": name, **options}, f"score {name}")
+    epochs = method.default_epochs if epochs is None else epochs
+    repeats = method.default_repeats if repeats is None else repeats
+    fewest = method.fewest_epochs
+    if epochs < fewest:
         raise JobError(
-            f"score forgetting: epochs is {epochs}, but forgetting takes at least 2; give --epochs 20"
+            f"score {name}: epochs is {epochs}, but {name} takes at least {fewest}; give --epochs "
+            f"{max(fewest, method.default_epochs)}"
         )
-    check_file(path, "--out")
-    return epochs, RECIPES[name].repeats if repeats is None else repeats
+    if repeats > 1 and not method.averages:
+        raise JobError(
+            f"score {name}: repeats is {repeats}, but what {name} writes cannot be averaged; give --repeats 1"
+        )
+    return Recipe(method, epochs, repeats)
 
 
-class NormScore(Everything):
-    """Trains everything; el2n and grand are scored by a forward pass at the end."""
-
-    method: Literal["el2n", "grand"]
-
-    @property
-    def columns(self) -> dict[str, tuple]:
-        """Labels, and the norm that is the score."""
-        names = ("label", "el2n" if self.method == "el2n" else "grad_norm")
-        return {name: FORWARD_COLUMNS[name] for name in names}
+def _describe(recipe: Recipe, job: Job) -> str:
+    """Return one line that says it exactly enough to repeat it."""
+    options = recipe.method.model_dump(mode="json", exclude={"method"})
+    said = [f"{name} {value}" for name, value in options.items() if value is not None]
+    return ", ".join([f"{job.name}, seed {job.seed}, {recipe.epochs} epochs, {recipe.repeats} times", *said])
 
 
-class Forgetting(Everything):
-    """Trains everything and counts how often a sample goes from correct to wrong between epochs."""
-
-    method: Literal["forgetting"]
-
-    @property
-    def columns(self) -> dict[str, tuple]:
-        """Labels, and the counts."""
-        return {
-            "label": FORWARD_COLUMNS["label"],
-            "was_correct": (bool, False),
-            "learned": (bool, False),
-            "forgotten": (np.int32, 0),
-        }
-
-    def update(
-        self, epoch: Epoch, ledger: Ledger, after: Literal["scoring", "epoch"]
-    ) -> Mapping[str, np.ndarray]:
-        """Count what this epoch forgot."""
-        return {
-            "forgotten": ledger.extra["forgotten"] + (ledger.extra["was_correct"] & ~ledger.correct),
-            "learned": ledger.extra["learned"] | ledger.correct,
-            "was_correct": ledger.correct,
-        }
-
-
-class RandomScore(Everything):
-    """Trains everything; scores are draws."""
-
-    method: Literal["random"]
-
-
-_METHODS: dict[str, type[Everything]] = {
-    "el2n": NormScore,
-    "grand": NormScore,
-    "forgetting": Forgetting,
-    "random": RandomScore,
-}
+def _run_once(recipe: Recipe, job: Job, context: Context, cost: Cost) -> tuple[Scores, np.ndarray | None]:
+    """Train and score with one seed; return the scores and labels of this rank's rows."""
+    method, world, data = recipe.method, context.world, context.data
+    gradients = open_gradient_sync(job.world, job.training.accumulate, world)
+    begin_with_weights(job, context)
+    context.learner.join(gradients, data.shape)
+    try:
+        vector_pass = VectorPass(method, context) if isinstance(method, FromVectors) else None
+        ledger = init_ledger(method, context.homes, world.comm, data.fingerprint)
+        best: tuple[float, tuple[Scores, np.ndarray]] | None = None
+        for number in range(recipe.epochs):
+            epoch = Epoch(number, recipe.epochs, job.seed)
+            result = run_epoch(epoch, ledger, {}, context, StageTimer(world.device))
+            ledger = result.ledger
+            cost.add(result.metrics["n_forward"], result.metrics["n_backward"])
+            if isinstance(method, FromOutputs) and method.lowest_epoch:
+                one = score_by_outputs(method, epoch, context, cost)
+                mean = context.everyone.mean(one[0].score.astype(np.float32)).value
+                if best is None or mean < best[0]:
+                    best = mean, one
+        final = Epoch(recipe.epochs, recipe.epochs + 1, job.seed)
+        if best is not None:
+            return best[1]
+        if vector_pass is not None:
+            cost.add(vector_pass.n_passes)
+            return vector_pass.choose(job.seed)
+        if isinstance(method, FromOutputs):
+            return score_by_outputs(method, final, context, cost)
+        return _score_by_training(cast(FromTraining, method), final, ledger, context)
+    finally:
+        gradients.close()
 
 
-def _final_pass(
-    name: str, epoch: Epoch, ledger: Ledger, context: Context, last_layer: bool
-) -> tuple[Ledger, int]:
-    """Pass every sample forward without augmentation, where the score is a norm at the end of training.
-
-    Returns:
-        The ledger with that norm, and the number of samples passed.
-    """
-    if name not in ("el2n", "grand"):
-        return ledger, 0
-    exact = name == "grand" and not last_layer
-    forward = partial(_forward_with_gradient_norms, context.learner) if exact else None
-    rows = np.ones(len(ledger), bool)
-    return forward_pass(rows, "eval", False, epoch, ledger, context, forward), ledger.n_total
+def _score_by_training(
+    method: FromTraining, epoch: Epoch, ledger: Ledger, context: Context
+) -> tuple[Scores, np.ndarray | None]:
+    return method.of_training(epoch, ledger, context.everyone), ledger.extra.get("label")
 
 
-def _forward_with_gradient_norms(learner: Learner, batch: Batch, mode: str) -> BatchStats:
-    """Pass a batch forward; grad_norm is that of the gradient in all parameters, not in the last layer."""
-    batch_stats, _ = learner.forward_only(batch, mode)
-    norms = gradient_norms(learner.model, learner.criterion, batch.input, batch.target)
-    return replace(batch_stats, columns={**batch_stats.columns, "grad_norm": norms})
-
-
-def _scores_in(name: str, ledger: Ledger, rng: Stream) -> np.ndarray:
-    """Return this rank's scores, (S,) float64."""
-    if name == "el2n":
-        return ledger.extra["el2n"].astype(np.float64)
-    if name == "grand":
-        return ledger.extra["grad_norm"].astype(np.float64)
-    if name == "forgetting":
-        never = ledger.seen_epoch.max(initial=0) + 2.0  # more often than a learned sample can be forgotten
-        return np.where(ledger.extra["learned"], ledger.extra["forgotten"], never)
-    return rng.uniform(ledger.id, "random score")
+def score_by_outputs(
+    method: FromOutputs, epoch: Epoch, context: Context, cost: Cost
+) -> tuple[Scores, np.ndarray]:
+    """Pass all samples forward in blocks of ids, and judge each by its outputs."""
+    comm, homes = context.world.comm, context.homes
+    reader = comm.run_or_raise_together(
+        lambda: OutputReader(context.learner, method.outputs, context.data.shape, context.world.device)
+    )
+    ids = [np.arange(at, min(at + method.block, homes.n)) for at in range(0, homes.n, method.block)]
+    blocks = [block[method.is_scored(epoch, block)] for block in ids]
+    n_passed = sum(map(len, blocks))
+    cost.add(n_passed, n_passed * method.backward)
+    columns: dict[str, list] = {"id": [np.zeros(0, np.int64)], "label": [], "score": []}
+    for block, label, outputs in pass_blocks([block for block in blocks if len(block)], reader, context):
+        columns["id"].append(block)
+        columns["label"].append(label.astype(np.int32))
+        columns["score"].append(np.asarray(method.of_outputs(outputs, label), np.float64))
+    columns["label"].append(np.zeros(0, np.int32))
+    columns["score"].append(np.zeros(0))
+    whole = {name: np.concatenate(parts) for name, parts in columns.items()}
+    rows = send_home(whole.pop("id"), whole, homes, comm)
+    start, stop = homes.rows(comm.rank)
+    scores, label = np.full(stop - start, np.nan), np.full(stop - start, -1, np.int32)
+    scores[rows["id"] - start], label[rows["id"] - start] = rows["score"], rows["label"]
+    known = context.data.train.labels()  # of samples that are not scored, too
+    if known is not None:
+        label[:] = known[start:stop]
+    return Scores(scores), label

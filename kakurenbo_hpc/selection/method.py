@@ -23,6 +23,8 @@ Level = Literal["epoch", "batch", "step"]
 FORWARD_COLUMNS: dict[str, tuple] = {
     # p_i[y_i], the softmax probability of the target
     "probability": (np.float32, np.nan),
+    # p_i[y_i] minus the largest probability of another class
+    "margin": (np.float32, np.nan),
     # y_i
     "label": (np.int32, -1),
     # ||p_i - onehot(y_i)||_2; also the norm of d loss / d logits of plain cross entropy

@@ -1,7 +1,9 @@
 """Score files: one number for each sample, from `kakurenbo score`, or the weights of sample_importance.
 
 HDF5. Datasets ``id`` (N,) int64, 0 to N - 1 in order, ``score`` (N,) float64, and, where the classes were
-known, ``label`` (N,) int32. Attributes: the fields of ``ScoreInfo``.
+known, ``label`` (N,) int32; of a method that chooses a subset ``place`` (N,) int64, from 0 in the order in
+which samples were chosen, -1 for those that were not, and perhaps ``weight`` (N,) float64. Attributes: the
+fields of ``ScoreInfo``.
 """
 
 from __future__ import annotations
@@ -47,6 +49,9 @@ class ScoreInfo:
         seconds: wall-clock time of the whole run.
         n_forward: forward passes of samples.
         n_backward: backward passes of samples.
+        places: what places are counted in: class, all, or none where there are only scores.
+        fraction: share hidden that the file is for; -1 where it serves every fraction.
+        weighted: whether the method gives weights.
     """
 
     method: str
@@ -57,10 +62,19 @@ class ScoreInfo:
     seconds: float
     n_forward: int
     n_backward: int
+    places: str = "none"
+    fraction: float = -1.0
+    weighted: bool = False
 
 
 def write_scores(
-    path: str | Path, info: ScoreInfo, score: np.ndarray, comm: Comm, label: np.ndarray | None = None
+    path: str | Path,
+    info: ScoreInfo,
+    score: np.ndarray,
+    comm: Comm,
+    label: np.ndarray | None = None,
+    place: np.ndarray | None = None,
+    weight: np.ndarray | None = None,
 ) -> None:
     """Write the scores of all ranks' rows, in order of rank, through rank 0 and a temporary file.
 
@@ -72,6 +86,8 @@ def write_scores(
         score: (S,) floats, of this rank's rows.
         comm: all ranks.
         label: (S,) int, on all ranks or on none.
+        place: (S,) int, likewise.
+        weight: (S,) floats, likewise.
 
     Raises:
         DataError: the file cannot be written; on all ranks alike.
@@ -81,8 +97,8 @@ def write_scores(
         "id": np.arange(start, start + len(score), dtype=np.int64),
         "score": np.asarray(score, np.float64),
     }
-    if label is not None:
-        columns["label"] = np.asarray(label, np.int32)
+    optional = (("label", label, np.int32), ("place", place, np.int64), ("weight", weight, np.float64))
+    columns |= {name: np.asarray(column, dtype) for name, column, dtype in optional if column is not None}
     output = _create(path, info, columns) if comm.rank == 0 else None
     for turn in range(int(comm.max(np.array([start // _AT_ONCE]))[0]) + 1):
         rows = slice(None) if start // _AT_ONCE == turn else slice(0)
@@ -136,6 +152,43 @@ def read_weights(paths: Sequence[str], rows: range, n_total: int, fingerprint: s
             "cannot be negative"
         )
     return weight
+
+
+def read_places(
+    path: str, rows: range, n_total: int, fingerprint: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read who is chosen, of a file whose places are not "none".
+
+    Returns:
+        (S,) int64, the places of these rows; (S,) int64, among how many samples each one's place is counted;
+        and (S,) float64 weights, 1 where the method gives none.
+
+    Raises:
+        DataError: the file is missing, damaged or of another data set; perhaps on one rank only.
+    """
+    with _open(path) as file:
+        _check(path, file, rows, n_total, fingerprint)
+        info = _info(path, file)
+        needed = ["place"] + ["label"] * (info.places == "class") + ["weight"] * info.weighted
+        for name in needed:
+            if not _is_column(file.get(name)) or len(file[name]) != n_total:
+                raise DataError(f"{path}: {name} of its {n_total} samples is missing; score again")
+        part = slice(rows.start, rows.stop)
+        among = np.full(len(rows), n_total, np.int64)
+        if info.places == "class":
+            among = _class_sizes(file["label"])[file["label"][part] + 1]
+        weight = file["weight"][part] if info.weighted else np.ones(len(rows))
+        return file["place"][part].astype(np.int64), among, weight.astype(np.float64)
+
+
+def _class_sizes(label: h5py.Dataset) -> np.ndarray:
+    """Return how many samples have each label, from -1 on, (C + 1,) int64."""
+    sizes = np.zeros(0, np.int64)
+    for start in range(0, len(label), _AT_ONCE):
+        part = np.bincount(label[start : start + _AT_ONCE].astype(np.int64) + 1, minlength=len(sizes))
+        part[: len(sizes)] += sizes
+        sizes = part
+    return sizes
 
 
 def read_score_info(path: str) -> ScoreInfo:
@@ -192,14 +245,21 @@ def _open(path: str) -> h5py.File:
 
 
 def _info(path: str, file: h5py.File) -> ScoreInfo:
-    names = [field.name for field in dataclasses.fields(ScoreInfo)]
+    fields = dataclasses.fields(ScoreInfo)
+    # Files from before there were places lack the fields that have a default.
+    names = [one.name for one in fields if one.default is dataclasses.MISSING or one.name in file.attrs]
     columns = [name for name in ("id", "score", "label") if name in file or name != "label"]
     missing = [name for name in columns if not _is_column(file.get(name))] + [
         name for name in names if np.ndim(file.attrs.get(name, ())) != 0
     ]
     if missing:
         raise DataError(f"{path}: no score file, {missing[0]} is missing; write one with kakurenbo score")
-    return ScoreInfo(**{name: _to_python(file.attrs[name]) for name in names})
+    info = ScoreInfo(**{name: _to_python(file.attrs[name]) for name in names})
+    if "weight" in file and not info.weighted:
+        raise DataError(
+            f"{path}: has weights, but {info.method} gives none; score again, or take the weights out"
+        )
+    return info
 
 
 def _to_python(value: Any) -> Any:

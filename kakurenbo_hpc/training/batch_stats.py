@@ -62,8 +62,8 @@ def columns(
         logits: (k, C), or (k, C, ...).
         target: classes (k,), or (k, ...), such as masks (k, H, W); int64.
         losses: (k,), before weights.
-        extra: names of further columns: probability (of the target), el2n, grad_norm, label; of masks,
-            intersection and union, (k, C) each.
+        extra: names of further columns: probability (of the target), margin, el2n, grad_norm, label; of
+            masks, intersection and union, (k, C) each.
         last_input: the observer of the last layer, for grad_norm.
         correct_iou: mean IoU from which a sample with a mask counts as correct.
     """
@@ -85,6 +85,10 @@ def columns(
         }
     if "probability" in extra:
         known["probability"] = mean_over_valid(probability.gather(1, label[:, None])[:, 0], valid)
+    if "margin" in extra:
+        target_p = probability.gather(1, label.unsqueeze(1))
+        others = probability.scatter(1, label.unsqueeze(1), -1).amax(dim=1)
+        known["margin"] = mean_over_valid(target_p[:, 0] - others, valid)
     if "el2n" in extra or "grad_norm" in extra:
         error = (probability - F.one_hot(label, n_classes).movedim(-1, 1)).norm(dim=1)
         known["el2n"] = mean_over_valid(error, valid)

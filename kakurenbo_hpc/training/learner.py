@@ -211,6 +211,13 @@ class Learner:
             logits, losses, trained = self._forward(self.model, batch, precision_here)
         return self._stats(batch, logits, losses), trained
 
+    def predict(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits (k, C) and losses (k,) in eval mode and float32, without gradient; not collective."""
+        self.model.eval()
+        with torch.no_grad():
+            logits, losses, *_ = self._forward(self.model, batch, "fp32")
+        return logits, losses
+
     def evaluate(self, batches: Iterable[Batch]) -> list[BatchStats]:
         """Return the statistics of validation batches.
 

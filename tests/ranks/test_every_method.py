@@ -69,7 +69,15 @@ def scored(module_comm, tmp_path_factory):
         ("random", 0, False),
     ]:
         path = folder / f"{name}{'_last_layer' * last_layer}.h5"
-        score(name, job, path, module_comm, epochs=epochs, repeats=1, last_layer=last_layer)
+        score(
+            name,
+            job,
+            path,
+            module_comm,
+            epochs=epochs,
+            repeats=1,
+            options={"last_layer": True} if last_layer else {},
+        )
     return folder
 
 

@@ -84,3 +84,54 @@ def test_a_wrong_option_is_one_line():
     assert "selection.budget is 'seconds', but must be 'epochs' or 'steps'" in refusal(
         "static", scores="a", budget="seconds"
     )
+
+
+@pytest.fixture
+def subset(tmp_path):
+    def write(place, places="class", fraction=-1.0, weight=None, weighted=None):
+        weighted = weight is not None if weighted is None else weighted
+        about = ScoreInfo("herding", "", "ten", "f00d", 10, 1.5, 10, 20, places, fraction, weighted)
+        path, place = tmp_path / "subset.h5", np.array(place)
+        write_scores(path, about, 10.0 - place, SerialComm(), np.array(LABEL), place, weight)
+        return str(path)
+
+    return write
+
+
+def test_an_order_serves_every_fraction(subset):
+    path = subset([3, 1, 0, 2, 5, 4, 3, 2, 1, 0])
+    assert hidden(static(path, fraction=0.5, class_balance=True)) == [0, 3, 4, 5, 6]
+    assert hidden(static(path, fraction=0.25, class_balance=True)) == [0, 4]
+    assert hidden(static(subset([*range(9, -1, -1)], "all"), fraction=0.3)) == [0, 1, 2]
+
+
+def test_weights_of_a_subset_have_mean_one_over_what_is_kept(subset):
+    weight = np.array([0, 0, 3, 1, 0, 0, 0, 2, 4, 2.0])
+    path = subset([-1, -1, 0, 1, -1, -1, -1, 0, 1, 2], fraction=0.5, weight=weight)
+    found = static(path, fraction=0.5, class_balance=True)
+    assert hidden(found) == [0, 1, 4, 5, 6]
+    assert found.weight[found.train].tolist() == pytest.approx((weight[found.train] / 2.4).tolist())
+    assert static(subset([*range(10)], "all"), fraction=0.3).weight is None
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "said"),
+    [
+        ({"fraction": 0.5}, {"fraction": 0.3}, "chose for fraction 0.5, but selection.fraction is 0.3"),
+        ({}, {"class_balance": False}, "chose within classes; set selection.class_balance: true"),
+        ({"places": "all"}, {}, "chose among all samples; set selection.class_balance: false"),
+        ({}, {"keep": "lowest"}, "herding says who stays; remove selection.keep: lowest"),
+        ({"weight": np.ones(10), "weighted": False}, {}, "has weights, but herding gives none"),
+        ({"weighted": True}, {}, "weight of its 10 samples is missing; score again"),
+    ],
+)
+def test_a_subset_is_taken_as_it_was_chosen(subset, file, options, said):
+    path = subset([0, 1, 2, 3, 0, 1, 2, 3, 4, 5], **file)
+    with pytest.raises(DataError, match=said):
+        static(path, **{"class_balance": True, "fraction": 0.3, **options})
+
+
+def test_subsets_have_no_mean(subset, file):
+    path = subset([0, 1, 2, 3, 0, 1, 2, 3, 4, 5])
+    with pytest.raises(DataError, match="subsets have no mean; give one file"):
+        static([file(label=np.array(LABEL), name="a.h5"), path], class_balance=True)

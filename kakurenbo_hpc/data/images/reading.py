@@ -106,7 +106,7 @@ def read_whole(content: bytes | bytearray, name: str) -> np.ndarray:
 class _Jpeg:
     """A JPEG that simplejpeg decodes."""
 
-    def __init__(self, decoder: ModuleType, content: bytes):
+    def __init__(self, decoder: ModuleType, content: bytes | bytearray):
         self.height, self.width, self.colours, _ = decoder.decode_jpeg_header(content)
         self._decoder, self._content = decoder, content
         self._least: dict[str, int] = {}

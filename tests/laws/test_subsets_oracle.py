@@ -1,0 +1,105 @@
+"""Greedy subsets against a serial oracle: every pick gains as much as the best, to 1e-9."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import nnls
+from support.oracle_subsets import GAINS, gradients
+from support.vectors import group, order, scoring, vectors
+
+from kakurenbo_hpc.selection.subsets.covering import cover_greedily
+from kakurenbo_hpc.selection.subsets.exact import round_rows
+from kakurenbo_hpc.selection.subsets.gradients import gram, similarities
+from kakurenbo_hpc.selection.subsets.matching_pursuit import match_sum
+
+few = settings(max_examples=max(4, settings.default.max_examples // 5))
+
+
+def random_rows(seed, n, width=3):
+    rng = np.random.default_rng(seed)
+    h = rng.normal(size=(n, width)).astype(np.float32)
+    found = vectors(h, rng.dirichlet(np.ones(3), n), np.zeros(n, np.int64))
+    return dataclasses.replace(found, h=round_rows(found.h), r=round_rows(found.r))
+
+
+@pytest.mark.parametrize("name", GAINS)
+@few
+@given(seed=st.integers(0, 2**16), n=st.integers(1, 9))
+def test_every_pick_gains_as_much_as_the_best(name, seed, n):
+    rows, picks = random_rows(seed, n), []
+    for pick in order(scoring(name).choose(group(rows, n_kept=max(1, n // 2)))):
+        others = [x for x in range(n) if x not in picks]
+        gains = {x: GAINS[name](rows, picks, x) for x in others}
+        if None not in gains.values():
+            assert gains[pick] >= max(gains.values()) - 1e-9 * max(1, abs(gains[pick]))
+        picks.append(pick)
+
+
+@pytest.mark.parametrize("name", ["k_center", "herding"])
+@few
+@given(data=st.data())
+def test_on_small_integers_ties_go_to_the_smaller_id(name, data):
+    n = data.draw(st.sampled_from([1, 2, 4, 8]))  # so that means are exact
+    h = np.array(
+        data.draw(st.lists(st.lists(st.integers(-2, 2), min_size=2, max_size=2), min_size=n, max_size=n))
+    )
+    rows = vectors(h.astype(np.float32), np.full((n, 3), [0.5, 0.25, 0.25]), np.zeros(n, np.int64))
+    picks = []
+    for pick in order(scoring(name).choose(group(rows))):
+        gains = {x: GAINS[name](rows, picks, x) for x in range(n) if x not in picks}
+        if None not in gains.values():
+            assert pick == min(x for x, gain in gains.items() if gain == max(gains.values()))
+        picks.append(pick)
+
+
+@few
+@given(seed=st.integers(0, 2**16), n=st.integers(1, 20))
+def test_gains_of_covering_never_rise_and_are_as_good_as_the_theorem_says(seed, n):
+    similarity = similarities(random_rows(seed, n))
+    found = cover_greedily(similarity, n)
+    assert np.all(np.diff(found.gain) <= 0) and sorted(found.order) == list(range(n))
+    covered = similarity[:, found.order].max(axis=1).sum()
+    assert found.gain.sum() == covered
+    assert cover_greedily(similarity, max(1, n // 2)).order.tolist() == found.order[: max(1, n // 2)].tolist()
+
+
+@few
+@given(seed=st.integers(0, 2**16), n=st.integers(1, 12))
+def test_weights_of_craig_are_cluster_sizes(seed, n):
+    rows = random_rows(seed, n)
+    found = scoring("craig", fraction=0.5).choose(group(rows, n - n // 2))
+    picks, g = np.flatnonzero(found.place >= 0), gradients(rows)
+    nearest = np.argmin([[np.linalg.norm(g[i] - g[j]) for j in picks] for i in range(n)], axis=1)
+    assert found.weight[picks].tolist() == np.bincount(nearest, minlength=len(picks)).tolist()
+    whole = scoring("craig").choose(group(rows, n))
+    assert whole.weight.tolist() == [1] * n
+
+
+@pytest.mark.parametrize("variant", ["full", "own_row"])
+@pytest.mark.parametrize("damping", [0.0, 0.5])
+@few
+@given(seed=st.integers(0, 2**16), n=st.integers(1, 12), k=st.integers(1, 12))
+def test_matching_pursuit_fits_the_sum(variant, damping, seed, n, k):
+    rows = random_rows(seed, n)
+    g = gradients(rows)
+    if variant == "own_row":
+        g = g.reshape(n, 3, -1)[np.arange(n), rows.label]
+    target, found = g.sum(axis=0), match_sum(gram(rows, variant), min(k, n), damping, tolerance=0)
+    assert np.all(found.weight >= 0) and len(set(found.order.tolist())) == len(found.order)
+    residual = target - found.weight @ g[found.order]
+    size = target @ target
+    assert found.residual == pytest.approx(residual @ residual, abs=1e-7 * max(1, size))
+    if k == 1:
+        assert found.order[0] == np.argmax(g @ target)
+        return
+    if len(found.order) > 1:
+        # What is left of the target along S is lambda w.
+        np.testing.assert_allclose(
+            g[found.order] @ residual, damping * found.weight, atol=1e-6 * max(1, size)
+        )
+    if damping == 0 and len(found.order):
+        _, best = nnls(g.T, target)
+        assert best**2 <= found.residual + 1e-7 * max(1, size)
