@@ -13,6 +13,7 @@ from .arguments import (
     AllowChanges,
     CompareOut,
     ComparisonFile,
+    HoldOut,
     JobArgument,
     LastLayer,
     MachineOption,
@@ -27,6 +28,7 @@ from .arguments import (
     ScoreEpochs,
     ScoreFile,
     ScoreMethod,
+    ScoreOptions,
     ScoreRepeats,
     Seeds,
     expand,
@@ -139,6 +141,8 @@ def submit_score(
     epochs: ScoreEpochs = None,
     repeats: ScoreRepeats = None,
     last_layer: LastLayer = False,
+    hold_out: HoldOut = None,
+    method_options: ScoreOptions = None,
     name: Name = None,
     dependency: Dependency = None,
     after: After = None,
@@ -172,7 +176,10 @@ def submit_score(
         force=force,
         wait=wait,
     )
-    how = {"epochs": epochs, "repeats": repeats, "last-layer": last_layer}
+    how: dict[str, object] = {
+        **{"epochs": epochs, "repeats": repeats, "last-layer": last_layer},
+        **{"hold-out": hold_out, "option": method_options},
+    }
     with output_is_all() if dry_run else contextlib.nullcontext():
         return start(method, read_job(job, overrides), out, how, request, dry_run)
 

@@ -204,6 +204,8 @@ def launch_score(
     epochs: ScoreEpochs = None,
     repeats: ScoreRepeats = None,
     last_layer: LastLayer = False,
+    hold_out: HoldOut = None,
+    method_options: ScoreOptions = None,
     overrides: Overrides = None,
     oversubscribe: Oversubscribe = False,
     dry_run: DryRun = False,
@@ -213,7 +215,10 @@ def launch_score(
     from ..cluster.work import launch_score as start
     from ..config.package_files import find_job
 
-    options = {"epochs": epochs, "repeats": repeats, "last-layer": last_layer}
+    options: dict[str, object] = {
+        **{"epochs": epochs, "repeats": repeats, "last-layer": last_layer},
+        **{"hold-out": hold_out, "option": method_options},
+    }
     words = [*score_options(out, options), *set_words(overrides)]
     where = Start(machine, ranks, nodes, oversubscribe, dry_run)
     return start(method, read_job(job, overrides), find_job(job), words, where)

@@ -12,6 +12,7 @@ from ..config.job import Job
 from ..errors import DONE, JobError, UserError, nearest
 from ..rundir.console import print_line
 from ..rundir.path_checks import check_file
+from ..selection.subsets import SCORES
 from .batch_job import BatchJob
 from .launch import bound_command, choose_layout, run
 from .launch_checks import check_cores, check_gpus, check_job_fits, check_node, check_samples
@@ -19,8 +20,6 @@ from .launchers import launcher_line
 from .machine import find_machine, read_machine
 from .request import Request
 from .submit import base_script, make_run, ranks_on, submit_jobs
-
-SCORES = ("el2n", "grand", "forgetting", "random")
 
 
 @dataclass(frozen=True)
@@ -100,8 +99,9 @@ def score_options(out: Path, options: Mapping[str, object]) -> tuple[str, ...]:
     """Return the options of ``kakurenbo score``, as words."""
     words = ["--out", str(out.absolute())]
     for name, value in options.items():
-        if value not in (None, False):
-            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        for one in value if isinstance(value, list) else [value]:
+            if one not in (None, False):
+                words += [f"--{name}"] if one is True else [f"--{name}", str(one)]
     return tuple(words)
 
 
@@ -120,5 +120,5 @@ def _shared(job: Job) -> Job:
 
 def _check_method(method: str) -> str:
     if method not in SCORES:
-        raise JobError(f"score {method}: no such scoring method; {nearest(method, SCORES)}")
+        raise JobError(f"score {method}: no such scoring method; {nearest(method, SCORES.own)}")
     return method

@@ -26,6 +26,7 @@ from .law import equal, require
 
 _EPOCHS = 6
 _OWN_COLUMNS = ("id", "loss", "correct", "confidence", "seen_epoch", "train", "weight", "refresh")
+_ARRAYS = ("train", "refresh", "weight", "probability")  # of a plan
 _LOSSES = np.array([0, 0, 0.1, 0.5, 0.5, 1, 2, 8, 1e-45, 3e38, np.inf, np.nan], np.float32)
 _CONFIDENCES = np.array([0, 0.2, 0.69, 0.7, 0.71, 0.9, 1, np.nan], np.float32)
 _NUMBERS = {"b": [False, True], "f": [0.0, 0.1, 0.5, 1.0, 1.4]}
@@ -135,7 +136,7 @@ def _check_split(method: Method, whole: Plan, epoch: Epoch, ledger: Ledger) -> N
     for n_ranks in range(1, 9):
         cuts = [0, *sorted(rng.integers(0, len(ledger) + 1, n_ranks - 1).tolist()), len(ledger)]
         plans = _on_ranks(cuts, lambda everyone, part: method.plan(epoch, part, everyone), ledger)
-        for name in ("train", "refresh", "weight"):
+        for name in _ARRAYS:
             column, parts = getattr(whole, name), [getattr(plan, name) for plan in plans]
             if column is None:
                 require(
@@ -180,7 +181,7 @@ def _check_nan(method: Method, epoch: Epoch, ledger: Ledger) -> None:
     of_nan, of_infinity = (int(plan.train[rows[0]]) for plan in plans)
     if method.needs_losses and not method.may_repeat:
         require(of_nan >= of_infinity, law, "it is hidden where +inf is trained; hide no NaN")
-    for name in ("train", "refresh", "weight"):
+    for name in _ARRAYS:
         one, other = (getattr(plan, name) for plan in plans)
         same = one is None and other is None or one is not None and equal(one[others], other[others])
         require(
@@ -352,14 +353,14 @@ def _saved_and_loaded(ledger: Ledger) -> Ledger:
 
 
 def _same(one: Plan, other: Plan) -> bool:
-    pairs = [(getattr(one, name), getattr(other, name)) for name in ("train", "refresh", "weight")]
+    pairs = [(getattr(one, name), getattr(other, name)) for name in _ARRAYS]
     same = (a is b or (a is not None and b is not None and equal(a, b)) for a, b in pairs)
     return all(same) and _scalars(one) == _scalars(other)
 
 
 def _scalars(plan: Plan) -> dict[str, Any]:
     fields = dataclasses.fields(plan)
-    return {f.name: getattr(plan, f.name) for f in fields if f.name not in ("train", "refresh", "weight")}
+    return {f.name: getattr(plan, f.name) for f in fields if f.name not in _ARRAYS}
 
 
 def _written(column: tuple) -> tuple:

@@ -6,9 +6,7 @@ import pytest
 import yaml
 
 from kakurenbo_hpc import cli
-from kakurenbo_hpc.cluster.work import SCORES
 from kakurenbo_hpc.compare.spec import list_entries, load_comparison
-from kakurenbo_hpc.engine.score import RECIPES
 
 TINY = {
     "name": "tiny",
@@ -84,7 +82,6 @@ def test_scores_are_a_job(call, tmp_path):
     script = (batch / "script.sh").read_text()
     assert 'launch score el2n "$run/batch/job.yaml" --machine "$run/batch/machine.yaml"' in script
     assert f"--nodes 1 --out {tmp_path}/scores.h5 --epochs 2\n" in script
-    assert set(SCORES) == RECIPES.keys()
 
 
 @pytest.mark.parametrize(

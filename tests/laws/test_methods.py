@@ -92,7 +92,7 @@ def plan_of(method, epoch, ledger):
 
 
 def arrays(plan):
-    return {name: getattr(plan, name) for name in ("train", "refresh", "weight")}
+    return {name: getattr(plan, name) for name in ("train", "refresh", "weight", "probability")}
 
 
 def scalars(plan):
