@@ -30,11 +30,11 @@ def send_home(stats: SampleStats, homes: Homes, comm: Comm) -> SampleStats:
     """Return all ranks' statistics of the samples whose home this rank is.
 
     One exchange, in which each rank sends and receives O(its share). All ranks' statistics carry the same
-    extra columns, in name and dtype.
+    extra columns, in name, dtype and width.
     """
     columns = {"id": stats.id, "position": stats.position, "loss": stats.loss, "correct": stats.correct}
     columns |= {"confidence": stats.confidence, **stats.extra}
-    row = np.dtype([(name, column.dtype) for name, column in columns.items()])
+    row = np.dtype([(name, column.dtype, column.shape[1:]) for name, column in columns.items()])
     outgoing = np.empty(len(stats), row)
     for name, column in columns.items():
         outgoing[name] = column

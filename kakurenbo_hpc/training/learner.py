@@ -52,7 +52,7 @@ class Learner:
         n_classes: int,
         shape: Sequence[int],
         seed: int,
-        extra: Sequence[str],
+        extra: Iterable[str],
         target_shape: Sequence[int] = (),
     ):
         """Build model, optimizer and criterion.
