@@ -24,6 +24,7 @@ def metrics_line(
     n_samples: int,
     n_hidden: int,
     n_forward: int,
+    n_forward_select: int,
     n_backward: int,
     steps: int,
     losses: Mapping[str, float] = {},
@@ -38,6 +39,7 @@ def metrics_line(
         n_samples: samples of the data set.
         n_hidden: samples that are not trained.
         n_forward: forward passes of samples.
+        n_forward_select: those of them that were made to select: scoring, candidates, refresh.
         n_backward: backward passes of samples.
         steps: optimizer steps.
         losses: training loss and validation metrics, where they are known.
@@ -53,6 +55,7 @@ def metrics_line(
         "hidden_fraction": n_hidden / n_samples,
         "max_fraction": plan.max_fraction,
         "n_forward": n_forward,
+        "n_forward_select": n_forward_select,
         "n_backward": n_backward,
         **learner,
         "lr_scale": plan.lr_scale,
@@ -94,12 +97,15 @@ def driver_metrics(
         n_samples=ledger.n_total,
         n_hidden=trained.n_hidden,
         n_forward=n_scored + trained.n_forward + n_refreshed,
+        n_forward_select=n_scored + trained.n_selection + n_refreshed,
         n_backward=trained.n_backward,
         steps=trained.steps,
         losses={"train_loss": everyone.mean(trained.losses).value, **validation},
         learner={"n_nan": n_nan, "n_skipped_steps": learner.n_skipped, "lr": learner.lr},
     )
     line["loss_histogram"] = {"edges": histogram.edges.tolist(), "counts": histogram.counts.tolist()}
+    if trained.staleness is not None:
+        line["staleness"] = trained.staleness
     if shards is not None:
         line["exchange"] = shards.metrics()
     return line

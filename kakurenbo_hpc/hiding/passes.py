@@ -174,6 +174,7 @@ class Passes:
             n_samples=self.ledger.n_total,
             n_hidden=n_hidden,
             n_forward=n_scored + schedule.n + self._n_refresh,
+            n_forward_select=n_scored + self._n_refresh,
             n_backward=schedule.n,
             steps=schedule.steps,
         )

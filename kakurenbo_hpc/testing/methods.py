@@ -282,11 +282,9 @@ def _selections(method: BatchMethod, seed: int, comm: Comm) -> list[tuple[np.nda
     everyone, state, chosen = GlobalStats(comm), method.init_state(), []
     for i in range(4):
         n = int(rng.integers(1, 12))
-        extra = {
-            name: _column(rng, n, dtype)
-            for name, (dtype, _) in method.columns.items()
-            if name in FORWARD_COLUMNS
-        }
+        with_candidates = [*method.forward_columns, *method.selection_pass(12).columns]
+        extra = {name: _column(rng, n, method.columns[name][0]) for name in with_candidates}
+        extra |= {"correct": rng.random(n) < 0.7, "confidence": rng.choice(_CONFIDENCES, n)}
         ids = np.arange(n, dtype=np.int64) + 100 * (4 * comm.rank + i)
         loss = rng.choice(_LOSSES, n)
         candidates = Candidates(ids, np.zeros(n, np.int32), loss, extra)

@@ -193,7 +193,7 @@ class Learner:
         self.model.train(mode == "train")
         if mode == "train" and batch.micro_batch.begins:
             self._seed_dropout("look dropout", batch.micro_batch.step)
-        with torch.set_grad_enabled(keep_graph), self.parts("selection_forward"):
+        with torch.set_grad_enabled(keep_graph):
             precision_here = None if precision == "same" else precision
             logits, losses, trained = self._forward(self.model, batch, precision_here)
         return self._stats(batch, logits, losses), trained

@@ -55,6 +55,8 @@ VARIANTS: dict[str, list[dict]] = {
     "seta": [{}, {"prune_ratio": 0.4, "groups": 3, "scale": 0.34, "anneal": 0.6}],
     "rcap": [{}, {"fraction": 0.75, "temperature": 0.25}],
     "ies": [{"threshold": 0.3}],
+    "pdd": [{}, {"variant": "smrd", "threshold": 0.0}, {"variant": "srd", "gamma": 0.5, "revision_from": 3}],
+    "rho_loss": [{"scores": ["any.h5"]}, {"scores": ["any.h5"], "kept": 0.5, "scope": "global"}],
     "static": [
         {"scores": ["any.h5"]},
         {"scores": ["any.h5"], "keep": "lowest", "class_balance": True, "budget": "steps"},
@@ -155,7 +157,9 @@ def test_no_method_hides_more_than_its_fraction(method, data):
 def seen_by(method, n):
     """A ledger of n confident samples, all seen in epoch 0, of which anything may be hidden."""
     rng, ledger = np.random.default_rng(0), Ledger.unseen(n, 0, n, method.columns)
-    extra = {name: rng.integers(0, 3, column.shape).astype(column.dtype) for name, column in ledger.extra.items()}
+    extra = {
+        name: rng.integers(0, 3, column.shape).astype(column.dtype) for name, column in ledger.extra.items()
+    }
     loss, sure = rng.lognormal(-1, 1, n).astype(np.float32), np.ones(n, np.float32)
     return dataclasses.replace(
         ledger, loss=loss, correct=sure > 0, confidence=sure, seen_epoch=np.zeros(n, np.int32), extra=extra

@@ -142,7 +142,9 @@ def test_rcap_shares_again_what_a_small_class_cannot_give():
     share, n = np.sqrt(np.array([0.2, 0.5, 2]) * [100, 50, 10] / 160), np.array([100, 50, 10])
     assert allocate(60, share, n).tolist() == [24, 26, 10]
     assert allocate(160, share, n).tolist() == n.tolist()
-    assert allocate(7, np.zeros(3), np.array([5, 5, 0])).tolist() == [4, 3, 0], "by size where no class has loss"
+    assert allocate(7, np.zeros(3), np.array([5, 5, 0])).tolist() == [4, 3, 0], (
+        "by size where no class has loss"
+    )
     assert allocate(30, np.ones(3), np.array([40, 40, 40])).tolist() == [10, 10, 10]
 
 
@@ -172,7 +174,7 @@ def test_the_first_of_each_class_are_those_of_a_sort_whatever_the_split(data):
     n = data.draw(st.integers(0, 50))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**31)))
     value = rng.choice(np.array([0, -1, 2.5, np.nan, np.inf, 1e-45], np.float32), n)
-    label, ids = rng.integers(0, 4, n), rng.permutation(n) * 2**data.draw(st.sampled_from([0, 9, 33]))
+    label, ids = rng.integers(0, 4, n), rng.permutation(n) * 2 ** data.draw(st.sampled_from([0, 9, 33]))
     wanted = rng.integers(0, 20, 4)
     marked = np.concatenate(
         on_ranks(

@@ -348,7 +348,9 @@ def epsilon_greedy(o, samples, epoch, total, seed):
 def orderdp(o, samples, epoch, total, seed):
     n_drawn = max(1, math.floor(o["drawn"] * len(samples)))
     by_id = {s.id: s for s in samples}
-    drawn = [by_id[i] for i in lowest(samples, n_drawn, lambda s: np.float32(coin(seed, "orderdp", epoch, s)))]
+    drawn = [
+        by_id[i] for i in lowest(samples, n_drawn, lambda s: np.float32(coin(seed, "orderdp", epoch, s)))
+    ]
     hardness = lambda s: math.inf if math.isnan(s.loss) else s.loss  # noqa: E731
     kept = lowest(drawn, max(1, math.floor(o["kept"] * n_drawn)), lambda s: -hardness(s))
     return [1 if s.id in kept else 0 for s in samples]
