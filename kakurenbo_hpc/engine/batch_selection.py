@@ -204,7 +204,7 @@ class BatchSelection:
         """Let the method choose from a candidate batch."""
         # A rank with nothing but a filler selects with the others all the same: selecting may be collective.
         choice, self.method_state = self._method.select(
-            self._epoch, self._with_columns(_candidates([batch_stats])), self.method_state, self._everyone
+            self._epoch, self._with_columns(as_candidates([batch_stats])), self.method_state, self._everyone
         )
         selected = self._rows(batch, choice.rows, choice.weight)
         selected = replace(selected, chosen_at=np.full(len(choice.rows), passed_at))
@@ -259,7 +259,7 @@ class BatchSelection:
         self.steps += 1
         if not selects:
             self.method_state = self._method.on_step(
-                _candidates(batch_stats), self.method_state, self._everyone
+                as_candidates(batch_stats), self.method_state, self._everyone
             )
 
     def _step_anew(self, local: list[_Selected], position: int, n_global: int) -> list[BatchStats]:
@@ -329,7 +329,7 @@ def _concatenate(parts: list[_Selected]) -> _Selected:
     )
 
 
-def _candidates(all_stats: list[BatchStats]) -> Candidates:
+def as_candidates(all_stats: list[BatchStats]) -> Candidates:
     """Copy to the host what a method selects by; without fillers."""
     counting = [batch_stats for batch_stats in all_stats if batch_stats.micro_batch.counts]
     names = [name for batch_stats in all_stats[:1] for name in batch_stats.columns]

@@ -263,7 +263,7 @@ def deal_passes(
 
 
 def _candidate_columns(schedule: EpochSchedule, ledger: Ledger, context: Context) -> dict[str, np.ndarray]:
-    """Return the ids of this rank's candidates, ascending, and the ledger columns that select needs of them."""
+    """Return the ids of this rank's candidates, ascending, and the ledger columns that come with them."""
     names = cast(BatchMethod, context.method).selection_pass(context.global_batch).columns
     if not names:
         return {}

@@ -59,7 +59,7 @@ def _descend(
     marked: np.ndarray,
     everyone: GlobalStats,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mark the rows whose key is below the k-th smallest of their class; return those that equal it, and k there.
+    """Mark the rows with a key below the k-th smallest of their class; return those with that key, and k.
 
     Args:
         keys: (S,) unsigned integers of n_bits bits.

@@ -1,4 +1,4 @@
-"""One-dimensional k-means over all ranks' values: thresholds between groups, exact for any split of the rows."""
+"""One-dimensional k-means over all ranks' values: thresholds between groups, exact for any split."""
 
 from __future__ import annotations
 

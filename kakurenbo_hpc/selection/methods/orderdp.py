@@ -17,8 +17,8 @@ Share = Annotated[float, Field(gt=0, le=1)]
 class OrderDP(Method):
     """Draws floor(s N) samples at random, and trains the floor(q x that) of them of highest loss.
 
-    s: ``drawn``. q: ``kept``. From the first epoch to the last. The authors' values, s and q: 0.8 and 0.375 on
-    CIFAR-100 with ResNet-50; on ImageNet 0.75 and 0.8 with ResNet-50, 0.8 and 0.9 with ResNet-18.
+    s: ``drawn``. q: ``kept``. From the first epoch to the last. The authors' values, s and q: 0.8 and 0.375
+    on CIFAR-100 with ResNet-50; on ImageNet 0.75 and 0.8 with ResNet-50, 0.8 and 0.9 with ResNet-18.
 
     Our choices: a sample that was never seen, or whose loss is not finite, counts as of the highest loss (the
     authors' code begins with 3, below first losses, so that what was not drawn yet is dropped as easy); the

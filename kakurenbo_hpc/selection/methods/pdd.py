@@ -21,13 +21,13 @@ class Pdd(BatchMethod):
     - dbpd, difficulty-based: trains what has a probability of the target below tau (tau 0: what is predicted
       wrongly), after a forward pass over the batch.
     - smrd, scheduled-match random: trains as many of the batch, drawn at random; so it needs the same pass.
-    - srd, scheduled random: trains floor(gamma^e b) of the b samples of each batch in epoch e, drawn at random.
+    - srd, scheduled random: trains floor(gamma^e b) of the b samples of each batch in epoch e, at random.
 
     tau: ``threshold``. From epoch ``revision_from`` on, everything is trained.
 
-    Our choices where paper and code are silent: counts and draws are over the whole batch of all ranks; a batch
-    of which nothing is left makes no step; a probability that is not a number is low; the selection pass is in
-    eval mode, since the authors' train mode moves BatchNorm's statistics.
+    Our choices where paper and code are silent: counts and draws are over the whole batch of all ranks; a
+    batch of which nothing is left makes no step; a probability that is not a number is low; the selection
+    pass is in eval mode, since the authors' train mode moves BatchNorm's statistics.
     """
 
     variant: Literal["dbpd", "smrd", "srd"] = option(
@@ -35,7 +35,7 @@ class Pdd(BatchMethod):
     )
     threshold: Probability = option(
         0.3,
-        "Probability tau of the target from which a sample is dropped; 0 drops what is predicted rightly.",
+        "Probability tau of the target from which a sample is dropped; 0 drops all predicted rightly.",
     )
     gamma: Annotated[float, Field(gt=0, le=1)] = option(
         0.99, "Factor of the share that srd trains, from epoch to epoch; the authors have 0.95 with noise."

@@ -11,9 +11,9 @@ from ..method import FORWARD_COLUMNS, Method
 
 
 class Rcap(Method):
-    """Shares what is trained among the classes by their losses, and draws in each class by the softmax of loss.
+    """Shares what is trained among the classes by their losses, and draws in each by the softmax of loss.
 
-    K = N - floor(F N) samples are trained. Class c has k_c of them, in proportion to a_c = sqrt(L_c n_c / N);
+    K = N - floor(F N) samples are trained. Class c has k_c of them, in proportion to sqrt(L_c n_c / N);
     a class that this would exceed gives all, and the others share the rest again. Within the class, draws
     without replacement, P(i) = softmax of loss / beta. Losses are clipped to [0, ln C].
 
@@ -21,8 +21,8 @@ class Rcap(Method):
     smallest log(-log u) - loss / beta: the order of sequential draws.
 
     Our choices where paper and code differ or are silent: L_c is of all samples of the class, not of those
-    trained last; whole numbers by the largest remainder; unseen samples, whose class is not known, are a class
-    of their own with loss ln C, and so is a loss that is not finite.
+    trained last; whole numbers by the largest remainder; unseen samples, whose class is not known, are a
+    class of their own with loss ln C; a loss that is not finite counts as ln C.
     """
 
     fraction: Fraction = option(0.3, "Fraction F of the samples that is hidden.", "fraction")

@@ -1,4 +1,4 @@
-"""Prioritized Training on Points that are Learnable, Worth Learning, and Not Yet Learnt (Mindermann et al. 2022): RHO."""
+"""RHO-LOSS: Prioritized Training on Points that are Learnable ... (Mindermann et al., ICML 2022)."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -24,8 +24,8 @@ class RhoLoss(BatchMethod):
     floor(share x b) are trained, at least one; the paper has 32 of 320.
 
     Our choices where paper and code are silent: of equal reducible losses the smaller id is trained, and one
-    that is not finite counts as the largest; the selection pass is in eval mode, since the authors' train mode
-    moves BatchNorm's statistics.
+    that is not finite counts as the largest; the selection pass is in eval mode, since the authors' train
+    mode moves BatchNorm's statistics.
     """
 
     scores: Paths = option(..., "File of irreducible losses, or several, whose mean counts.")
