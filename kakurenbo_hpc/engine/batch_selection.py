@@ -2,7 +2,7 @@
 
 Ranks step together, as often as the rank that selected least can; a rank that selected more keeps the rest
 in its queue. At the end of an epoch all queues are emptied in last steps, so that every selected sample is
-trained once.
+trained once, unless the method wants full batches only.
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ class BatchSelection:
             self._queue.append(self._whole(batch) if passed is None else self._choose(batch, *passed))
             if not self._pass.pipeline:
                 self._take_due_steps(selects)
-        while any(waiting := self._comm.gather(self._n_queued())):
+        if self._pass.pipeline:
+            self._take_due_steps(self._method.selects_next(self.method_state))
+        while not self._pass.only_full and any(waiting := self._comm.gather(self._n_queued())):
             selects = self._method.selects_next(self.method_state)
             self._step([min(n, self._local_batch) for n in waiting], selects)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -21,6 +22,8 @@ from ..order.home import bring_home, fetch_columns
 from ..selection.batch_level import BatchMethod
 from ..selection.method import Level, StepMethod
 from ..training.batch_stats import BatchStats, SampleStatsBuffer
+from ..training.gradient_norm import gradient_norms
+from ..training.learner import Learner
 from ..training.segmentation import mean_iou
 from .batch_selection import BatchSelection
 from .context import Context
@@ -163,7 +166,17 @@ TRAIN_LOOPS: dict[Level, Callable[..., tuple[Ledger, MethodState, TrainResult]]]
 
 def score_all(epoch: Epoch, ledger: Ledger, context: Context) -> Ledger:
     """Pass all samples forward, before the epoch is planned."""
-    return forward_pass(np.ones(len(ledger), bool), "eval", True, epoch, ledger, context)
+    forward = (
+        partial(pass_with_gradient_norms, context.learner) if context.method.needs_full_gradient else None
+    )
+    return forward_pass(np.ones(len(ledger), bool), "eval", True, epoch, ledger, context, forward)
+
+
+def pass_with_gradient_norms(learner: Learner, batch: Batch, mode: str) -> BatchStats:
+    """Pass a batch forward; grad_norm is that of the gradient in all parameters, not in the last layer."""
+    batch_stats, _ = learner.forward_only(batch, mode)
+    norms = gradient_norms(learner.model, learner.criterion, batch.input, batch.target)
+    return replace(batch_stats, columns={**batch_stats.columns, "grad_norm": norms})
 
 
 def refresh(plan: Plan, epoch: Epoch, ledger: Ledger, context: Context) -> Ledger:

@@ -88,7 +88,8 @@ def driver_metrics(
     refreshed = np.zeros(len(ledger), bool) if plan.refresh is None else plan.refresh
     updated = ledger.seen_epoch == epoch.number
     n_refreshed, n_nan = everyone.count(refreshed, updated & np.isnan(ledger.loss))
-    n_scored = ledger.n_total if context.method.needs_scoring_pass(epoch) else 0
+    method = context.method
+    n_scored = ledger.n_total if method.needs_scoring_pass(epoch) else 0
     histogram = everyone.histogram(ledger.loss)
     line = metrics_line(
         epoch,
@@ -98,7 +99,7 @@ def driver_metrics(
         n_hidden=trained.n_hidden,
         n_forward=n_scored + trained.n_forward + n_refreshed,
         n_forward_select=n_scored + trained.n_selection + n_refreshed,
-        n_backward=trained.n_backward,
+        n_backward=trained.n_backward + n_scored * method.needs_full_gradient,
         steps=trained.steps,
         losses={"train_loss": everyone.mean(trained.losses).value, **validation},
         learner={"n_nan": n_nan, "n_skipped_steps": learner.n_skipped, "lr": learner.lr},

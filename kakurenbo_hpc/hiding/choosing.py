@@ -128,7 +128,8 @@ class Choosing:
         n_full = int(waiting.min()) // self._local_batch
         steps = [[self._local_batch] * self._comm.size] * n_full
         waiting -= n_full * self._local_batch
-        while self.candidates.n_observed == len(self.candidates) and waiting.any():
+        is_last = self.candidates.n_observed == len(self.candidates)
+        while is_last and not self.selection.only_full and waiting.any():
             steps.append(np.minimum(waiting, self._local_batch).tolist())
             waiting -= steps[-1]
         return steps

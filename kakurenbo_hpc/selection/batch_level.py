@@ -41,6 +41,7 @@ class SelectionPass:
         queues: queue what is selected until every rank has a full batch. Otherwise each candidate batch makes
             one step on what is selected from it, or none where no rank selects anything.
         pipeline: pass the next candidates forward before the step that the last ones made due.
+        only_full: drop what is left in the queues at the end of an epoch, instead of a last smaller step.
         columns: ledger columns of the method that come with the candidates.
     """
 
@@ -52,6 +53,7 @@ class SelectionPass:
     forward: bool = True
     queues: bool = True
     pipeline: bool = False
+    only_full: bool = False
     columns: tuple[str, ...] = ()
 
 

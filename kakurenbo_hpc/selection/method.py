@@ -133,6 +133,11 @@ class Method(SelectionOptions):
         """Return what the user should know before a run of so many epochs, one sentence each."""
         return []
 
+    @property
+    def needs_full_gradient(self) -> bool:
+        """Whether grad_norm of scoring passes is of all parameters, by a backward pass of each sample."""
+        return False
+
     def needs_scoring_pass(self, epoch: Epoch) -> bool:
         """Return whether all samples get a forward pass before this epoch is planned."""
         return False

@@ -21,7 +21,7 @@ from kakurenbo_hpc.selection.method import StepMethod
 # Options under which a method does something that it does not do by default. A method that is not here runs
 # by default.
 VARIANTS: dict[str, list[dict]] = {
-    "random": [{}, {"fraction": 0.75, "scale_lr": True}],
+    "random": [{"fractions": [0.0, 0.5, 0.1]}, {"fraction": 0.75, "scale_lr": True}],
     "kakurenbo": [
         {},
         {"max_fraction": 0.6, "drop_top": 0.3},

@@ -36,7 +36,7 @@ VARIANTS = {
         "",
         "online=step",
         "level=class unbiased=true",
-        "metric=grad_norm online=epoch weights_pass=fresh pretrain_epochs=0",
+        "metric=grad_norm gradient=full online=epoch weights_pass=fresh pretrain_epochs=0",
     ],
     "static": ["", "keep=lowest class_balance=true"],
     "ucb": ["every=1"],
@@ -46,8 +46,9 @@ VARIANTS = {
         "stale=2 prime_epochs=1 lr_clock=backward",
         "reuse_forward=true selection_batch=120 history_scope=global",
         "calculator=random selection_precision=bf16",
+        "pipeline=true leftover=drop",
     ],
-    "kath18": ["", "score=loss reweight=false presample=2"],
+    "kath18": ["", "score=loss reweight=false presample=2 force=true"],
     "ies": ["threshold=0.5"],
     "pdd": ["threshold=0.9", "variant=smrd threshold=0", "variant=srd gamma=0.5"],
     "rho_loss": ["kept=0.5", "kept=0.3 scope=global selection_mode=train"],
@@ -240,6 +241,13 @@ def test_a_stale_epoch_does_not_even_load_what_is_not_chosen(trained):
     assert prime["n_forward"] == prime["n_backward"] == 1437
     assert selection["n_forward"] == 1437 + selection["n_backward"]
     assert stale["n_forward"] == stale["n_backward"] < 1437 and stale["seconds"]["selection_forward"] == 0
+
+
+def test_a_pipeline_is_a_step_behind_and_leftovers_can_be_dropped(trained):
+    plain, ahead = (lines(trained("selective_backprop", number)[0]) for number in (0, 4))
+    assert all(one["staleness"] < other["staleness"] for one, other in zip(plain, ahead))
+    assert all(line["n_backward"] == 120 * line["steps"] for line in ahead), "full batches"
+    assert any(line["n_backward"] < 120 * line["steps"] for line in plain), "a last smaller step"
 
 
 def test_a_kept_graph_saves_forward_passes(trained):
