@@ -170,10 +170,12 @@ class Choosing:
                 head = head.rows(slice(n))
             taken += [head] if len(head) else []
             n -= len(head)
-        columns = [
-            np.concatenate([getattr(part, name) for part in taken]) for name in ("id", "copy", "weight")
-        ]
-        return _Queued(*columns, join_rows([part.batch for part in taken]))
+        return _Queued(
+            id=np.concatenate([part.id for part in taken]),
+            copy=np.concatenate([part.copy for part in taken]),
+            weight=np.concatenate([part.weight for part in taken]),
+            batch=join_rows([part.batch for part in taken]),
+        )
 
     def _with_columns(self, candidates: Candidates) -> Candidates:
         rows = np.searchsorted(self._columns["id"], candidates.id) if self._columns else None

@@ -51,7 +51,7 @@ VARIANTS = {
     "kath18": ["", "score=loss reweight=false presample=2 force=true"],
     "ies": ["threshold=0.5"],
     "pdd": ["threshold=0.9", "variant=smrd threshold=0", "variant=srd gamma=0.5"],
-    "rho_loss": ["kept=0.5", "kept=0.3 scope=global selection_mode=train"],
+    "rho_loss": ["kept=0.5", "kept=0.9 scope=global selection_mode=train"],
 }
 SCORES = {"static": "el2n", "rho_loss": "irreducible"}
 CASES = [
