@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field, field_validator
 
 from ..config.job import Job, check_job
@@ -108,7 +109,8 @@ class Comparison(Options):
     seeds: Seeds = option([1, 2, 3, 4], "Seeds of the runs of every contender.")
     controls: list[Literal["rs2", "unscaled"]] = option(
         [],
-        "Controls beside everything, random at each contender's fraction and fewer epochs at its compute: "
+        "Controls beside everything, random at each contender's share in each epoch and in all, and fewer "
+        "epochs at its compute: "
         "rs2 at each contender's fraction; unscaled, each contender without its scaling of learning rate or "
         "losses.",
     )
@@ -241,8 +243,9 @@ def controls(
 ) -> Iterator[tuple[str, Entry]]:
     """Yield the controls that depend on what contenders spent.
 
-    Random, and rs2 where the comparison wants it, at each fraction that contenders left out (to 0.05), and
-    everything for fewer epochs at their compute. A control that is a line of the table already is left out.
+    Random at each contender's own share in each epoch, as SMRD in Progressive Data Dropout; random, and rs2
+    where the comparison wants it, at each fraction that contenders left out (to 0.05); and everything for
+    fewer epochs at their compute. A control that is a line of the table already is left out.
     Compute counts a sample's forward pass as 1 and its backward pass as 2; scores do not count.
     """
     there = {digest(entry.job) for entry in entries.values()}
@@ -255,16 +258,21 @@ def controls(
 def _controls(
     comparison: Comparison, entries: Mapping[str, Entry], curves: Mapping[str, Sequence[Curve]]
 ) -> Iterator[tuple[str, Entry]]:
-    shares, lengths = set(), set()
+    shares, lengths, by_epoch = set(), set(), {}
     for name in comparison.contenders:
         against = entries[name].against
         if name not in curves or against not in curves or entries[name].job.selection.method == BASELINE:
             continue
         spent, whole = mean_curve(curves[name]), mean_curve(curves[against])
         shares.add((against, round(20 * (1 - spent.backward[-1] / whole.backward[-1])) / 20))
+        by_epoch[name] = against, _left_out_by_epoch(spent, whole)
         compute = (spent.forward[-1] + 2 * spent.backward[-1]) / (whole.forward[-1] + 2 * whole.backward[-1])
         if epochs := entries[against].job.training.epochs:  # none are known where iterations are given
             lengths.add((against, max(1, round(epochs * compute))))
+    for name, (against, fractions) in by_epoch.items():
+        if len(set(fractions)) > 1:  # else the share that stays the same
+            selection = {"method": "random", "fractions": fractions}
+            yield f"random as {name}", _control(entries, against, selection=selection)
     for against, share in sorted(shares):
         if 0 < share < 1:
             for method in ("random", "rs2") if "rs2" in comparison.controls else ("random",):
@@ -278,6 +286,13 @@ def _controls(
                     entries, against, training=entries[against].job.training.of_epochs(length).model_dump()
                 ),
             )
+
+
+def _left_out_by_epoch(spent: Curve, whole: Curve) -> list[float]:
+    """Return the fraction that a contender left out in each epoch that both have, to 0.001."""
+    n = min(len(spent.backward), len(whole.backward))
+    trained = np.diff(spent.backward[:n], prepend=0) / np.diff(whole.backward[:n], prepend=0)
+    return np.clip(np.round(1 - trained, 3), 0, 0.999).tolist()
 
 
 def _of(against: str, control: str) -> str:

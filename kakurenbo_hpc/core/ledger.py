@@ -54,7 +54,7 @@ class Ledger:
         correct: (S,) bool.
         confidence: (S,) float32, largest class probability.
         seen_epoch: (S,) int32, epoch of that pass; -1 if the sample was never seen.
-        extra: further (S,) columns, which the method declares.
+        extra: further columns, which the method declares: (S,), or (S, J) of width J.
     """
 
     n_total: int
@@ -67,7 +67,14 @@ class Ledger:
 
     @classmethod
     def unseen(cls, n_total: int, start: int, stop: int, columns: Mapping[str, tuple] = {}) -> Ledger:
-        """Return rows of samples that were never seen; columns: name -> (dtype, first value)."""
+        """Return rows of samples that were never seen.
+
+        Args:
+            n_total: samples of the whole data set.
+            start: first id.
+            stop: id after the last.
+            columns: name -> (dtype, first value); ``np.dtype((np.float32, J))`` makes a column of width J.
+        """
         n = stop - start
         return cls(
             n_total=n_total,
@@ -87,7 +94,7 @@ class Ledger:
         return cls(n_total, start, **own, extra=extra)
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Return all columns, (S,) each, by their names in files: a method's own begin with ``extra_``."""
+        """Return all columns, S rows each, by their names in files: a method's own begin with ``extra_``."""
         own = {name: getattr(self, name) for name in _COLUMNS}
         return own | {f"extra_{name}": column for name, column in self.extra.items()}
 

@@ -20,7 +20,7 @@ class SampleStats:
         confidence: (k,) float32.
         position: (k,) int64, place in the epoch's global order; of several entries of one id the one of
             largest position wins.
-        extra: further (k,) columns that the method declares.
+        extra: further columns that the method declares: (k,), or (k, J) of width J.
     """
 
     id: np.ndarray

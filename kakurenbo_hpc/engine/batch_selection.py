@@ -2,7 +2,7 @@
 
 Ranks step together, as often as the rank that selected least can; a rank that selected more keeps the rest
 in its queue. At the end of an epoch all queues are emptied in last steps, so that every selected sample is
-trained once.
+trained once, unless the method wants full batches only.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from .context import Context
 class _Selected:
     """Selected samples of one candidate batch, (k, ...) each.
 
-    losses are of the selection pass, with their autograd graph, or None; n_steps is the number of optimizer
-    steps taken when they were computed.
+    losses are of the selection pass, with their autograd graph, or None; chosen_at is the number of optimizer
+    steps taken before that pass.
     """
 
     id: np.ndarray
@@ -35,7 +35,7 @@ class _Selected:
     input: torch.Tensor
     target: torch.Tensor
     losses: torch.Tensor | None
-    n_steps: int
+    chosen_at: np.ndarray
 
     def __len__(self) -> int:
         return len(self.id)
@@ -52,7 +52,7 @@ class _Selected:
                 self.input[rows],
                 self.target[rows],
                 losses,
-                self.n_steps,
+                self.chosen_at[rows],
             )
 
         return part(slice(0, n)), part(slice(n, None))
@@ -68,13 +68,31 @@ class BatchSelection:
         n_forward: this rank's forward passes of both kinds.
         n_trained: samples trained by all ranks.
         steps: optimizer steps.
+        n_stale_steps: sum over this rank's trained samples of the steps between selection pass and training.
     """
 
-    def __init__(self, epoch: Epoch, n_candidates: int, method_state: MethodState, context: Context):
+    def __init__(
+        self,
+        epoch: Epoch,
+        n_candidates: int,
+        method_state: MethodState,
+        context: Context,
+        columns: Mapping[str, np.ndarray] = {},
+    ):
+        """Begin with nothing queued.
+
+        Args:
+            epoch: that is trained.
+            n_candidates: of all ranks.
+            method_state: before the epoch.
+            context: of the run.
+            columns: ``id`` of this rank's candidates, ascending, and the ledger columns that come with them.
+        """
         self.method_state = method_state
         self.candidate_stats = SampleStatsBuffer(context.method.forward_columns)
         self.trained_stats = SampleStatsBuffer(context.method.forward_columns)
-        self.n_forward = self.n_trained = self.steps = 0
+        self.n_forward = self.n_trained = self.steps = self.n_stale_steps = 0
+        self._columns = columns
         self._epoch, self._n_candidates, self._context = epoch, n_candidates, context
         self._method = cast(BatchMethod, context.method)  # no other method selects at batch level
         self._pass = self._method.selection_pass(context.global_batch)
@@ -90,13 +108,27 @@ class BatchSelection:
             self._progress = batch.micro_batch.progress
             self._spare = self._rows(batch, np.zeros(1, np.int64), np.ones(1, np.float32))
             selects = self._method.selects_next(self.method_state)
-            self._queue.append(self._select(batch) if selects else self._whole(batch))
-            n_least = int(self._comm.min(np.array([self._n_queued()]))[0])
-            for _ in range(n_least // self._local_batch):
-                self._step([self._local_batch] * self._comm.size, selects)
-        while any(waiting := self._comm.gather(self._n_queued())):
+            passed = self._pass_forward(batch) if selects else None
+            if self._pass.pipeline:
+                self._take_due_steps(selects)
+            self._queue.append(self._whole(batch) if passed is None else self._choose(batch, *passed))
+            if not self._pass.pipeline:
+                self._take_due_steps(selects)
+        if self._pass.pipeline:
+            self._take_due_steps(self._method.selects_next(self.method_state))
+        while not self._pass.only_full and any(waiting := self._comm.gather(self._n_queued())):
             selects = self._method.selects_next(self.method_state)
             self._step([min(n, self._local_batch) for n in waiting], selects)
+
+    def _take_due_steps(self, selects: bool) -> None:
+        """Take the steps for which every rank has a full batch; without a queue, one on what there is."""
+        if not self._pass.queues:
+            if any(waiting := self._comm.gather(self._n_queued())):
+                self._step(waiting, selects)
+            return
+        n_least = int(self._comm.min(np.array([self._n_queued()]))[0])
+        for _ in range(n_least // self._local_batch):
+            self._step([self._local_batch] * self._comm.size, selects)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return this rank's state between two candidate batches; ``all_`` marks values common to all ranks.
@@ -106,7 +138,7 @@ class BatchSelection:
         """
         queue = {
             name: np.concatenate([getattr(part, name) for part in [self._spare, *self._queue]])[1:]
-            for name in ("id", "copy", "weight")
+            for name in ("id", "copy", "weight", "chosen_at")
         }
         return {
             **{f"looked_{name}": column for name, column in self.candidate_stats.state_dict().items()},
@@ -114,6 +146,7 @@ class BatchSelection:
             **{f"queue_{name}": column for name, column in queue.items()},
             "ids": np.concatenate([np.zeros(0, np.int64), *self._ids]),
             "n_forward": np.array([self.n_forward]),
+            "n_stale_steps": np.array([self.n_stale_steps]),
             "all_counts": np.array([self.n_trained, self.steps]),
             "all_progress": np.array([self._progress]),
             "all_spare": np.array([self._spare.id[0], self._spare.copy[0]]),
@@ -126,7 +159,9 @@ class BatchSelection:
         self.trained_stats.load_state_dict(_without_prefix("trained_", state))
         self.method_state = _without_prefix("all_memory_", state)
         self._ids = [state["ids"]]
-        self.n_forward = int(state["n_forward"].sum())
+        self.n_forward, self.n_stale_steps = (
+            int(state[name].sum()) for name in ("n_forward", "n_stale_steps")
+        )
         self.n_trained, self.steps = state["all_counts"].tolist()
         self._progress = float(state["all_progress"][0])
         waiting = _without_prefix("queue_", state)
@@ -140,7 +175,8 @@ class BatchSelection:
         )
         (batch,) = self._context.train([micro_batch], self._epoch.number, augment=True)
         self._spare = self._rows(batch, rows[:1], np.ones(1, np.float32))
-        self._queue = [self._rows(batch, rows[1:], np.ones(len(rows) - 1, np.float32))]
+        queued = self._rows(batch, rows[1:], np.ones(len(rows) - 1, np.float32))
+        self._queue = [replace(queued, chosen_at=waiting["chosen_at"])]
 
     @property
     def n_distinct(self) -> int:
@@ -150,22 +186,41 @@ class BatchSelection:
     def _n_queued(self) -> int:
         return sum(len(selected) for selected in self._queue)
 
-    def _select(self, batch: Batch) -> _Selected:
-        """Pass a candidate batch forward, let the method choose, and collect the statistics."""
+    def _pass_forward(self, batch: Batch) -> tuple[BatchStats, torch.Tensor | None, int]:
+        """Pass a candidate batch forward; return its statistics, its losses, and the steps taken before."""
+        if not self._pass.forward:
+            unknown = torch.full((len(batch.micro_batch.id),), torch.nan)
+            return BatchStats(batch.micro_batch, {"loss": unknown}), None, self.steps
         reuse = self._pass.reuse_graph
-        batch_stats, losses = self._learner.forward_only(
-            batch, "train" if reuse else "eval", self._pass.precision, keep_graph=reuse
-        )
+        with self._learner.parts("selection_forward"):
+            batch_stats, losses = self._learner.forward_only(
+                batch, "train" if reuse else self._pass.mode, self._pass.precision, keep_graph=reuse
+            )
         self.candidate_stats.add(batch_stats)
         self.n_forward += len(batch.micro_batch.id) * batch.micro_batch.counts
+        return batch_stats, losses if reuse else None, self.steps
+
+    def _choose(
+        self, batch: Batch, batch_stats: BatchStats, losses: torch.Tensor | None, passed_at: int
+    ) -> _Selected:
+        """Let the method choose from a candidate batch."""
         # A rank with nothing but a filler selects with the others all the same: selecting may be collective.
         choice, self.method_state = self._method.select(
-            self._epoch, _candidates([batch_stats]), self.method_state, self._everyone
+            self._epoch, self._with_columns(as_candidates([batch_stats])), self.method_state, self._everyone
         )
         selected = self._rows(batch, choice.rows, choice.weight)
-        if not reuse:
+        selected = replace(selected, chosen_at=np.full(len(choice.rows), passed_at))
+        if losses is None:
             return selected
         return replace(selected, losses=losses[torch.from_numpy(choice.rows).to(losses.device)])
+
+    def _with_columns(self, candidates: Candidates) -> Candidates:
+        """Return the candidates with the ledger columns that come with them."""
+        if not self._columns:
+            return candidates
+        rows = np.searchsorted(self._columns["id"], candidates.id)
+        extra = {name: column[rows] for name, column in self._columns.items() if name != "id"}
+        return replace(candidates, extra={**candidates.extra, **extra})
 
     def _whole(self, batch: Batch) -> _Selected:
         rows = np.arange(len(batch.micro_batch.id) * batch.micro_batch.counts)
@@ -181,7 +236,7 @@ class BatchSelection:
             batch.input[picked],
             batch.target[picked],
             None,
-            self.steps,
+            np.full(len(rows), self.steps),
         )
 
     def _take(self, n: int) -> list[_Selected]:
@@ -201,11 +256,12 @@ class BatchSelection:
         train = self._step_with_graphs if self._pass.reuse_graph else self._step_anew
         batch_stats = train(local, position, n_global)
         self._ids += [part.id for part in local]
+        self.n_stale_steps += sum(int((self.steps - part.chosen_at).sum()) for part in local)
         self.n_trained += n_global
         self.steps += 1
         if not selects:
             self.method_state = self._method.on_step(
-                _candidates(batch_stats), self.method_state, self._everyone
+                as_candidates(batch_stats), self.method_state, self._everyone
             )
 
     def _step_anew(self, local: list[_Selected], position: int, n_global: int) -> list[BatchStats]:
@@ -224,8 +280,8 @@ class BatchSelection:
 
     def _step_with_graphs(self, local: list[_Selected], position: int, n_global: int) -> list[BatchStats]:
         """Train through the graphs that are as old as the weights; pass the other samples forward again."""
-        fresh = [part for part in local if part.n_steps == self.steps]
-        stale = [part for part in local if part.n_steps < self.steps]
+        fresh = [part for part in local if part.losses is not None and part.chosen_at[0] == self.steps]
+        stale = [part for part in local if part.losses is None or part.chosen_at[0] < self.steps]
         step = self._micro_batch(self._spare, slice(None), position, n_global, 0, counts=False)
         batch = None
         if stale or not fresh:
@@ -271,17 +327,19 @@ def _concatenate(parts: list[_Selected]) -> _Selected:
         input=torch.cat([part.input for part in parts]),
         target=torch.cat([part.target for part in parts]),
         losses=None,
-        n_steps=parts[0].n_steps,
+        chosen_at=np.concatenate([part.chosen_at for part in parts]),
     )
 
 
-def _candidates(all_stats: list[BatchStats]) -> Candidates:
+def as_candidates(all_stats: list[BatchStats]) -> Candidates:
     """Copy to the host what a method selects by; without fillers."""
     counting = [batch_stats for batch_stats in all_stats if batch_stats.micro_batch.counts]
-    none = {name: np.zeros(0, np.float32) for batch_stats in all_stats[:1] for name in batch_stats.columns}
+    names = [name for batch_stats in all_stats[:1] for name in batch_stats.columns]
     columns = {
-        name: np.concatenate([none[name], *(stats.columns[name].cpu().numpy() for stats in counting)])
-        for name in none
+        name: torch.cat([all_stats[0].columns[name][:0], *(stats.columns[name] for stats in counting)])
+        .cpu()
+        .numpy()
+        for name in names
     }
     ids = np.concatenate([np.zeros(0, np.int64), *(stats.micro_batch.id for stats in counting)])
     copies = np.concatenate([np.zeros(0, np.int32), *(stats.micro_batch.copy for stats in counting)])

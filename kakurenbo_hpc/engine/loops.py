@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -17,11 +18,12 @@ from ..core.plan import Epoch, Plan
 from ..core.sample_stats import SampleStats
 from ..data.loader import plain_micro_batches
 from ..order.deal import EpochSchedule, deal
-from ..order.home import bring_home
+from ..order.home import bring_home, fetch_columns
 from ..selection.batch_level import BatchMethod
 from ..selection.method import Level, StepMethod
 from ..training.batch_stats import BatchStats, SampleStatsBuffer
-from ..training.learner import TEST_COLUMNS
+from ..training.gradient_norm import gradient_norms
+from ..training.learner import TEST_COLUMNS, Learner
 from ..training.segmentation import mean_iou
 from .batch_selection import BatchSelection
 from .context import Context
@@ -38,6 +40,9 @@ class TrainResult:
         n_forward: forward passes of samples, selection passes included.
         n_backward: backward passes of samples.
         steps: optimizer steps.
+        n_selection: forward passes of these that only selected.
+        staleness: mean number of steps between a trained sample's selection pass and its training; None where
+            there was no such pass.
     """
 
     losses: np.ndarray
@@ -45,6 +50,8 @@ class TrainResult:
     n_forward: int
     n_backward: int
     steps: int
+    n_selection: int = 0
+    staleness: float | None = None
 
 
 def train(
@@ -123,7 +130,9 @@ def train_selected(
     """Train what a batch-level method selects from the candidates that the plan names."""
     _begin_epoch(epoch, plan, method_state, context)
     selection_pass = cast(BatchMethod, context.method).selection_pass(context.global_batch)
-    selection = BatchSelection(epoch, schedule.n, method_state, context)
+    selection = BatchSelection(
+        epoch, schedule.n, method_state, context, _candidate_columns(schedule, ledger, context)
+    )
     # Autograd graphs cannot be saved, so with them the epoch cannot stop between steps.
     may_stop = not selection_pass.reuse_graph
     selection.train(_batches_of("train", schedule, epoch, True, selection, context, may_stop))
@@ -132,12 +141,20 @@ def train_selected(
         candidates = candidates.with_extra(**{selection_pass.loss_column: candidates.loss})
     for stats in (candidates, trained):  # in this order: the training pass is the later one
         ledger = _bring_home(stats, ledger, epoch, context)
-    n_forward, n_distinct = context.world.comm.sum(
-        np.array([selection.n_forward, selection.n_distinct])
+    n_forward, n_distinct, n_stale_steps = context.world.comm.sum(
+        np.array([selection.n_forward, selection.n_distinct, selection.n_stale_steps])
     ).tolist()
     losses = trained.loss if len(trained) else candidates.loss
     n_hidden = ledger.n_total - n_distinct
-    result = TrainResult(losses, n_hidden, n_forward, selection.n_trained, selection.steps)
+    result = TrainResult(
+        losses,
+        n_hidden,
+        n_forward,
+        selection.n_trained,
+        selection.steps,
+        n_forward - selection.n_trained,
+        n_stale_steps / max(1, selection.n_trained),
+    )
     return ledger, _count_trained(selection.method_state, selection.n_trained), result
 
 
@@ -150,7 +167,17 @@ TRAIN_LOOPS: dict[Level, Callable[..., tuple[Ledger, MethodState, TrainResult]]]
 
 def score_all(epoch: Epoch, ledger: Ledger, context: Context) -> Ledger:
     """Pass all samples forward, before the epoch is planned."""
-    return forward_pass(np.ones(len(ledger), bool), "eval", True, epoch, ledger, context)
+    forward = (
+        partial(pass_with_gradient_norms, context.learner) if context.method.needs_full_gradient else None
+    )
+    return forward_pass(np.ones(len(ledger), bool), "eval", True, epoch, ledger, context, forward)
+
+
+def pass_with_gradient_norms(learner: Learner, batch: Batch, mode: str) -> BatchStats:
+    """Pass a batch forward; grad_norm is that of the gradient in all parameters, not in the last layer."""
+    batch_stats, _ = learner.forward_only(batch, mode)
+    norms = gradient_norms(learner.model, learner.criterion, batch.input, batch.target)
+    return replace(batch_stats, columns={**batch_stats.columns, "grad_norm": norms})
 
 
 def refresh(plan: Plan, epoch: Epoch, ledger: Ledger, context: Context) -> Ledger:
@@ -250,6 +277,15 @@ def deal_passes(
     if context.shards is not None:
         return context.shards.deal(ledger, times, epoch, global_batch, accumulate, weight)
     return deal(ledger.rows, times, epoch, context.world.comm, global_batch, accumulate, weight)
+
+
+def _candidate_columns(schedule: EpochSchedule, ledger: Ledger, context: Context) -> dict[str, np.ndarray]:
+    """Return the ids of this rank's candidates, ascending, and the ledger columns that come with them."""
+    names = cast(BatchMethod, context.method).selection_pass(context.global_batch).columns
+    if not names:
+        return {}
+    ids = np.unique(np.concatenate([schedule.id, np.array([schedule.filler], np.int64)]))
+    return {"id": ids, **fetch_columns(ids, names, ledger, context.homes, context.world.comm)}
 
 
 def _begin_epoch(

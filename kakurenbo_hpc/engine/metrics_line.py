@@ -25,6 +25,7 @@ def metrics_line(
     n_samples: int,
     n_hidden: int,
     n_forward: int,
+    n_forward_select: int,
     n_backward: int,
     steps: int,
     losses: Mapping[str, float] = {},
@@ -39,6 +40,7 @@ def metrics_line(
         n_samples: samples of the data set.
         n_hidden: samples that are not trained.
         n_forward: forward passes of samples.
+        n_forward_select: those of them that were made to select: scoring, candidates, refresh.
         n_backward: backward passes of samples.
         steps: optimizer steps.
         losses: training loss and validation metrics, where they are known.
@@ -54,6 +56,7 @@ def metrics_line(
         "hidden_fraction": n_hidden / n_samples,
         "max_fraction": plan.max_fraction,
         "n_forward": n_forward,
+        "n_forward_select": n_forward_select,
         "n_backward": n_backward,
         **learner,
         "lr_scale": plan.lr_scale,
@@ -86,7 +89,8 @@ def driver_metrics(
     refreshed = np.zeros(len(ledger), bool) if plan.refresh is None else plan.refresh
     updated = ledger.seen_epoch == epoch.number
     n_refreshed, n_nan = everyone.count(refreshed, updated & np.isnan(ledger.loss))
-    n_scored = ledger.n_total if context.method.needs_scoring_pass(epoch) else 0
+    method = context.method
+    n_scored = ledger.n_total if method.needs_scoring_pass(epoch) else 0
     histogram = everyone.histogram(ledger.loss)
     line = metrics_line(
         epoch,
@@ -95,7 +99,8 @@ def driver_metrics(
         n_samples=ledger.n_total,
         n_hidden=trained.n_hidden,
         n_forward=n_scored + trained.n_forward + n_refreshed,
-        n_backward=trained.n_backward,
+        n_forward_select=n_scored + trained.n_selection + n_refreshed,
+        n_backward=trained.n_backward + n_scored * method.needs_full_gradient,
         steps=trained.steps,
         losses={"train_loss": everyone.mean(trained.losses).value, **validation},
         learner={"n_nan": n_nan, "n_skipped_steps": learner.n_skipped, "lr": learner.lr},
@@ -105,6 +110,8 @@ def driver_metrics(
     line["input_bytes"] = (
         n_read * 4 * (math.prod(context.data.shape) + 2 * math.prod(context.data.target_shape))
     )
+    if trained.staleness is not None:
+        line["staleness"] = trained.staleness
     if shards is not None:
         line["exchange"] = shards.metrics()
     return line

@@ -65,11 +65,12 @@ class BatchesWithIds:
                     f"{self._pass.epoch.number}, but the {current.name} pass of epoch "
                     f"{current.epoch.number} was begun; go through one after the other"
                 )
+            self._passes.latest_batch = batch
             yield current.ids, batch
             if current.n_observed != i + 1:
                 raise LoopError(
-                    f"hiding: observe was not called for batch {i} of epoch {current.epoch.number}; call it "
-                    "for every batch"
+                    f"hiding: {self._passes.call} was not called for batch {i} of epoch "
+                    f"{current.epoch.number}; call it for every batch"
                 )
 
 

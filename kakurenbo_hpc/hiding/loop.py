@@ -23,7 +23,7 @@ from .loaders import BatchesWithIds, check_loader, rebuild_loader
 from .outputs import ForwardPass, OutputReader
 from .pass_state import gather_columns, pass_state, resume_pass
 from .passes import Passes
-from .samplers import BatchSampler, Sampler
+from .samplers import BatchSampler, Pass, Sampler
 from .scaled_lr import find_hooked, scale_steps
 from .usage_checks import (
     check_division,
@@ -46,7 +46,7 @@ class Hiding:
     that was begun last.
 
     Args:
-        method: name of an epoch-level method, or a method.
+        method: name of a method, or a method; one that chooses batch by batch needs ``choose`` in the loop.
         data: the training set, or its length; ids are 0 to n - 1, as in a map-style data set.
         epochs: of the whole training.
         batch_size: samples of one rank's largest batch.
@@ -260,15 +260,12 @@ class Hiding:
             LoopError: these are not the samples of the next batch, there is not one loss for each, or logits
                 and target are not understood.
         """
-        current = self._passes.next_batch()
-        check_ids(ids, current, self.n)
-        check_given(current)
-        check_losses(losses, current)
-        micro_batch = current.micro_batch
+        current, choosing = self._passes.next_observed(), self._passes.choosing
         given = ForwardPass(losses, logits, target, correct, confidence, ignore_index)
-        losses, columns = self._outputs.read(given, current)
-        current.stats_buffer.add(BatchStats(micro_batch, columns))
-        current.n_observed += 1
+        stats, losses = self._read(ids, given, current)
+        if choosing is not None:
+            choosing.observed(stats)
+        micro_batch = stats.micro_batch
         self._progress = micro_batch.progress
         weight = micro_batch.weight * np.float32(micro_batch.counts)
         share = (self.accumulate if self.loop_divides else 1) * self._comm.size / micro_batch.n_global
@@ -276,6 +273,86 @@ class Hiding:
         if loss.requires_grad and not self._knows_divider:
             loss.register_hook(self._find_divider)
         return loss
+
+    @property
+    def selects(self) -> bool:
+        """Whether ``choose`` needs losses of the next candidates, from a forward pass without gradient."""
+        choosing = self._passes.choosing
+        return choosing is not None and choosing.selects
+
+    def choose(
+        self,
+        ids: np.ndarray | torch.Tensor,
+        losses: torch.Tensor | None = None,
+        logits: Any = None,
+        target: torch.Tensor | None = None,
+        *,
+        batch: Any = None,
+        correct: torch.Tensor | np.ndarray | Sequence | None = None,
+        confidence: torch.Tensor | np.ndarray | Sequence | None = None,
+        ignore_index: int | None = None,
+    ) -> list[tuple[np.ndarray, Any]]:
+        """Queue what the method chooses of the candidates; return the full batches that are due. Collective.
+
+        For methods that choose batch by batch: called between a forward pass of the candidates without
+        gradient and the forward passes of what it returns, each of which goes to ``observe``. All ranks get
+        equally many batches; the last candidates of an epoch empty the queues. In epochs that the plan
+        decides alone, it returns the batch as it is.
+
+        Args:
+            ids: (k,) of the candidates, as ``visible`` yields them.
+            losses: (k,) and logits, target, correct, confidence, ignore_index as for ``observe``; None where
+                ``selects`` is False.
+            logits: see losses.
+            target: see losses.
+            batch: what the loader read; by default what ``visible`` yielded last.
+            correct: see losses.
+            confidence: see losses.
+            ignore_index: see losses.
+
+        Returns:
+            (ids, batch) each: the chosen rows of the loader's batches, whose tuples have become lists.
+
+        Raises:
+            LoopError: these are not the samples of the next batch, or batches are left to be observed.
+        """
+        current, choosing = self._passes.next_batch(), self._passes.choosing
+        batch = self._passes.latest_batch if batch is None else batch
+        if choosing is None:
+            return [(current.ids, batch)]
+        if choosing.trained.n_observed < len(choosing.trained):
+            raise LoopError(
+                f"hiding: choose was called for {current}, but batches that it returned before were not "
+                "observed; call observe for each of them"
+            )
+        if losses is None:
+            if choosing.selects:
+                raise LoopError(
+                    f"hiding: choose got no losses for {current}, by which {self.method.method} chooses; "
+                    "pass the batch forward, without gradient, where hiding.selects is True"
+                )
+            check_ids(ids, current, self.n)
+            check_given(current)
+            unknown = torch.full((len(current.micro_batch.id),), torch.nan)
+            stats = BatchStats(current.micro_batch, {"loss": unknown})
+            current.n_observed += 1
+        else:
+            given = ForwardPass(losses.detach(), logits, target, correct, confidence, ignore_index)
+            stats, _ = self._read(ids, given, current)
+        return choosing.choose(stats, batch)
+
+    def _read(
+        self, ids: np.ndarray | torch.Tensor, given: ForwardPass, current: Pass
+    ) -> tuple[BatchStats, torch.Tensor]:
+        """Record a forward pass of the next batch of a pass; return its statistics and each loss."""
+        check_ids(ids, current, self.n)
+        check_given(current)
+        check_losses(given.losses, current)
+        losses, columns = self._outputs.read(given, current)
+        stats = BatchStats(current.micro_batch, columns)
+        current.stats_buffer.add(stats)
+        current.n_observed += 1
+        return stats, losses
 
     def _find_divider(self, gradient: torch.Tensor) -> None:
         self._knows_divider = True
@@ -317,6 +394,11 @@ class Hiding:
         After ``load_state_dict`` the training pass has begun, and the loader reads the batches that are left.
         """
         current = self._passes.current
+        if self._passes.choosing is not None:
+            raise LoopError(
+                f"hiding: {self.method.method} chooses batch by batch, and its queue cannot be saved; save "
+                "between two epochs"
+            )
         if current is None or (current.name == "hidden" and current.n_observed == len(current)):
             return self.state_dict()
         return self._ledger_state() | {"pass": pass_state(current, self._global_batch, self._comm)}
@@ -328,7 +410,13 @@ class Hiding:
             "method": self.method.model_dump(),
             "seed": self._seed,
             "ledger": gather_columns(self._passes.ledger.columns(), self._comm),
+            "method_state": self._method_states(),
         }
+
+    def _method_states(self) -> list[dict[str, torch.Tensor]]:
+        """Return what a batch-level method keeps on each rank. Collective."""
+        states = self._comm.gather(dict(self._passes.method_state))
+        return [{name: torch.from_numpy(array) for name, array in state.items()} for state in states]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue after the epoch that the state was taken after.
@@ -347,6 +435,12 @@ class Hiding:
         start, stop = self._homes.rows(self._comm.rank)
         columns = {name: column[start:stop].numpy().copy() for name, column in state["ledger"].items()}
         self._passes.restore(Ledger.of(self.n, start, columns), state["epoch"])
+        states = state.get("method_state") or [{}]
+        mine = states[self._comm.rank % len(states)]
+        self._passes.method_state = {
+            **self.method.init_state(),
+            **{name: array.numpy().copy() for name, array in mine.items()},
+        }
         if "pass" in state:
             self.metrics = resume_pass(self._passes, state["pass"], self._global_batch, self._comm)
 

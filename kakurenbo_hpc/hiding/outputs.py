@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,7 @@ class OutputReader:
         extra: names of the columns that the method needs besides loss, correct and confidence.
     """
 
-    def __init__(self, extra: Sequence[str]):
+    def __init__(self, extra: Iterable[str]):
         self._extra = tuple(extra)
         self._class_dim: int | None = None
         self._is_odd: torch.Tensor | None = None

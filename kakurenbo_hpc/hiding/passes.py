@@ -5,20 +5,23 @@ from __future__ import annotations
 import time
 from functools import cached_property
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from ..core.ledger import Homes, Ledger
 from ..core.plan import Epoch, Plan
+from ..core.sample_stats import SampleStats
 from ..distributed.comm import Comm
 from ..engine.metrics_line import metrics_line
 from ..errors import LoopError, shown
 from ..order.deal import EpochSchedule, deal
-from ..order.home import bring_home
+from ..order.home import bring_home, fetch_columns
+from ..selection.batch_level import BatchMethod, SelectionPass
 from ..selection.global_stats import GlobalStats
 from ..selection.method import Method, init_ledger
 from ..training.batch_stats import SampleStatsBuffer
+from .choosing import Choosing
 from .same_calls import check_same_call
 from .samplers import Pass
 
@@ -44,6 +47,9 @@ class Passes:
         plan: of the current epoch; None before it is planned.
         current: the pass that was begun last; None between two passes.
         last_epoch: the last epoch that is done; -1 for none.
+        method_state: of a batch-level method.
+        choosing: the training pass, where it is chosen batch by batch; None otherwise.
+        latest_batch: what the loader read last.
     """
 
     def __init__(
@@ -65,6 +71,10 @@ class Passes:
         self.plan: Plan | None = None
         self.current: Pass | None = None
         self.last_epoch = -1
+        self.method_state = method.init_state()
+        self.choosing: Choosing | None = None
+        self.latest_batch: Any = None
+        self._metrics: dict[str, Any] = {}
         self._begun_at = time.monotonic()
 
     @property
@@ -112,7 +122,7 @@ class Passes:
     def restore(self, ledger: Ledger, last_epoch: int) -> None:
         """Continue after this epoch, with the ledger that it left."""
         self.ledger, self.last_epoch = ledger, last_epoch
-        self.epoch = self.plan = self.current = None
+        self.epoch = self.plan = self.current = self.choosing = None
 
     def begin_whole(self, number: int) -> bool:
         """Begin an epoch, and a pass over all samples if the method needs one; return whether it does."""
@@ -162,20 +172,47 @@ class Passes:
 
     def _begin_visible(self, epoch: Epoch, n_scored: int) -> dict[str, Any]:
         self.plan = plan = self._method.plan(epoch, self.ledger, self._everyone)
-        schedule = self._begin_pass("visible", epoch, plan.train, plan.weight)
+        selection = None
+        if self._method.selection_level(epoch) == "batch":
+            selection = cast(BatchMethod, self._method).selection_pass(self._global_batch)
+        schedule = self._begin_pass("visible", epoch, plan.train, plan.weight, selection)
+        if selection is not None:
+            self._begin_choosing(epoch, schedule, selection)
         none = np.zeros(len(self.ledger), bool)
         n_hidden, self._n_refresh = self._everyone.count(
             plan.train == 0, none if plan.refresh is None else plan.refresh
         )
-        return metrics_line(
+        self._metrics = metrics_line(
             epoch,
             plan,
             schedule,
             n_samples=self.ledger.n_total,
             n_hidden=n_hidden,
             n_forward=n_scored + schedule.n + self._n_refresh,
+            n_forward_select=n_scored + self._n_refresh,
             n_backward=schedule.n,
             steps=schedule.steps,
+        )
+        return self._metrics
+
+    def _begin_choosing(self, epoch: Epoch, schedule: EpochSchedule, selection: SelectionPass) -> None:
+        """Begin a training pass that is chosen from the candidates of the current pass."""
+        assert isinstance(self._method, BatchMethod) and self.current is not None
+        columns = {}
+        if selection.columns:
+            ids = np.unique(np.concatenate([schedule.id, np.array([schedule.filler], np.int64)]))
+            fetched = fetch_columns(ids, selection.columns, self.ledger, self._homes, self._comm)
+            columns = {"id": ids, **fetched}
+        self.choosing = Choosing(
+            self._method,
+            epoch,
+            self.current,
+            schedule.n,
+            self.method_state,
+            columns,
+            self._comm,
+            self._global_batch,
+            self._accumulate,
         )
 
     def begin_hidden(self) -> bool:
@@ -194,6 +231,23 @@ class Passes:
             return False
         self._begin_pass("hidden", epoch, plan.refresh)
         return True
+
+    @property
+    def call(self) -> str:
+        """The call that a loop makes for every batch that the loader reads."""
+        return "observe" if self.choosing is None else "choose"
+
+    def next_observed(self) -> Pass:
+        """Return the pass that has a batch to be observed: the current one, or what was chosen from it."""
+        if self.choosing is None:
+            return self.next_batch()
+        trained = self.choosing.trained
+        if trained.n_observed == len(trained):
+            raise LoopError(
+                f"hiding: {self._method.method} chooses batch by batch, and no chosen batch is due; call "
+                "observe for the batches that hiding.choose(ids, losses) returns"
+            )
+        return trained
 
     def next_batch(self) -> Pass:
         """Return the current pass, which has a batch to be observed."""
@@ -248,10 +302,10 @@ class Passes:
         epoch: Epoch,
         times: np.ndarray,
         weight: np.ndarray | None = None,
+        selection: SelectionPass | None = None,
     ) -> EpochSchedule:
-        schedule = deal(
-            self.ledger.rows, times, epoch, self._comm, self._global_batch, self._accumulate, weight
-        )
+        size = (self._global_batch, self._accumulate) if selection is None else (selection.global_batch, 1)
+        schedule = deal(self.ledger.rows, times, epoch, self._comm, *size, weight)
         self.current = Pass(name, epoch, schedule, SampleStatsBuffer(self._method.forward_columns))
         return schedule
 
@@ -262,10 +316,41 @@ class Passes:
         done, n_batches = self.current, len(self.current)
         if done.n_observed < n_batches:
             raise LoopError(
-                f"hiding: observe was called for {done.n_observed} of the {n_batches} batches of epoch "
+                f"hiding: {self.call} was called for {done.n_observed} of the {n_batches} batches of epoch "
                 f"{done.epoch.number}; call it for every batch, and let the loader drop none and nothing "
                 "deal its batches to ranks again"
             )
         stats = done.stats_buffer.stats()
-        self.ledger = bring_home(stats, self.ledger, self._homes, self._comm, done.epoch)
-        self.current = None
+        if self.choosing is not None:
+            self._end_choosing(self.choosing, stats, done.epoch)
+        else:
+            self.ledger = bring_home(stats, self.ledger, self._homes, self._comm, done.epoch)
+            if done.name == "visible" and isinstance(self._method, BatchMethod):
+                self.method_state = self._method.on_epoch_trained(done.epoch, stats.loss, self.method_state)
+        self.current = self.choosing = None
+
+    def _end_choosing(self, done: Choosing, candidates: SampleStats, epoch: Epoch) -> None:
+        """Bring the statistics of candidates and of what was trained home, and complete the metrics."""
+        if done.trained.n_observed < len(done.trained):
+            raise LoopError(
+                f"hiding: observe was called for {done.trained.n_observed} of the {len(done.trained)} "
+                f"batches that choose returned in epoch {epoch.number}; call it for every batch"
+            )
+        trained = done.trained.stats_buffer.stats()
+        if done.selection.loss_column:
+            candidates = candidates.with_extra(**{done.selection.loss_column: candidates.loss})
+        for stats in (candidates, trained):  # in this order: the training pass is the later one
+            self.ledger = bring_home(stats, self.ledger, self._homes, self._comm, epoch)
+        self.method_state = done.state
+        n_candidates, n_distinct = self._comm.sum(
+            np.array([len(candidates), len(np.unique(trained.id))])
+        ).tolist()
+        n_hidden = self.ledger.n_total - n_distinct
+        self._metrics |= {
+            "n_hidden": n_hidden,
+            "hidden_fraction": n_hidden / self.ledger.n_total,
+            "n_forward": n_candidates + done.n_trained,
+            "n_forward_select": n_candidates,
+            "n_backward": done.n_trained,
+            "steps": done.steps,
+        }

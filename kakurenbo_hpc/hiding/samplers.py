@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -27,9 +27,9 @@ class Pass:
 
     def __init__(
         self,
-        name: Literal["whole", "visible", "hidden"],
+        name: Literal["whole", "visible", "hidden", "chosen"],
         epoch: Epoch,
-        schedule: EpochSchedule,
+        schedule: EpochSchedule | Sequence[MicroBatch],
         stats_buffer: SampleStatsBuffer,
     ):
         self.name, self.epoch, self.stats_buffer = name, epoch, stats_buffer
@@ -77,6 +77,11 @@ class Pass:
         for batch in range(self._first, len(self)):
             self.n_given = max(self.n_given, batch + 1)
             yield self.ids_of(batch).tolist()
+
+    def append(self, micro_batch: MicroBatch) -> None:
+        """Add a batch that no sampler has to give."""
+        self._micro_batches.append(micro_batch)
+        self._length = self.n_given = len(self._micro_batches)
 
     def stop_early(self) -> None:
         """End the pass after the batches that are observed already."""

@@ -14,6 +14,7 @@ from ..config.options import pick
 from ..core.plan import Epoch
 from ..errors import JobError, LoopError, shown
 from ..selection import METHODS
+from ..selection.batch_level import BatchMethod
 from ..selection.method import Method
 from .samplers import Pass
 
@@ -68,11 +69,18 @@ def resolve_method(method: str | Method, options: dict[str, Any], epochs: int) -
         raise JobError(
             f"hiding: {', '.join(options)} given beside a method that has its options already; set them there"
         )
-    if any(method.selection_level(Epoch(number, epochs, 0)) != "epoch" for number in range(epochs)):
+    if any(method.selection_level(Epoch(number, epochs, 0)) == "step" for number in range(epochs)):
         raise JobError(
-            f"hiding: {method.method} chooses batch by batch, which needs the driver's training loop; use "
+            f"hiding: {method.method} chooses step by step, which needs the driver's training loop; use "
             "kakurenbo train"
         )
+    if isinstance(method, BatchMethod):
+        selection = method.selection_pass(1)
+        if selection.reuse_graph or selection.pipeline or selection.precision != "same":
+            raise JobError(
+                f"hiding: {method.method} keeps the graph of its selection pass, or makes it ahead or in "
+                "another precision, but in your own loop that pass is yours; remove the option"
+            )
     if "grad_norm" in method.columns:
         raise JobError(
             f"hiding: {method.method} needs the gradient norm of the last layer, which only kakurenbo train "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..core.ledger import Homes, Ledger
@@ -26,15 +28,35 @@ def bring_home(stats: SampleStats, ledger: Ledger, homes: Homes, comm: Comm, epo
     return ledger.update(send_home(stats, homes, comm), epoch.number)
 
 
+def fetch_columns(
+    ids: np.ndarray, names: Sequence[str], ledger: Ledger, homes: Homes, comm: Comm
+) -> dict[str, np.ndarray]:
+    """Return some of the method's columns of these samples, of any home, in the order of the ids.
+
+    All ranks call it together, each with ids of its own. Two exchanges of O(its share).
+    """
+    home = homes.of(ids)
+    by_home = np.argsort(home, kind="stable")
+    ends = np.searchsorted(home[by_home], np.arange(1, comm.size))
+    asked = comm.alltoallv(np.split(ids[by_home], ends))
+    back = np.argsort(by_home)
+    return {
+        name: np.concatenate(comm.alltoallv([ledger.extra[name][part - ledger.start] for part in asked]))[
+            back
+        ]
+        for name in names
+    }
+
+
 def send_home(stats: SampleStats, homes: Homes, comm: Comm) -> SampleStats:
     """Return all ranks' statistics of the samples whose home this rank is.
 
     One exchange, in which each rank sends and receives O(its share). All ranks' statistics carry the same
-    extra columns, in name and dtype.
+    extra columns, in name, dtype and width.
     """
     columns = {"id": stats.id, "position": stats.position, "loss": stats.loss, "correct": stats.correct}
     columns |= {"confidence": stats.confidence, **stats.extra}
-    row = np.dtype([(name, column.dtype) for name, column in columns.items()])
+    row = np.dtype([(name, column.dtype, column.shape[1:]) for name, column in columns.items()])
     outgoing = np.empty(len(stats), row)
     for name, column in columns.items():
         outgoing[name] = column

@@ -53,9 +53,14 @@ class StageTimer:
             self._seconds[stage] += time.perf_counter() - begun
 
     def seconds(self, parts: dict[str, float]) -> dict[str, float]:
-        """Return seconds by stage, in total since the timer was made, and by part of training."""
+        """Return seconds by stage, in total since the timer was made, and by part of training.
+
+        ``select`` is what choosing samples cost: plan, scoring and selection passes, and refresh.
+        """
         other = self._seconds["train"] - sum(parts.get(name, 0.0) for name in PARTS)
+        select = self._seconds["plan"] + parts.get("selection_forward", 0.0) + self._seconds["refresh"]
         now = {**self._seconds, "total": time.perf_counter() - self._begun, **parts, "other": max(0.0, other)}
+        now["select"] = select
         return {name: seconds + self._before.get(name, 0.0) for name, seconds in now.items()}
 
 

@@ -36,12 +36,25 @@ class SelectionPass:
         reuse_graph: run it in train mode and keep its autograd graph, so that candidates that are trained
             before the next optimizer step need no second forward pass.
         loss_column: the ledger column that keeps the losses of this pass, if the method declares one.
+        mode: of the network, "eval" or "train"; train moves BatchNorm's statistics.
+        forward: whether there is a pass at all; without one, the losses of candidates are NaN.
+        queues: queue what is selected until every rank has a full batch. Otherwise each candidate batch makes
+            one step on what is selected from it, or none where no rank selects anything.
+        pipeline: pass the next candidates forward before the step that the last ones made due.
+        only_full: drop what is left in the queues at the end of an epoch, instead of a last smaller step.
+        columns: ledger columns of the method that come with the candidates.
     """
 
     global_batch: int
     precision: str = "same"
     reuse_graph: bool = False
     loss_column: str | None = None
+    mode: str = "eval"
+    forward: bool = True
+    queues: bool = True
+    pipeline: bool = False
+    only_full: bool = False
+    columns: tuple[str, ...] = ()
 
 
 class BatchMethod(Method):
@@ -58,7 +71,7 @@ class BatchMethod(Method):
                 queue the choice
             else:
                 queue the whole batch
-            for each step that is due:
+            for each step that is due (without a queue: one, unless nothing was selected on any rank):
                 train; if it followed no selection: state = `on_step`(batch, state, everyone)
 
     In an epoch whose `selection_level` is "epoch", what the plan names is trained. After such an epoch,

@@ -56,9 +56,12 @@ def round_up(value: float) -> np.float32:
     return near if near >= exact else np.nextafter(near, np.float32(np.inf))
 
 
-def combine_exponents(sums: np.ndarray, first_exponent: int = 0) -> float:
-    """Return the sum of sums[e] x 2**(e + first_exponent - 150), rounded once; subnormals have e = 1."""
+def combine_exponents(sums: np.ndarray, first_exponent: int = 0, divisor: int = 1) -> float:
+    """Return the sum of sums[e] x 2**(e + first_exponent - 150), rounded once; subnormals have e = 1.
+
+    divisor: the sum is divided by it before it is rounded.
+    """
     total = 0
     for exponent, mantissas in enumerate(sums.tolist(), first_exponent):
         total += mantissas << (max(exponent, 1) - 1)
-    return total / (1 << 149)  # Python divides integers with a single rounding
+    return total / (divisor << 149)  # Python divides integers with a single rounding

@@ -164,6 +164,10 @@ class GlobalStats:
         """Return, for each (S,) bool mask, how many rows of all ranks it marks. One allreduce."""
         return self._comm.sum(np.array([np.count_nonzero(mask) for mask in masks], np.int64)).tolist()
 
+    def add(self, counts: np.ndarray) -> np.ndarray:
+        """Return the elementwise sum over ranks of integers, of one shape on all ranks. One allreduce."""
+        return self._comm.sum(counts.astype(np.int64))
+
     def max(self, value: np.ndarray) -> float:
         """Return the largest finite value of all ranks, -inf if there is none. One allreduce."""
         value = np.asarray(value, None if np.asarray(value).dtype.kind == "f" else np.float64)

@@ -77,13 +77,16 @@ class Method(SelectionOptions):
 
     @property
     def columns(self) -> dict[str, tuple]:
-        """Its ledger columns: name -> (dtype, first value); those in FORWARD_COLUMNS are filled for it."""
+        """Its ledger columns: name -> (dtype, first value); those in FORWARD_COLUMNS are filled for it.
+
+        A column of width J, such as a window over J epochs, has the dtype ``np.dtype((np.float32, J))``.
+        """
         return {}
 
     @property
-    def forward_columns(self) -> list[str]:
-        """Those of its columns that forward passes fill."""
-        return [name for name in self.columns if name in FORWARD_COLUMNS]
+    def forward_columns(self) -> dict[str, np.dtype]:
+        """Those of its columns that forward passes fill: name -> dtype."""
+        return {name: np.dtype(dtype) for name, (dtype, _) in self.columns.items() if name in FORWARD_COLUMNS}
 
     @property
     def max_hidden_fraction(self) -> float:
@@ -130,6 +133,11 @@ class Method(SelectionOptions):
         """Return what the user should know before a run of so many epochs, one sentence each."""
         return []
 
+    @property
+    def needs_full_gradient(self) -> bool:
+        """Whether grad_norm of scoring passes is of all parameters, by a backward pass of each sample."""
+        return False
+
     def needs_scoring_pass(self, epoch: Epoch) -> bool:
         """Return whether all samples get a forward pass before this epoch is planned."""
         return False
@@ -153,7 +161,7 @@ class Method(SelectionOptions):
     def update(
         self, epoch: Epoch, ledger: Ledger, after: Literal["scoring", "epoch"]
     ) -> Mapping[str, np.ndarray]:
-        """Return the ledger columns that change now that new statistics stand in the ledger: name -> (S,).
+        """Return the ledger columns that change now that new statistics stand in the ledger, by name.
 
         Args:
             epoch: rows with ``ledger.seen_epoch == epoch.number`` have statistics of this epoch.

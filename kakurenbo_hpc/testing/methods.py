@@ -85,7 +85,9 @@ def _check_columns(method: Method) -> None:
                 f"{name} must be FORWARD_COLUMNS[{name!r}]",
             )
         require(
-            np.dtype(dtype).kind in "biuf", law, f"column {name} is of dtype {np.dtype(dtype)}; use numbers"
+            np.dtype(dtype).base.kind in "biuf",
+            law,
+            f"column {name} is of dtype {np.dtype(dtype)}; use numbers",
         )
 
 
@@ -197,9 +199,9 @@ def _check_update(method: Method, epoch: Epoch, ledger: Ledger) -> None:
         for name, column in changed.items():
             require(name in method.columns, law, f"column {name!r} is not among columns")
             require(
-                column.shape[:1] == (len(ledger),),
+                column.shape == ledger.extra[name].shape,
                 law,
-                f"{name} has shape {column.shape} for {len(ledger)} rows",
+                f"{name} has shape {column.shape}, but was declared of shape {ledger.extra[name].shape}",
             )
         for name, column in before.columns().items():
             require(
@@ -281,11 +283,9 @@ def _selections(method: BatchMethod, seed: int, comm: Comm) -> list[tuple[np.nda
     everyone, state, chosen = GlobalStats(comm), method.init_state(), []
     for i in range(4):
         n = int(rng.integers(1, 12))
-        extra = {
-            name: _column(rng, n, dtype)
-            for name, (dtype, _) in method.columns.items()
-            if name in FORWARD_COLUMNS
-        }
+        with_candidates = [*method.forward_columns, *method.selection_pass(12).columns]
+        extra = {name: _column(rng, n, method.columns[name][0]) for name in with_candidates}
+        extra |= {"correct": rng.random(n) < 0.7, "confidence": rng.choice(_CONFIDENCES, n)}
         ids = np.arange(n, dtype=np.int64) + 100 * (4 * comm.rank + i)
         loss = rng.choice(_LOSSES, n)
         candidates = Candidates(ids, np.zeros(n, np.int32), loss, extra)
@@ -307,7 +307,7 @@ def _examples(method: Method, n: int) -> Iterator[tuple[Epoch, Ledger]]:
 
 def _ledger(method: Method, rng: np.random.Generator, n: int, seen: np.ndarray) -> Ledger:
     def where_seen(column: np.ndarray, first: Any) -> np.ndarray:
-        return np.where(seen, column, np.asarray(first, column.dtype))
+        return np.where(seen.reshape(-1, *[1] * (column.ndim - 1)), column, np.asarray(first, column.dtype))
 
     return Ledger(
         n_total=n,
@@ -323,7 +323,9 @@ def _ledger(method: Method, rng: np.random.Generator, n: int, seen: np.ndarray) 
 
 
 def _column(rng: np.random.Generator, n: int, dtype: Any) -> np.ndarray:
-    return rng.choice(np.array(_NUMBERS.get(np.dtype(dtype).kind, [0, 1, 2, 3])), n).astype(dtype)
+    kind = np.dtype(dtype)
+    numbers = _NUMBERS.get(kind.base.kind, [0, 1, 2, 3])
+    return rng.choice(np.array(numbers), (n, *kind.shape)).astype(kind.base)
 
 
 def _plan(method: Method, epoch: Epoch, ledger: Ledger) -> Plan:

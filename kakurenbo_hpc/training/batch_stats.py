@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import DTypeLike
 
 from ..core.batch import MicroBatch
 from ..core.sample_stats import SampleStats
@@ -102,14 +103,16 @@ def columns(
 
 
 class SampleStatsBuffer:
-    """Collects the statistics of one pass and copies them to the host at once. Fillers are left out."""
+    """Collects the statistics of one pass and copies them to the host at once. Fillers are left out.
 
-    def __init__(self, extra: Sequence[str] = ()):
+    extra: dtypes of the further columns, by name; that of a column of width J has the shape (J,).
+    """
+
+    def __init__(self, extra: Mapping[str, DTypeLike] = {}):
         self._extra = extra
         self._batches: list[BatchStats] = []
-        dtypes: dict[str, type] = {"id": np.int64, "position": np.int64}
-        dtypes |= {"loss": np.float32, "correct": bool, "confidence": np.float32}
-        dtypes |= {name: np.int32 if name == "label" else np.float32 for name in extra}
+        dtypes: dict[str, DTypeLike] = {"id": np.int64, "position": np.int64}
+        dtypes |= {"loss": np.float32, "correct": bool, "confidence": np.float32, **extra}
         self._restored: dict[str, np.ndarray] = {name: np.zeros(0, dtype) for name, dtype in dtypes.items()}
 
     def add(self, stats: BatchStats) -> None:
@@ -118,7 +121,7 @@ class SampleStatsBuffer:
             self._batches.append(stats)
 
     def stats(self) -> SampleStats:
-        """Return all statistics, (k,) columns on the host."""
+        """Return all statistics, columns of k rows on the host."""
         columns = dict(self.state_dict())
         return SampleStats(
             **{name: columns.pop(name) for name in columns.keys() - set(self._extra)}, extra=columns

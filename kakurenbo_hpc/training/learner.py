@@ -34,7 +34,7 @@ from .schedule import Schedule
 from .segmentation import at_size, is_class
 from .weight_average import WeightAverage
 
-TEST_COLUMNS = ("probability", "label")  # of each validation sample, beside those of every sample
+TEST_COLUMNS = {"probability": np.float32, "label": np.int64}  # of each validation sample, beside the rest
 _N_FIRST = 4  # parameters of a network's first layers
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -55,7 +55,7 @@ class Learner:
         n_classes: int,
         shape: Sequence[int],
         seed: int,
-        extra: Sequence[str],
+        extra: Iterable[str],
         target_shape: Sequence[int] = (),
     ):
         """Build model, optimizer and criterion.
@@ -206,7 +206,7 @@ class Learner:
         self.model.train(mode == "train")
         if mode == "train" and batch.micro_batch.begins:
             self._seed_dropout("look dropout", batch.micro_batch.step)
-        with torch.set_grad_enabled(keep_graph), self.parts("selection_forward"):
+        with torch.set_grad_enabled(keep_graph):
             precision_here = None if precision == "same" else precision
             logits, losses, trained = self._forward(self.model, batch, precision_here)
         return self._stats(batch, logits, losses), trained

@@ -327,15 +327,15 @@ DATA = {
     "packing nothing": (["pack"], "Missing argument 'SOURCE'"),
     "packing what is not there": (
         ["pack", "nope", "packed"],
-        "nope/train: cannot be read (No such file or directory)",
+        "nope/train: cannot be listed (No such file or directory)",
     ),
-    "packing a file": (["pack", "file", "packed"], "file/train: cannot be read (Not a directory)"),
+    "packing a file": (["pack", "file", "packed"], "file/train: cannot be listed (Not a directory)"),
     "packing no classes": (["pack", "images_empty", "packed"], "images_empty/train: found no folders there"),
     "packing no images": (["pack", "no_images", "packed"], "no_images/train/cat: found no images there"),
     "packing what are no images": (["pack", "images", "packed"], "a.png: cannot be read as an image"),
     "packing half": (
         ["pack", "images_no_validation", "packed"],
-        "images_no_validation/validation: cannot be read",
+        "images_no_validation/validation: cannot be listed",
     ),
     "packing dots": (["pack", "images", "packed", "--size", "0"], "Invalid value for '--size'"),
 }

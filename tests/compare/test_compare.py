@@ -66,7 +66,9 @@ def test_a_comparison_runs_its_contenders_and_controls_and_is_taken_up_again(tmp
     share = rows["kakurenbo"]["hidden_fraction"]
     controls = [name for name in rows if name not in ("everything", "kakurenbo")]
     assert list(rows)[:2] == ["everything", "kakurenbo"] and share > 0.1
-    (random, rs2) = (name for name in controls if name.startswith("r"))
+    (by_epoch, random, rs2) = (name for name in controls if name.startswith("r"))
+    assert by_epoch == "random as kakurenbo"
+    assert rows[by_epoch]["n_backward"] == pytest.approx(rows["kakurenbo"]["n_backward"], abs=3)
     assert random.startswith("random ") and rs2 == "rs2 " + random.split()[1]
     assert abs(float(random.split()[1]) - share) <= 0.025 + 1e-9
     assert "2 epochs" in controls
@@ -232,6 +234,21 @@ def test_a_contender_of_another_job_has_a_baseline_and_controls_of_its_own(tmp_p
     made = dict(controls(comparison, entries, curves))
     assert list(made) == ["there: random 0.20", "there: 2 epochs"]
     assert {control.job.data.name for control in made.values()} == {"visual_atoms"}
+
+
+def test_random_is_compared_at_each_contenders_share_in_each_epoch(tmp_path):
+    contenders = {"much": {"selection": {"method": "infobatch"}}}
+    comparison, entries = read_comparison(written(tmp_path, contenders=contenders))
+
+    def of_epochs(*backward):
+        sums = np.cumsum(np.array(backward, float))
+        return [Curve(sums / sums[-1], sums, sums, sums, sums)]
+
+    curves = {"everything": of_epochs(100, 100, 100), "much": of_epochs(100, 70, 40.04)}
+    made = dict(controls(comparison, entries, curves))
+    assert made["random as much"].job.selection.fractions == [0.0, 0.3, 0.6]
+    assert made["random as much"].job.training == entries["everything"].job.training
+    assert "random 0.30" in made, "the constant share"
 
 
 def test_who_scales_is_compared_with_not_scaling_unless_that_is_there_already(tmp_path):

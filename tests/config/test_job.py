@@ -53,6 +53,7 @@ LONGEST = {
         "repeats": 5,
         "repeats_classes": 0.2,
         "drop_classes": [4, 5],
+        "holdout": 0.1,
         "augmentation": [{"crop": {"padding": 4}}, "flip", {"normalize": "cifar10"}],
         "evaluation": [{"normalize": "cifar10"}],
         "placement": "local",
@@ -130,7 +131,18 @@ LONGEST = {
         "refresh_augment": False,
     },
     "world": {"gradients": "horovod", "compression": "fp16", "gradient_predivide_factor": 4.0},
-    "record": {"ledger": True, "weights_at": [10], "checkpoint_every": 5, "keep": 1, "hang_timeout": 60.0},
+    "record": {
+        "ledger": True,
+        "weights_at": [10],
+        "test": True,
+        "images": 32,
+        "rank_seconds": True,
+        "tensorboard": True,
+        "checkpoint_every": 5,
+        "checkpoint_seconds": 600.0,
+        "keep": 1,
+        "hang_timeout": 60.0,
+    },
 }
 
 

@@ -51,6 +51,13 @@ def skips_one(h):
             print_error(h)
 
 
+def chosen(method, call, **options):
+    """Make a call for the first candidates, and nothing else."""
+    own = hiding(method, **options)
+    for ids, _ in own.visible(0, DataLoader(POINTS, batch_sampler=own.batch_sampler)):
+        call(own, ids)
+
+
 def leaves_early(h):
     begin_visible(h, 0)
     print_error(h)
@@ -193,13 +200,33 @@ BUILT = {
         lambda: hiding(max_fraction=30.0),
         "max_fraction is 30.0, but must be in .*write 0.3 for 30 percent",
     ),
-    "a batch-level method": (
-        lambda: hiding("selective_backprop"),
-        "selective_backprop chooses batch by batch.*kakurenbo train",
+    "a graph that is kept": (
+        lambda: hiding("selective_backprop", reuse_forward=True),
+        "keeps the graph of its selection pass.*remove the option",
+    ),
+    "a choice that was not asked for": (
+        lambda: chosen("selective_backprop", lambda own, ids: own.observe(ids, torch.zeros(10))),
+        "no chosen batch is due; call observe for the batches that hiding.choose",
+    ),
+    "a choice without losses": (
+        lambda: chosen("selective_backprop", lambda own, ids: own.choose(ids)),
+        "choose got no losses for batch 0 .*by which selective_backprop chooses",
+    ),
+    "candidates that were not chosen from": (
+        lambda: chosen("selective_backprop", lambda own, ids: None),
+        "choose was not called for batch 0",
+    ),
+    "a batch without rows": (
+        lambda: chosen("pdd", lambda own, ids: own.choose(ids, batch=["a"]), variant="srd"),
+        "choose got a batch that holds a str, which has no rows",
+    ),
+    "a queue to be saved": (
+        lambda: chosen("selective_backprop", lambda own, ids: own.mid_epoch_state_dict()),
+        "its queue cannot be saved; save between two epochs",
     ),
     "weights renewed each step": (
         lambda: hiding("sample_importance", online="step"),
-        "chooses batch by batch",
+        "chooses step by step.*kakurenbo train",
     ),
     "a look that was not taken": (lambda: hiding("iswr").begin_visible(0), "hiding.whole"),
     "the state of another method": (lambda: hiding("random").load_state_dict(state()), "state has method"),

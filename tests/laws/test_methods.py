@@ -21,7 +21,7 @@ from kakurenbo_hpc.selection.method import StepMethod
 # Options under which a method does something that it does not do by default. A method that is not here runs
 # by default.
 VARIANTS: dict[str, list[dict]] = {
-    "random": [{}, {"fraction": 0.75, "scale_lr": True}],
+    "random": [{"fractions": [0.0, 0.5, 0.1]}, {"fraction": 0.75, "scale_lr": True}],
     "kakurenbo": [
         {},
         {"max_fraction": 0.6, "drop_top": 0.3},
@@ -51,6 +51,12 @@ VARIANTS: dict[str, list[dict]] = {
     "spv": [{"burn_in": 1}],
     "ucb": [{}, {"spread": "std", "fraction": 0.75, "every": 2}],
     "epsilon_greedy": [{}, {"epsilon": 0.5, "fraction": 0.75, "every": 2}],
+    "orderdp": [{}, {"drawn": 0.5, "kept": 0.1}],
+    "seta": [{}, {"prune_ratio": 0.4, "groups": 3, "scale": 0.34, "anneal": 0.6}],
+    "rcap": [{}, {"fraction": 0.75, "temperature": 0.25}],
+    "ies": [{"threshold": 0.3}],
+    "pdd": [{}, {"variant": "smrd", "threshold": 0.0}, {"variant": "srd", "gamma": 0.5, "revision_from": 3}],
+    "rho_loss": [{"scores": ["any.h5"]}, {"scores": ["any.h5"], "kept": 0.5, "scope": "global"}],
     "static": [
         {"scores": ["any.h5"]},
         {"scores": ["any.h5"], "keep": "lowest", "class_balance": True, "budget": "steps"},
@@ -151,7 +157,9 @@ def test_no_method_hides_more_than_its_fraction(method, data):
 def seen_by(method, n):
     """A ledger of n confident samples, all seen in epoch 0, of which anything may be hidden."""
     rng, ledger = np.random.default_rng(0), Ledger.unseen(n, 0, n, method.columns)
-    extra = {name: rng.integers(0, 3, n).astype(column.dtype) for name, column in ledger.extra.items()}
+    extra = {
+        name: rng.integers(0, 3, column.shape).astype(column.dtype) for name, column in ledger.extra.items()
+    }
     loss, sure = rng.lognormal(-1, 1, n).astype(np.float32), np.ones(n, np.float32)
     return dataclasses.replace(
         ledger, loss=loss, correct=sure > 0, confidence=sure, seen_epoch=np.zeros(n, np.int32), extra=extra

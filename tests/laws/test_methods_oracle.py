@@ -81,6 +81,18 @@ OPTIONS = {
     "epsilon_greedy": st.fixed_dictionaries(
         {"fraction": shares, "every": st.integers(1, 3), "epsilon": st.sampled_from([0.0, 0.1, 0.5, 1.0])}
     ),
+    "orderdp": st.fixed_dictionaries(
+        {"drawn": st.sampled_from([0.1, 0.5, 0.75, 1.0]), "kept": st.sampled_from([0.1, 0.5, 0.85, 1.0])}
+    ),
+    "seta": st.fixed_dictionaries(
+        {
+            "prune_ratio": shares,
+            "groups": st.integers(1, 6),
+            "scale": st.sampled_from([0.2, 0.5, 0.9, 1.0]),
+            "anneal": st.sampled_from([0.6, 0.875, 1.0]),
+        }
+    ),
+    "rcap": st.fixed_dictionaries({"fraction": shares, "temperature": st.sampled_from([0.25, 1.0, 2.0])}),
     "static": st.fixed_dictionaries(
         {
             "scores": st.just(["any.h5"]),

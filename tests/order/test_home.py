@@ -81,15 +81,17 @@ def test_what_a_nan_says_is_brought_home_as_well():
 @given(st.integers(1, 4))
 def test_the_ledgers_of_all_ranks_have_the_latest_statistics_of_their_samples(n_ranks):
     n = 20
-    homes, last = Homes(n, n_ranks), n_ranks - 1
+    homes, last, wide = Homes(n, n_ranks), n_ranks - 1, (np.dtype((np.float32, 3)), 0)
     passes = {rank: stats(range(n), np.arange(rank * n, (rank + 1) * n)) for rank in range(n_ranks)}
 
     def ledger_on(comm):
-        ledger = Ledger.unseen(n, *homes.rows(comm.rank), {"clock": (np.float64, np.nan)})
+        ledger = Ledger.unseen(n, *homes.rows(comm.rank), {"clock": (np.float64, np.nan), "p": wide})
         clock = passes[comm.rank].extra["clock"] + comm.rank
-        return bring_home(passes[comm.rank].with_extra(clock=clock), ledger, homes, comm, Epoch(4, 9, 0))
+        p = np.stack([clock, -clock, clock + 1], axis=1).astype(np.float32)
+        return bring_home(passes[comm.rank].with_extra(clock=clock, p=p), ledger, homes, comm, Epoch(4, 9, 0))
 
     for ledger in run_in_threads(n_ranks, ledger_on):
         assert ledger.seen_epoch.tolist() == [4] * len(ledger)
         assert ledger.loss.tolist() == ledger.id.tolist()
         assert ledger.extra["clock"].tolist() == (ledger.id * 3.0 + last).tolist()
+        assert ledger.extra["p"].tolist() == [[c, -c, c + 1] for c in ledger.extra["clock"]]

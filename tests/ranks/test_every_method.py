@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support.batch_runs import metrics
-from support.runs import lines, same_parameters, train_here
+from support.runs import ledger, lines, same_parameters, train_here
 
 from kakurenbo_hpc.config.job import Model, read_job
 from kakurenbo_hpc.config.package_files import find_job
@@ -27,7 +27,7 @@ from kakurenbo_hpc.selection.batch_level import BatchMethod
 from kakurenbo_hpc.training.model import build_model
 
 pytestmark = pytest.mark.ranks(2)
-EPOCHS = 4
+EPOCHS = 3
 VARIANTS = {
     "kakurenbo": ["", "refresh_mode=train drop_top=0.02 lr_fraction=ceiling"],
     "infobatch": ["", "exact_share=true prune=above"],
@@ -36,7 +36,7 @@ VARIANTS = {
         "",
         "online=step",
         "level=class unbiased=true",
-        "metric=grad_norm online=epoch weights_pass=fresh pretrain_epochs=0",
+        "metric=grad_norm gradient=full online=epoch weights_pass=fresh pretrain_epochs=0",
     ],
     "static": ["", "keep=lowest class_balance=true"],
     "ucb": ["every=1"],
@@ -46,9 +46,14 @@ VARIANTS = {
         "stale=2 prime_epochs=1 lr_clock=backward",
         "reuse_forward=true selection_batch=120 history_scope=global",
         "calculator=random selection_precision=bf16",
+        "pipeline=true leftover=drop",
     ],
-    "kath18": ["", "score=loss reweight=false presample=2"],
+    "kath18": ["", "score=loss reweight=false presample=2 force=true"],
+    "ies": ["threshold=0.5"],
+    "pdd": ["threshold=0.9", "variant=smrd threshold=0", "variant=srd gamma=0.5"],
+    "rho_loss": ["kept=0.5", "kept=0.9 scope=global selection_mode=train"],
 }
+SCORES = {"static": "el2n", "rho_loss": "irreducible"}
 CASES = [
     pytest.param(method, number, marks=[pytest.mark.nightly] * (number > 0))
     for method in METHODS
@@ -61,23 +66,16 @@ def scored(module_comm, tmp_path_factory):
     """A folder with the scores of all samples of the digits."""
     folder = tmp_path_factory.mktemp("scores")
     job = read_job(find_job("digits_everything"), [], DATASETS, METHODS)
-    for name, epochs, last_layer in [
-        ("el2n", 1, False),
-        ("grand", 0, False),
-        ("grand", 0, True),
-        ("forgetting", 3, False),
-        ("random", 0, False),
+    for name, epochs, options in [
+        ("el2n", 1, {}),
+        ("grand", 0, {}),
+        ("grand", 0, {"last_layer": True}),
+        ("forgetting", 3, {}),
+        ("random", 0, {}),
+        ("irreducible", 1, {"hold_out": 0.5}),
     ]:
-        path = folder / f"{name}{'_last_layer' * last_layer}.h5"
-        score(
-            name,
-            job,
-            path,
-            module_comm,
-            epochs=epochs,
-            repeats=1,
-            options={"last_layer": True} if last_layer else {},
-        )
+        path = folder / f"{name}{'_last_layer' * ('last_layer' in options)}.h5"
+        score(name, job, path, module_comm, epochs=epochs, repeats=1, options=options)
     return folder
 
 
@@ -120,8 +118,8 @@ def trained(module_comm, tmp_path_factory, scored, steps):
 
 def sets(method, number, scored):
     options = [f"selection.{option}" for option in VARIANTS.get(method, [""])[number].split()]
-    if method == "static":
-        options.append(f"selection.scores={scored / 'el2n.h5'}")
+    if method in SCORES:
+        options.append(f"selection.scores={scored / SCORES[method]}.h5")
     what = [f"training.epochs={EPOCHS}", "training.global_batch=120", "record.checkpoint_every=1"]
     return [*what, "record.ledger=true", f"selection={{method: {method}}}", *options]
 
@@ -154,11 +152,44 @@ def test_a_method_learns_and_an_interrupted_run_is_the_run_that_was_not(
 def check_passes_and_seconds(told):
     """Fail where a batch-level method does not count its passes, or does not split its seconds."""
     for line in told:
+        assert line["n_forward"] == line["n_forward_select"] + line["n_backward"] or line["n_hidden"] == 0
         assert 1437 <= line["n_forward"] <= 1437 + line["n_backward"] or line["n_hidden"] > 0
+        stages = ("plan", "selection_forward", "refresh")
+        assert line["seconds"]["select"] == pytest.approx(sum(line["seconds"][part] for part in stages))
         parts = ("selection_forward", "training_forward", "backward", "other")
         assert sum(line["seconds"][part] for part in parts) == pytest.approx(
             line["seconds"]["train"], rel=0.01
         )
+
+
+def test_a_window_of_losses_is_resumed_on_another_number_of_ranks(trained, scored, comm, comm_of, tmp_path):
+    (run, _), again = trained("ies"), tmp_path / "again"
+    if comm.rank == 0:
+        shutil.copytree(run, again)
+        shutil.rmtree(again / "checkpoints" / f"epoch_{EPOCHS - 1:04d}")
+        shutil.rmtree(again / "ledger")
+    comm.barrier()
+    job = ("digits_everything", sets("ies", 0, scored), again, comm_of(1))
+    assert train_here(*job, resume=True) in (DONE, None)
+    comm.barrier()
+    one, two = ledger(again, EPOCHS - 1), ledger(run, EPOCHS - 1)
+    assert two["losses"].shape == (1437, 5) and two["losses"].dtype == np.float32
+    assert np.isnan(two["losses"][:, :3]).all() and (two["losses"][:, 4] == two["loss"]).all()
+    assert all(np.array_equal(one[name], two[name], equal_nan=True) for name in ("losses", "n_losses"))
+    assert (two["n_losses"] == EPOCHS - 1).all()
+
+
+def test_progressive_dropout_steps_as_often_as_everything_on_less_and_less(trained):
+    first, second, revision = lines(trained("pdd")[0])
+    assert first["steps"] == second["steps"] == revision["steps"] == 12
+    assert first["n_backward"] > second["n_backward"] > 0 and first["n_forward_select"] == 1437
+    assert revision["n_backward"] == revision["n_forward"] == 1437 and revision["n_forward_select"] == 0
+
+
+def test_rho_loss_trains_half_of_the_samples_that_have_a_score(trained, scored):
+    told, n = lines(trained("rho_loss")[0]), np.isfinite(scores(scored, "irreducible")[0]).sum()
+    assert 600 < n < 840, "half of 1437 by a hash"
+    assert all(line["n_forward_select"] == n and abs(line["n_backward"] - n / 2) <= 8 for line in told)
 
 
 def scores(folder, name):
@@ -201,15 +232,22 @@ def test_gradient_norms_of_an_untrained_network_are_those_of_one_pass_a_sample(s
 
 def test_selective_backprop_trains_about_its_selectivity(trained):
     told = lines(trained("selective_backprop", 0)[0])
-    assert 0.2 < sum(line["n_backward"] for line in told) / (4 * 1437) < 0.5, "s is 0.33"
+    assert 0.2 < sum(line["n_backward"] for line in told) / (EPOCHS * 1437) < 0.5, "s is 0.33"
     assert all(line["n_forward"] == 1437 + line["n_backward"] for line in told)
 
 
 def test_a_stale_epoch_does_not_even_load_what_is_not_chosen(trained):
-    prime, selection, stale, _ = lines(trained("selective_backprop", 1)[0])
+    prime, selection, stale = lines(trained("selective_backprop", 1)[0])
     assert prime["n_forward"] == prime["n_backward"] == 1437
     assert selection["n_forward"] == 1437 + selection["n_backward"]
     assert stale["n_forward"] == stale["n_backward"] < 1437 and stale["seconds"]["selection_forward"] == 0
+
+
+def test_a_pipeline_is_a_step_behind_and_leftovers_can_be_dropped(trained):
+    plain, ahead = (lines(trained("selective_backprop", number)[0]) for number in (0, 4))
+    assert all(one["staleness"] < other["staleness"] for one, other in zip(plain, ahead))
+    assert all(line["n_backward"] == 120 * line["steps"] for line in ahead), "full batches"
+    assert any(line["n_backward"] < 120 * line["steps"] for line in plain), "a last smaller step"
 
 
 def test_a_kept_graph_saves_forward_passes(trained):

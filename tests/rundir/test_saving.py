@@ -301,7 +301,7 @@ def test_a_ledger_in_many_pieces_is_read_by_any_number_of_ranks(tmp_path, monkey
             ledger.id % 2 == 0,
             -value,
             ledger.id.astype(np.int32),
-            {"place": ledger.id},
+            {"place": ledger.id, "window": value[:, None] + np.arange(4, dtype=np.float32)},
         )
 
     def rank(comm):
@@ -318,8 +318,11 @@ def test_a_ledger_in_many_pieces_is_read_by_any_number_of_ranks(tmp_path, monkey
     facts = json.loads((tmp_path / "epoch_0000" / "manifest.json").read_text())
     for cuts in ([0, 60], [0, 13, 60], [0, 20, 40, 60], [0, 1, 2, 3, 60]):
         for first, last in zip(cuts, cuts[1:], strict=False):
-            fresh = Ledger.unseen(60, first, last, {"place": (np.int64, -1)})
+            window = (np.dtype((np.float32, 4)), np.nan)
+            fresh = Ledger.unseen(60, first, last, {"place": (np.int64, -1), "window": window})
             got, want = load_ledger(tmp_path / "epoch_0000", facts, fresh), columns(fresh)
             for name in ("loss", "correct", "confidence", "seen_epoch"):
                 assert (getattr(got, name) == getattr(want, name)).all()
             assert (got.extra["place"] == want.id).all()
+            assert got.extra["window"].shape == (last - first, 4) and got.extra["window"].dtype == np.float32
+            assert (got.extra["window"] == want.extra["window"]).all()

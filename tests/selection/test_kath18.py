@@ -40,6 +40,11 @@ def test_it_is_on_above_the_papers_threshold():
     assert not kath.selects_next(kath.init_state())
 
 
+def test_it_can_be_forced_on():
+    kath = method(force=True)
+    assert kath.selects_next(kath.init_state())
+
+
 def weighted_means(value, scores, reweight):
     kath, sums = method(reweight=reweight, presample=3.0), []
     for epoch in range(4000):

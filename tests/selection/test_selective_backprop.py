@@ -26,10 +26,11 @@ def by_the_paper(batches, R, beta, coin):
     """Algorithm 1's selection with Algorithm 2's probability: the batch's losses enter the history first."""
     history, chosen = [], []
     for batch in batches:
-        history = (history + list(batch))[-R:]
+        history = (history + list(batch))[-max(R, len(batch)) :]  # of no batch a part alone
         for loss in batch:
             percentile = sum(h <= loss for h in history) / len(history)
             chosen.append(coin[len(chosen)] < percentile**beta)
+        history = history[-R:]
     return chosen
 
 
@@ -48,6 +49,18 @@ def test_the_choice_is_the_papers(R, beta):
         first += len(batch)
     coin = EPOCH.rng.uniform(np.arange(first), "selective_backprop")
     assert got == by_the_paper(batches, R, beta, coin)
+
+
+def test_a_candidate_batch_larger_than_the_history_is_compared_with_all_of_itself():
+    """Else its first losses, if they are lower than those in the history, could never be chosen."""
+    sb = method(history=5, beta=1.0)
+    times = np.zeros(20)
+    for epoch in range(400):
+        batch = candidates(np.arange(20.0))
+        choice, state = sb.select(Epoch(epoch, 400, 1), batch, sb.init_state(), GlobalStats(SerialComm()))
+        times[choice.rows] += 1
+        assert state["history"].tolist() == [15, 16, 17, 18, 19]
+    assert times / 400 == pytest.approx(np.arange(1, 21) / 20, abs=0.1) and times[0] > 0
 
 
 @pytest.mark.parametrize("calculator", ["loss", "random"])

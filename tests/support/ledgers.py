@@ -32,8 +32,13 @@ def on_ranks(cuts: list[int], work) -> list:
 
 
 def picked(draw, pool: list, n: int, dtype) -> np.ndarray:
-    """(n,) of the pool, each drawn; as bytes, which hypothesis draws ten times as fast as numbers."""
-    return np.array(pool, dtype)[np.frombuffer(draw(st.binary(min_size=n, max_size=n)), np.uint8) % len(pool)]
+    """(n,) of the pool, or (n, J) by the dtype, each drawn; as bytes, which hypothesis draws ten times as
+    fast as numbers.
+    """
+    dtype = np.dtype(dtype)
+    size = n * int(np.prod(dtype.shape))
+    numbers = np.frombuffer(draw(st.binary(min_size=size, max_size=size)), np.uint8)
+    return np.array(pool, dtype.base)[numbers % len(pool)].reshape(n, *dtype.shape)
 
 
 @st.composite
@@ -70,7 +75,7 @@ def ledgers(draw, columns=None, finite: bool = False) -> Ledger:
     seen = draw(masks(n))
 
     def of_seen(column, first):
-        return np.where(seen, column, np.asarray(first, column.dtype))
+        return np.where(seen.reshape(-1, *[1] * (column.ndim - 1)), column, np.asarray(first, column.dtype))
 
     return Ledger(
         n_total=n,
@@ -80,7 +85,7 @@ def ledgers(draw, columns=None, finite: bool = False) -> Ledger:
         confidence=of_seen(picked(draw, [0.0, 0.2, 0.69, 0.7, 0.71, 0.9, 1.0, np.nan], n, np.float32), 0),
         seen_epoch=of_seen(picked(draw, [0, 1, 2], n, np.int32), -1),
         extra={
-            name: of_seen(picked(draw, _plausible(name, dtype), n, dtype), first)
+            name: of_seen(picked(draw, _plausible(name, dtype), n, np.dtype(dtype)), first)
             for name, (dtype, first) in (columns or {}).items()
         },
     )
@@ -89,7 +94,7 @@ def ledgers(draw, columns=None, finite: bool = False) -> Ledger:
 def _plausible(name: str, dtype) -> list:
     if name == "probability":
         return [0.0, 1e-6, 0.1, 0.5, 0.9, 1.0]
-    return {"b": [False, True], "f": [0.0, 0.1, 0.5, 1.0, 1.4]}.get(np.dtype(dtype).kind, [0, 1, 2, 3])
+    return {"b": [False, True], "f": [0.0, 0.1, 0.5, 1.0, 1.4]}.get(np.dtype(dtype).base.kind, [0, 1, 2, 3])
 
 
 def part(ledger: Ledger, rows: slice) -> Ledger:

@@ -342,6 +342,94 @@ def epsilon_greedy(o, samples, epoch, total, seed):
     return all_but(low - spared, samples)
 
 
+# --- OrderDP, SeTa, RCAP
+
+
+def orderdp(o, samples, epoch, total, seed):
+    n_drawn = max(1, math.floor(o["drawn"] * len(samples)))
+    by_id = {s.id: s for s in samples}
+    drawn = [
+        by_id[i] for i in lowest(samples, n_drawn, lambda s: np.float32(coin(seed, "orderdp", epoch, s)))
+    ]
+    hardness = lambda s: math.inf if math.isnan(s.loss) else s.loss  # noqa: E731
+    kept = lowest(drawn, max(1, math.floor(o["kept"] * n_drawn)), lambda s: -hardness(s))
+    return [1 if s.id in kept else 0 for s in samples]
+
+
+def seta(o, samples, epoch, total, seed):
+    keep = min(max(1 - o["prune_ratio"], 0.1), 1)
+    n_drawn = max(1, math.floor(keep * len(samples)))
+    order = sorted(samples, key=lambda s: (np.float32(coin(seed, "seta", epoch, s)), s.id))
+    drawn = order[:n_drawn] if keep < 1 else samples
+    ids = {s.id for s in drawn}
+    if epoch and epoch < o["anneal"] * total:
+        known = [s for s in drawn if s.sane]
+        width = max(1, round(o["groups"] * o["scale"]))
+        begin = epoch % (o["groups"] - width + 1)
+        group = clusters([s.loss for s in known], o["groups"])
+        outside = {s.id for s, g in zip(known, group) if not begin <= g < begin + width}
+        ids = ids - outside or ids
+    return [1 if s.id in ids else 0 for s in samples]
+
+
+def clusters(values, n_groups):
+    """The group of each value: Lloyd from the quantiles; ties to the lower; an empty group stays."""
+    if not values:
+        return []
+    order = sorted(values)
+    centres = [order[(2 * g + 1) * len(order) // (2 * n_groups)] for g in range(n_groups)]
+    for _ in range(100):
+        group = [sum(v > (a + b) / 2 for a, b in zip(centres, centres[1:])) for v in values]
+        moved = []
+        for g, centre in enumerate(centres):
+            members = [Fraction(v) for v, h in zip(values, group) if h == g]
+            moved.append(float(sum(members) / len(members)) if members else centre)
+        if moved == centres:
+            break
+        centres = moved
+    return group
+
+
+def rcap(o, samples, epoch, total, seed):
+    labels = [s.last.label if s.passes else -1 for s in samples]
+    ceiling = float(np.float32(math.log(max(2, max(labels) + 1))))
+    loss = [min(max(s.loss, 0.0), ceiling) if math.isfinite(s.loss) else ceiling for s in samples]
+    members = {c: [s for s in samples if labels[s.id] == c] for c in range(-1, max(labels) + 1)}
+    size = {c: len(ss) for c, ss in members.items()}
+    a = {
+        c: math.sqrt(float(sum(Fraction(loss[s.id]) for s in ss)) / len(samples)) for c, ss in members.items()
+    }
+    k = shares_of(len(samples) - math.floor(o["fraction"] * len(samples)), a, size)
+
+    def order(s):
+        u = coin(seed, "rcap", epoch, s)
+        race = float(np.log(-np.log(u))) if u > 0 else math.inf
+        return np.float32(race - loss[s.id] / o["temperature"])
+
+    trained = set().union(*(lowest(ss, k[c], order) for c, ss in members.items()))
+    return [1 if s.id in trained else 0 for s in samples]
+
+
+def shares_of(n, a, size):
+    """Whole numbers that add up to n, in proportion to a, none above the size of its class."""
+    real, rest = {}, {c for c in size if size[c]}
+    while rest:
+        left = n - sum(size[c] for c in size if c not in rest)
+        part = {c: a[c] for c in size if c in rest}
+        if sum(part.values()) == 0:
+            part = {c: size[c] for c in part}
+        real = {c: left * p / sum(part.values()) for c, p in part.items()}
+        full = {c for c in rest if real[c] > size[c]}
+        if not full:
+            break
+        rest -= full
+    real = {c: real[c] if c in rest else size[c] for c in size}
+    k = {c: math.floor(x) for c, x in real.items()}
+    for c in sorted(real, key=lambda c: (k[c] - real[c], c))[: n - sum(k.values())]:
+        k[c] += 1
+    return k
+
+
 # --- static
 
 

@@ -39,6 +39,9 @@ class Kath18(BatchMethod):
         "Score g: the loss, or gnorm, the norm of d loss / d logits, the paper's upper bound (of "
         "plain cross entropy).",
     )
+    force: bool = option(
+        False, "Draw from every presample, whether it pays or not, for runs in which tau stays low."
+    )
     reweight: bool = option(
         True, "Weigh each draw by 1 / (B g_i); Selective-Backprop's authors ran score loss without it."
     )
@@ -67,7 +70,7 @@ class Kath18(BatchMethod):
 
     def selects_next(self, state: MethodState) -> bool:
         """Return whether selecting pays."""
-        return bool(state["tau"][0] > (self.presample + 3) / 3)
+        return self.force or bool(state["tau"][0] > (self.presample + 3) / 3)
 
     def select(
         self, epoch: Epoch, candidates: Candidates, state: MethodState, everyone: GlobalStats

@@ -56,6 +56,11 @@ class SampleImportance(StepMethod):
         "probability",
         "Difficulty of a sample: 1 - p, its loss, EL2N, or the gradient norm of the last layer.",
     )
+    gradient: Literal["last_layer", "full"] = option(
+        "last_layer",
+        "Parameters whose gradient grad_norm measures; full takes a backward pass of every sample, and needs "
+        "weights_pass: fresh.",
+    )
     focus: Literal["importance", "random"] = option(
         "importance",
         "Difficulty by the metric; or random, a uniform draw for each sample that stays for the run.",
@@ -77,6 +82,11 @@ class SampleImportance(StepMethod):
         declared: list[str] = [self.metric] if self.measures and self.metric != "loss" else []
         declared += ["label"] if self.level == "class" else []
         return {name: FORWARD_COLUMNS[name] for name in declared} | {"importance": (np.float64, np.nan)}
+
+    @property
+    def needs_full_gradient(self) -> bool:
+        """Whether a fresh pass measures the gradient in all parameters."""
+        return self.gradient == "full"
 
     @property
     def measures(self) -> bool:
@@ -175,6 +185,11 @@ class SampleImportance(StepMethod):
         if self.online != "none" and not self.measures:
             raise ValueError(
                 f"online: {self.online} renews weights that weights_from or focus: random fixes; remove it"
+            )
+        if self.gradient == "full" and (self.metric != "grad_norm" or self.weights_pass != "fresh"):
+            raise ValueError(
+                "gradient: full is measured as grad_norm in a fresh pass; set metric: grad_norm and "
+                "weights_pass: fresh"
             )
         if self.pretrain_epochs == 0 and self.weights_pass == "lagging" and self.needs_statistics:
             raise ValueError(

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ...config.options import Count, option
 from ...core.batch import Candidates, MethodState
@@ -21,12 +21,12 @@ _LOSS_COLUMN = "selection_loss"
 class SelectiveBackprop(LossPercentile, BatchMethod):
     """Forward passes over candidate batches; sample i is trained with probability CDF_R(l_i)^beta.
 
-    CDF_R(l): the share of the last R (``history``) losses <= l, those of the batch included. beta: see
+    CDF_R(l): the share of the last R (``history``) losses <= l, those of the whole batch included. beta: see
     ``LossPercentile``. n (``stale``): only every n-th epoch has selection passes; in between, the choice is
     made from known losses before data is read (Stale-SB).
 
     Our choices where the paper is silent: in a stale epoch the CDF is over the known losses of all samples;
-    NaN counts as +inf; what is left in the queues at the end of an epoch is trained in a last step.
+    NaN counts as +inf; candidate batches larger than the history are compared with themselves as a whole.
     """
 
     needs_losses = True
@@ -59,6 +59,16 @@ class SelectiveBackprop(LossPercentile, BatchMethod):
         "Run the selection pass in train mode and keep its graph, so that samples trained before "
         "the next step need no "
         "second forward pass.",
+    )
+    pipeline: bool = option(
+        False,
+        "Pass the next candidates forward before the step that the last ones made due, so by weights one "
+        "step older; the metrics' staleness counts the steps.",
+    )
+    leftover: Literal["train", "drop"] = option(
+        "train",
+        "What is left in the queues at the end of an epoch is trained in a last step; or dropped, so that "
+        "every batch is full, as in the paper.",
     )
     lr_clock: Literal["forward", "backward"] = option(
         "forward", "What the learning-rate schedule follows: candidates, or samples trained."
@@ -101,6 +111,8 @@ class SelectiveBackprop(LossPercentile, BatchMethod):
             self.selection_precision,
             self.reuse_forward,
             loss_column=_LOSS_COLUMN if self.columns else None,
+            pipeline=self.pipeline,
+            only_full=self.leftover == "drop",
         )
 
     def select(
@@ -109,13 +121,13 @@ class SelectiveBackprop(LossPercentile, BatchMethod):
         """Choose by the percentile of the loss in the history."""
         loss = np.where(np.isnan(candidates.loss), np.inf, candidates.loss)
         latest = everyone.concatenate(loss) if self.history_scope == "global" else loss
-        history = np.concatenate([state["history"], latest])[-self.history :]
+        history = np.concatenate([state["history"], latest])[-max(self.history, len(latest)) :]
         cdf = np.searchsorted(np.sort(history), loss, side="right") / len(history)
         if self.calculator == "random":
             cdf = epoch.rng.uniform(candidates.id, "random percentile", candidates.copy)
         draw = epoch.rng.uniform(candidates.id, "selective_backprop", candidates.copy)
         rows = np.flatnonzero(draw < cdf**self.exponent)
-        return Choice(rows, np.ones(len(rows), np.float32)), {**state, "history": history}
+        return Choice(rows, np.ones(len(rows), np.float32)), {**state, "history": history[-self.history :]}
 
     def on_epoch_trained(self, epoch: Epoch, losses: np.ndarray, state: MethodState) -> MethodState:
         """Begin the history with the losses of the prime epochs.
@@ -123,3 +135,12 @@ class SelectiveBackprop(LossPercentile, BatchMethod):
         Those of a stale epoch are of chosen samples only, and would make ordinary losses look low.
         """
         return {**state, "history": losses[-self.history :]} if epoch.number < self.prime_epochs else state
+
+    @model_validator(mode="after")
+    def _one_pass(self) -> "SelectiveBackprop":
+        if self.pipeline and self.reuse_forward:
+            raise ValueError(
+                "pipeline makes the selection pass a step ahead, so that reuse_forward would find no graph "
+                "as new as the weights; remove one"
+            )
+        return self
