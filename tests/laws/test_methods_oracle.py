@@ -177,8 +177,8 @@ def _epochs(method, world, everyone, rows, seed):
         found = {name: column[kind, number, ids] for name, column in world.columns.items()} | {
             "label": world.label[ids]
         }
-        extra = {name: found[name] for name in FORWARD_COLUMNS}
         zeros = np.zeros(len(ids), np.float32)
+        extra = {name: found.get(name, zeros) for name in FORWARD_COLUMNS}
         return ledger.update(
             SampleStats(ids, found["loss"], zeros > 0, zeros, np.arange(len(ids)), extra), number
         )
