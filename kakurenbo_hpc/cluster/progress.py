@@ -36,9 +36,9 @@ def progress(run: Path, walltime_s: float | None = None) -> str:
             lines.append((line["train_loss"], float(line["seconds"]["total"]), line["n_forward"]))
         epochs = read_yaml(run / "job.yaml")["training"]["epochs"]
     except (OSError, ValueError, KeyError, TypeError, UserError):
-        if not lines:
-            return ""
         epochs = len(lines)
+    if not lines:
+        return ""
     recent = lines[-5:]
     epoch_s = sum(seconds for _, seconds, _ in recent) / len(recent)
     rate = sum(n for _, _, n in recent) / max(1e-9, sum(seconds for _, seconds, _ in recent))
