@@ -95,7 +95,10 @@ def run(
             watchdog,
         ):
             this_run = _Run(job, directory, world, stop, heartbeat, attempt, scratch)
-            code = this_run.train(gradients, lock, resume, allow_changes)
+            try:
+                code = this_run.train(gradients, lock, resume, allow_changes)
+            finally:
+                this_run.let_go()
     except UserError as problem:
         if problem.on_all_ranks:  # no rank waits for another, and they may begin another run
             gradients.close()
@@ -143,6 +146,10 @@ class _Run:
         }
         if attempt.word:
             self._facts["attempt"] = attempt.number
+
+    def let_go(self) -> None:
+        """Refer no more to what refers to this: loader processes end with it, and exit waits for them."""
+        self._context.pass_progress.on_step = lambda: None
 
     def train(self, gradients: GradientSync, lock: Lock, resume: bool, allow_changes: bool) -> int:
         """Run the epochs that are left; return DONE, or the exit code of a run that stopped early.
