@@ -101,18 +101,17 @@ def load_comparison(
     file: str, methods: str | None, quick: bool, seeds: int | None, overrides: list[str] | None
 ) -> tuple[Comparison, dict[str, dict]]:
     """Return the comparison of a file, or of methods on a job, and the values of each job that it names."""
-    from ..compare.spec import load_comparison as load
-    from ..compare.spec import load_methods
+    from ..compare.spec import compare_methods, read_comparison
     from ..config.package_files import find_job
 
     if methods is None:
-        return load(find_job(file), quick, seeds, overrides or [])
+        return read_comparison(find_job(file), quick, seeds, overrides or [])
     if quick:
         raise UserError(
             "compare: --quick and --methods are both given, but only a comparison file has a smaller size; "
             "choose one"
         )
-    return load_methods(file, methods.split(","), seeds or 3, overrides or [])
+    return compare_methods(file, methods.split(","), seeds or 3, overrides or [])
 
 
 def set_words(overrides: list[str] | None) -> list[str]:

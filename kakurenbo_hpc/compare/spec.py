@@ -143,24 +143,6 @@ def digest(job: Job, *more: Any) -> str:
 
 def read_comparison(
     path: Path, quick: bool = False, seeds: int | None = None, overrides: Sequence[str] = ()
-) -> tuple[Comparison, dict[str, Entry]]:
-    """Return a comparison file and the lines of its table that are known before anything runs.
-
-    Args:
-        path: of the file.
-        quick: take its smaller size.
-        seeds: 1 to this instead of the file's.
-        overrides: ``section.key=value``, of the job of all contenders.
-
-    Raises:
-        JobError: one line, for the first thing that is wrong.
-    """
-    comparison, jobs = load_comparison(path, quick, seeds, overrides)
-    return comparison, list_entries(comparison, jobs, str(path))
-
-
-def load_comparison(
-    path: Path, quick: bool = False, seeds: int | None = None, overrides: Sequence[str] = ()
 ) -> tuple[Comparison, dict[str, dict]]:
     """Return a comparison file and the values of each job that it names.
 
@@ -196,15 +178,7 @@ def load_comparison(
     return comparison, {job: values_of(job) for job in dict.fromkeys([comparison.job, *others])}
 
 
-def of_methods(
-    job: str, methods: Sequence[str], seeds: int, overrides: Sequence[str] = ()
-) -> tuple[Comparison, dict[str, Entry]]:
-    """Return the comparison of some methods on one job, and its lines as ``read_comparison``."""
-    comparison, jobs = load_methods(job, methods, seeds, overrides)
-    return comparison, list_entries(comparison, jobs, str(find_job(job)))
-
-
-def load_methods(
+def compare_methods(
     job: str, methods: Sequence[str], seeds: int, overrides: Sequence[str] = ()
 ) -> tuple[Comparison, dict[str, dict]]:
     """Return the comparison of some methods on one job, and the values of the job by its name.

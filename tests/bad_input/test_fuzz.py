@@ -6,9 +6,9 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.comparisons import read_comparison
 
 from kakurenbo_hpc.cluster.machine import read_machine
-from kakurenbo_hpc.compare.spec import read_comparison
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import jobs_dir, launch_dir
 from kakurenbo_hpc.data import DATASETS

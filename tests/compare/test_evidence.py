@@ -1,9 +1,10 @@
 """Every comparison that comes with the package can be run: its jobs are checked whole, at both sizes."""
 
 import pytest
+from support.comparisons import read_comparison
 from support.paper_jobs import COMPARISONS
 
-from kakurenbo_hpc.compare.spec import BASELINE, read_comparison
+from kakurenbo_hpc.compare.spec import BASELINE
 from kakurenbo_hpc.config.package_files import jobs_dir
 
 FILES = sorted((jobs_dir() / "evidence").glob("*.yaml"))

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from kakurenbo_hpc import cli
-from kakurenbo_hpc.compare.spec import list_entries, load_comparison
+from kakurenbo_hpc.compare.spec import list_entries, read_comparison
 
 TINY = {
     "name": "tiny",
@@ -56,7 +56,7 @@ def test_a_comparison_is_one_array_and_a_last_job_that_reads_the_same_runs(call,
     batch = tmp_path / "out" / "tiny" / "batch"
     script = (batch / "script.sh").read_text()
     assert 'launch compare "$run/batch/job.yaml" --machine' in script and f"--out {tmp_path}/out" in script
-    entries = list_entries(*load_comparison(batch / "job.yaml"), "resolved")
+    entries = list_entries(*read_comparison(batch / "job.yaml"), "resolved")
     submitted = {path.parents[1].name for path in (tmp_path / "out").glob("runs/*/batch/jobs.txt")}
     named = {entries[name].named(seed, 2).name for name in ("everything", "kakurenbo") for seed in (1, 2)}
     assert submitted == named and entries["el2n"].scores.epochs == 1

@@ -86,11 +86,13 @@ class FromVectors(ScoringMethod):
     Attributes:
         wants: of input, residual and probability, what it looks at.
         matrices: matrices of n_c x n_c float64 that it holds for a class of n_c samples.
+        among_all: whether it chooses among all samples, not within classes.
     """
 
     averages: ClassVar[bool] = False
     wants: ClassVar[tuple[str, ...]] = ("input", "residual")
     matrices: ClassVar[int] = 0
+    among_all: ClassVar[bool] = False
 
     memory_limit: Positive = option(
         8.0,
@@ -101,7 +103,7 @@ class FromVectors(ScoringMethod):
     @property
     def by_class(self) -> bool:
         """Whether it chooses within classes."""
-        return True
+        return not self.among_all
 
     @property
     def places(self) -> Places:
@@ -137,6 +139,17 @@ class FromVectors(ScoringMethod):
         n_places = group.n if self.nests else group.n_kept
         place[~good] = np.where(last < n_places, last, -1)[~good]
         return Scores(score, place, None if found.weight is None else weight)
+
+
+class ByClassOrAll(FromVectors):
+    """A method whose option says whether it chooses within classes or among all samples."""
+
+    class_balance: bool = option(True, "Choose within classes, or among all samples.")
+
+    @property
+    def by_class(self) -> bool:
+        """Whether it chooses within classes."""
+        return self.class_balance
 
 
 def in_order(place: np.ndarray, n: int) -> Scores:

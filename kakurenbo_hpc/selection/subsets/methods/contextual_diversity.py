@@ -4,15 +4,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from ....config.options import option
 from ..greedy import Pick, Rule, greedy_order
 from ..scoring import Scores
-from ..vectors import FromVectors, Group, in_order
+from ..vectors import ByClassOrAll, Group, in_order
 
 _SMALLEST = 1e-8  # probabilities are clamped here, so that none that underflowed makes a NaN
 
 
-class ContextualDiversity(FromVectors):
+class ContextualDiversity(ByClassOrAll):
     """k-center greedy with the symmetric divergence (KL(p||q) + KL(q||p)) / 2 of class probabilities.
 
     DeepCore's form, for class labels; the authors' own is for dense prediction. Choices nest. Logarithms
@@ -20,13 +19,6 @@ class ContextualDiversity(FromVectors):
     """
 
     wants: ClassVar[tuple[str, ...]] = ("probability",)
-
-    class_balance: bool = option(True, "Choose within classes, or among all samples.")
-
-    @property
-    def by_class(self) -> bool:
-        """As the option says."""
-        return self.class_balance
 
     def choose(self, group: Group) -> Scores:
         """Return the order of all samples."""

@@ -22,15 +22,11 @@ class DatasetPruning(FromVectors):
     """
 
     wants: ClassVar[tuple[str, ...]] = ("input", "residual", "probability")
+    among_all: ClassVar[bool] = True
 
     fraction: Fraction = option(0.3, "Fraction F of the samples that is hidden.", "fraction")
     damping: Positive = option(0.1, "Damping of H.")
     swaps: Count = option(1000, "Most swaps.")
-
-    @property
-    def by_class(self) -> bool:
-        """No."""
-        return False
 
     @property
     def nests(self) -> bool:

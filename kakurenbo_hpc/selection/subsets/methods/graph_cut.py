@@ -10,10 +10,10 @@ from ..exact import product, round_all
 from ..gradients import similarities
 from ..greedy import Pick, Rule, greedy_order
 from ..scoring import Scores
-from ..vectors import FromVectors, Group, Vectors, in_order
+from ..vectors import ByClassOrAll, Group, Vectors, in_order
 
 
-class GraphCut(FromVectors):
+class GraphCut(ByClassOrAll):
     """Greedy on lambda sum_{i; j chosen} s_ij - sum_{j, k chosen} s_jk, s_ij = .5 + .5 cos(G_i, G_j).
 
     A gain is lambda sum_i s_ix - 2 sum_{j chosen} s_jx; the constant s_xx is left out. The greedy goes on
@@ -24,12 +24,6 @@ class GraphCut(FromVectors):
     matrices: ClassVar[int] = 1
 
     trade_off: Annotated[float, Field(ge=0)] = option(1.0, "Weight lambda of covering against diversity.")
-    class_balance: bool = option(True, "Choose within classes, or among all samples.")
-
-    @property
-    def by_class(self) -> bool:
-        """As the option says."""
-        return self.class_balance
 
     def choose(self, group: Group) -> Scores:
         """Return the order of all samples."""

@@ -4,14 +4,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from ....config.options import option
 from ..exact import product, squares
 from ..greedy import Pick, Products, Rule, greedy_order
 from ..scoring import Scores
-from ..vectors import FromVectors, Group, in_order
+from ..vectors import ByClassOrAll, Group, in_order
 
 
-class Herding(FromVectors):
+class Herding(ByClassOrAll):
     """Again and again the sample that brings the mean of the chosen h nearest to the mean mu of all.
 
     The pick after t others is the nearest to (t + 1) mu - sum of the chosen. Choices nest. DeepCore takes the
@@ -20,13 +19,6 @@ class Herding(FromVectors):
 
     wants: ClassVar[tuple[str, ...]] = ("input",)
     matrices: ClassVar[int] = 1
-
-    class_balance: bool = option(True, "Choose within classes, or among all samples.")
-
-    @property
-    def by_class(self) -> bool:
-        """As the option says."""
-        return self.class_balance
 
     def choose(self, group: Group) -> Scores:
         """Return the order of all samples."""

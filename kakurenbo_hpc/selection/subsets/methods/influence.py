@@ -19,13 +19,9 @@ class Influence(FromVectors):
     """
 
     wants: ClassVar[tuple[str, ...]] = ("input", "residual", "probability")
+    among_all: ClassVar[bool] = True
 
     damping: Positive = option(0.1, "Damping of H.")
-
-    @property
-    def by_class(self) -> bool:
-        """No."""
-        return False
 
     @property
     def places(self) -> Places:

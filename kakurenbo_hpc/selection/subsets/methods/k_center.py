@@ -4,14 +4,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from ....config.options import option
 from ..exact import squares
 from ..greedy import Pick, Products, Rule, greedy_order
 from ..scoring import Scores
-from ..vectors import FromVectors, Group, in_order
+from ..vectors import ByClassOrAll, Group, in_order
 
 
-class KCenter(FromVectors):
+class KCenter(ByClassOrAll):
     """k-center greedy: again and again the sample that is farthest from its nearest center, by |h_i - h_j|.
 
     The first center is the sample of smallest draw. Choices nest. The paper's search for outliers by integer
@@ -20,13 +19,6 @@ class KCenter(FromVectors):
 
     wants: ClassVar[tuple[str, ...]] = ("input",)
     matrices: ClassVar[int] = 1
-
-    class_balance: bool = option(True, "Choose within classes, or among all samples.")
-
-    @property
-    def by_class(self) -> bool:
-        """As the option says."""
-        return self.class_balance
 
     def choose(self, group: Group) -> Scores:
         """Return the order of all samples."""

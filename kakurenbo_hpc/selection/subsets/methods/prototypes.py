@@ -21,13 +21,9 @@ class Prototypes(FromVectors):
     """
 
     wants: ClassVar[tuple[str, ...]] = ("input",)
+    among_all: ClassVar[bool] = True
 
     clusters: Count = option(10, "Number of centers; the paper has as many as there are classes.")
-
-    @property
-    def by_class(self) -> bool:
-        """No: labels are not looked at."""
-        return False
 
     @property
     def places(self) -> Places:
