@@ -5,7 +5,7 @@ Imports no torch, since every command line reads it.
 
 from pathlib import Path
 
-from ..config.job import DataOptions
+from ..config.data_options import DataOptions
 from ..config.registry import Registry, scan
 from ..distributed.comm import Comm
 from .augmentation import augment

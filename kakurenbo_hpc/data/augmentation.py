@@ -17,7 +17,7 @@ import numpy as np
 
 from ..config import augmentations as steps
 from ..config.augmentations import AUGMENTATIONS, VIEWS, Step, parse_step
-from ..config.job import DataOptions
+from ..config.data_options import DataOptions
 from ..core.rng import bits, key
 from ..errors import DataError
 from .crops import random_box, resized

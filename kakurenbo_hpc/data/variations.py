@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..config.job import DataOptions
+from ..config.data_options import DataOptions
 from ..core.rng import bits, key, uniform
 from ..errors import DataError
 from .dataset import Dataset, DatasetSplits, DatasetView, ReadRequest, SampleFiles

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config.job import Job, Training
+from ..config.job import Job
+from ..config.training_options import Training
 from ..core.ledger import Homes
 from ..data import open_data
 from ..data.dataset import DatasetSplits

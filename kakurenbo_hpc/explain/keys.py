@@ -12,8 +12,10 @@ from pydantic_core import PydanticUndefined
 
 from ..cluster.machine import Machine
 from ..compare.spec import Comparison
-from ..config.job import DataOptions, Job, Model, Record, Training, WorldOptions
+from ..config.data_options import DataOptions
+from ..config.job import Job, Model, Record, WorldOptions
 from ..config.options import Options
+from ..config.training_options import Training
 from ..data import DATASETS
 from ..selection import METHODS
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from ..cluster.machine import Machine
 from ..compare.spec import Comparison
-from ..config.job import DataOptions, Job, Model, SelectionOptions, Training
+from ..config.data_options import DataOptions
+from ..config.job import Job, Model, SelectionOptions
 from ..config.options import Options
 from ..config.registry import Registry
+from ..config.training_options import Training
 from ..data import DATASETS
 from ..selection import METHODS
 

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..config.job import DataOptions, Job
+from ..config.data_options import DataOptions
+from ..config.job import Job
 from ..core.batch import Batch, MicroBatch
 from ..core.ledger import Homes, Ledger
 from ..core.plan import Epoch

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from ..config.job import DataOptions
+from ..config.data_options import DataOptions
 from ..config.options import checked
 from ..data import open_data
 from ..data.dataset import Dataset, DatasetSplits, DatasetView, ReadRequest

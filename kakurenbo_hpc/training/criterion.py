@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..config.job import Training
+from ..config.training_options import Training
 from ..errors import JobError
 from .segmentation import is_class
 

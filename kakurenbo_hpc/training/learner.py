@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..config.job import Model, Training
+from ..config.job import Model
+from ..config.training_options import Training
 from ..core.batch import Batch, MicroBatch
 from ..core.rng import key, one
 from ..distributed.gradient_sync import GradientSync

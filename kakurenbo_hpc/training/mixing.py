@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from ..config.job import Training
+from ..config.training_options import Training
 from ..core.torchvision_compat import transforms
 from ..errors import JobError
 

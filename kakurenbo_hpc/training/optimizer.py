@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..config.job import Training
+from ..config.training_options import Training
 from ..core.torchvision_compat import timm
 from ..errors import JobError, nearest
 from . import TORCH_OPTIMIZERS

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..config.job import OneCycle, Training
+from ..config.training_options import OneCycle, Training
 from ..errors import JobError
 
 _TANH = (-7.0, 3.0)  # where the hyperbolic tangent begins and ends, timm's defaults

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..config.job import Training
+from ..config.training_options import Training
 
 
 class WeightAverage:

@@ -8,7 +8,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kakurenbo_hpc.config.job import DataOptions, check_job, read_job
+from kakurenbo_hpc.config.data_options import DataOptions
+from kakurenbo_hpc.config.job import check_job, read_job
 from kakurenbo_hpc.config.options import Count, Options, Positive, expand_path
 from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.config.yaml import dump_yaml, load_yaml, set_value

@@ -9,7 +9,7 @@ from support.data_read import atoms, images, of_process, random_states
 from support.start_ranks import start
 
 from kakurenbo_hpc.config.augmentations import parse_step
-from kakurenbo_hpc.config.job import DataOptions
+from kakurenbo_hpc.config.data_options import DataOptions
 from kakurenbo_hpc.core.batch import MicroBatch
 from kakurenbo_hpc.data.augmentation import Augmented, augment
 from kakurenbo_hpc.data.dataset import DatasetSplits

@@ -5,7 +5,7 @@ import pytest
 import torch
 from support.data_read import atoms, images, random_states, read
 
-from kakurenbo_hpc.config.job import DataOptions
+from kakurenbo_hpc.config.data_options import DataOptions
 from kakurenbo_hpc.config.options import checked
 from kakurenbo_hpc.data import DATASETS, augmentation, variations
 from kakurenbo_hpc.data.dataset import Dataset, DatasetSplits

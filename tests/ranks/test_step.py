@@ -5,7 +5,8 @@ import pytest
 import torch
 from ranks.programs.one_step import check_step
 
-from kakurenbo_hpc.config.job import Model, Training
+from kakurenbo_hpc.config.job import Model
+from kakurenbo_hpc.config.training_options import Training
 from kakurenbo_hpc.core.ledger import Homes
 from kakurenbo_hpc.core.plan import Epoch
 from kakurenbo_hpc.data import DATASETS, open_data

@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kakurenbo_hpc.config.job import Model, Training
+from kakurenbo_hpc.config.job import Model
+from kakurenbo_hpc.config.training_options import Training
 from kakurenbo_hpc.core.ledger import Homes
 from kakurenbo_hpc.core.plan import Epoch
 from kakurenbo_hpc.data.dataset import Dataset, DatasetSplits

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from kakurenbo_hpc.config.job import Training
+from kakurenbo_hpc.config.training_options import Training
 from kakurenbo_hpc.core.torchvision_compat import timm
 from kakurenbo_hpc.errors import JobError
 from kakurenbo_hpc.training.deeplab import DeepLab
@@ -110,7 +110,8 @@ def test_nesterov_without_momentum_is_an_error():
 
 PROGRAM = """
 import sys
-from kakurenbo_hpc.config.job import Model, Training
+from kakurenbo_hpc.config.job import Model
+from kakurenbo_hpc.config.training_options import Training
 from kakurenbo_hpc.training.learner import Learner
 from kakurenbo_hpc.training.model import build_model
 from kakurenbo_hpc.training.optimizer import build_optimizer

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kakurenbo_hpc.config.job import Training
+from kakurenbo_hpc.config.training_options import Training
 from kakurenbo_hpc.core.torchvision_compat import timm
 from kakurenbo_hpc.errors import JobError
 from kakurenbo_hpc.training.optimizer import build_optimizer

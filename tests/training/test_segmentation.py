@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kakurenbo_hpc.config.job import Model, Training
+from kakurenbo_hpc.config.job import Model
+from kakurenbo_hpc.config.training_options import Training
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.gradient_sync import GradientSync
 from kakurenbo_hpc.distributed.world import World

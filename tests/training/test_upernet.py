@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kakurenbo_hpc.config.job import Model, Training
+from kakurenbo_hpc.config.job import Model
+from kakurenbo_hpc.config.training_options import Training
 from kakurenbo_hpc.core.batch import Batch
 from kakurenbo_hpc.data.loader import plain_micro_batches
 from kakurenbo_hpc.distributed.comm import SerialComm

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ...config.job import DataOptions
+from ...config.data_options import DataOptions
 from ...config.options import Count, ExpandedPath, option
 from ...errors import DataError
 from ..dataset import DatasetSplits

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ...config.augmentations import Augmentation
-from ...config.job import DataOptions
+from ...config.data_options import DataOptions
 from ...config.options import option
 from ...errors import DataError
 from ..dataset import Dataset, DatasetSplits, ReadRequest

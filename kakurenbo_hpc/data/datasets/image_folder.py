@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ...config.augmentations import VIEWS, Augmentation, View, parse_step
-from ...config.job import DataOptions
+from ...config.data_options import DataOptions
 from ...config.options import Count, ExpandedPath, option
 from ...errors import DataError, SampleError
 from ..augmentation import draws, n_done_while_reading

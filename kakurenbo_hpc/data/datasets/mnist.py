@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from ...config.job import DataOptions
+from ...config.data_options import DataOptions
 from ...config.options import ExpandedPath, option
 from ..dataset import DatasetSplits
 from ..formats.idx import read_idx_images

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from ...config.job import DataOptions
+from ...config.data_options import DataOptions
 from ...config.options import ExpandedPath, option
 from ...errors import DataError
 from ..dataset import DatasetSplits

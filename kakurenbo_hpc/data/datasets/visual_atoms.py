@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from ...config.job import DataOptions
+from ...config.data_options import DataOptions
 from ...config.options import Count, Probability, option
 from ...core.rng import bits, key
 from ..dataset import Dataset, DatasetSplits, ReadRequest

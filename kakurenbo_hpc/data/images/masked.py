@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from ...config.augmentations import AUGMENTATIONS, VIEWS, Augmentation, Step, View, parse_step
-from ...config.job import DataOptions
+from ...config.data_options import DataOptions
 from ...config.options import Count, ExpandedPath, option
 from ...errors import DataError, SampleError
 from ..augmentation import draws

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ...config.job import DataOptions
+from ...config.data_options import DataOptions
 from ...errors import DataError
 from ...rundir.console import bar
 from ..dataset import Dataset, ReadRequest

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from kakurenbo_hpc import cli
-from kakurenbo_hpc.config.job import DataOptions
+from kakurenbo_hpc.config.data_options import DataOptions
 from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.data.dataset import Dataset, DatasetSplits, ReadRequest, SampleFiles
 from kakurenbo_hpc.data.datasets.digits import Digits

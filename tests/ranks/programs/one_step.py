@@ -9,7 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from kakurenbo_hpc.config.job import Model, Training, WorldOptions
+from kakurenbo_hpc.config.job import Model, WorldOptions
+from kakurenbo_hpc.config.training_options import Training
 from kakurenbo_hpc.core.ledger import Homes
 from kakurenbo_hpc.core.plan import Epoch
 from kakurenbo_hpc.data import DATASETS, open_data

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kakurenbo_hpc.config.job import DataOptions
+from kakurenbo_hpc.config.data_options import DataOptions
 from kakurenbo_hpc.config.options import Count, option
 from kakurenbo_hpc.data.dataset import Dataset, DatasetSplits
 
