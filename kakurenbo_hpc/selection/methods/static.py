@@ -52,7 +52,7 @@ class Static(Method):
     def columns(self) -> dict[str, tuple]:
         """The scores, weights, and labels for class balance."""
         label = {"label": FORWARD_COLUMNS["label"]} if self.class_balance else {}
-        return {"score": (np.float32, np.nan), "weight": (np.float32, 1.0), **label}
+        return {"score": (np.float32, np.nan), "score_weight": (np.float32, 1.0), **label}
 
     @property
     def max_hidden_fraction(self) -> float:
@@ -69,7 +69,7 @@ class Static(Method):
         self._check_subset(infos)
         place, among, weight = read_places(self.scores[0], rows, n_total, fingerprint)
         kept = (place >= 0) & (place < among - np.floor(self.fraction * among).astype(np.int64))
-        return {"score": kept.astype(np.float32), "weight": weight.astype(np.float32), **labels}
+        return {"score": kept.astype(np.float32), "score_weight": weight.astype(np.float32), **labels}
 
     def _check_subset(self, infos: list[ScoreInfo]) -> None:
         """Check that the options are those of the file, which chooses a subset.
@@ -113,7 +113,7 @@ class Static(Method):
 
     def _weights(self, ledger: Ledger, kept: np.ndarray, everyone: GlobalStats) -> np.ndarray | None:
         """Return the weights with mean 1 over what is kept, (S,) float32; None if all are 1."""
-        weight = ledger.extra.get("weight")
+        weight = ledger.extra.get("score_weight")
         if weight is None or not everyone.count(weight != 1)[0]:
             return None
         mean = everyone.mean(np.where(kept, weight, np.float32(np.nan)))
