@@ -183,7 +183,8 @@ class MaskedImages(Dataset):
 
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the shapes of the first image and mask as they are read for training."""
-        image, mask = self._read(0, [(step, np.uint64(0)) for step in self._training])
+        [paths] = self._paths(np.array([0]))
+        image, mask = self._read(paths, [(step, np.uint64(0)) for step in self._training])
         return tuple(image.shape), tuple(mask.shape)
 
     def __getitems__(self, request: ReadRequest) -> tuple[torch.Tensor, torch.Tensor]:
@@ -194,30 +195,34 @@ class MaskedImages(Dataset):
         steps = self._training if request.augment else self._view
         drawn = [draws(request.seed, step.name, request) for step in steps]
         work = [
-            (int(one), [(step, draw[place]) for step, draw in zip(steps, drawn, strict=True)])
-            for place, one in enumerate(request.id)
+            (paths, [(step, draw[place]) for step, draw in zip(steps, drawn, strict=True)])
+            for place, paths in enumerate(self._paths(request.id))
         ]
         if self._threads > 1 and len(work) > 1 and get_worker_info() is None:
             with ThreadPoolExecutor(self._threads) as pool:
                 pairs = list(pool.map(lambda given: self._read(*given), work))
         else:
             pairs = [self._read(*given) for given in work]
-        for (one, _), (image, _) in zip(work, pairs, strict=True):
+        for ((path, _), _), (image, _) in zip(work, pairs, strict=True):
             if image.shape != pairs[0][0].shape:
                 raise SampleError(
-                    f"{_path(self._images, one)}: is of {image.shape[1]} x {image.shape[2]} pixels, but "
+                    f"{path}: is of {image.shape[1]} x {image.shape[2]} pixels, but "
                     f"another image of {pairs[0][0].shape[1]} x {pairs[0][0].shape[2]}; only random_crop "
                     "brings images with masks to one size, in passes under data.augmentation"
                 )
         images, masks = (torch.stack(parts) for parts in zip(*pairs, strict=True))
         return images.float().div_(255), masks.long().masked_fill_(masks == IGNORED, -100)
 
-    def _read(self, row: int, steps: Sequence[tuple[Step, np.uint64]]) -> Pair:
-        pair = read_pair(_path(self._images, row), _path(self._masks, row), self._table)
+    def _paths(self, ids: np.ndarray) -> list[tuple[str, str]]:
+        """Return the files of image and mask of each id; the listings are mapped once for all of them."""
+        images, masks = Names(self._images), Names(self._masks)
+        roots = self._images.root, self._masks.root
+        return [
+            (os.path.join(roots[0], images[row]), os.path.join(roots[1], masks[row])) for row in ids.tolist()
+        ]
+
+    def _read(self, paths: tuple[str, str], steps: Sequence[tuple[Step, np.uint64]]) -> Pair:
+        pair = read_pair(*paths, self._table)
         for step, draw in steps:
             pair = JOINT_STEPS[step.name](pair, draw, step.options)
         return pair
-
-
-def _path(listing: Listing, row: int) -> str:
-    return os.path.join(listing.root, Names(listing)[row])
