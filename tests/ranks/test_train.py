@@ -97,8 +97,8 @@ def test_a_run_directory_holds_what_is_promised(runs):
     told = lines(run)
     assert [line["epoch"] for line in told] == list(range(EPOCHS))
     promised = """epoch train_loss val_loss val_accuracy n_samples n_candidates n_moved_back n_hidden
-        hidden_fraction max_fraction n_forward n_backward n_nan n_skipped_steps lr lr_scale steps order_hash
-        loss_histogram seconds""".split()
+        hidden_fraction max_fraction n_forward n_forward_select n_backward n_nan n_skipped_steps lr lr_scale
+        steps order_hash loss_histogram input_bytes seconds""".split()
     assert all(list(line) == promised for line in told)
     for line in told:
         histogram = line["loss_histogram"]

@@ -90,12 +90,15 @@ class FromOutputs(ScoringMethod):
     """A method that judges each sample by the trained network's outputs for it, in eval mode.
 
     Attributes:
-        backward: backward passes of a sample that its outputs cost, for the account.
         lowest_epoch: scores are those of the epoch in which their mean was lowest.
     """
 
-    backward: ClassVar[int] = 0
     lowest_epoch: ClassVar[bool] = False
+
+    @property
+    def backward(self) -> int:
+        """Backward passes of a sample that its outputs cost, for the account."""
+        return int("gradient_norm" in self.outputs)
 
     @property
     @abstractmethod

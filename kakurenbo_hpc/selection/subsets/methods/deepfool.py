@@ -1,7 +1,7 @@
 """Adversarial Active Learning for Deep Networks: a Margin Based Approach (Ducoffe, Precioso 2018): DFAL."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -17,9 +17,12 @@ class DeepFool(FromOutputs):
     are looked at; the file counts one step.
     """
 
-    backward: ClassVar[int] = 10
-
     classes: Annotated[int, Field(ge=2, le=1000)] = option(10, "Most probable classes that are looked at.")
+
+    @property
+    def backward(self) -> int:
+        """One for each class that the step looks at."""
+        return self.classes
 
     @property
     def outputs(self) -> tuple[str, ...]:
