@@ -113,6 +113,7 @@ def test_a_run_directory_holds_what_is_promised(runs):
     assert there == {best, *(f"epoch_{epoch:04d}" for epoch in (EPOCHS - 2, EPOCHS - 1))}
     assert set(ledger(run, 1)) == {
         "id",
+        "label",
         "loss",
         "correct",
         "confidence",
