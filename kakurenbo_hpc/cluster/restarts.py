@@ -5,17 +5,16 @@ See ``README.md`` in this folder for what ends a run and what starts it again.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 
 from ..errors import REQUEUE, RunDirectoryError
 from ..rundir.attempt import Attempt
 from ..rundir.checkpoint.names import Position, list_checkpoints, position
 from ..rundir.console import print_error, print_line, resume_advice
+from ..rundir.exits import add_exit
 from ..rundir.lock import Lock
 from ..rundir.watchdog.heartbeat import read_beats
 from .allocation import Allocation, TooFewNodes
@@ -130,12 +129,12 @@ def run_attempts(start: Start, choose: Choose, run: Path, most: int, resume: boo
             allocation.leave_out(lost.hosts, "its ranks gave no heartbeat")
             newest = _newest(run)
             why = count.refuse((newest and position(newest)) or Position(0, 0)) if end.is_crash else ""
-            restarts = end.is_crash and not why
-            _note(attempt, end, newest, restarts)
+            restarts, reason = end.is_crash and not why, end.line.removeprefix("kakurenbo: ")
+            facts = {"attempt": attempt.number, "code": end.code, "why": reason, "restarts": restarts}
+            add_exit(run, "ended", **facts, checkpoint=newest.name if newest else None)
             if not restarts:
                 return _leave(end, why)
             resume = True
-            reason = end.line.removeprefix("kakurenbo: ")
             print_line(
                 f"== restart {count.used} of {most}, attempt {attempt.number} ended: {reason}; from "
                 f"{newest.name if newest else 'the beginning'}"
@@ -158,23 +157,6 @@ def _lock(run: Path) -> Lock:
 
 def _newest(run: Path) -> Path | None:
     return next(iter(list_checkpoints(run / "checkpoints")), None)
-
-
-def _note(attempt: Attempt, end: RanksEnd, newest: Path | None, restarts: bool) -> None:
-    """Append a line to ``exits.jsonl``; a disk that is full loses it."""
-    line = {
-        "attempt": attempt.number,
-        "code": end.code,
-        "reason": end.line.removeprefix("kakurenbo: "),
-        "checkpoint": newest.name if newest else None,
-        "restarts": restarts,
-        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-    try:
-        with open(attempt.run / "exits.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-    except OSError as problem:
-        print_line(f"warning: {attempt.run / 'exits.jsonl'}: lacks a line ({problem.strerror})")
 
 
 def _leave(end: RanksEnd, why: str) -> int:

@@ -87,7 +87,8 @@ def test_a_crash_starts_the_ranks_again_and_the_log_says_why(tmp_path, capfd):
     assert run_programs(run, [CRASH, "pass"]) == (DONE, [False, True])
     said = capfd.readouterr().out
     assert "== restart 1 of 2, attempt 3 ended: " in said and "; from epoch_0000\n" in said
-    ends = [json.loads(line) for line in (run / "exits.jsonl").read_text().splitlines()]
+    exits = [json.loads(line) for line in (run / "exits.jsonl").read_text().splitlines()]
+    ends = [one for one in exits if one["event"] == "ended"]
     assert [(end["attempt"], end["code"], end["restarts"]) for end in ends] == [
         *((1, 1, True), (2, 1, False), (3, 1, True), (4, 0, False))
     ]
