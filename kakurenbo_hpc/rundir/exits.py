@@ -1,6 +1,4 @@
-"""Exit history ``exits.jsonl``: a line for each time that a run stopped early, failed, or was resumed, and for
-each end of its ranks under ``launch --restarts``.
-"""
+"""Exit history ``exits.jsonl``: early stops, failures, resumes, and ends of attempts."""
 
 from __future__ import annotations
 
