@@ -1,7 +1,7 @@
 """The command line: all commands by group, and how the process ends.
 
 Add a command: a function in the file of its group here, whose first line is its help and which imports what
-it needs when it is called; its name in ``COMMANDS``.
+it needs when it is called; its name in ``COMMANDS``. Options of several commands: a group of option_groups.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .. import __version__
 from ..errors import FAILED, USER_ERROR, UserError
 from ..rundir.console import prepare_streams
 from . import batch, data, lists, results, training
+from .option_groups import expand_groups
 from .output import abandon, print_problem
 
 # click's, or the one of the copy that newer versions of typer carry
@@ -68,9 +69,9 @@ app = typer.Typer(
 )
 for _panel, _commands in COMMANDS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_panel)(_command)
+        app.command(rich_help_panel=_panel)(expand_groups(_command))
 for _name, _command in TWO_WORDS.items():
-    app.command(_name, rich_help_panel="Comparisons and scores")(_command)
+    app.command(_name, rich_help_panel="Comparisons and scores")(expand_groups(_command))
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name, rich_help_panel="Files")
 

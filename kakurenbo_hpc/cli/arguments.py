@@ -10,7 +10,6 @@ import typer
 from ..errors import UserError
 
 if TYPE_CHECKING:
-    from ..compare.spec import Comparison
     from ..config.job import Job
 
 
@@ -43,6 +42,12 @@ Scratch = Annotated[
     str | None,
     typer.Option(help="A folder on each node's own disk, for data.placement local; $TMPDIR may stand in it."),
 ]
+Nodes = Annotated[
+    int | None, typer.Option(min=1, max=1_000_000, help="Inside a batch job: the nodes to start ranks on.")
+]
+Oversubscribe = Annotated[
+    bool, typer.Option("--oversubscribe", help="Start even more than eight ranks a core.")
+]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Resume from the newest checkpoint in the run directory.")
 ]
@@ -52,37 +57,9 @@ Scaling = Annotated[
 ScoreMethod = Annotated[
     str, typer.Argument(metavar="METHOD", help="el2n, craig ... (kakurenbo scores has all).")
 ]
-ScoreFile = Annotated[Path, typer.Option(metavar="PATH", parser=expand, help="The score file to write.")]
-ScoreEpochs = Annotated[
-    int | None,
-    typer.Option(min=0, help="Epochs of training before samples are scored; the paper's if not given."),
-]
-ScoreRepeats = Annotated[
-    int | None, typer.Option(min=1, help="Initialisations to average over; the paper's if not given.")
-]
-HoldOut = Annotated[
-    str | None,
-    typer.Option(metavar="hash:SHARE", help="irreducible: the share to train on, which gets no scores."),
-]
-ScoreOptions = Annotated[
-    list[str] | None,
-    typer.Option("--option", metavar="KEY=VALUE", help="An option of the method, such as fraction=0.7."),
-]
-LastLayer = Annotated[
-    bool,
-    typer.Option("--last-layer", help="grand: the gradient of the last layer alone, for large networks."),
-]
 ComparisonFile = Annotated[
     str, typer.Argument(metavar="FILE", help="A comparison file, or a job with --methods.")
 ]
-Methods = Annotated[str | None, typer.Option(help="Methods to compare on a job, separated by commas.")]
-Seeds = Annotated[
-    int | None, typer.Option(min=1, max=1000, help="Seeds 1 to this; the file's own if not given, or 3.")
-]
-CompareOut = Annotated[
-    Path, typer.Option(metavar="PATH", parser=expand, help="Where runs and tables are kept.")
-]
-Quick = Annotated[bool, typer.Option("--quick", help="The file's smaller size.")]
 Restarts = Annotated[
     int,
     typer.Option(
@@ -95,23 +72,6 @@ Restarts = Annotated[
 AllowChanges = Annotated[
     bool, typer.Option("--allow-changes", help="With --resume: accept a job that differs from the run's.")
 ]
-
-
-def load_comparison(
-    file: str, methods: str | None, quick: bool, seeds: int | None, overrides: list[str] | None
-) -> tuple[Comparison, dict[str, dict]]:
-    """Return the comparison of a file, or of methods on a job, and the values of each job that it names."""
-    from ..compare.spec import compare_methods, read_comparison
-    from ..config.package_files import find_job
-
-    if methods is None:
-        return read_comparison(find_job(file), quick, seeds, overrides or [])
-    if quick:
-        raise UserError(
-            "compare: --quick and --methods are both given, but only a comparison file has a smaller size; "
-            "choose one"
-        )
-    return compare_methods(file, methods.split(","), seeds or 3, overrides or [])
 
 
 def set_words(overrides: list[str] | None) -> list[str]:

@@ -11,30 +11,22 @@ from ..core.signals import record_signals
 from ..errors import DONE
 from .arguments import (
     AllowChanges,
-    CompareOut,
     ComparisonFile,
-    HoldOut,
     JobArgument,
-    LastLayer,
     MachineOption,
-    Methods,
+    Nodes,
     Overrides,
-    Quick,
+    Oversubscribe,
     Restarts,
     Resume,
     RunDir,
     Scaling,
-    ScoreEpochs,
-    ScoreFile,
     ScoreMethod,
-    ScoreOptions,
-    ScoreRepeats,
     Scratch,
-    Seeds,
-    load_comparison,
     read_job,
     set_words,
 )
+from .option_groups import CompareOptions, ScoreOptions, StartOptions
 from .ranks import read_job_together, run_on_ranks
 
 if TYPE_CHECKING:
@@ -42,18 +34,7 @@ if TYPE_CHECKING:
     from ..config.job import Job
     from ..distributed.comm import Comm
 
-Nodes = Annotated[
-    int | None, typer.Option(min=1, max=1_000_000, help="Inside a batch job: the nodes to start ranks on.")
-]
-Oversubscribe = Annotated[
-    bool, typer.Option("--oversubscribe", help="Start even more than eight ranks a core.")
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the command line and start nothing.")]
-
-Ranks = Annotated[
-    int | None,
-    typer.Option(min=1, max=1_000_000, help="Ranks to start; as many as the nodes take if not given."),
-]
+StartDryRun = Annotated[bool, typer.Option("--dry-run", help="Print the command line and start nothing.")]
 
 
 def train(
@@ -94,7 +75,7 @@ def launch(
     allow_changes: AllowChanges = False,
     oversubscribe: Oversubscribe = False,
     restarts: Restarts = 0,
-    dry_run: DryRun = False,
+    dry_run: StartDryRun = False,
 ) -> int:
     """Start ranks, here or on the nodes of the surrounding batch job, and train a job on them."""
     from ..cluster.launch import launch as start
@@ -131,17 +112,7 @@ def launch(
     return start_one(checked, find_job(job), run_dir or Path("runs") / checked.name, n_ranks, set_to)
 
 
-def score(
-    method: ScoreMethod,
-    job: JobArgument,
-    out: ScoreFile = Path("scores.h5"),
-    epochs: ScoreEpochs = None,
-    repeats: ScoreRepeats = None,
-    last_layer: LastLayer = False,
-    hold_out: HoldOut = None,
-    options: ScoreOptions = None,
-    overrides: Overrides = None,
-) -> int:
+def score(method: ScoreMethod, job: JobArgument, scoring: ScoreOptions, overrides: Overrides = None) -> int:
     """Score every training sample of a job, for selection.method static. Runs on ranks, as train does."""
 
     def work(comm: Comm) -> int:
@@ -149,28 +120,20 @@ def score(
         from ..engine.score import read_options
         from ..engine.score import score as ask
 
-        given = [*(options or []), *["last_layer=true"] * last_layer]
-        values = comm.run_or_raise_together(lambda: read_options(method, given, hold_out))
-        about = ask(method, checked, out, comm, epochs, repeats, values)
+        given = [*(scoring.option or []), *["last_layer=true"] * scoring.last_layer]
+        values = comm.run_or_raise_together(lambda: read_options(method, given, scoring.hold_out))
+        about = ask(method, checked, scoring.out, comm, scoring.epochs, scoring.repeats, values)
         if comm.rank == 0:
             print(
-                f"{out}: {about.n} scores by {method} in {about.seconds:.1f} s, {about.n_forward} forward, "
-                f"{about.n_backward} backward"
+                f"{scoring.out}: {about.n} scores by {method} in {about.seconds:.1f} s, {about.n_forward} "
+                f"forward, {about.n_backward} backward"
             )
         return DONE
 
     return run_on_ranks(work)
 
 
-def compare(
-    file: ComparisonFile,
-    methods: Methods = None,
-    seeds: Seeds = None,
-    out: CompareOut = Path("compare"),
-    quick: Quick = False,
-    scratch: Scratch = None,
-    overrides: Overrides = None,
-) -> int:
+def compare(file: ComparisonFile, comparing: CompareOptions, scratch: Scratch = None) -> int:
     """Run contenders, seeds and controls, and print one table. Runs on ranks, as train does."""
     record_signals()
 
@@ -179,16 +142,16 @@ def compare(
         from ..compare.spec import list_entries
 
         def read() -> tuple[Comparison, dict[str, Entry]]:
-            comparison, jobs = load_comparison(file, methods, quick, seeds, overrides)
+            comparison, jobs = comparing.load(file)
             return comparison, list_entries(comparison, jobs, file)
 
         # Every rank reads: a method of another package must be imported before an instance of it can arrive.
         comparison, entries = comm.run_or_raise_together(read)
-        code = run_all(comparison, entries, out, comm, scratch)
+        code = run_all(comparison, entries, comparing.out, comm, scratch)
         if comm.rank == 0 and comparison.pictures:
             from ..report.command import draw_pictures
 
-            draw_pictures(out / comparison.name, comparison.pictures)
+            draw_pictures(comparing.out / comparison.name, comparison.pictures)
         return code
 
     return run_on_ranks(work)
@@ -197,57 +160,27 @@ def compare(
 def launch_score(
     method: ScoreMethod,
     job: JobArgument,
-    ranks: Ranks = None,
-    machine: MachineOption = "local",
-    nodes: Nodes = None,
-    out: ScoreFile = Path("scores.h5"),
-    epochs: ScoreEpochs = None,
-    repeats: ScoreRepeats = None,
-    last_layer: LastLayer = False,
-    hold_out: HoldOut = None,
-    method_options: ScoreOptions = None,
+    starting: StartOptions,
+    scoring: ScoreOptions,
     overrides: Overrides = None,
-    oversubscribe: Oversubscribe = False,
-    dry_run: DryRun = False,
 ) -> int:
     """Start ranks, as launch does, and score the samples of a job on them."""
-    from ..cluster.work import Start, score_options
     from ..cluster.work import launch_score as start
     from ..config.package_files import find_job
 
-    options: dict[str, object] = {
-        **{"epochs": epochs, "repeats": repeats, "last-layer": last_layer},
-        **{"hold-out": hold_out, "option": method_options},
-    }
-    words = [*score_options(out, options), *set_words(overrides)]
-    where = Start(machine, ranks, nodes, oversubscribe, dry_run)
-    return start(method, read_job(job, overrides), find_job(job), words, where)
+    words = [*scoring.words(), *set_words(overrides)]
+    return start(method, read_job(job, overrides), find_job(job), words, starting.start())
 
 
-def launch_compare(
-    file: ComparisonFile,
-    ranks: Ranks = None,
-    machine: MachineOption = "local",
-    nodes: Nodes = None,
-    methods: Methods = None,
-    seeds: Seeds = None,
-    out: CompareOut = Path("compare"),
-    quick: Quick = False,
-    overrides: Overrides = None,
-    oversubscribe: Oversubscribe = False,
-    dry_run: DryRun = False,
-) -> int:
+def launch_compare(file: ComparisonFile, starting: StartOptions, comparing: CompareOptions) -> int:
     """Start ranks, as launch does, and run a comparison on them."""
     from ..cluster.machine import read_machine
-    from ..cluster.work import Start, launch_work
+    from ..cluster.work import launch_work
     from ..compare.spec import list_entries
     from ..config.package_files import find_job
 
-    entries = list_entries(*load_comparison(file, methods, quick, seeds, overrides), file)
-    words = ["compare", str(find_job(file)), "--out", str(out), *set_words(overrides)]
-    words += ["--quick"] * quick + (["--methods", methods] if methods else [])
-    words += ["--seeds", str(seeds)] if seeds else []
-    scratch = read_machine(machine).scratch
+    entries = list_entries(*comparing.load(file), file)
+    words = ["compare", str(find_job(file)), *comparing.words()]
+    scratch = read_machine(starting.machine).scratch
     words += ["--scratch", scratch] if scratch else []
-    where = Start(machine, ranks, nodes, oversubscribe, dry_run)
-    return launch_work(words, [entry.job for entry in entries.values()], out, where)
+    return launch_work(words, [entry.job for entry in entries.values()], comparing.out, starting.start())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def launch_score(method: str, job: Job, job_file: Path, options: Sequence[str], 
 
 
 def submit_score(
-    method: str, job: Job, out: Path, options: Mapping[str, object], request: Request, dry_run: bool
+    method: str, job: Job, out: Path, options: Sequence[str], request: Request, dry_run: bool
 ) -> int:
     """Submit a job that scores samples. It is not interrupted and resumed: it needs the whole walltime.
 
@@ -74,7 +74,7 @@ def submit_score(
         method: of scoring.
         job: whose samples are scored.
         out: the score file.
-        options: of ``kakurenbo score`` beside it, by name; those that are None or False are left out.
+        options: of ``kakurenbo score``, ``out`` included.
         request: what ``kakurenbo submit score`` was called with.
         dry_run: print the script only.
 
@@ -89,20 +89,10 @@ def submit_score(
     name = request.name or f"{job.name}_{method}"
     folder = (request.run_dir or Path("runs") / name).absolute()
     script = base_script(
-        name, folder, n_nodes, request, machine, work=("score", method), options=score_options(out, options)
+        name, folder, n_nodes, request, machine, work=("score", method), options=tuple(options)
     )
     one = make_run(job, folder, script, request, is_run=False)
     return submit_jobs([BatchJob(script, (one,))], request, machine, dry_run)
-
-
-def score_options(out: Path, options: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the options of ``kakurenbo score``, as words."""
-    words = ["--out", str(out.absolute())]
-    for name, value in options.items():
-        for one in value if isinstance(value, list) else [value]:
-            if one not in (None, False):
-                words += [f"--{name}"] if one is True else [f"--{name}", str(one)]
-    return tuple(words)
 
 
 def only_size(request: Request) -> int:
