@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import inspect
 import os
 import socket
@@ -33,9 +32,7 @@ class DdpSync(GradientSync):
         self._store: dist.Store | None = None
         self._group: dist.ProcessGroup | None = None
         if world.size > 1:
-            # DDP imports it in any case. Then no collection, such as that of `close`, traverses the modules.
-            importlib.import_module("torch._dynamo")
-            gc.freeze()
+            gc.freeze()  # then no collection, such as that of `close`, traverses the modules
 
     def _meet(self) -> None:
         """Form the process group; rank 0 picks a free port and broadcasts it."""

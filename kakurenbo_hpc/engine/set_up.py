@@ -10,6 +10,7 @@ import numpy as np
 
 from ..config.job import Job
 from ..config.training_options import Training
+from ..core.lazy_dynamo import defer_dynamo
 from ..core.ledger import Homes
 from ..data import open_data
 from ..data.dataset import DatasetSplits
@@ -59,6 +60,7 @@ def set_up(
     Raises:
         UserError: on all ranks alike.
     """
+    defer_dynamo()
     everyone, recording = GlobalStats(world.comm), recording or Recording()
     data = open_data(job.data, job.seed, world.comm, directory)
     everyone.agree((data.fingerprint, len(data.train)), "the data set")
