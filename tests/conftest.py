@@ -72,6 +72,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not any(item.get_closest_marker(tier) for tier in ("unit", *TIERS)):
             item.add_marker(tier_of(item.path))
+        if any(marker.args for marker in item.iter_markers("ranks")):
+            item.add_marker("inside")
         if is_among(item.path, NIGHTLY):
             item.add_marker("nightly")
 
