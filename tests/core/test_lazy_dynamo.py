@@ -1,4 +1,4 @@
-"""A run that compiles nothing never imports torch._dynamo; what asks for more than a stand-in knows gets it."""
+"""A run that compiles nothing never imports torch._dynamo; whatever asks it more gets the real one."""
 
 import subprocess
 import sys
