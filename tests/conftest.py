@@ -17,9 +17,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Ranks are threads here, on machines shared with others: an example's time says nothing.
 settings.register_profile(
-    "here", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow]
+    "here", deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("all", settings.get_profile("here"), max_examples=50)  # scripts/test --all
+settings.register_profile("all", settings.get_profile("here"), max_examples=40)  # scripts/test --all
 settings.register_profile("long", settings.get_profile("here"), max_examples=1000)
 settings.register_profile("ci", settings.get_profile("here"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")

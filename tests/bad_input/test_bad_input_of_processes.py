@@ -153,6 +153,7 @@ def test_more_ranks_than_samples_is_refused():
         global_batch_of(job, 1437, 2000)
 
 
+@pytest.mark.nightly
 def test_under_torchrun_modules_of_the_current_folder_do_not_stand_for_pythons_own(tmp_path):
     put_modules(tmp_path)
     (tmp_path / "machine.yml").write_text("name: here\nstarter: torchrun\n")

@@ -135,6 +135,7 @@ def test_nothing_is_wrong_with_a_good_machine_in_a_folder_of_other_modules(tmp_p
 
 
 @pytest.mark.ranks
+@pytest.mark.nightly
 def test_what_fails_is_a_line_the_rest_is_still_looked_at_and_the_code_is_1(program):
     """An mpirun that knows nothing of the MPI that mpi4py loads: it starts processes, and each is alone."""
     singletons = f'[ "$1" = --version ] && echo "{OPEN_MPI[0]}" && exit\n'

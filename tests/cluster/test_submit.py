@@ -7,7 +7,8 @@ import sys
 
 import pytest
 import yaml
-from support.start_ranks import environment, train
+from support.runs import train_here
+from support.start_ranks import environment
 
 from kakurenbo_hpc import cli
 from kakurenbo_hpc.cluster.machine import Machine
@@ -17,7 +18,8 @@ from kakurenbo_hpc.cluster.sweep import launch_sweep
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.data import DATASETS
-from kakurenbo_hpc.errors import UserError
+from kakurenbo_hpc.distributed.comm import SerialComm
+from kakurenbo_hpc.errors import DONE, UserError
 from kakurenbo_hpc.selection import METHODS
 
 GOOD = ["digits_kakurenbo", "--machine", "machine.yaml", "--walltime", "1h"]
@@ -463,8 +465,8 @@ def program(folder, name: str, text: str) -> None:
 def test_a_finished_run_that_is_requeued_ends_at_once(tmp_path):
     """Both batch systems' scripts run for real, and train nothing."""
     run = tmp_path / "a run"
-    short = ["--set", "training.epochs=1", "--set", "training.warmup_epochs=0", "--run-dir", str(run)]
-    assert train(1, "digits_everything", *short).returncode == 0
+    short = ["training.epochs=1", "training.warmup_epochs=0"]
+    assert train_here("digits_everything", short, run, SerialComm()) == DONE
     left = (run / "metrics.jsonl").read_text()
     (run / "batch").mkdir()
     shutil.copy(run / "job.yaml", run / "batch" / "job.yaml")

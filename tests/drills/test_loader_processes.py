@@ -75,8 +75,19 @@ def test_all_processes_of_a_job_are_asked_to_leave_and_the_last_checkpoint_is_wr
     assert on_progress(tmp_path / "run", whole)
 
 
-def test_a_loader_process_that_is_killed_ends_the_run_which_goes_on_bit_for_bit(whole, tmp_path):
-    started, ranks = begun(tmp_path / "run")
+def test_a_loader_process_that_is_killed_ends_the_run(tmp_path):
+    killed_loader(tmp_path / "run")
+
+
+@pytest.mark.nightly
+def test_a_run_that_lost_a_loader_process_goes_on_bit_for_bit(whole, tmp_path):
+    killed_loader(tmp_path / "run")
+    assert on_progress(tmp_path / "run", whole)
+
+
+def killed_loader(run):
+    """Kill a loader process of a run: it ends, and the last line says why."""
+    started, ranks = begun(run)
     victim = ranks[1][1][0]
     victim.kill()
     _, told = started.communicate(timeout=60)
@@ -86,7 +97,6 @@ def test_a_loader_process_that_is_killed_ends_the_run_which_goes_on_bit_for_bit(
         last.startswith("kakurenbo: rank ")
         and f"RuntimeError: loader process {victim.pid} has ended; " in last
     ), told
-    assert on_progress(tmp_path / "run", whole)
 
 
 def test_loader_processes_end_with_a_rank_that_is_killed(tmp_path):

@@ -32,6 +32,7 @@ def test_the_readmes_loop_trains_and_hides(starter, n, tmp_path):
 
 
 @pytest.mark.unit
+@pytest.mark.nightly
 def test_the_plain_loop_is_as_good(tmp_path):
     assert outcome(tmp_path, "plain")["accuracy"] > 0.95
 

@@ -1,6 +1,7 @@
 """The laws that `kakurenbo_hpc.testing` runs on a stranger's class hold for all of ours."""
 
 import pytest
+from hypothesis import settings
 
 from kakurenbo_hpc.cluster.schedulers import SCHEDULERS
 from kakurenbo_hpc.data import DATASETS
@@ -14,7 +15,9 @@ SMALL = {"classes": 3, "instances": 5, "validation": 3, "pixels": 16}
 @pytest.mark.parametrize("name", METHODS.own)
 def test_of_methods(name):
     check_method(
-        METHODS[name], examples=8, **({"scores": "any.h5"} if name in ("static", "rho_loss") else {})
+        METHODS[name],
+        examples=settings().max_examples // 6,
+        **({"scores": "any.h5"} if name in ("static", "rho_loss") else {}),
     )
 
 

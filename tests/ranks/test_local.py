@@ -153,7 +153,7 @@ def check_gone_on(run, uninterrupted):
 
 
 @pytest.mark.ranks(3, limit_s=300)
-@pytest.mark.parametrize("harm", ["killed", "killed_later"])
+@pytest.mark.parametrize("harm", ["killed", pytest.param("killed_later", marks=pytest.mark.nightly)])
 def test_a_run_whose_rank_was_killed_between_exchange_and_checkpoint_goes_on_as_if_it_had_not(
     folder, comm, tmp_path, harm, capsys
 ):
