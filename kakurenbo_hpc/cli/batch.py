@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -181,9 +182,23 @@ def doctor(
     return look(machine, read_job(job, overrides) if job else None, nodes, ranks, walltime)
 
 
-def machines() -> None:
+def machines(
+    detect: Annotated[
+        bool, typer.Option("--detect", help="Name the one that this login node belongs to.")
+    ] = False,
+) -> None:
     """List the machines that come with the package."""
-    from ..cluster.machine import list_machines
+    from ..cluster.machine import detect_machine, list_machines
 
+    if not detect:
+        with output_is_all():
+            print(list_machines())
+        return
+    host = socket.getfqdn()
+    if (name := detect_machine(host)) is None:
+        raise UserError(
+            f"machines --detect: {host} is no login node of a machine that comes with the package; copy the "
+            "nearest one: kakurenbo new machine NAME --out FILE"
+        )
     with output_is_all():
-        print(list_machines())
+        print(name)

@@ -10,11 +10,12 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ..config.options import Count, ExpandedPath, Options, checked, option
+from ..config.options import Count, ExpandedPath, Options, check_line, checked, option
 from ..config.package_files import launch_dir
 from ..config.registry import Registry, is_path, search_folder
 from ..config.yaml import read_yaml
 from ..errors import JobError, nearest
+from .container import Container, Line
 from .launchers import LAUNCHERS, open_launcher
 from .schedulers import SCHEDULERS, open_scheduler
 from .text_table import format_table
@@ -36,17 +37,19 @@ def _check_environment(environment: dict[str, str]) -> dict[str, str]:
     return environment
 
 
-def _check_line(value: str) -> str:
-    if not value.isprintable() or not value.strip():
-        raise ValueError("must be one line of printable characters")
-    return value
-
-
 def _check_folder(value: str) -> str:
-    path = os.path.expanduser(_check_line(value))
+    path = os.path.expanduser(check_line(value))
     if not os.path.isabs(path):
         raise ValueError("must be the absolute path of a folder, or begin with ~/")
     return path
+
+
+def _check_pattern(value: str) -> str:
+    try:
+        re.compile(check_line(value))
+    except re.error as problem:
+        raise ValueError(f"is no regular expression: {problem}") from None
+    return value
 
 
 def _check_scheduler(name: str) -> str:
@@ -70,7 +73,6 @@ def _check_name(name: str, registry: Registry, known: Iterable[str]) -> None:
 
 
 Word = Annotated[str, AfterValidator(check_word)]
-Line = Annotated[str, AfterValidator(_check_line)]
 Natural = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -154,6 +156,16 @@ class Machine(Options):
         "check or dies.",
         "nodes",
     )
+    container: Container | None = option(
+        None, "The container that ranks start in; the launcher and kakurenbo itself stay outside."
+    )
+    login_hosts: Annotated[str, AfterValidator(_check_pattern)] | None = option(
+        None, "Regular expression of the whole names of its login nodes, for `kakurenbo machines --detect`."
+    )
+    untried: Line | None = option(
+        None,
+        "What this file is written from, if nobody has tried it there; `submit` and `doctor` say so.",
+    )
     code: ExpandedPath | None = option(
         None,
         "Folder with the modules of package.module:Class names; the machine file's own folder if not given.",
@@ -165,6 +177,11 @@ class Machine(Options):
             raise ValueError(f"scheduler is {self.scheduler}, but ranks_per_node is missing; add it")
         launcher = open_launcher(self.starter)
         launcher.check_machine(self)
+        if self.container and self.container.runtime == "pyxis" and self.starter != "srun":
+            raise ValueError(
+                f"container.runtime is pyxis, a plugin of srun, but starter is {self.starter}; set it to "
+                "srun, or use apptainer"
+            )
         if self.mpi and "mpi" not in launcher.machine_keys:
             raise ValueError(f"mpi is {self.mpi}, but starter {self.starter} does not use it; remove mpi")
         scheduler_keys = open_scheduler(self.scheduler).machine_keys if self.scheduler != "none" else ()
@@ -225,6 +242,15 @@ def find_machine(name_or_path: str) -> Path:
     raise JobError(
         f"{name_or_path}: no such machine file, and no machine of that name comes with the package; {known}"
     )
+
+
+def detect_machine(host: str) -> str | None:
+    """Return the machine of the package that a host is a login node of, by the host's whole name."""
+    for name, path in packaged_machines().items():
+        pattern = read_machine(str(path)).login_hosts
+        if pattern and re.fullmatch(pattern, host):
+            return name
+    return None
 
 
 def list_machines() -> str:

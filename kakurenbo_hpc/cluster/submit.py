@@ -48,6 +48,8 @@ def submit_jobs(jobs: Sequence[BatchJob], request: Request, machine: Machine, dr
     if dry_run:
         _print_jobs(jobs, request, machine)
         return DONE
+    if machine.untried:
+        _remark(f"{machine.name}: not tried on site; {machine.untried}")
     environment = choose_environment(machine, os.environ)
     runs = [run for job in jobs for run in job.runs]
     _check_free(runs, request)

@@ -29,6 +29,13 @@ def option(default: Any, description: str, unit: str | None = None) -> Any:
     return Field(default, description=description, json_schema_extra={"unit": unit} if unit else None)
 
 
+def check_line(value: str) -> str:
+    """Return a value that is one line. Raises ValueError for any other."""
+    if not value.isprintable() or not value.strip():
+        raise ValueError("must be one line of printable characters")
+    return value
+
+
 def _below_one(value: float) -> float:
     if not 0 <= value < 1:
         raise ValueError(

@@ -1,10 +1,24 @@
 """Machine files: the ones that are shipped are right, and each mistake is one line."""
 
+import itertools
+import os
+import shlex
+import sys
+from pathlib import Path
+
 import pytest
 
-from kakurenbo_hpc.cluster.machine import Machine, read_machine
-from kakurenbo_hpc.config.package_files import launch_dir
+from kakurenbo_hpc.cluster.container import Container, inside_container
+from kakurenbo_hpc.cluster.launchers import launcher_line
+from kakurenbo_hpc.cluster.launchers.launcher import Layout
+from kakurenbo_hpc.cluster.machine import Machine, detect_machine, read_machine
+from kakurenbo_hpc.cluster.request import Request
+from kakurenbo_hpc.cluster.submit import submit
+from kakurenbo_hpc.config.job import read_job
+from kakurenbo_hpc.config.package_files import find_job, launch_dir
+from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.errors import JobError
+from kakurenbo_hpc.selection import METHODS
 
 SHIPPED = sorted((launch_dir() / "machines").glob("*.yaml"))
 
@@ -160,3 +174,84 @@ def test_a_bad_machine_file_is_one_line(text, said, tmp_path):
         read_machine(str(path))
     assert str(raised.value).startswith(f"{path}: ")
     assert "\n" not in str(raised.value)
+
+
+SITES = ("frontier", "lumi_g", "polaris")
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_the_script_of_a_site_is_golden(name, tmp_path, monkeypatch, capsys):
+    """After a wanted change: GOLDEN=write pytest tests/cluster/test_machine.py, and read the diff."""
+    monkeypatch.chdir(tmp_path)
+
+    def read(overrides):
+        return read_job(find_job("digits_everything"), overrides, DATASETS, METHODS)
+
+    sets = ("training.global_batch=64",)
+    request = Request(machine=name, nodes=(2,), walltime="2h", account="abc123", overrides=sets)
+    assert submit(read, request, dry_run=True) == 0
+    printed = capsys.readouterr().out.replace(str(tmp_path), "HERE")
+    found = printed.replace(str(Path(sys.executable).parent), "PYTHON")
+    golden = Path(__file__).parents[1] / "golden" / f"site_{name}.sh"
+    if os.environ.get("GOLDEN") == "write":
+        golden.write_text(found)
+    assert found == golden.read_text()
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_each_line_of_a_site_quotes_its_source(name):
+    path = launch_dir() / "machines" / f"{name}.yaml"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for key, line in keys(lines).items():
+        above = itertools.takewhile(lambda text: text.startswith("# "), reversed(lines[:line]))
+        quoted = '"' in "".join(above) or key in ("name", "untried")
+        assert quoted, f"{key} quotes no source"
+    assert read_machine(name).untried
+
+
+@pytest.mark.parametrize(
+    ("host", "machine"),
+    [
+        ("login12.frontier.olcf.ornl.gov", "frontier"),
+        ("lumi-uan02.csc.fi", "lumi_g"),
+        ("uan04", "lumi_g"),
+        ("polaris-login-01.hsn.cm.polaris.alcf.anl.gov", "polaris"),
+        ("login12.frontier.example.org", None),
+        ("laptop", None),
+    ],
+)
+def test_a_login_node_is_known_by_its_name(host, machine):
+    assert detect_machine(host) == machine
+
+
+PROGRAM = [sys.executable, "-m", "kakurenbo_hpc.cli", "train", "job.yaml"]
+
+
+def contained(runtime, starter="srun", **more):
+    container = {"runtime": runtime, "image": "/images/k.sif", "binds": ["/data", "/a:/b"], **more}
+    facts = {"scheduler": "slurm" if starter == "srun" else "none", "ranks_per_node": 4, "gpus_per_node": 4}
+    return Machine(name="here", starter=starter, container=Container(**container), **facts)
+
+
+def test_ranks_start_inside_a_container():
+    inside = "python -m kakurenbo_hpc.cli train job.yaml"
+    apptainer = inside_container(contained("apptainer", options=["--nv"]), PROGRAM)
+    assert shlex.join(apptainer) == (f"apptainer exec --nv --bind /data --bind /a:/b /images/k.sif {inside}")
+    line = str(launcher_line(contained("pyxis"), Layout(8, 2), PROGRAM, {}))
+    assert line.startswith("srun --nodes=2 --ntasks=8 ")
+    flags = "--container-image=/images/k.sif --container-mounts=/data:/data,/a:/b"
+    assert line.endswith(f"{flags} {inside}")
+    with pytest.raises(ValueError, match="pyxis, a plugin of srun, but starter is mpirun"):
+        contained("pyxis", "mpirun")
+
+
+def test_pals_binds_by_depth_unless_ranks_bind_themselves(tmp_path, monkeypatch):
+    (tmp_path / "mpiexec").write_text("#!/bin/sh\n")
+    (tmp_path / "mpiexec").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    facts = {"name": "x", "scheduler": "pbs", "starter": "pals", "ranks_per_node": 4, "cores_per_node": 32}
+    line = launcher_line(Machine(**facts), Layout(8, 2), ["train"], {})
+    assert str(line) == f"{tmp_path}/mpiexec -n 8 --ppn 4 --depth=8 --cpu-bind depth train"
+    numa = {"gpus_per_node": 4, "gpu_numa": [3, 2, 1, 0]}
+    line = launcher_line(Machine(**facts, **numa), Layout(8, 2, ("a", "b")), ["train"], {})
+    assert str(line) == f"{tmp_path}/mpiexec -n 8 --ppn 4 --hosts a,b --cpu-bind none train"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .findings import Findings
-from .job_checks import check_data, check_job, check_modules, check_scheduler, check_walltime
+from .job_checks import check_data, check_job, check_modules, check_scheduler, check_site, check_walltime
 from .rank_checks import check_allreduce, check_binding, check_ranks, check_scratch
 from .software_checks import (
     check_cuda,
@@ -22,6 +22,7 @@ from .software_checks import (
 )
 
 CHECKS: tuple[tuple[str, Callable[[Findings], str | None]], ...] = (
+    ("site", check_site),
     ("python", check_python),
     ("torch", check_torch),
     ("cuda", check_cuda),

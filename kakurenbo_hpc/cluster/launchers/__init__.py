@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ...config.registry import Registry, scan
+from ..container import inside_container
 from .launcher import CommandLine, Launcher, Layout
 
 if TYPE_CHECKING:
@@ -30,4 +31,5 @@ def launcher_line(
     Raises:
         UserError: the launcher is not installed, or cannot start this layout.
     """
+    program = inside_container(machine, program)
     return open_launcher(machine.starter).command_line(machine, layout, program, environ)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ...errors import UserError
+from ..container import pyxis_flags
 from ..doctor.check_warning import CheckWarning
 from ..schedulers.scheduler import run_command
 from .launcher import CommandLine, Launcher, Layout
@@ -63,6 +64,7 @@ class Srun(Launcher):
             flags += [f"--cpus-per-task={machine.cores_per_rank}"]  # srun does not take it over from sbatch
         if machine.mpi:
             flags += [f"--mpi={machine.mpi}"]
+        flags += pyxis_flags(machine)
         return CommandLine(["srun", *flags, *program], machine.environment, INTERRUPT_SIGNAL)
 
     def check_mpi(self, machine: Machine, library: str) -> str:
