@@ -123,9 +123,8 @@ def test_nothing_is_wrong_with_a_good_machine_in_a_folder_of_other_modules(tmp_p
     # Two ranks on a single core are a reason to warn.
     assert code == 0 and {word for word, _ in said.values()} <= {"OK", "WARN"}
     assert [name for name, (word, _) in said.items() if word == "WARN"] in ([], ["binding"])
-    assert list(said) == [
-        name for name, _ in checks.CHECKS if name not in ("modules", "site")
-    ]  # the machine has neither
+    of_other_machines = ("modules", "site")
+    assert list(said) == [name for name, _ in checks.CHECKS if name not in of_other_machines]
     assert said["ranks"][1].startswith("2 talk to each other, on ")
     assert said["scratch"][1].startswith(f"{tmp_path}/of mine can be written to, ")
     assert re.fullmatch(
