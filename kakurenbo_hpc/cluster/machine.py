@@ -82,13 +82,14 @@ class Machine(Options):
     name: str = option(..., "How messages call this machine.")
     scheduler: Annotated[str, AfterValidator(_check_scheduler)] = option(
         "none",
-        "The batch system: `slurm`, `pbs` (PBS Pro, OpenPBS), `none`, or the `package.module:Class` of "
-        "another.",
+        "The batch system: `slurm`, `pbs` (PBS Pro, OpenPBS), `flux`, `none`, or the `package.module:Class` "
+        "of another.",
     )
     starter: Annotated[str, AfterValidator(_check_launcher)] = option(
         ...,
         "The launcher, which starts the ranks: `mpirun` (Open MPI 4 or 5, MPICH, Intel MPI), `mpiexec`, "
-        "`srun`, `torchrun` (without MPI), or the `package.module:Class` of another.",
+        "`pals` (HPE Cray's mpiexec), `srun`, `flux` (flux run), `torchrun` (without MPI), or the "
+        "`package.module:Class` of another.",
     )
     mpi: Word | None = option(
         None,
@@ -177,10 +178,10 @@ class Machine(Options):
             raise ValueError(f"scheduler is {self.scheduler}, but ranks_per_node is missing; add it")
         launcher = open_launcher(self.starter)
         launcher.check_machine(self)
-        if self.container and self.container.runtime == "pyxis" and self.starter != "srun":
+        if self.container and self.container.runtime not in launcher.containers:
             raise ValueError(
-                f"container.runtime is pyxis, a plugin of srun, but starter is {self.starter}; set it to "
-                "srun, or use apptainer"
+                f"container.runtime is {self.container.runtime}, but starter {self.starter} does not start "
+                "it; use apptainer, or srun with pyxis"
             )
         if self.mpi and "mpi" not in launcher.machine_keys:
             raise ValueError(f"mpi is {self.mpi}, but starter {self.starter} does not use it; remove mpi")

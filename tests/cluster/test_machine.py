@@ -104,7 +104,7 @@ def test_an_unknown_machine_names_the_nearest(name, said):
         ("name: x\nstarter: srun", "starter is srun, but scheduler is none; set it to slurm"),
         (
             "name: x\nstarter: mpirun\nscheduler: lsf",
-            "scheduler is 'lsf', but there is no such scheduler; known: none, pbs, slurm$",
+            "scheduler is 'lsf', but there is no such scheduler; known: flux, none, pbs, slurm$",
         ),
         (
             "name: x\nstarter: mpirun\nscheduler: slurm",
@@ -241,7 +241,7 @@ def test_ranks_start_inside_a_container():
     assert line.startswith("srun --nodes=2 --ntasks=8 ")
     flags = "--container-image=/images/k.sif --container-mounts=/data:/data,/a:/b"
     assert line.endswith(f"{flags} {inside}")
-    with pytest.raises(ValueError, match="pyxis, a plugin of srun, but starter is mpirun"):
+    with pytest.raises(ValueError, match="runtime is pyxis, but starter mpirun does not start it"):
         contained("pyxis", "mpirun")
 
 

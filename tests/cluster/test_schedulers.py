@@ -22,8 +22,8 @@ README = Path(schedulers.__file__).with_name("README.md")
 
 
 def test_the_files_of_the_folders_are_the_tables():
-    assert set(SCHEDULERS) == {"pbs", "slurm"}
-    assert set(LAUNCHERS) == {"mpiexec", "mpirun", "srun", "torchrun"}
+    assert set(SCHEDULERS) == {"flux", "pbs", "slurm"}
+    assert set(LAUNCHERS) == {"flux", "mpiexec", "mpirun", "pals", "srun", "torchrun"}
     for name in SCHEDULERS:
         assert issubclass(SCHEDULERS[name], Scheduler)
         assert Path(schedulers.__file__).with_name(f"{name}.sh.j2").read_text() == SCHEDULERS[name]().template
@@ -137,3 +137,57 @@ def test_mpiexec_is_mpirun_by_its_other_name(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="^no mpiexec on the PATH nor beside"):
         launcher_line(machine, Layout(8, 2), ["train"], {})
     assert launchers.open_launcher("mpiexec").uses_mpi
+
+
+FLUX_JOBS = """\
+ƒ2Xy4|SCHED||0s| |[after-finish=ƒ2Xy3]
+f3Ab|FAILED|75|8h| |
+f3Ac|TIMEOUT|142|8h|timeout resource allocation expired|
+f3Ad|COMPLETED|0|1.5h| |
+"""
+FLUX_QUEUES = "batch*|enabled|started|8h|16\npdebug|enabled|stopped|inf|inf\n"
+
+
+@pytest.fixture
+def flux(tmp_path, monkeypatch):
+    """A stand-in that answers as the manual pages of flux-jobs and flux-queue say."""
+    (tmp_path / "flux").write_text(
+        f"#!/bin/sh\ncase $1 in\njobs) echo '{FLUX_JOBS}'\n"
+        "echo 'flux-jobs: ERROR: JobID f9 unknown' >&2; exit 1;;\n"
+        f"queue) echo '{FLUX_QUEUES}';; esac\n"
+    )
+    (tmp_path / "flux").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    return open_scheduler("flux")
+
+
+def test_flux_tells_how_jobs_are(flux):
+    states = flux.job_states(["f2Xy4", "f3Ab", "f3Ac", "f3Ad", "f9"])
+    assert {job_id: state.status for job_id, state in states.items()} == {
+        **{"f2Xy4": "queued", "f3Ab": "failed", "f3Ac": "failed", "f3Ad": "done"}
+    }
+    assert states["f2Xy4"].reason == "waits for [after-finish=ƒ2Xy3]"
+    assert "timeout resource allocation expired" in states["f3Ac"].detail
+    assert flux.parse_job_id("Welcome!\nƒM7Zq9AKHno\n") == "fM7Zq9AKHno"
+    assert flux.submit_command(flux.after(["f1", "f2"], when_done=True)) == [
+        *("flux", "batch", "--dependency=afterany:f1", "--dependency=afterany:f2", "script.sh")
+    ]
+
+
+def test_flux_tells_its_queues(flux):
+    assert flux.find_queue(None) == ("batch", 8 * 3600, 16)
+    with pytest.raises(UserError, match="queue pdebug is enabled and stopped; wait"):
+        flux.find_queue("pdebug")
+    with pytest.raises(UserError, match="queue is bath, but Flux has no such queue; did you mean batch"):
+        flux.find_queue("bath")
+
+
+def test_flux_run_takes_whole_nodes():
+    machine = Machine(name="own", scheduler="flux", starter="flux", ranks_per_node=4, mpi="pmix")
+    line = launcher_line(machine, Layout(8, 2, ("a", "b")), ["train"], {})
+    assert str(line) == (
+        "flux run --nodes=2 --tasks-per-node=4 --exclusive --requires=host:a,b --setopt=exit-timeout=10s "
+        "--setopt=cpu-affinity=off --setopt=gpu-affinity=off --setopt=pmi=pmix train"
+    )
+    with pytest.raises(ValueError, match="starter is flux, but scheduler is none"):
+        Machine(name="own", starter="flux")

@@ -44,8 +44,10 @@ SCRIPTS = {
     "slurm_v100.sh": lambda: script(read_machine("slurm_v100")),
     "pbs_v100.sh": lambda: script(read_machine("pbs_v100")),
     "slurm_small.sh": lambda: script(own("slurm"), nodes=1),
+    "flux_small.sh": lambda: script(own("flux"), nodes=1),
     "pbs_small.sh": lambda: script(own("pbs"), nodes=1),
     "slurm_hostile.sh": lambda: script(own("slurm", **FULL), run=f"/tmp/{HOSTILE}", name=HOSTILE),
+    "flux_hostile.sh": lambda: script(own("flux", **FULL), run=f"/tmp/{HOSTILE}", name=HOSTILE),
     "pbs_hostile.sh": lambda: script(own("pbs", **FULL), run=f"/tmp/{HOSTILE}", name=HOSTILE),
 }
 

@@ -8,7 +8,11 @@ from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.selection import METHODS
 from kakurenbo_hpc.testing import LawBroken, check_dataset, check_method, check_scheduler
 
-JOB_IDS = {"slurm": {"SLURM_JOB_ID": "12"}, "pbs": {"PBS_JOBID": "12.here"}}
+JOB_IDS = {
+    "slurm": {"SLURM_JOB_ID": "12"},
+    "pbs": {"PBS_JOBID": "12.here"},
+    "flux": {"FLUX_ENCLOSING_ID": "f12"},
+}
 SMALL = {"classes": 3, "instances": 5, "validation": 3, "pixels": 16}
 
 

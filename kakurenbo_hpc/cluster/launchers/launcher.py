@@ -64,6 +64,9 @@ class Launcher(ABC):
     machine_keys: ClassVar[frozenset[str]] = frozenset()
     """Keys of machine files that only some launchers use and this one does: ``mpi``."""
 
+    containers: ClassVar[frozenset[str]] = frozenset({"apptainer"})
+    """Runtimes of containers that it starts ranks in."""
+
     variables: ClassVar[str] = ""
     """Regular expression of the variables that it sets for ranks."""
 

@@ -41,6 +41,7 @@ class Srun(Launcher):
     """srun of Slurm."""
 
     machine_keys = frozenset({"mpi"})
+    containers = frozenset({"apptainer", "pyxis"})
 
     def check_machine(self, machine: Machine) -> None:
         """Raise ValueError unless the machine's scheduler is Slurm."""
