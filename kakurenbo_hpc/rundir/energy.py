@@ -31,6 +31,11 @@ class Energy:
             self._meters += _cpu_meters(powercap)
         self._last = [meter() for _, meter, _ in self._meters]
 
+    @property
+    def parts(self) -> list[str]:
+        """What can be read: ``gpu``, ``cpu``."""
+        return sorted({part for part, *_ in self._meters})
+
     def take(self) -> dict[str, float]:
         """Return joules since the last call, or since the start: ``gpu`` and ``cpu``; 0 if not readable."""
         joules = {"gpu": 0.0, "cpu": 0.0}

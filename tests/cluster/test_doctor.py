@@ -17,7 +17,7 @@ import yaml
 from support.pbs_site import PbsSite
 from support.start_ranks import environment
 
-from kakurenbo_hpc.cluster.doctor import checks, probes
+from kakurenbo_hpc.cluster.doctor import checks, probes, site_checks
 from kakurenbo_hpc.cluster.doctor.findings import CheckWarning, Findings
 from kakurenbo_hpc.cluster.doctor.gpus import runs_on
 from kakurenbo_hpc.cluster.doctor.subprocess_json import run_probe
@@ -26,6 +26,7 @@ from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.errors import UserError
+from kakurenbo_hpc.rundir.path_checks import in_words
 from kakurenbo_hpc.selection import METHODS
 
 OPEN_MPI = [f"mpirun (Open MPI) {version}" for version in ("5.0.11", "4.1.8")]
@@ -123,7 +124,7 @@ def test_nothing_is_wrong_with_a_good_machine_in_a_folder_of_other_modules(tmp_p
     # Two ranks on a single core are a reason to warn.
     assert code == 0 and {word for word, _ in said.values()} <= {"OK", "WARN"}
     assert [name for name, (word, _) in said.items() if word == "WARN"] in ([], ["binding"])
-    of_other_machines = ("modules", "site")
+    of_other_machines = ("modules", "site", "peers", "network", "clocks")
     assert list(said) == [name for name, _ in checks.CHECKS if name not in of_other_machines]
     assert said["ranks"][1].startswith("2 talk to each other, on ")
     assert said["scratch"][1].startswith(f"{tmp_path}/of mine can be written to, ")
@@ -738,3 +739,66 @@ def test_the_reason_of_a_probe_is_no_remark_of_srun(tmp_path):
     ]:
         with pytest.raises(UserError, match=rf"^x: no result, but exit code 7 \({reason}"):
             run_probe(["sh", "-c", f"printf '{said}' >&2; exit 7"], {}, "x", 30)
+
+
+PEERS = """\
+ \tGPU0\tGPU1\tGPU2\t
+ GPU0\tX\tOK\tCNS\t
+ GPU1\tOK\tX\tOK\t
+ GPU2\tCNS\tOK\tX\t
+
+Legend:
+
+  X    = Self
+  OK   = Status Ok
+  CNS  = Chipset not supported
+"""
+NCCL_LOG = """\
+node1:12:12 [0] NCCL INFO Bootstrap: Using ib0:10.0.0.1<0>
+node1:12:40 [0] NCCL INFO NET/IB : Using [0]mlx5_0:1/IB [RO]; OOB ib0:10.0.0.1<0>
+node1:12:40 [0] NCCL INFO Using network IB
+"""  # as of NCCL 2.1x to 2.2x
+SOCKETS = "node1:12:40 [0] NCCL INFO Using network Socket\n"
+MOUNTS = """\
+/dev/sda1 / ext4 rw 0 0
+10.0.0.1@o2ib:/scratch /scratch lustre rw,localflock 0 0
+10.0.0.1@o2ib:/work /work lustre rw,lazystatfs 0 0
+server:/home /home\\040of\\040all nfs4 rw,local_lock=none 0 0
+"""
+
+
+def test_parsers_of_sites_answers():
+    assert site_checks.pairs_without_access(PEERS) == [(0, 2)]
+    assert site_checks.pairs_without_access("Failed to initialize NVML: Driver mismatch") is None
+    assert site_checks.nccl_network(NCCL_LOG) == "IB" and site_checks.nccl_network("") is None
+    kinds = {"/scratch/x": "lustre", "/home of all/me": "nfs4", "/srv": "ext4"}
+    assert {path: site_checks.file_system(Path(path), MOUNTS)[0] for path in kinds} == kinds
+    assert "localflock" in site_checks.file_system(Path("/scratch"), MOUNTS)[1]
+
+
+@pytest.mark.parametrize(
+    ("check", "ranks", "facts", "expected"),
+    [
+        ("clocks", [("a", 1.0), ("b", 1.3)], {}, ("OK", "2 nodes agree within 0.30 s")),
+        ("clocks", [("a", 1.0), ("b", 9.3)], {}, ("WARN", "the clock of b is 8.3 s before that of a; tell")),
+        ("energy", [("a", 1.0)], {}, ("OK", "joules of cpu and gpu can be read")),
+        ("network", [("a", 1.0), ("b", 1.0)], {"nccl_log": NCCL_LOG}, ("OK", "NCCL uses IB")),
+        ("network", [("a", 1.0), ("b", 1.0)], {"nccl_log": SOCKETS}, ("WARN", "NCCL has fallen back to")),
+    ],
+)
+def test_what_ranks_found_of_a_site(check, ranks, facts, expected):
+    machine = Machine(name="here", starter="mpirun", ranks_per_node=1, gpus_per_node=1)
+    findings = Findings(machine, Path("machine.yaml"), n_ranks=2)
+    about = [{"node": node, "clock": clock, "energy": ["cpu", "gpu"]} for node, clock in ranks]
+    findings.__dict__["world"] = {"ranks": about, **facts}
+    word, said = found(getattr(site_checks, f"check_{check}"), findings)
+    assert word == expected[0] and said.startswith(expected[1])
+
+
+def test_the_file_system_of_runs_is_told_with_its_free_space(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    findings = Findings(Machine(name="here", starter="mpirun"), Path("machine.yaml"))
+    said = found(site_checks.check_runs, findings)[1]
+    free = shutil.disk_usage(tmp_path).free
+    assert said.startswith(f"{tmp_path}/runs is ") and f" {in_words(free)[:2]}" in said

@@ -9,8 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .findings import Findings
-from .job_checks import check_data, check_job, check_modules, check_scheduler, check_site, check_walltime
+from .job_checks import check_data, check_job, check_modules, check_scheduler, check_walltime
 from .rank_checks import check_allreduce, check_binding, check_ranks, check_scratch
+from .site_checks import (
+    check_clocks,
+    check_energy,
+    check_network,
+    check_peers,
+    check_runs,
+    check_site,
+)
 from .software_checks import (
     check_cuda,
     check_horovod,
@@ -34,6 +42,11 @@ CHECKS: tuple[tuple[str, Callable[[Findings], str | None]], ...] = (
     ("binding", check_binding),
     ("scratch", check_scratch),
     ("allreduce", check_allreduce),
+    ("peers", check_peers),
+    ("network", check_network),
+    ("clocks", check_clocks),
+    ("energy", check_energy),
+    ("runs", check_runs),
     ("data", check_data),
     ("job", check_job),
     ("walltime", check_walltime),

@@ -72,12 +72,6 @@ def check_walltime(findings: Findings) -> str | None:
     return f"{walltime.format_clock(walltime_s)}, at most {machine.max_requeues + 1} times"
 
 
-def check_site(findings: Findings) -> None:
-    """Warn of a machine file that nobody has tried on its machine."""
-    if findings.machine.untried:
-        raise CheckWarning(f"{findings.machine.name}: not tried on site; {findings.machine.untried}")
-
-
 def check_scheduler(findings: Findings) -> str:
     """Whether the batch system answers, and would accept such a job."""
     machine = findings.machine

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from statistics import median
@@ -98,7 +99,9 @@ def probe_world(scratch: str) -> dict[str, Any]:
     import torch
 
     from ...distributed.world import World, open_comm
+    from ...rundir.energy import Energy
 
+    log = _log_nccl()
     comm = open_comm()
     world = World.detect(comm)
     mine = {"rank": world.rank, "node": world.node, "device": world.device.type, "gpu": _gpu(world.device)}
@@ -106,12 +109,16 @@ def probe_world(scratch: str) -> dict[str, Any]:
         "cpus": sorted(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
         "scratch": _scratch(scratch),
+        "energy": Energy(world.device, world.local_rank == 0).parts,
     }
+    comm.barrier()
+    mine["clock"] = time.time()
     facts: dict[str, Any] = {"ranks": comm.gather(mine), "latency_s": None, "bytes_per_s": None}
     if comm.size > 1:
         counts = np.full(N_COUNTS, comm.rank, np.int64)
         facts["latency_s"] = _median_s(lambda: comm.sum(counts), 50, comm.barrier)
         facts["bytes_per_s"] = N_GRADIENTS * 4 / _gradients_s(world)
+        facts["nccl_log"] = log()
     comm.close()
     return facts if world.rank == 0 else {}
 
@@ -178,6 +185,22 @@ def _gradients_s(world: Any) -> float:
     seconds = _median_s(average, 5, world.comm.barrier)
     gradients.close()
     return seconds
+
+
+def _log_nccl() -> Callable[[], str]:
+    """Let NCCL write down what it chooses; return how to read it."""
+    path = os.path.join(tempfile.gettempdir(), f"kakurenbo_nccl_{os.getpid()}")
+    os.environ |= {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_FILE": path}
+
+    def read() -> str:
+        if not os.path.exists(path):
+            return ""
+        with open(path, errors="replace") as file:
+            text = file.read()
+        os.unlink(path)
+        return text
+
+    return read
 
 
 def _median_s(work: Callable[[], Any], n: int, barrier: Callable[[], None]) -> float:

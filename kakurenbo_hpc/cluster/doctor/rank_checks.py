@@ -24,7 +24,7 @@ def check_ranks(findings: Findings) -> str:
 def check_binding(findings: Findings) -> str:
     """Whether each rank has a GPU and cores of its own."""
     ranks_of_node: dict[str, list[RankFacts]] = defaultdict(list)
-    ranks = _world(findings)["ranks"]
+    ranks = world_of(findings)["ranks"]
     for rank in ranks:
         ranks_of_node[rank["node"]].append(rank)
     for node, node_ranks in ranks_of_node.items():
@@ -68,7 +68,7 @@ def check_scratch(findings: Findings) -> str:
     """Whether each rank can write to the scratch folder."""
     if findings.machine.scratch is None:
         return "no folder in the machine file"
-    ranks = _world(findings)["ranks"]
+    ranks = world_of(findings)["ranks"]
     for rank in ranks:
         if problem := rank["scratch"].get("problem"):
             where = f"scratch {rank['scratch']['folder']} on {rank['node']}: {problem}"
@@ -83,14 +83,15 @@ def check_allreduce(findings: Findings) -> str | None:
     """Measure the allreduces of a plan and of gradients."""
     if findings.n_ranks is None:
         return None
-    facts = _world(findings)
+    facts = world_of(findings)
     if facts["latency_s"] is None:
         return "nothing to measure on one rank"
     latency, speed = facts["latency_s"] * 1e6, facts["bytes_per_s"] / 1e9
     return f"16 KiB of a plan in {latency:.0f} us, 64 MiB of gradients at {speed:.2f} GB/s"
 
 
-def _world(findings: Findings) -> Facts:
+def world_of(findings: Findings) -> Facts:
+    """Return what ranks that were started found. Raises CheckWarning as long as they do not talk."""
     try:
         return findings.world
     except (UserError, CheckWarning):
