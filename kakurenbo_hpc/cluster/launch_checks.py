@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from typing import Any
 
 from ..config.job import Job
 from ..errors import DataError, JobError, UserError, WorldError
@@ -12,6 +13,7 @@ from .doctor.subprocess_json import probe_command, run_job_probe, run_probe
 from .launchers import open_launcher
 from .launchers.launcher import Layout
 from .machine import Machine
+from .schedulers import open_scheduler
 
 RANKS_PER_CORE = 8
 """More ranks on a core only slow each other down, and may take a node out of service."""
@@ -75,13 +77,11 @@ def check_node(machine: Machine) -> None:
 
 def check_gpus(machine: Machine, layout: Layout) -> None:
     """Raise WorldError if torch sees fewer GPUs here than ranks start here. On other nodes, ranks look."""
-    # A launcher that needs an allocation starts ranks on its nodes.
-    starts_here = open_launcher(machine.starter).can_start_here({})
-    if not machine.gpus_per_node or layout.n_nodes is not None or not starts_here:
+    if not machine.gpus_per_node or not _ranks_start_here(machine, layout):
         return
     n_needed = min(layout.n_per_node, machine.gpus_per_node)
-    facts = run_probe(probe_command(sys.executable, "torch"), machine.environment, "probe of torch", _LIMIT_S)
-    n_seen = len(facts["gpus"])
+    facts = _ask_torch(machine)
+    n_seen = len(facts["gpus"]) if facts else n_needed
     if n_seen < n_needed:
         variable = (os.environ | machine.environment).get("CUDA_VISIBLE_DEVICES")
         seen = f"CUDA_VISIBLE_DEVICES={variable}" if variable is not None else f"torch {facts['version']}"
@@ -90,6 +90,22 @@ def check_gpus(machine: Machine, layout: Layout) -> None:
             f"to {n_needed} ranks ({facts['no_gpu'] or seen}); start where GPUs are, or set gpus_per_node "
             "to 0 to train on CPUs"
         )
+
+
+def _ranks_start_here(machine: Machine, layout: Layout) -> bool:
+    """Whether ranks start on this node: outside a job, or on the node of a job that its script runs on."""
+    if machine.scheduler != "none" and open_scheduler(machine.scheduler).node_variable in os.environ:
+        return True
+    # A launcher that needs an allocation starts ranks on its nodes.
+    return layout.n_nodes is None and open_launcher(machine.starter).can_start_here({})
+
+
+def _ask_torch(machine: Machine) -> dict[str, Any]:
+    """Return what torch says of itself and its GPUs here; nothing where it does not answer in time."""
+    command = probe_command(sys.executable, "torch")
+    with contextlib.suppress(UserError):
+        return run_probe(command, machine.environment, "probe of torch", _LIMIT_S)
+    return {}
 
 
 def check_samples(job: Job, machine: Machine, n_ranks: int) -> None:

@@ -17,6 +17,7 @@ from support.start_ranks import environment
 
 from kakurenbo_hpc.cluster.failure_report import FailureReport
 from kakurenbo_hpc.cluster.launch import launch, run, train_command
+from kakurenbo_hpc.cluster.launch_checks import check_gpus
 from kakurenbo_hpc.cluster.launchers import launcher_line
 from kakurenbo_hpc.cluster.launchers.launcher import CommandLine, Layout
 from kakurenbo_hpc.cluster.launchers.srun import INTERRUPT_SIGNAL, STEP_FLAGS
@@ -25,7 +26,7 @@ from kakurenbo_hpc.config.job import Job, read_job
 from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.distributed.world import _REPORT_S
-from kakurenbo_hpc.errors import DONE, FAILED, REQUEUE, TERMINATED, USER_ERROR, UserError
+from kakurenbo_hpc.errors import DONE, FAILED, REQUEUE, TERMINATED, USER_ERROR, UserError, WorldError
 from kakurenbo_hpc.selection import METHODS
 
 ENDS = Path(__file__).parent / "programs" / "ends.py"
@@ -302,6 +303,11 @@ TOO_MUCH = {
         [],
         "gpus_per_node is 2, but 0 GPUs are visible here to 2 ranks (CUDA_VISIBLE_DEVICES=-1)",
     ),
+    "GPUs that a node of the job does not have": (
+        {"nodes": 2, "machine": "job.yaml"},
+        [],
+        "gpus_per_node is 2, but 0 GPUs are visible here to 2 ranks (CUDA_VISIBLE_DEVICES=-1)",
+    ),
 }
 
 
@@ -309,8 +315,11 @@ TOO_MUCH = {
 def test_what_must_fail_is_refused_before_a_process_starts(case, tmp_path, monkeypatch, capfd):
     how, overrides, said = TOO_MUCH[case]
     monkeypatch.chdir(tmp_path)
-    Path("gpus.yaml").write_text("name: gpus\nstarter: mpirun\ngpus_per_node: 2\n")
+    gpus = "name: gpus\nstarter: mpirun\ngpus_per_node: 2\n"
+    Path("gpus.yaml").write_text(gpus)
+    Path("job.yaml").write_text(gpus + "scheduler: pbs\nranks_per_node: 2\n")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    monkeypatch.setenv("PBS_NODEFILE", "nodes")
     started = []
     monkeypatch.setattr("kakurenbo_hpc.cluster.launch.run", lambda *line: started.append(line))
     with pytest.raises(UserError) as refusal:
@@ -325,6 +334,17 @@ def test_a_dry_run_asks_for_no_gpus(tmp_path, monkeypatch):
     machine.write_text("name: gpus\nstarter: mpirun\ngpus_per_node: 2\n")
     job_file = find_job("digits_everything")
     assert launch(digits(), job_file, tmp_path, machine=str(machine), ranks=2, dry_run=True) == DONE
+
+
+def test_on_a_login_node_inside_an_allocation_no_gpus_are_asked_for(monkeypatch):
+    """salloc's shell may stay there; the ranks' nodes are others."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    machine = Machine(name="gpus", scheduler="slurm", starter="srun", ranks_per_node=2, gpus_per_node=2)
+    check_gpus(machine, Layout(4, 2))
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    with pytest.raises(WorldError, match="0 GPUs are visible here to 2 ranks"):
+        check_gpus(machine, Layout(4, 2))
 
 
 @pytest.mark.ranks

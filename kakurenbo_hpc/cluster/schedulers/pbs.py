@@ -56,6 +56,7 @@ class Pbs(Scheduler):
     machine_keys = frozenset({"chunk"})
     variables = f"PBS_(({_OF_A_JOB})|(O|ARRAY)_.*|DPREFIX)|REQUEUES|{'|'.join(_SERVER)}"
     job_variable = "PBS_JOBID"
+    node_variable = "PBS_NODEFILE"
     array_variable = "PBS_ARRAY_INDEX"
 
     def passes(self, variable: str, machine: Machine | None) -> bool:

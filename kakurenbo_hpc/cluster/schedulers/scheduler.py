@@ -123,6 +123,9 @@ class Scheduler(ABC):
     job_variable: ClassVar[str] = ""
     """The variable that holds the job id inside a job."""
 
+    node_variable: ClassVar[str] = ""
+    """A variable that stands on a job's nodes alone; the shell of an allocation may be on a login node."""
+
     array_variable: ClassVar[str] = ""
     """The variable that holds the index of a task of an array, counted from 0; empty if it has no arrays."""
 

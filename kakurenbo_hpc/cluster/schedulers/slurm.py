@@ -63,6 +63,7 @@ class Slurm(Scheduler):
     early_signal_s = 60  # sbatch --signal: the resolution of Slurm's event handling
     variables = "(SLURM|SLURMD|SBATCH|SALLOC|SRUN|SQUEUE|SACCT|SINFO|SCANCEL)_.*"
     job_variable = "SLURM_JOB_ID"
+    node_variable = "SLURMD_NODENAME"
     array_variable = "SLURM_ARRAY_TASK_ID"
 
     def passes(self, variable: str, machine: Machine | None) -> bool:
