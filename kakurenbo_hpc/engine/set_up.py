@@ -20,6 +20,7 @@ from ..errors import DataError, JobError
 from ..local_data.shards import ShardLoader, Shards
 from ..rundir.console import Console
 from ..rundir.watchdog.heartbeat import Heartbeat
+from ..selection.batch_level import BatchMethod
 from ..selection.global_stats import GlobalStats
 from ..selection.method import Method
 from ..training.learner import Learner
@@ -142,6 +143,34 @@ def _smallest_part(n: int, max_hidden_fraction: float, global_batch: int, n_part
     return int((visible // steps).min()) // n_parts
 
 
+def _find_single_sample(job: Job, method: Method, n: int, global_batch: int, n_ranks: int) -> str | None:
+    """Return how a rank may come to train on one sample alone, and what to do; None if it never does."""
+    n_parts, hidden = n_ranks * job.training.accumulate, method.max_hidden_fraction
+    if _smallest_part(n, hidden, global_batch, n_parts) < 2:
+        return (
+            f"a global batch of {global_batch} in {n_parts} parts (ranks x accumulate) can leave one to a "
+            "part; raise training.global_batch, or take fewer ranks"
+        )
+    if job.data.placement == "local" and method.may_repeat:
+        return (
+            f"data.placement is local, where {method.method} can leave one to a rank, as a sample is "
+            "repeated where it lies; set it to shared"
+        )
+    if not isinstance(method, BatchMethod):
+        return None
+    selection = method.selection_pass(global_batch)
+    if not selection.queues or not selection.only_full:
+        return (
+            f"{method.method} can leave one to a rank, as it trains what it has selected; choose "
+            "another model, a method that selects by epochs, or selective_backprop with leftover: drop"
+        )
+    moves_statistics = selection.reuse_graph or selection.mode == "train"
+    if moves_statistics and _smallest_part(n, hidden, selection.global_batch, n_ranks) < 2:
+        n_candidates = selection.global_batch
+        return f"{n_candidates} candidates on {n_ranks} ranks can leave one to a rank; take fewer ranks"
+    return None
+
+
 def _build_learner(
     job: Job, training: Training, data: DatasetSplits, method: Method, global_batch: int, world: World
 ) -> Learner:
@@ -156,13 +185,10 @@ def _build_learner(
             method.forward_columns,
             data.target_shape,
         )
-        n_parts = world.size * training.accumulate
-        n = _smallest_part(len(data.train), method.max_hidden_fraction, global_batch, n_parts)
-        if n < 2 and needs_two_samples(learner.model, data.shape, world.device):
+        single = _find_single_sample(job, method, len(data.train), global_batch, world.size)
+        if single and needs_two_samples(learner.model, data.shape, world.device):
             raise JobError(
-                f"model.name is {job.model.name}, whose BatchNorm needs two samples at once, but a global "
-                f"batch of {global_batch} in {n_parts} parts (ranks x accumulate) can leave one to a part; "
-                "raise training.global_batch, or take fewer ranks"
+                f"model.name is {job.model.name}, whose BatchNorm needs two samples at once, but {single}"
             )
         return learner
 

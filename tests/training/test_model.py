@@ -1,13 +1,20 @@
 """Models by name: what they return in training, and how many samples they need at once."""
 
+import numpy as np
 import pytest
 import torch
+from support.runs import train_here
 from torch import nn
 
-from kakurenbo_hpc.config.job import Model
-from kakurenbo_hpc.engine.set_up import _smallest_part
+from kakurenbo_hpc.config.job import Model, read_job
+from kakurenbo_hpc.config.package_files import find_job
+from kakurenbo_hpc.data import DATASETS
+from kakurenbo_hpc.distributed.comm import SerialComm
+from kakurenbo_hpc.engine.set_up import _find_single_sample, _smallest_part
 from kakurenbo_hpc.errors import JobError
+from kakurenbo_hpc.local_data.deal_local import positions
 from kakurenbo_hpc.order.deal import _cut
+from kakurenbo_hpc.selection import METHODS
 from kakurenbo_hpc.training.model import build_model, needs_two_samples
 
 
@@ -143,3 +150,47 @@ def test_the_fewest_samples_of_a_part_are_those_of_all_numbers_that_may_be_hidde
             *(_cut(size, n_parts, p + 1) - _cut(size, n_parts, p) for size in sizes for p in range(n_parts)),
         )
     assert _smallest_part(n, hidden, batch, n_parts) == fewest
+
+
+@pytest.mark.parametrize("n_each", [(7, 7, 7), (8, 8, 7), (5, 4), (3, 4, 4, 3)])
+def test_parts_of_node_local_batches_are_as_large_as_shared_ones(n_each):
+    """Places hold equally many visible samples up to one, so that the same bound holds."""
+    n, own = sum(n_each), [positions(np.array(n_each), rank) for rank in range(len(n_each))]
+    for global_batch in range(len(n_each), n):
+        steps = -(-n // global_batch)
+        cuts = [_cut(n, steps, step) for step in range(steps + 1)]
+        fewest = min(np.diff(np.searchsorted(rank, cuts)).min() for rank in own)
+        assert fewest >= min(np.diff(cuts)) // len(n_each)
+
+
+DROP = "selection={method: selective_backprop, leftover: drop"
+
+
+@pytest.mark.parametrize(
+    ("selection", "sets", "said"),
+    [
+        ("selection.method=kakurenbo", [], None),
+        ("selection.method=kakurenbo", ["data.placement=local"], None),
+        ("selection.method=iswr", [], None),
+        ("selection.method=iswr", ["data.placement=local"], "data.placement is local, where iswr can leave"),
+        ("selection.method=selective_backprop", [], "selective_backprop can leave one to a rank, as it"),
+        ("selection.method=pdd", [], "pdd can leave one to a rank, as it"),
+        (DROP + "}", [], None),
+        (DROP + "}", ["training.global_batch=8"], "a global batch of 8 in 8 parts"),
+        (DROP + ", selection_batch: 4, reuse_forward: true}", [], "4 candidates on 4 ranks can leave"),
+        (DROP + ", selection_batch: 4}", [], None),
+    ],
+)
+def test_who_may_train_on_one_sample_is_known_at_the_start(selection, sets, said):
+    overrides = [selection, "training.accumulate=2", "training.global_batch=64", *sets]
+    job = read_job(find_job("digits_everything"), overrides, DATASETS, METHODS)
+    found = _find_single_sample(job, job.selection, 1437, job.training.batch(4), 4)
+    assert found is None if said is None else found.startswith(said)
+
+
+def test_a_queue_that_may_end_with_one_sample_is_refused_before_the_first_epoch(tmp_path):
+    sets = [f"model={{name: '{__name__}:NormalisedVector'}}", "training.global_batch=3"]
+    with pytest.raises(JobError, match="whose BatchNorm needs two samples at once, but selective_backprop "):
+        train_here(
+            "digits_everything", [*sets, "selection.method=selective_backprop"], tmp_path, SerialComm()
+        )
