@@ -14,6 +14,8 @@ from support.start_ranks import environment
 
 import kakurenbo_hpc
 from kakurenbo_hpc import cli
+from kakurenbo_hpc.cluster.doctor import run as doctor
+from kakurenbo_hpc.cluster.doctor.checks import CHECKS
 
 SHORT = ["--set", "training.epochs=2"]
 CHECKOUT = str(Path(kakurenbo_hpc.__file__).parents[1])
@@ -140,6 +142,28 @@ def test_a_run_is_told_to_leave_by_its_control_file_and_requeued(kakurenbo, mach
     until(lambda: len(jobs(run)) > 1, lambda: log(run))
     assert ended(kakurenbo, run) == "done", log(run)
     assert (len(metrics(run)), log(run).count("resuming after"), (run / "stop").exists()) == (40, 1, False)
+
+
+def test_the_mpiexec_that_doctor_names_starts_the_ranks_of_every_job(
+    mpich, pbs, kakurenbo, machine, tmp_path, monkeypatch, capsys
+):
+    """MPICH from a wheel, where another mpiexec comes first on the PATH, on the login node and in jobs."""
+    program = pbs.folder / "bin" / "mpiexec"
+    program.write_text("#!/bin/sh\necho This is the mpiexec of PBS. >&2\nexit 1\n")
+    program.chmod(0o755)
+    run, here = tmp_path / "run", machine(starter="mpiexec", python=str(mpich))
+    monkeypatch.setenv("PATH", pbs.path)
+    monkeypatch.setattr(doctor, "CHECKS", [(name, check) for name, check in CHECKS if name == "mpi"])
+    assert doctor.doctor(str(here), None, None, None, None) == 0
+    named = capsys.readouterr().out.split()[-1]
+    assert named == f"{mpich}/bin/mpiexec"
+    words = ["--walltime", "30m", "--run-dir", run, "--set", "training.epochs=40", "--force"]
+    kakurenbo("submit", "digits_kakurenbo", "--machine", here, *words)
+    until(lambda: metrics(run), lambda: log(run))
+    kakurenbo("stop", run, "--requeue")
+    until(lambda: len(metrics(run)) == 40, lambda: log(run))
+    assert jobs(run) == ["1.here", "2.here"] and log(run).count("resuming after") == 1
+    assert log(run).count(f" {named} -n 2 ") == 2, log(run)
 
 
 def test_a_run_that_outstays_its_walltime_is_killed_and_not_requeued(kakurenbo, machine, tmp_path):
