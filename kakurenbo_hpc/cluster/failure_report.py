@@ -7,18 +7,12 @@ import signal
 from collections import deque
 
 from ..errors import DONE, FAILED, REQUEUE, USER_ERROR
+from .launchers.mpirun import RANK_KILLED, RANK_LEFT
+from .launchers.srun import NOT_STARTED, TASK_ENDED
+from .launchers.torchrun import EXIT_CODE, ROOT_CAUSE
 
-# Open MPI 4 and 5 break these sentences over two lines. Hydra's banner goes to stdout and names no rank.
-_KILLED = re.compile(r"process rank (\d+) with PID \d+ on node (\S+) exited on signal (\d+)")
-_LEFT = re.compile(r"Process name: \[\S+,(\d+)\] Exit code: (\d+)")
-_SRUN = re.compile(r"srun: error: (\S+): task(s?) ([\d,-]+): (\w+)(?: with exit code (\d+))?")
-# srun itself ends with 0 then.
-_NOT_STARTED = re.compile(r"srun: error: task (\d+) launch failed: (.*)")
-# torchrun's own code is 1, whatever that of its ranks; each agent prints it in a table, the cause last.
-_TORCHRUN = re.compile(r"Root Cause .* host : (\S+) rank : (\d+) \(local_rank: \d+\) exitcode : (-?\d+)")
-_TORCHRUN_CODE = re.compile(r"\s*exitcode\s+: (-?\d+)")
 # What srun prints beside Open MPI or torchrun is about their daemons, not about ranks.
-_BANNERS = (_KILLED, _LEFT, _TORCHRUN, _SRUN)
+_BANNERS = (RANK_KILLED, RANK_LEFT, ROOT_CAUSE, TASK_ENDED)
 _RANK = re.compile(r"kakurenbo: rank (\d+) ")
 # A rank that prints this failed because another one did: see wait_for_abort.
 _LOST_PEER = re.compile("[Gg]loo|NCCL")
@@ -56,13 +50,13 @@ class FailureReport:
         elif text.startswith("kakurenbo: "):
             self._last_message = text
             self._failure = text if from_rank else self._failure
-        if failed := _NOT_STARTED.match(text):
+        if failed := NOT_STARTED.match(text):
             reason = f"srun could not start it ({failed[2]}); see above, or ask the site"
             self._failure = f"kakurenbo: rank {failed[1]}: {reason}"
             self._rank_codes.add(FAILED)
-        if code := _TORCHRUN_CODE.match(text):
+        if code := EXIT_CODE.match(text):
             self._rank_codes.add(int(code[1]))
-        if (step := _SRUN.match(text)) and step[5]:
+        if (step := TASK_ENDED.match(text)) and step[5]:
             self._task_codes.add(int(step[5]))
         self._find_banners()
 
@@ -71,7 +65,7 @@ class FailureReport:
         for kind in _BANNERS:
             first = self._banners.get(kind)
             # An agent of torchrun whose rank lost its peer may print before that of the peer.
-            if first is None or kind is _TORCHRUN and first[2] in self._lost_peer:
+            if first is None or kind is ROOT_CAUSE and first[2] in self._lost_peer:
                 if match := kind.search(text):
                     self._banners[kind] = match
 
@@ -85,14 +79,14 @@ class FailureReport:
         if code == DONE and codes:
             return FAILED
         # srun ends with the greatest code, so with that of a slow rank that it killed after the others left.
-        if not codes and (first := self._banners.get(_SRUN)) and first[5]:
+        if not codes and (first := self._banners.get(TASK_ENDED)) and first[5]:
             codes = self._task_codes
         return codes.pop() if codes in ({USER_ERROR}, {REQUEUE}) else code
 
     @property
     def blames_a_rank(self) -> bool:
         """Whether a rank reported that it failed, or srun reported it of one."""
-        return bool(self._failure or self._lost_peer or _SRUN in self._banners)
+        return bool(self._failure or self._lost_peer or TASK_ENDED in self._banners)
 
     @property
     def is_final(self) -> bool:
@@ -112,18 +106,18 @@ class FailureReport:
 
     def _describe_failure(self, code: int) -> str:
         """Describe by the launcher's banners what no rank could report itself: it was killed."""
-        if killed := self._banners.get(_KILLED):
+        if killed := self._banners.get(RANK_KILLED):
             rank, node, number = killed.groups()
             return f"kakurenbo: rank {rank} on {node}: {_killed_by(int(number))}"
-        if left := self._banners.get(_LEFT):
+        if left := self._banners.get(RANK_LEFT):
             return self._message_of(left[1], f"rank {left[1]}", left[2])
-        if cause := self._banners.get(_TORCHRUN):
+        if cause := self._banners.get(ROOT_CAUSE):
             node, rank, exit_code = cause[1], cause[2], int(cause[3])
             where = f"rank {rank} on {node}"
             if exit_code < 0:
                 return f"kakurenbo: {where}: {_killed_by(-exit_code)}"
             return self._message_of(rank, where, exit_code)
-        if step := self._banners.get(_SRUN):
+        if step := self._banners.get(TASK_ENDED):
             node, plural, ranks, fate, task_code = step.groups()
             where = f"rank{plural} {ranks} on {node}"
             if task_code:

@@ -19,6 +19,10 @@ from .launcher import CommandLine, Launcher, Layout
 if TYPE_CHECKING:
     from ..machine import Machine
 
+# What Open MPI 4 and 5 print, over two lines, of a rank that was killed, or left. Hydra's banner goes to
+# stdout and names no rank.
+RANK_KILLED = re.compile(r"process rank (\d+) with PID \d+ on node (\S+) exited on signal (\d+)")
+RANK_LEFT = re.compile(r"Process name: \[\S+,(\d+)\] Exit code: (\d+)")
 # What a rank on another node would not find its program and libraries without, and when it has to leave.
 _EXPORTED = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "KAKURENBO_DEADLINE", "KAKURENBO_ATTEMPT")
 

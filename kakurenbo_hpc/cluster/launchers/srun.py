@@ -36,6 +36,10 @@ def node_flags(layout: Layout) -> list[str]:
 # srun takes one INT for a question after its tasks, answers it and goes on.
 INTERRUPT_SIGNAL = signal.SIGTERM
 
+TASK_ENDED = re.compile(r"srun: error: (\S+): task(s?) ([\d,-]+): (\w+)(?: with exit code (\d+))?")
+# srun itself ends with 0 then.
+NOT_STARTED = re.compile(r"srun: error: task (\d+) launch failed: (.*)")
+
 
 class Srun(Launcher):
     """srun of Slurm."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,10 @@ from .srun import INTERRUPT_SIGNAL, STEP_FLAGS, node_flags
 
 if TYPE_CHECKING:
     from ..machine import Machine
+
+# torchrun's own code is 1, whatever that of its ranks; each agent prints it in a table, the cause last.
+ROOT_CAUSE = re.compile(r"Root Cause .* host : (\S+) rank : (\d+) \(local_rank: \d+\) exitcode : (-?\d+)")
+EXIT_CODE = re.compile(r"\s*exitcode\s+: (-?\d+)")
 
 
 class Torchrun(Launcher):
