@@ -292,6 +292,14 @@ WRONG = {
         [*GOOD, "--set", "data.placement=local"],
         "data.placement is local, but here has no scratch folder",
     ),
+    "more ranks than samples": (
+        [*GOOD, "--nodes", "1000", "--set", "training.global_batch=2000"],
+        "digits has 1437 samples for 2000 ranks; use at most one rank a sample",
+    ),
+    "more ranks than the cores of a node bear": (
+        [GOOD[0], "--machine", "crowded.yaml", *GOOD[3:], "--set", "training.global_batch=60"],
+        "here: ranks_per_node is 20, but cores_per_node is 2; start at most 8 ranks a core",
+    ),
     "a key of the job misspelt": ([*GOOD, "--set", "training.epoch=5"], "did you mean epochs?"),
     "a run directory that is a file": (
         [*GOOD, "--run-dir", "machine.yaml"],
@@ -308,6 +316,8 @@ def test_a_wrong_line_is_one_line_and_nothing_is_submitted(case, call, tmp_path)
     (tmp_path / "no_python.yaml").write_text(
         (tmp_path / "machine.yaml").read_text() + f"python: {tmp_path}/none\n"
     )
+    crowded = {"name": "here", "scheduler": "slurm", "starter": "mpirun", "ranks_per_node": 20}
+    (tmp_path / "crowded.yaml").write_text(yaml.safe_dump({**crowded, "cores_per_node": 2}))
     before = sorted(tmp_path.rglob("*"))
     code, out, err = call(*words)
     assert (code, out) == (2, "")
