@@ -5,6 +5,7 @@ from support.comparisons import read_comparison
 from support.paper_jobs import COMPARISONS
 
 from kakurenbo_hpc.compare.spec import BASELINE
+from kakurenbo_hpc.config.augmentations import parse_step
 from kakurenbo_hpc.config.package_files import jobs_dir
 
 FILES = sorted((jobs_dir() / "evidence").glob("*.yaml"))
@@ -23,6 +24,19 @@ def test_a_comparison_says_what_it_shows_and_its_jobs_are_right(path, quick):
     assert comparison.name == path.stem and comparison.shows
     assert BASELINE in entries and set(comparison.contenders) < set(entries)
     assert quick or len(comparison.seeds) >= 3
+    for name in comparison.contenders:
+        selection = entries[name].job.selection
+        assert selection.method != "infobatch" or selection.exact_share, "the authors' code prunes so"
+        # Sample importance compares in steps, so that what leaves samples out repeats the others.
+        as_long = selection.method != "static" or selection.budget == "steps"
+        assert as_long or not path.stem.startswith("si_"), name
+
+
+def test_the_five_augmentations_of_an_image_differ_as_in_the_paper():
+    _, entries = read_comparison(jobs_dir() / "evidence" / "si_t2.yaml")
+    for entry in entries.values():
+        names = [[step.name for step in map(parse_step, steps)] for steps in entry.job.data.repeats]
+        assert names == [["crop"]] * 2 + [["auto_augment"], ["rand_augment"], ["trivial_augment_wide"]]
 
 
 @pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: f"{path.parent.name}-{path.stem}")
