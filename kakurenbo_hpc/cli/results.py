@@ -21,14 +21,20 @@ probe_app = typer.Typer(help="Measure at a run's newest checkpoint.", no_args_is
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run directories, comparisons, or folders of runs.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN...", parser=expand, help="Run directories, comparisons, or folders of runs."
+        ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The page; report.html if not given. With --figure: its file.")
+        Path | None,
+        typer.Option(
+            metavar="PATH", parser=expand, help="The page; report.html if not given. With --figure: its file."
+        ),
     ] = None,
     text: Annotated[bool, typer.Option("--text", help="Print the report; draw nothing.")] = False,
     csv: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write all numbers as CSV files, too.")
+        Path | None, typer.Option(metavar="DIR", parser=expand, help="Write all numbers as CSV files, too.")
     ] = None,
     figure: Annotated[
         str | None, typer.Option(metavar="NAME", help="Draw this figure alone, into a file.")

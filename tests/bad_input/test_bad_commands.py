@@ -2,8 +2,14 @@
 nothing on disk.
 """
 
+from typing import Annotated, get_args, get_origin, get_type_hints
+
 import pytest
+import typer
 from support.bad_input_cases import GOOD, LONG
+
+from kakurenbo_hpc.cli import app
+from kakurenbo_hpc.cli.arguments import expand
 
 ON_SLURM = [GOOD, "--machine", "slurm.yaml", "--walltime", "2h"]
 
@@ -357,3 +363,21 @@ GROUPS = {
 def test_one_line_that_says_what(command, case, refuses):
     words, said = GROUPS[command][case]
     assert said in refuses(*([command] if command else []), *words)
+
+
+def commands(group: typer.Typer):
+    """Yield the function of each command, and of those of its groups."""
+    yield from (command.callback for command in group.registered_commands)
+    for inner in group.registered_groups:
+        yield from commands(inner.typer_instance)
+
+
+def test_a_path_on_any_command_line_is_expanded():
+    """No shell expands ~ and variables in --out=~/x, and a folder named ~ is nobody's wish."""
+    found = 0
+    for command in commands(app):
+        for name, hint in get_type_hints(command, include_extras=True).items():
+            if get_origin(hint) is Annotated and "Path" in str(get_args(hint)[0]):
+                assert get_args(hint)[1].parser is expand, f"{command.__name__}: {name}"
+                found += 1
+    assert found > 20
