@@ -33,6 +33,7 @@ class Flux(Scheduler):
     title = "Flux"
     variables = "FLUX_.*|REQUEUES"
     job_variable = "FLUX_ENCLOSING_ID"
+    node_variable = "FLUX_ENCLOSING_ID"
 
     def passes(self, variable: str, machine: Machine | None) -> bool:
         """Whether it names the instance that jobs go to."""
