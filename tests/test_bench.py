@@ -138,3 +138,15 @@ def test_what_a_rank_hands_to_mpi_is_counted(counted):
 def test_what_stays_on_a_rank_is_not_counted_as_sent(counted):
     counted.alltoallv([np.zeros(100)])
     assert counted.sent == 8  # the count alone
+
+
+def test_the_cost_of_subsets_is_judged_at_full_size_only():
+    lines = bench("bench_subsets.py", "--n", "60", "--width", "4", "--classes", "3", "--trials", "1")
+    judged = [line for line in lines if line.startswith(("reached", "MISSED"))]
+    assert not judged and sum("not judged at this size" in line for line in lines) >= 2
+
+
+def test_predicted_losses_are_compared_with_a_fresh_pass():
+    lines = bench("bench_predicted_loss.py", "digits_everything", "--set", "training.epochs=9")
+    rows = [line.split() for line in lines if line.split()[:1] in (["1"], ["3"], ["5"])]
+    assert len(rows) == 3 and all(-1 <= float(row[1]) <= 1 for row in rows)

@@ -12,6 +12,7 @@ from kakurenbo_hpc.selection.methods.kakurenbo import Kakurenbo
 from kakurenbo_hpc.selection.methods.random import Random
 
 OPTIONS = {
+    "loss": st.sampled_from(["last", "predicted"]),
     "max_fraction": st.sampled_from([0.0, 0.1, 0.29, 0.3, 0.6, 0.9]),
     "fraction_decay": st.just([1.0, 0.8, 0.6, 0.4]),
     "fraction_epochs": st.sampled_from([[0], [0, 1], [0, 2, 3], [0, 1, 2, 4]]),
@@ -33,11 +34,12 @@ def test_the_options_drawn_here_are_all_there_are():
 
 
 @settings(max_examples=6 * settings.default.max_examples)  # so many options
-@given(options, epochs, ledgers())
+@given(options, epochs, ledgers(Kakurenbo(method="kakurenbo", loss="predicted").columns))
 def test_kakurenbo_is_what_the_page_says(options, epoch, ledger):
-    plan = Kakurenbo(method="kakurenbo", **options).plan(epoch, ledger, GlobalStats(SerialComm()))
+    method = Kakurenbo(method="kakurenbo", **options)
+    plan, loss = method.plan(epoch, ledger, GlobalStats(SerialComm())), method.with_losses(epoch, ledger).loss
     expected = oracle.kakurenbo(
-        options, epoch.number, epoch.total, ledger.loss, ledger.correct, ledger.confidence, ledger.seen
+        options, epoch.number, epoch.total, loss, ledger.correct, ledger.confidence, ledger.seen
     )
     np.testing.assert_array_equal(plan.train, expected.train)
     assert (plan.refresh is None) == (expected.refresh is None)

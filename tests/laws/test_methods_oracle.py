@@ -21,6 +21,9 @@ shares = st.sampled_from([0.0, 0.1, 0.29, 0.3, 0.5, 0.75, 0.9])
 gammas = st.sampled_from([0.5, 0.0, -1.0, 2.0, -20.0, 20.0])
 
 
+losses = st.sampled_from(["last", "predicted"])
+
+
 def sometimes(values):
     return st.booleans().flatmap(lambda yes: values if yes else st.none())
 
@@ -42,20 +45,22 @@ OPTIONS = {
             "prune": st.sampled_from(["below", "above"]),
             "rescale": st.booleans(),
             "exact_share": st.booleans(),
+            "loss": losses,
         }
     ),
     "selective_backprop_epoch": st.one_of(
         st.just({}),
-        st.fixed_dictionaries({"selectivity": st.sampled_from([0.1, 0.33, 0.5, 1.0])}),
+        st.fixed_dictionaries({"selectivity": st.sampled_from([0.1, 0.33, 0.5, 1.0]), "loss": losses}),
         st.fixed_dictionaries({"beta": st.sampled_from([0.0, 1.0, 3.0])}),
     ),
-    "iswr": st.fixed_dictionaries(
-        {"scores": st.sampled_from(["full", "lagging"]), "reweight": st.booleans()}
+    "iswr": st.one_of(
+        st.fixed_dictionaries({"scores": st.sampled_from(["full", "lagging"]), "reweight": st.booleans()}),
+        st.just({"scores": "lagging", "loss": "predicted"}),
     ),
     "prop": st.fixed_dictionaries(
-        {"alpha": st.sampled_from([0.0, 0.6, 1.0]), "epsilon": st.sampled_from([0.01, 1.0])}
+        {"alpha": st.sampled_from([0.0, 0.6, 1.0]), "epsilon": st.sampled_from([0.01, 1.0]), "loss": losses}
     ),
-    "rank": st.fixed_dictionaries({"alpha": st.sampled_from([0.0, 0.7, 2.0])}),
+    "rank": st.fixed_dictionaries({"alpha": st.sampled_from([0.0, 0.7, 2.0]), "loss": losses}),
     "spv": st.fixed_dictionaries({"burn_in": st.integers(0, 3), "epsilon": st.sampled_from([0.2, 0.001])}),
     "sample_importance": st.one_of(
         importance(
@@ -82,7 +87,11 @@ OPTIONS = {
         {"fraction": shares, "every": st.integers(1, 3), "epsilon": st.sampled_from([0.0, 0.1, 0.5, 1.0])}
     ),
     "orderdp": st.fixed_dictionaries(
-        {"drawn": st.sampled_from([0.1, 0.5, 0.75, 1.0]), "kept": st.sampled_from([0.1, 0.5, 0.85, 1.0])}
+        {
+            "drawn": st.sampled_from([0.1, 0.5, 0.75, 1.0]),
+            "kept": st.sampled_from([0.1, 0.5, 0.85, 1.0]),
+            "loss": losses,
+        }
     ),
     "seta": st.fixed_dictionaries(
         {
@@ -90,9 +99,12 @@ OPTIONS = {
             "groups": st.integers(1, 6),
             "scale": st.sampled_from([0.2, 0.5, 0.9, 1.0]),
             "anneal": st.sampled_from([0.6, 0.875, 1.0]),
+            "loss": losses,
         }
     ),
-    "rcap": st.fixed_dictionaries({"fraction": shares, "temperature": st.sampled_from([0.25, 1.0, 2.0])}),
+    "rcap": st.fixed_dictionaries(
+        {"fraction": shares, "temperature": st.sampled_from([0.25, 1.0, 2.0]), "loss": losses}
+    ),
     "static": st.fixed_dictionaries(
         {
             "scores": st.just(["any.h5"]),

@@ -38,6 +38,7 @@ class Sample:
     score: float = math.nan  # of a score or weights file
     label: int = -1  # the same file's
     passes: list[Pass] = field(default_factory=list)
+    predicted: float | None = None  # where a method selects by that
 
     @property
     def last(self):
@@ -45,6 +46,8 @@ class Sample:
 
     @property
     def loss(self):
+        if self.predicted is not None:
+            return self.predicted
         return self.last.loss if self.passes else math.inf
 
     @property
@@ -55,8 +58,27 @@ class Sample:
 
 def decide(name, options, samples, epoch, total, seed):
     """Return (how often each sample is trained, its weight or None for 1 everywhere)."""
+    for s in samples:
+        s.predicted = prediction(s, epoch) if options.get("loss") == "predicted" else None
     answer = globals()[name](options, samples, epoch, total, seed)
     return answer if isinstance(answer, tuple) else (answer, None)
+
+
+def prediction(s, epoch):
+    """The line of log loss through the last four finite losses, within their range; None if nothing is
+    predicted.
+    """
+    finite = [p for p in s.passes if math.isfinite(p.loss)][-4:]
+    if not s.sane or not finite:
+        return None
+    if len(finite) == 1:
+        return finite[0].loss
+    line = statistics.linear_regression(
+        [p.epoch for p in finite], [math.log(max(p.loss, 2.0**-24)) for p in finite]
+    )
+    found = math.exp(min(line.intercept + line.slope * epoch, 200))
+    losses = [p.loss for p in finite]
+    return float(np.float32(min(max(found, min(losses)), max(losses))))
 
 
 def coin(seed, purpose, epoch, sample, tick=None):

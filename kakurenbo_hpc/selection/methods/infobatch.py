@@ -12,7 +12,7 @@ from ...core.plan import Epoch, Plan
 from ...core.rng import Stream
 from ..float_keys import CHUNK, round_up
 from ..global_stats import GlobalStats
-from ..method import Method
+from ..predicted_loss import OrderedByLoss
 from ..sampling import train_all
 
 _QUANTILE = re.compile(r"quantile\((\d*\.?\d+)\)")
@@ -25,7 +25,7 @@ def _check_threshold(value: str) -> str:
     return value
 
 
-class InfoBatch(Method):
+class InfoBatch(OrderedByLoss):
     """Leaves out samples of low loss at random and scales up the others, which keeps the expected gradient.
 
     The score H_t(z) is the last loss; a pruned sample keeps its own (Eq. 4). In epochs below delta
@@ -69,7 +69,7 @@ class InfoBatch(Method):
         """Hide on the pruned side of the threshold, and weigh what stays there."""
         if not epoch.number < self.anneal * epoch.total:
             return train_all(ledger)
-        r = self.prune_ratio
+        ledger, r = self.with_losses(epoch, ledger), self.prune_ratio
         side = self.pruned_side(ledger, everyone)
         (n_side,) = everyone.count(side)
 

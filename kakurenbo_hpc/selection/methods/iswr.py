@@ -3,16 +3,17 @@
 from typing import Literal
 
 import numpy as np
+from pydantic import model_validator
 
 from ...config.options import option
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
 from ..global_stats import GlobalStats
-from ..method import Method
+from ..predicted_loss import OrderedByLoss
 from ..sampling import draw_plan, train_all
 
 
-class Iswr(Method):
+class Iswr(OrderedByLoss):
     """Each epoch trains N draws with replacement, P(i) = l_i / sum l.
 
     The form that KAKURENBO's authors compared with.
@@ -41,4 +42,13 @@ class Iswr(Method):
         """Draw in proportion to the loss."""
         if everyone.count(ledger.seen) == [0]:
             return train_all(ledger)
-        return draw_plan(np.maximum(ledger.loss, 0), epoch, ledger, everyone, "iswr", unbiased=self.reweight)
+        loss = np.maximum(self.with_losses(epoch, ledger).loss, 0)
+        return draw_plan(loss, epoch, ledger, everyone, "iswr", unbiased=self.reweight)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Iswr":
+        if self.scores == "full" and self.loss == "predicted":
+            raise ValueError(
+                "loss is predicted, but with scores: full every loss is new; write scores: lagging"
+            )
+        return self

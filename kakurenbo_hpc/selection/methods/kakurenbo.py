@@ -10,12 +10,12 @@ from ...config.options import Count, Fraction, Probability, option
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
 from ..global_stats import GlobalStats
-from ..method import Method
+from ..predicted_loss import OrderedByLoss
 
 DECAY_TENTHS = [0, 3, 6, 8]  # of the run's epochs: where Table 2 lets the fraction fall
 
 
-class Kakurenbo(Method):
+class Kakurenbo(OrderedByLoss):
     """Hides samples of low loss that are predicted correctly and with confidence, and scales the rate up.
 
     F: ``max_fraction``. tau: ``confidence``. d: ``drop_top``. MB, RF, LR: the components of Table 5. In
@@ -84,7 +84,7 @@ class Kakurenbo(Method):
 
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
         """Hide what is easy and certain."""
-        ceiling = self.ceiling_of(epoch)
+        ceiling, ledger = self.ceiling_of(epoch), self.with_losses(epoch, ledger)
         seen, ids = ledger.seen, ledger.rows
         easy = everyone.smallest(ledger.loss, ceiling, ids, among=seen & ~np.isnan(ledger.loss))
         certain = ledger.correct & (ledger.confidence >= self.confidence)

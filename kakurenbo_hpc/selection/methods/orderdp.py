@@ -9,12 +9,12 @@ from ...config.options import option
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
 from ..global_stats import GlobalStats
-from ..method import Method
+from ..predicted_loss import OrderedByLoss
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
-class OrderDP(Method):
+class OrderDP(OrderedByLoss):
     """Draws floor(s N) samples at random, and trains the floor(q x that) of them of highest loss.
 
     s: ``drawn``. q: ``kept``. From the first epoch to the last. The authors' values, s and q: 0.8 and 0.375
@@ -40,7 +40,8 @@ class OrderDP(Method):
         n_trained = max(1, int(np.floor(self.kept * n_drawn)))
         draw = epoch.rng.uniform(ledger.id, "orderdp").astype(np.float32)
         drawn = everyone.first(draw, n_drawn, ledger.rows)
-        easiness = np.where(np.isnan(ledger.loss), np.float32(-np.inf), -ledger.loss)
+        loss = self.with_losses(epoch, ledger).loss
+        easiness = np.where(np.isnan(loss), np.float32(-np.inf), -loss)
         return Plan(
             train=everyone.first(easiness, n_trained, ledger.rows, among=drawn),
             max_fraction=1 - n_trained / ledger.n_total,

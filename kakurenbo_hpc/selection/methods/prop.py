@@ -9,11 +9,11 @@ from ...config.options import Positive, option
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
 from ..global_stats import GlobalStats
-from ..method import Method
+from ..predicted_loss import OrderedByLoss
 from ..sampling import draw_plan, train_all
 
 
-class Prop(Method):
+class Prop(OrderedByLoss):
     """Each epoch trains N draws with replacement, P(i) in proportion to p_i^alpha, p_i = |loss| + epsilon.
 
     The authors of Sample Importance compared with it; alpha and epsilon are Schaul's.
@@ -33,5 +33,5 @@ class Prop(Method):
         """Draw in proportion to p^alpha."""
         if everyone.count(ledger.seen) == [0]:
             return train_all(ledger)
-        p = np.abs(ledger.loss, dtype=np.float64) + self.epsilon
+        p = np.abs(self.with_losses(epoch, ledger).loss, dtype=np.float64) + self.epsilon
         return draw_plan(p**self.alpha, epoch, ledger, everyone, "prop")

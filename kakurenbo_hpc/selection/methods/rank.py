@@ -9,11 +9,11 @@ from ...config.options import option
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
 from ..global_stats import GlobalStats
-from ..method import Method
+from ..predicted_loss import OrderedByLoss
 from ..sampling import draw_plan, has_loss, train_all
 
 
-class Rank(Method):
+class Rank(OrderedByLoss):
     """Each epoch trains N draws with replacement, P(i) in proportion to p_i^alpha, p_i = 1 / rank(i).
 
     rank(i) is 1 for the largest |loss|. The authors of Sample Importance compared with it; alpha is Schaul's.
@@ -31,6 +31,7 @@ class Rank(Method):
         """Draw in proportion to p^alpha."""
         if everyone.count(ledger.seen) == [0]:
             return train_all(ledger)
+        ledger = self.with_losses(epoch, ledger)
         known = has_loss(ledger)
         rank = 1.0 + everyone.rank(np.where(known, -np.abs(ledger.loss), np.float32(np.nan)), ledger.id)
         return draw_plan(np.where(known, (1 / rank) ** self.alpha, np.nan), epoch, ledger, everyone, "rank")

@@ -7,10 +7,11 @@ from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
 from ..class_selection import allocate, first_of_class
 from ..global_stats import GlobalStats
-from ..method import FORWARD_COLUMNS, Method
+from ..method import FORWARD_COLUMNS
+from ..predicted_loss import OrderedByLoss
 
 
-class Rcap(Method):
+class Rcap(OrderedByLoss):
     """Shares what is trained among the classes by their losses, and draws in each by the softmax of loss.
 
     K = N - floor(F N) samples are trained. Class c has k_c of them, in proportion to sqrt(L_c n_c / N);
@@ -30,8 +31,8 @@ class Rcap(Method):
 
     @property
     def columns(self) -> dict[str, tuple]:
-        """The class of each sample."""
-        return {"label": FORWARD_COLUMNS["label"]}
+        """The class of each sample, and what predicts its loss."""
+        return {**super().columns, "label": FORWARD_COLUMNS["label"]}
 
     @property
     def max_hidden_fraction(self) -> float:
@@ -40,6 +41,7 @@ class Rcap(Method):
 
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
         """Draw in every class."""
+        ledger = self.with_losses(epoch, ledger)
         n, label = ledger.n_total, ledger.extra["label"] + 1  # class 0: not known
         n_classes = int(everyone.max(label)) + 1
         ceiling = np.float32(np.log(max(2, n_classes - 1)))

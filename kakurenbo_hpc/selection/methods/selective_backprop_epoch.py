@@ -4,10 +4,11 @@ from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
 from ..global_stats import GlobalStats
 from ..loss_percentile import LossPercentile
+from ..predicted_loss import OrderedByLoss
 from ..sampling import has_loss
 
 
-class SelectiveBackpropEpoch(LossPercentile):
+class SelectiveBackpropEpoch(LossPercentile, OrderedByLoss):
     """Trains each sample with probability CDF(l_i)^beta, CDF(l) the share of all lagging losses <= l.
 
     A variant, not the paper's method: that one picks from candidate batches after a forward pass, by the
@@ -20,5 +21,6 @@ class SelectiveBackpropEpoch(LossPercentile):
     needs_losses = True
 
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
-        """Choose by the percentile of the last loss."""
+        """Choose by the percentile of the loss."""
+        ledger = self.with_losses(epoch, ledger)
         return self.plan_by_loss(ledger.loss, has_loss(ledger), epoch, ledger, everyone)

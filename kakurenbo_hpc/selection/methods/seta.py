@@ -10,11 +10,11 @@ from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
 from ..global_stats import GlobalStats
 from ..kmeans import find_thresholds
-from ..method import Method
+from ..predicted_loss import OrderedByLoss
 from ..sampling import has_loss
 
 
-class Seta(Method):
+class Seta(OrderedByLoss):
     """Draws a share at random, groups it by loss, and trains a window of groups that slides to the hard ones.
 
     In epoch e: floor(keep N) samples are drawn, keep = 1 - r within [.1, 1]; k-means of their losses makes G
@@ -41,6 +41,7 @@ class Seta(Method):
         """Train this epoch's window."""
         train = self.draw(epoch, ledger, everyone)
         if 0 < epoch.number < self.anneal * epoch.total:
+            ledger = self.with_losses(epoch, ledger)
             known = train & has_loss(ledger)
             low, high = self.window(epoch, ledger.loss[known], everyone)
             inside = train & (~known | ((low < ledger.loss) & (ledger.loss <= high)))
