@@ -107,12 +107,13 @@ class Comparison(Options):
         ..., "Contenders by name, each with its changes to the job."
     )
     seeds: Seeds = option([1, 2, 3, 4], "Seeds of the runs of every contender.")
-    controls: list[Literal["rs2", "unscaled"]] = option(
+    controls: list[Literal["rs2", "unscaled", "resolution"]] = option(
         [],
         "Controls beside everything, random at each contender's share in each epoch and in all, and fewer "
         "epochs at its compute: "
-        "rs2 at each contender's fraction; unscaled, each contender without its scaling of learning rate or "
-        "losses.",
+        "rs2 at each contender's fraction; resolution, everything on training images scaled down to its "
+        "compute, where the network takes any size; unscaled, each contender without its scaling of learning "
+        "rate or losses.",
     )
     pictures: list[Picture] = option([], "Figures of kakurenbo report, drawn beside the table.")
     quick: Quick = option(Quick(), "A smaller size, for --quick.")
@@ -218,9 +219,11 @@ def controls(
     """Yield the controls that depend on what contenders spent.
 
     Random at each contender's own share in each epoch, as SMRD in Progressive Data Dropout; random, and rs2
-    where the comparison wants it, at each fraction that contenders left out (to 0.05); and everything for
-    fewer epochs at their compute. A control that is a line of the table already is left out.
-    Compute counts a sample's forward pass as 1 and its backward pass as 2; scores do not count.
+    where the comparison wants it, at each fraction that contenders left out (to 0.05); everything for fewer
+    epochs at their compute; and, where wanted, everything on smaller training images at their compute. A
+    control that is a line of the table already is left out.
+    Compute counts a sample's forward pass as 1 and its backward pass as 2, both in proportion to its pixels;
+    scores do not count.
     """
     there = {digest(entry.job) for entry in entries.values()}
     for name, control in _controls(comparison, entries, curves):
@@ -232,7 +235,7 @@ def controls(
 def _controls(
     comparison: Comparison, entries: Mapping[str, Entry], curves: Mapping[str, Sequence[Curve]]
 ) -> Iterator[tuple[str, Entry]]:
-    shares, lengths, by_epoch = set(), set(), {}
+    shares, lengths, sides, by_epoch = set(), set(), set(), {}
     for name in comparison.contenders:
         against = entries[name].against
         if name not in curves or against not in curves or entries[name].job.selection.method == BASELINE:
@@ -243,6 +246,7 @@ def _controls(
         compute = (spent.forward[-1] + 2 * spent.backward[-1]) / (whole.forward[-1] + 2 * whole.backward[-1])
         if epochs := entries[against].job.training.epochs:  # none are known where iterations are given
             lengths.add((against, max(1, round(epochs * compute))))
+        sides.add((against, max(0.05, round(20 * compute**0.5) / 20)))
     for name, (against, fractions) in by_epoch.items():
         if len(set(fractions)) > 1:  # else the share that stays the same
             selection = {"method": "random", "fractions": fractions}
@@ -260,6 +264,19 @@ def _controls(
                     entries, against, training=entries[against].job.training.of_epochs(length).model_dump()
                 ),
             )
+    for against, side in sorted(sides) if "resolution" in comparison.controls else ():
+        if side < 1:
+            data = _scaled_down(entries[against].job, side)
+            yield _of(against, f"resolution {side:.2f}"), _control(entries, against, data=data)
+
+
+def _scaled_down(job: Job, side: float) -> dict[str, Any]:
+    """Return the keys of data under which training images have a side of this fraction of their own."""
+    step = {"downscale": {"side": side}}
+    changed: dict[str, Any] = {"augmentation": [*job.data.augmentation, step]}
+    if copies := job.data.augmentations_of_repeats():
+        changed["repeats"] = [[*steps, step] for steps in copies]
+    return changed
 
 
 def _left_out_by_epoch(spent: Curve, whole: Curve) -> list[float]:

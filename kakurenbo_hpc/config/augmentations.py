@@ -110,6 +110,14 @@ class RandomErasing(Options):
     )
 
 
+class Downscale(Options):
+    """Scale height and width down, in training alone: a network of any input size costs less then."""
+
+    side: Annotated[float, Field(gt=0, le=1)] = option(
+        ..., "Height and width of the result, of those of the image.", "fraction"
+    )
+
+
 class Normalize(Options):
     """Subtract a mean and divide by a standard deviation, by colour."""
 
@@ -144,6 +152,7 @@ AUGMENTATIONS: dict[str, type[Options]] = {
     "rand_augment": RandAugment,
     "trivial_augment_wide": TrivialAugmentWide,
     "random_erasing": RandomErasing,
+    "downscale": Downscale,
     "normalize": Normalize,
 }
 VIEWS: dict[str, type[Options]] = {"resize": Resize, "center_crop": CenterCrop, "normalize": Normalize}

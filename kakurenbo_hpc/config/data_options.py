@@ -130,7 +130,7 @@ class DataOptions(Options):
                 "values than it was trained on; write the same normalize in both"
             )
         for i, steps in enumerate(copies):
-            for name in ("random_resized_crop", "normalize"):
+            for name in ("random_resized_crop", "downscale", "normalize"):
                 if [step for step in steps if step.name == name] != [
                     step for step in training if step.name == name
                 ]:

@@ -264,6 +264,13 @@ def _scale(images: torch.Tensor, size: tuple[int, int], step: Step) -> torch.Ten
     return scaled.clamp_(0, 1)
 
 
+def _downscale(images: torch.Tensor, draw: np.ndarray, step: Step) -> torch.Tensor:
+    from ..core.torchvision_compat import transforms
+
+    size = [max(1, round(step.options.side * length)) for length in images.shape[2:]]
+    return transforms().functional.resize(images, size, antialias=True)
+
+
 def _center_crop(images: torch.Tensor, draw: np.ndarray, step: Step) -> torch.Tensor:
     from ..core.torchvision_compat import transforms
 
@@ -286,6 +293,7 @@ _APPLY: dict[str, Callable] = {
     "cutout": _cutout,
     "random_resized_crop": _random_resized_crop,
     "resize": _resize,
+    "downscale": _downscale,
     "center_crop": _center_crop,
     "normalize": _normalize,
 }

@@ -252,6 +252,26 @@ def test_random_is_compared_at_each_contenders_share_in_each_epoch(tmp_path):
     assert "random 0.30" in made, "the constant share"
 
 
+def test_smaller_training_images_are_a_control_at_the_same_compute_where_they_are_wanted(tmp_path):
+    contenders = {"much": {"selection": {"method": "infobatch"}}}
+    file = written(
+        tmp_path,
+        contenders=contenders,
+        controls=["resolution"],
+        set={"data": {"augmentation": ["flip"], "repeats": [["flip"], []]}},
+    )
+    comparison, entries = read_comparison(file)
+    curves = {"everything": spent(100, 100), "much": spent(100, 40)}
+    made = dict(controls(comparison, entries, curves))
+    control = made["resolution 0.75"].job  # the root of (100 + 2 x 40) / 300, to 0.05
+    smaller = {"downscale": {"side": 0.75}}
+    assert control.data.augmentation == ["flip", smaller]
+    assert control.data.repeats == [["flip", smaller], [smaller]]
+    assert control.selection.method == "everything"
+    unwanted = comparison.model_copy(update={"controls": []})
+    assert "resolution 0.75" not in dict(controls(unwanted, entries, curves))
+
+
 def test_who_scales_is_compared_with_not_scaling_unless_that_is_there_already(tmp_path):
     contenders = {
         "kakurenbo": {"selection": {"method": "kakurenbo"}},

@@ -37,6 +37,15 @@ NAMES = [
 IDS = np.arange(48)
 
 
+def test_images_are_scaled_down_in_training_alone():
+    full, half = (under("flip", *more) for more in ([], [{"downscale": 0.5}]))
+    assert half.shape == full.shape == (3, 32, 32)
+    small = images(half.train, IDS, epoch=3)
+    assert small.shape == (48, 3, 16, 16)
+    torch.testing.assert_close(small.mean(), images(full.train, IDS, epoch=3).mean(), atol=2e-3, rtol=0)
+    assert torch.equal(images(half.validation, IDS, epoch=3), images(full.validation, IDS, epoch=3))
+
+
 def under(*names, run_seed=0, **options):
     return atoms(augmentation=[*names], run_seed=run_seed, channels=3, pixels=32, **options)
 

@@ -233,6 +233,7 @@ def test_a_fault_is_one_line_with_the_files_name(ade, tmp_path, how, said):
             {"augmentation": ["photometric_distortion", "flip"]},
             "flip must come before photometric_distortion, since masks change while they are read",
         ),
+        ({"augmentation": [{"downscale": 0.5}]}, "downscale, which is not for images with masks"),
         ({"augmentation": ["random_scale"]}, "random_crop is missing after random_scale"),
         ({"first_label": 200}, "data.classes is 150 and data.first_label 200, but labels end at 255"),
     ],
