@@ -121,6 +121,7 @@ LONGEST = {
         "max_fraction": 0.4,
         "fraction_decay": [1.0, 0.5],
         "fraction_epochs": [0, 30],
+        "loss": "last",
         "confidence": 0.6,
         "move_back": False,
         "reduce_fraction": False,

@@ -16,7 +16,7 @@ from kakurenbo_hpc.core.sample_stats import SampleStats
 from kakurenbo_hpc.selection import METHODS
 from kakurenbo_hpc.selection.method import FORWARD_COLUMNS
 
-TOTAL = 5
+TOTAL, LONG = 5, 8  # epochs; IES hides nothing before the seventh
 shares = st.sampled_from([0.0, 0.1, 0.29, 0.3, 0.5, 0.75, 0.9])
 gammas = st.sampled_from([0.5, 0.0, -1.0, 2.0, -20.0, 20.0])
 
@@ -35,6 +35,11 @@ def importance(**options):
 
 
 OPTIONS = {
+    "everything": st.just({}),
+    "random": st.one_of(
+        st.fixed_dictionaries({"fraction": shares}), st.just({"fractions": [0.0, 0.5, 0.9, 0.1]})
+    ),
+    "ies": st.fixed_dictionaries({"threshold": st.sampled_from([0.0, 0.1, 0.5, 2.0])}),
     "random_static": st.fixed_dictionaries({"fraction": shares}),
     "rs2": st.fixed_dictionaries({"fraction": shares}),
     "infobatch": st.fixed_dictionaries(
@@ -124,6 +129,7 @@ class World:
     """
 
     n: int
+    total: int
     columns: dict
     noted_first: np.ndarray
     score: np.ndarray
@@ -131,7 +137,7 @@ class World:
 
 
 @st.composite
-def worlds(draw):
+def worlds(draw, total=TOTAL):
     """Runs of 1 to 24 samples, with ties, NaN, infinities, and samples that epoch 0 leaves unseen."""
     n = draw(st.integers(1, 24))
     random = np.random.default_rng(draw(st.integers(0, 2**31)))
@@ -142,7 +148,7 @@ def worlds(draw):
         st.sampled_from([[0.0], [0.5, 1.0], *(random.exponential(size=size).tolist() for size in (6, 200))])
     )
 
-    def table(low_to_high, shape=(2, TOTAL, n)):
+    def table(low_to_high, shape=(2, total, n)):
         ordinary = random.choice(low_to_high, shape)
         return (
             np.where(random.random(shape) < 0.1, random.choice(awkward, shape), ordinary)
@@ -151,11 +157,12 @@ def worlds(draw):
         )
 
     columns = {"loss": table(levels), "el2n": table([0.1, 0.7, 1.4]), "grad_norm": table(levels)}
-    probability = random.choice([0, 1e-6, 0.3, 0.5, 1.0], (2, TOTAL, n))
-    columns["probability"] = np.where(random.random((2, TOTAL, n)) < 0.05, np.nan, probability)
+    probability = random.choice([0, 1e-6, 0.3, 0.5, 1.0], (2, total, n))
+    columns["probability"] = np.where(random.random((2, total, n)) < 0.05, np.nan, probability)
     label = random.integers(0, draw(st.integers(1, 4)), n)
     return World(
         n=n,
+        total=total,
         columns={name: column.astype(np.float32) for name, column in columns.items()},
         noted_first=random.random(n) < draw(st.sampled_from([0.0, 0.7, 1.0, 1.0])),
         score=np.where(random.random(n) < 0.1, np.nan, random.choice([0.0, 0.25, 0.5, 3.0], n)),
@@ -164,7 +171,7 @@ def worlds(draw):
 
 
 def plans_of_the_package(method, world, cuts, seed):
-    """Run TOTAL epochs on these ranks; return, for each epoch, the plan of all rows."""
+    """Run all epochs on these ranks; return, for each epoch, the plan of all rows."""
 
     def one(everyone, rows):
         return list(_epochs(method, world, everyone, rows, seed))
@@ -195,8 +202,8 @@ def _epochs(method, world, everyone, rows, seed):
             SampleStats(ids, found["loss"], zeros > 0, zeros, np.arange(len(ids)), extra), number
         )
 
-    for number in range(TOTAL):
-        epoch = Epoch(number, TOTAL, seed)
+    for number in range(world.total):
+        epoch = Epoch(number, world.total, seed)
         if method.needs_scoring_pass(epoch):
             ledger = after(ledger, 1, number, np.ones(len(ledger), bool))
             ledger = ledger.with_columns(method.update(epoch, ledger, "scoring"))
@@ -204,6 +211,8 @@ def _epochs(method, world, everyone, rows, seed):
         yield plan
         noted = (plan.train > 0) & (world.noted_first[rows] if number == 0 else True)
         ledger = after(ledger, 0, number, noted)
+        if plan.refresh is not None:
+            ledger = after(ledger, 1, number, plan.refresh)
         ledger = ledger.with_columns(method.update(epoch, ledger, "epoch"))
 
 
@@ -216,24 +225,27 @@ def plans_of_the_oracle(name, options, looks, world, seed):
             Pass(epoch=number, kind=("train", "look")[kind], label=int(world.label[s.id]), **found)
         )
 
-    for number in range(TOTAL):
+    for number in range(world.total):
         if looks(number):
             for s in samples:
                 note(1, number, s)
-        train, weight = decide(name, options, samples, number, TOTAL, seed)
+        train, weight = decide(name, options, samples, number, world.total, seed)
         yield train, weight
         for s in samples:
             if train[s.id] and (number > 0 or world.noted_first[s.id]):
                 note(0, number, s)
+            elif not train[s.id] and name == "ies":  # refreshed
+                note(1, number, s)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-@given(data=st.data(), world=worlds(), seed=st.integers(0, 3))
-def test_every_epoch_is_planned_as_the_oracle_plans_it(name, data, world, seed):
+@given(data=st.data(), seed=st.integers(0, 3))
+def test_every_epoch_is_planned_as_the_oracle_plans_it(name, data, seed):
+    world = data.draw(worlds(LONG if name == "ies" else TOTAL), label="world")
     options = data.draw(OPTIONS[name], label="options")
     cuts = data.draw(splits(world.n), label="cuts")
     method = METHODS[name](method=name, **options)
-    looks = lambda number: method.needs_scoring_pass(Epoch(number, TOTAL, seed))  # noqa: E731
+    looks = lambda number: method.needs_scoring_pass(Epoch(number, world.total, seed))  # noqa: E731
     ours = plans_of_the_package(method, world, cuts, seed)
     theirs = plans_of_the_oracle(name, method.model_dump(), looks, world, seed)
     for number, ((train, weight, _), (expected, expected_weight)) in enumerate(

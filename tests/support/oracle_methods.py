@@ -96,7 +96,18 @@ def all_but(hidden, samples):
     return [0 if s.id in hidden else 1 for s in samples]
 
 
-# --- random shares
+# --- everything, random shares
+
+
+def everything(o, samples, epoch, total, seed):
+    return [1 for _ in samples]
+
+
+def random(o, samples, epoch, total, seed):
+    given = o["fractions"] or [o["fraction"]]
+    order = shuffled(samples, seed, "random", epoch)
+    n_hidden = math.floor(given[min(epoch, len(given) - 1)] * len(samples))
+    return all_but({s.id for s in order[:n_hidden]}, samples)
 
 
 def shuffled(samples, seed, purpose, number):
@@ -364,7 +375,19 @@ def epsilon_greedy(o, samples, epoch, total, seed):
     return all_but(low - spared, samples)
 
 
-# --- OrderDP, SeTa, RCAP
+# --- IES, OrderDP, SeTa, RCAP
+
+
+def ies(o, samples, epoch, total, seed):
+    hidden = set()
+    for s in samples:
+        loss = [p.loss for p in s.passes]
+        if len(loss) < 6 or not all(map(math.isfinite, loss[-5:])):
+            continue
+        second = [abs(loss[i] - 2 * loss[i - 1] + loss[i - 2]) for i in (-3, -2, -1)]
+        if statistics.fmean(second) < o["threshold"]:
+            hidden.add(s.id)
+    return all_but(hidden if len(hidden) < len(samples) else set(), samples)
 
 
 def orderdp(o, samples, epoch, total, seed):
@@ -470,3 +493,108 @@ def static(o, samples, epoch, total, seed):
     n, kept = len(samples), [s for s in samples if s.id not in hidden]
     times = on_the_road(kept, seed, "static", epoch * n, epoch * n + n)
     return [times.get(s.id, 0) for s in samples]
+
+
+# --- batch level: batches[k][rank] are candidates; the answer is, for each rank and k, (rows, weights)
+
+
+@dataclass
+class Candidate:
+    """One candidate after its forward pass."""
+
+    id: int
+    loss: float
+    irreducible: float
+    probability: float
+    el2n: float
+    correct: bool
+
+
+def for_each_rank(batches, choose):
+    """choose(k, rank) gives rows, or (rows, weights)."""
+    answers = []
+    for rank in range(len(batches[0])):
+        of_rank = [choose(k, rank) for k in range(len(batches))]
+        answers.append([a if isinstance(a, tuple) else (sorted(a), [1.0] * len(a)) for a in of_rank])
+    return answers
+
+
+def pdd(o, batches, epoch):
+    def hard(c):
+        if o["threshold"] == 0:
+            return not c.correct
+        return not c.probability >= float(np.float32(o["threshold"]))
+
+    def choose(k, rank):
+        mine, everyone = batches[k][rank], [c for part in batches[k] for c in part]
+        if o["variant"] == "dbpd":
+            return [i for i, c in enumerate(mine) if hard(c)]
+        if o["variant"] == "smrd":
+            n = sum(map(hard, everyone))
+        else:
+            n = math.floor(o["gamma"] ** epoch.number * len(everyone))
+        drawn = lowest(everyone, n, lambda c: np.float32(coin(epoch.seed, "pdd", epoch.number, c)))
+        return [i for i, c in enumerate(mine) if c.id in drawn]
+
+    return for_each_rank(batches, choose)
+
+
+def rho_loss(o, batches, epoch):
+    def gain(c):
+        reducible = float(np.float32(c.loss) - np.float32(c.irreducible))
+        return math.inf if math.isnan(reducible) else reducible
+
+    def choose(k, rank):
+        mine, everyone = batches[k][rank], [c for part in batches[k] for c in part]
+        among = mine if o["scope"] == "rank" else everyone
+        best = lowest(among, max(1, math.floor(o["kept"] * len(among))), lambda c: -gain(c))
+        return [i for i, c in enumerate(mine) if c.id in best]
+
+    return for_each_rank(batches, choose)
+
+
+def selective_backprop(o, batches, epoch):
+    beta = 1 / o["selectivity"] - 1
+    loss = lambda c: math.inf if math.isnan(c.loss) else c.loss  # noqa: E731
+
+    def choose(k, rank):
+        past = []
+        for batch in batches[: k + 1]:
+            new = batch[rank] if o["history_scope"] == "rank" else [c for part in batch for c in part]
+            past = (past[-o["history"] :] + [loss(c) for c in new])[-max(o["history"], len(new)) :]
+        rows = []
+        for i, c in enumerate(batches[k][rank]):
+            cdf = sum(other <= loss(c) for other in past) / len(past)
+            if o["calculator"] == "random":
+                cdf = coin(epoch.seed, "random percentile", epoch.number, c)
+            if coin(epoch.seed, "selective_backprop", epoch.number, c) < cdf**beta:
+                rows.append(i)
+        return rows
+
+    return for_each_rank(batches, choose)
+
+
+def kath18(o, batches, epoch):
+    """b draws of a rank's B candidates, the j-th by the draw of its j-th candidate."""
+
+    def choose(k, rank):
+        mine = batches[k][rank]
+        g = [c.loss if o["score"] == "loss" else c.el2n for c in mine]
+        most = max([x for x in g if math.isfinite(x)], default=0.0)
+        g = [max(x, 0.0) if math.isfinite(x) else max(most, 0.0) for x in g]
+        if not sum(g):
+            g = [1.0] * len(g)
+        rows = []
+        for c in mine[: max(1, round(len(mine) / o["presample"]))]:
+            left = coin(epoch.seed, "kath18", epoch.number, c) * sum(g)
+            row = 0
+            while row < len(g) - 1 and left >= g[row]:
+                left, row = left - g[row], row + 1
+            rows.append(row)
+        weights = [sum(g) / (len(g) * g[row]) if o["reweight"] else 1.0 for row in rows]
+        return rows, weights
+
+    return for_each_rank(batches, choose)
+
+
+CHOICES = {"pdd": pdd, "rho_loss": rho_loss, "selective_backprop": selective_backprop, "kath18": kath18}
