@@ -1,33 +1,42 @@
-"""Time and memory of one class's subset, against apricot-select, submodlib-py and DeepCore's Gram.
+"""Time and memory of subsets of classes, against apricot-select, submodlib-py and DeepCore's Gram.
 
-    python scripts/bench_subsets.py        a class of CIFAR-10: 5,000 x 512, 10 classes, 30 % kept
-    python scripts/bench_subsets.py --n 1281 --width 2048 --classes 1000       a class of ImageNet
+    python scripts/bench_subsets.py        CIFAR-10 on two ranks: 10 classes of 5,000 x 512, 30 % kept; and
+    ImageNet, 1,000 classes of 1,281 x 2,048, projected from the classes of one rank of 32
 
-One rank's thread, random vectors, contenders on the same similarities. Install contenders first (pip install
-apricot-select submodlib-py); what is not installed is left out. A rank's time is that of a class times its
-share of the classes.
+Random vectors; every rank has one thread, and contenders have the same similarities of one class. Install
+contenders first (pip install apricot-select submodlib-py); what is not installed is left out. Targets are
+judged at full size alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import resource
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
-from bench_common import header, median, say, verdict
+from bench_common import header, median, on_ranks, say, verdict
 
+from kakurenbo_hpc.distributed.launch_env import read_launch_env
+from kakurenbo_hpc.distributed.world import open_comm
 from kakurenbo_hpc.selection.subsets.covering import cover_greedily
-from kakurenbo_hpc.selection.subsets.exact import quantise, round_rows
+from kakurenbo_hpc.selection.subsets.exact import round_rows
 from kakurenbo_hpc.selection.subsets.gradients import gram, similarities
 from kakurenbo_hpc.selection.subsets.matching_pursuit import match_sum
 from kakurenbo_hpc.selection.subsets.methods.craig import match_clusters
+from kakurenbo_hpc.selection.subsets.owners import assign_owners
 from kakurenbo_hpc.selection.subsets.scoring import residuals
 from kakurenbo_hpc.selection.subsets.vectors import Vectors
 
 FACILITY_LOCATION, GRAPH_CUT = "facility location", "graph cut"
+FULL = {"n": 5000, "width": 512, "classes": 10, "ranks": 2, "kept": 0.3}  # where targets are judged
+IMAGENET = {"n": 1281, "width": 2048, "classes": 1000, "ranks": 32}
 
 
 def make_class(n: int, width: int, n_classes: int, seed: int = 0) -> Vectors:
@@ -86,63 +95,115 @@ def contenders(similarity: np.ndarray, n_picks: int) -> dict[tuple[str, str], Ca
     return found
 
 
-def seconds(work: Callable[[], object], trials: int, name: str) -> float:
-    """Return the median time of a piece of work."""
-    times = []
+def seconds(work: dict[str, Callable[[], object]], trials: int) -> dict[str, float]:
+    """Return the median time of each piece of work; they take turns."""
+    times: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(trials):
-        begin = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - begin)
-    say(f"{name}: {median(times):.2f} s")
-    return median(times)
+        for name, one in work.items():
+            begin = time.perf_counter()
+            one()
+            times[name].append(time.perf_counter() - begin)
+    for name, taken in times.items():
+        say(f"{name}: {median(taken):.2f} s")
+    return {name: median(taken) for name, taken in times.items()}
 
 
-def main() -> None:
+def one_class(given: argparse.Namespace, judge: Callable[[bool, str], str]) -> list[str]:
+    """Return what one class takes, beside contenders."""
+    rows, n_picks = make_class(given.n, given.width, given.classes), int(given.kept * given.n)
+    similarity = similarities(rows)
+    whole = seconds(
+        {
+            "Gram, DeepCore's formula": lambda: gram_by_outer_products(rows),
+            "Gram": lambda: gram(rows),
+            "similarities": lambda: similarities(rows),
+            FACILITY_LOCATION: lambda: cover_greedily(similarity, n_picks),
+            GRAPH_CUT: lambda: cut_greedily(similarity, n_picks),
+        },
+        given.trials,
+    )
+    formula, ours, gram_s = whole["Gram, DeepCore's formula"], whole["similarities"], whole["Gram"]
+    lines = [
+        f"a class: similarities {ours:.2f} s, its Gram by DeepCore's formula {formula:.2f} s",
+        judge(formula >= 3 * gram_s, f"Gram {gram_s:.2f} s: 3 times DeepCore's: {formula / gram_s:.1f}"),
+    ]
+    for (library, what), work in contenders(similarity.copy(), n_picks).items():
+        (theirs,) = seconds({f"{what}, {library}": work}, 1).values()  # minutes, at full size
+        in_all = (theirs + formula) / (whole[what] + ours)
+        lines += [
+            judge(whole[what] <= theirs, f"{what}: greedy {whole[what]:.2f} s, {library} {theirs:.2f} s"),
+            judge(in_all >= 3, f"{what}: 3 times as fast in the whole as {library}: {in_all:.1f}"),
+        ]
+    matrix = gram(rows, "own_row")
+    weighted = seconds(
+        {
+            "craig": lambda: match_clusters(rows, n_picks),
+            "grad_match without its Gram": lambda: match_sum(matrix, n_picks, 0.5),
+        },
+        1,
+    )
+    lines.append(", ".join(f"{name} {taken:.2f} s" for name, taken in weighted.items()))
+    return lines
+
+
+def own_classes(given: argparse.Namespace, rank: int, most: int | None = None) -> dict[str, float]:
+    """Return seconds of facility location and of graph cut on all classes of a rank, and its peak in GB."""
+    owner = assign_owners(np.full(given.classes, given.n), given.ranks)
+    classes = np.flatnonzero(owner == rank)[:most]
+    n_picks, taken = int(given.kept * given.n), {FACILITY_LOCATION: 0.0, GRAPH_CUT: 0.0}
+    for number in classes:
+        rows = make_class(given.n, given.width, given.classes, int(number))
+        for what, pick in ((FACILITY_LOCATION, cover_greedily), (GRAPH_CUT, cut_greedily)):
+            begin = time.perf_counter()
+            pick(similarities(rows), n_picks)
+            taken[what] += time.perf_counter() - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {**taken, "peak": peak, "classes": len(classes)}
+
+
+def whole(words: Sequence[str], given: argparse.Namespace, judge: Callable[[bool, str], str]) -> list[str]:
+    """Return what all classes take on real ranks."""
+    say(f"all classes on {given.ranks} ranks ...")
+    found: list[dict] = on_ranks(given.ranks, __file__, [*words, "--child"])  # type: ignore[assignment]
+    slowest = {what: max(of_rank[what] for of_rank in found) for what in (FACILITY_LOCATION, GRAPH_CUT)}
+    peak = max(of_rank["peak"] for of_rank in found)
+    times = ", ".join(f"{what} {taken:.1f} s" for what, taken in slowest.items())
+    return [
+        f"{given.classes} classes on {given.ranks} ranks, with similarities: {times}",
+        judge(peak <= 1, f"at most 1 GB a rank: {peak:.2f} GB"),
+    ]
+
+
+def projected(given: argparse.Namespace) -> list[str]:
+    """Return what ImageNet would take, from the classes of one rank."""
+    share = argparse.Namespace(**{**vars(given), **IMAGENET})
+    say(f"the classes of one of {share.ranks} ranks of ImageNet ...")
+    found = own_classes(share, rank=0)
+    times = ", ".join(f"{what} {found[what]:.0f} s" for what in (FACILITY_LOCATION, GRAPH_CUT))
+    return [f"ImageNet, {found['classes']} of its classes, those of one of {share.ranks} ranks: {times}"]
+
+
+def main(words: Sequence[str]) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name, default in (("n", 5000), ("width", 512), ("classes", 10), ("ranks", 2), ("trials", 3)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--kept", type=float, default=0.3, help="share of the class that is kept")
-    given = parser.parse_args()
-    rows, n_picks = make_class(given.n, given.width, given.classes), int(given.kept * given.n)
-    similarity = similarities(rows)
-    greedy = {FACILITY_LOCATION: lambda: cover_greedily(similarity, n_picks),
-              GRAPH_CUT: lambda: cut_greedily(similarity, n_picks)}  # fmt: skip
-    lines, formula = (
-        [],
-        seconds(lambda: gram_by_outer_products(rows), given.trials, "Gram, DeepCore's formula"),
-    )
-    ours = seconds(lambda: similarities(rows), given.trials, "similarities")
-    lines.append(f"similarities {ours:.2f} s; DeepCore's Gram {formula:.2f} s")
-    own = {what: seconds(work, given.trials, what) for what, work in greedy.items()}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    for (library, what), work in contenders(similarity.copy(), n_picks).items():
-        theirs = seconds(work, given.trials, f"{what}, {library}")
-        whole = (theirs + formula) / (own[what] + ours)
-        lines += [
-            verdict(own[what] <= theirs, f"{what}: greedy {own[what]:.2f} s, {library} {theirs:.2f} s"),
-            verdict(whole >= 3, f"{what}: 3 times as fast in the whole as {library}: {whole:.1f}"),
-        ]
-    gram_s = seconds(lambda: gram(rows), given.trials, "Gram of gradients")
-    lines.append(
-        verdict(formula >= 3 * gram_s, f"Gram {gram_s:.2f} s: 3 times DeepCore's: {formula / gram_s:.1f}")
-    )
-    craig_s = seconds(lambda: match_clusters(rows, n_picks), 1, "craig")
-    matrix = gram(rows, "own_row")
-    match_s = seconds(lambda: match_sum(matrix, n_picks, 0.5), 1, "grad_match")
-    lines.append(f"craig {craig_s:.2f} s, grad_match without its Gram {match_s:.2f} s")
-    lines.append(
-        verdict(peak <= 1, f"at most 1 GB a rank before contenders: {peak:.2f} GB, one class at a time")
-    )
-    share = -(-given.classes // given.ranks)
-    lines.append(
-        f"a rank of {given.ranks} has {share} classes: {share * (ours + own[FACILITY_LOCATION]):.0f} s"
-    )
-    assert np.array_equal(similarity, quantise(similarity.copy(), given.n))
-    print("\n".join([*lines, header(["numpy"], f"{given.trials}, one class, {given.n} x {given.width}")]))
+    for name, default in FULL.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
+    parser.add_argument("--trials", type=int, default=3)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    given = parser.parse_args(words)
+    if given.child and read_launch_env(os.environ):
+        comm = open_comm()
+        found = comm.gather(own_classes(given, comm.rank))
+        if comm.rank == 0:
+            Path(given.child).write_text(json.dumps(found))
+        return
+    is_full = all(getattr(given, name) == size for name, size in FULL.items())
+    judge = verdict if is_full else lambda met, target: f"not judged at this size  {target}"
+    lines = [*one_class(given, judge), *whole(words, given, judge), *(projected(given) if is_full else [])]
+    print("\n".join([*lines, header(["numpy"], f"{given.trials}, of contenders 1")]))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
