@@ -67,7 +67,7 @@ def bits(stream: int, ids: np.ndarray, copy: np.ndarray | int = 0) -> np.ndarray
     if np.any(copy):  # the first copy of a sample draws as if it were the only one
         again = x ^ np.asarray(copy, np.uint64) * _M1
         _mix(again)
-        x = np.where(copy, again, x)
+        x = np.where(copy, again, x) if np.ndim(copy) else again
     return x
 
 

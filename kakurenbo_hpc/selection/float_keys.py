@@ -61,7 +61,7 @@ def combine_exponents(sums: np.ndarray, first_exponent: int = 0, divisor: int = 
 
     divisor: the sum is divided by it before it is rounded.
     """
-    total = 0
-    for exponent, mantissas in enumerate(sums.tolist(), first_exponent):
+    total, (used,) = 0, np.nonzero(sums)
+    for exponent, mantissas in zip((used + first_exponent).tolist(), sums[used].tolist(), strict=True):
         total += mantissas << (max(exponent, 1) - 1)
     return total / (divisor << 149)  # Python divides integers with a single rounding

@@ -112,7 +112,15 @@ class GlobalStats:
         """Mark the n rows of smallest (value, id); as ``smallest``, with a count instead of a fraction."""
         return self._mark(value, ids, among, n=n)
 
-    def draw(self, weight: np.ndarray, n: int, ids: np.ndarray, rng: Stream, purpose: str) -> np.ndarray:
+    def draw(
+        self,
+        weight: np.ndarray,
+        n: int,
+        ids: np.ndarray,
+        rng: Stream,
+        purpose: str,
+        total: float | None = None,
+    ) -> np.ndarray:
         """Draw exactly n times with replacement, in proportion to weight over all ranks: a multinomial draw.
 
         Every sample has a Poisson process of rate ``weight``; the n earliest arrivals of all processes are
@@ -125,11 +133,12 @@ class GlobalStats:
             ids: (S,) int64, below 2**32.
             rng: the stream of the draws.
             purpose: of the draws.
+            total: the sum of the weights over all ranks, where it is known.
 
         Returns:
             (S,) int64, how often each row was drawn.
         """
-        total = self.sum(weight).value
+        total = self.sum(weight).value if total is None else total
         horizon = (n + 6 * np.sqrt(n) + 6) / total
         while True:
             row, number, time = generate_arrivals(weight, ids, horizon, rng, purpose)

@@ -44,7 +44,7 @@ def draw_plan(
     weight, n = fill_unknown(scale_to_float32(weight, everyone), everyone), ledger.n_total if n is None else n
     total = everyone.sum(weight).value
     return Plan(
-        train=everyone.draw(weight, n, ledger.id, epoch.rng, purpose),
+        train=everyone.draw(weight, n, ledger.id, epoch.rng, purpose, total),
         weight=importance_weights(weight, everyone) if unbiased else None,
         max_fraction=1.0,
         probability=weight * np.float32(n / total),
@@ -58,7 +58,11 @@ def scale_to_float32(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
     """
     largest = everyone.max(weight)
     exponent = int(np.frexp(largest)[1]) if largest > 0 else 0
-    return np.where(np.isfinite(weight), np.ldexp(weight, -exponent), np.nan).astype(np.float32)
+    half = -exponent // 2  # two factors, since one may be too large for float64; ldexp is slow on arrays
+    scaled = weight * np.ldexp(1.0, half)
+    scaled *= np.ldexp(1.0, -exponent - half)
+    scaled[~np.isfinite(weight)] = np.nan
+    return scaled.astype(np.float32)
 
 
 def fill_unknown(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
