@@ -8,13 +8,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+import numpy as np
+
 from ..config.registry import Registry
+from ..core.ledger import Ledger
+from ..core.plan import Epoch, Plan
 from ..data import DATASETS
+from ..distributed.comm import SerialComm
 from ..selection import METHODS
+from ..selection.batch_level import BatchMethod
+from ..selection.global_stats import GlobalStats
+from ..selection.method import Method
 from ..selection.subsets import SCORES
 from ..selection.subsets.scoring import FromOutputs, FromTraining, ScoringMethod
 from .keys import Key, comparison_keys, job_keys, machine_keys, own_keys, title_of
 
+_MIDDLE = Epoch(3, 10, 0)
 _MARKED = re.compile(r"(<!-- keys: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -44,15 +53,61 @@ def _selection() -> str:
 
 
 def _methods() -> str:
-    rows = [f"| `{name}` | {title_of(METHODS[name])} |" for name in METHODS.own]
-    return "\n".join(["| method | paper |", "|---|---|", *rows, ""])
+    rows = ["| method | chooses by | needs | costs | promises |", "|---|---|---|---|---|"]
+    for name in METHODS.own:
+        given = {"scores": ["-"]} if "scores" in _required(METHODS[name]) else {}
+        method = METHODS[name](method=name, **given)
+        cells = (method.selection_level(_MIDDLE), _needs(method), _costs(method), _promises(method))
+        rows.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return "\n".join([*rows, ""])
+
+
+def _required(method: type[Method]) -> list[str]:
+    return [name for name, field in method.model_fields.items() if field.is_required()]
+
+
+def _needs(method: Method) -> str:
+    """Return in words what a method with its default options decides by."""
+    files = ["score file"] * ("scores" in _required(type(method)))
+    losses = ["losses"] * (method.needs_losses or "loss" in type(method).model_fields)
+    return ", ".join([*files, *losses, *method.forward_columns]) or "nothing"
+
+
+def _costs(method: Method) -> str:
+    """Return in words the passes beyond training, and the memory beyond the ledger, of a method."""
+    passes = ["a pass over all before each epoch"] * method.needs_scoring_pass(_MIDDLE)
+    passes += ["a pass over the hidden"] * (_middle_plan(method).refresh is not None)
+    if isinstance(method, BatchMethod):
+        passes += ["a pass over candidates"] * method.selection_pass(1).forward
+    n_bytes = sum(np.dtype(dtype).itemsize for dtype, _ in method.columns.values())
+    return ", ".join([*passes, *[f"{n_bytes} bytes a sample"] * (n_bytes > 0)]) or "nothing"
+
+
+def _promises(method: Method) -> str:
+    """Return in words what holds for every run of a method."""
+    split = "the same choice for any split of the rows"
+    if isinstance(method, BatchMethod):
+        split = "the same choice at the same number of ranks, equal steps"
+    promises = [split, *["never hides the unseen"] * (method.needs_losses and not method.may_repeat)]
+    promises += ["may train a sample several times"] * method.may_repeat
+    if 0 < method.max_hidden_fraction < 1:
+        promises.append(f"hides at most {method.max_hidden_fraction:.2g}")
+    scales = [f"`{name}`" for name in method.scaling_options if getattr(method, name)]
+    return ", ".join([*promises, *[f"scales by {name}" for name in scales]])
+
+
+def _middle_plan(method: Method) -> Plan:
+    """Return a method's plan of four samples in the middle of a run."""
+    ledger = Ledger.unseen(4, 0, 4, method.columns)
+    return method.plan(_MIDDLE, ledger, GlobalStats(SerialComm()))
 
 
 def _scores() -> str:
-    rows = ["| method | looks at | file | paper |", "|---|---|---|---|"]
+    rows = ["| method | looks at | after training | file | paper |", "|---|---|---|---|---|"]
     for name in SCORES.own:
         method = SCORES[name](method=name)
-        rows.append(f"| `{name}` | {_looks_at(method)} | {_file_of(method)} | {title_of(SCORES[name])} |")
+        cells = (_looks_at(method), _training_of(method), _file_of(method), title_of(SCORES[name]))
+        rows.append(f"| `{name}` | " + " | ".join(cells) + " |")
     return "\n".join([*rows, "", *_pages(SCORES.own, "scores", "method")])
 
 
@@ -63,6 +118,12 @@ def _looks_at(method: ScoringMethod) -> str:
     if isinstance(method, FromOutputs):
         return "outputs, one pass" if not method.backward else "outputs, one pass and backward passes"
     return "vectors, one pass and one exchange"
+
+
+def _training_of(method: ScoringMethod) -> str:
+    """Return in words the training that comes before, by default."""
+    epochs, repeats = method.default_epochs, method.default_repeats
+    return f"{epochs} epochs" + (f", {repeats} seeds" if repeats > 1 else "")
 
 
 def _file_of(method: ScoringMethod) -> str:
