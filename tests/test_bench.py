@@ -87,6 +87,13 @@ def test_reading_is_measured_beside_the_references_way_and_its_memory_beside_wha
     ] == ["3", "4", "6", "10"]
 
 
+def test_staging_by_exchange_is_measured_beside_each_rank_for_itself():
+    words = ["--ranks", "2", "--files", "4", "--mb", "0.1", "--mb-per-s", "10", "--trials", "2"]
+    lines = bench("bench_staging.py", *words)
+    assert first_words(lines)[:5] == ["result:", "hardware:", "versions:", "trials:", "data:"]
+    assert sum(line.startswith("    by exchange") and " sent at " in line for line in lines) == 2
+
+
 def test_images_are_measured_beside_torchvisions_folder_and_packed_beside_both():
     lines = bench("bench_data.py", "images", "--files", "4", "--trials", "2")
     assert first_words(lines)[:5] == ["result:", "result:", "hardware:", "versions:", "trials:"]

@@ -29,6 +29,13 @@ def stage(
         bool,
         typer.Option("--checksum", help="Read what is there already, and compare it with the shared files."),
     ] = False,
+    exchange: Annotated[
+        bool,
+        typer.Option(
+            "--exchange",
+            help="Each rank reads an equal share of what all lack, once, and sends it to those that want it.",
+        ),
+    ] = False,
     overrides: Overrides = None,
 ) -> int:
     """Copy each rank's share of a job's data to its node's disk. Runs on ranks, as train does."""
@@ -41,9 +48,11 @@ def stage(
         from ..local_data.shards import stage
         from ..rundir.path_checks import in_words
 
-        folder, n_bytes = stage(checked, there, comm, checksum)
+        folder, traffic = stage(checked, there, comm, checksum, exchange)
         if comm.rank == 0:
-            print(f"{folder}: {in_words(n_bytes)} copied for {comm.size} rank{'s' * (comm.size > 1)}")
+            ranks = f"{comm.size} rank{'s' * (comm.size > 1)}"
+            speeds = f"; {traffic}" * bool(traffic.read)
+            print(f"{folder}: {in_words(traffic.copied)} copied for {ranks}{speeds}")
         return DONE
 
     return run_on_ranks(work)

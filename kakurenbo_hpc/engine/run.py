@@ -355,7 +355,7 @@ def _stage(context: Context, shards: Shards, ledger: Ledger) -> None:
     def bar(files: Iterable[int], n: int, label: str) -> Iterator[int]:
         return context.heartbeat.passing(context.console.bar(files, n, label))
 
-    n_bytes = shards.fill(ledger, bar, context.method.max_hidden_fraction)
+    n_bytes = shards.fill(ledger, bar, context.method.max_hidden_fraction).copied
     context.console.print_line(f"staged {in_words(n_bytes)} in {shards.folder.parent}")
 
 

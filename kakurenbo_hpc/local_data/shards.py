@@ -30,6 +30,7 @@ from ..order.deal import EpochSchedule
 from ..rundir.console import Console
 from .deal_local import deal_local
 from .exchange import first_places, plan_exchange
+from .shared_reading import Traffic
 from .staging import Part, fetch_missing, open_store
 from .transfer import FileExchange, FileMove
 
@@ -68,8 +69,10 @@ class Shards:
             {"place": first_places(ledger.id, self._comm.size), "moved": np.full(len(ledger), -1, np.int32)}
         )
 
-    def fill(self, ledger: Ledger, bar: Callable, hides: float, compare: bool = False) -> int:
-        """Make the cache hold exactly this shard; return the bytes that all ranks fetched.
+    def fill(
+        self, ledger: Ledger, bar: Callable, hides: float, compare: bool = False, exchange: bool = False
+    ) -> Traffic:
+        """Make the cache hold exactly this shard; return what all ranks fetched.
 
         The exchange that follows completes at once, since an epoch resumed in its middle may need any sample.
 
@@ -79,6 +82,7 @@ class Shards:
             hides: F, the largest fraction that the method may hide: a rank needs room for (1 + Q + F) of its
                 share.
             compare: cached files must equal the shared ones byte for byte.
+            exchange: each rank reads an equal share of what all lack, and sends it on.
 
         Raises:
             DataError: on all ranks alike.
@@ -91,7 +95,7 @@ class Shards:
         share = self._files.sizes.sum() / self._comm.size
         moves = (self._share + hides) * (self._comm.size > 1)
         spare = max(0, int((1 + moves) * share) - int(self._files.sizes[self._local_ids].sum()))
-        return fetch_missing(parts, self._store, self._world, bar, spare, compare)
+        return fetch_missing(parts, self._store, self._world, bar, spare, compare, exchange)
 
     def exchange(self, epoch: Epoch, visible: np.ndarray, ledger: Ledger) -> Ledger:
         """Return the ledger with places that balance this epoch, and start to move the files.
@@ -234,7 +238,9 @@ class ShardLoader:
         yield from self._loader(micro_batches[n_ready:], epoch, augment)
 
 
-def stage(job: Job, scratch: str | None, comm: Comm, compare: bool) -> tuple[Path, int]:
+def stage(
+    job: Job, scratch: str | None, comm: Comm, compare: bool, exchange: bool = False
+) -> tuple[Path, Traffic]:
     """Fill every rank's cache for a run of the job on these ranks.
 
     Args:
@@ -242,15 +248,15 @@ def stage(job: Job, scratch: str | None, comm: Comm, compare: bool) -> tuple[Pat
         scratch: the scratch folder of every node.
         comm: all ranks.
         compare: as in ``Shards.fill``.
+        exchange: as in ``Shards.fill``.
 
     Returns:
-        The folder of all ranks' caches on this node, and the bytes copied.
+        The folder of all ranks' caches on this node, and what was fetched.
     """
     world = World.detect(comm)
     data = open_data(job.data, job.seed, comm)
     shards = comm.run_or_raise_together(lambda: Shards(job.data, data, scratch, world))
     homes = Homes(len(data.train), world.size)
     ledger = shards.assign_ranks(Ledger.unseen(homes.n, *homes.rows(world.rank)))
-    return shards.folder.parent, shards.fill(
-        ledger, Console(world.rank, 0).bar, job.selection.max_hidden_fraction, compare
-    )
+    hides = job.selection.max_hidden_fraction
+    return shards.folder.parent, shards.fill(ledger, Console(world.rank, 0).bar, hides, compare, exchange)

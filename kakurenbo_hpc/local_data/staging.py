@@ -6,12 +6,16 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from ..data.dataset import DatasetSplits, SampleFiles
 from ..errors import DataError, JobError
 from ..rundir.path_checks import free_bytes, in_words
 from .node_cache import NodeCache
+from .shared_reading import Traffic, deal_missing, fetch_together, foreign_bytes
 
 if TYPE_CHECKING:
     from ..distributed.world import World
@@ -66,8 +70,9 @@ def fetch_missing(
     bar: Callable,
     spare: int = 0,
     compare: bool = False,
-) -> int:
-    """Fetch the files of these parts that the cache lacks; return the bytes fetched by all ranks. Collective.
+    exchange: bool = False,
+) -> Traffic:
+    """Fetch the files of these parts that the cache lacks; return what was fetched by all ranks. Collective.
 
     Args:
         parts: what this rank holds.
@@ -76,6 +81,7 @@ def fetch_missing(
         bar: ``Console.bar``.
         spare: bytes that must stay free.
         compare: fetch files again whose bytes differ from the shared ones.
+        exchange: each rank reads an equal share of what all lack, and sends it on.
 
     Raises:
         DataError: on all ranks alike; a disk is too small, which is found before copying, or a file cannot
@@ -83,13 +89,20 @@ def fetch_missing(
     """
     missing = [Part(files, store.missing_rows(files, rows, compare)) for files, rows in parts]
     needed = sum(int(files.sizes[row]) for files, rows in missing for row in rows)
+    deals = [(files, deal_missing(rows, files.sizes, world.comm)) for files, rows in missing if exchange]
+    spare = max([spare, *(foreign_bytes(files, deal, world.rank) for files, deal in deals)])
     requests = world.comm.gather(
         (world.node, *free_bytes(store.folder), needed, spare, str(store.folder.parent))
     )
     world.comm.run_or_raise_together(lambda: _check(requests))
+    if exchange:
+        return sum((fetch_together(*deal, store, world.comm, bar) for deal in deals), Traffic())
+    begun = perf_counter()
     for files, rows in missing:
         world.comm.run_or_raise_together(lambda: sum(bar(store.fetch(files, rows), len(rows), "stage")))  # noqa: B023, called at once
-    return sum(request[3] for request in requests)
+    seconds = float(world.comm.max(np.array([perf_counter() - begun]))[0])
+    n_bytes = sum(request[3] for request in requests)
+    return Traffic(n_bytes, n_bytes, seconds)
 
 
 def _check(requests: list[tuple]) -> None:

@@ -23,6 +23,7 @@ from kakurenbo_hpc.distributed.world import World
 from kakurenbo_hpc.errors import DataError
 from kakurenbo_hpc.local_data import shards, staging
 from kakurenbo_hpc.local_data.node_cache import NodeCache
+from kakurenbo_hpc.local_data.shared_reading import Traffic
 from kakurenbo_hpc.local_data.staging import Part, fetch_missing
 from kakurenbo_hpc.rundir.path_checks import in_words
 
@@ -52,9 +53,8 @@ def staged(tmp_path, files, n_ranks=2, **options):
 
     def work(comm):
         store = NodeCache(tmp_path / f"rank_{comm.rank}", "cyclones")
-        return fetch_missing(
-            [Part(files, range(comm.rank, 6, comm.size))], store, world_of(comm), no_bar, **options
-        )
+        parts = [Part(files, range(comm.rank, 6, comm.size))]
+        return fetch_missing(parts, store, world_of(comm), no_bar, **options).copied
 
     return run_in_threads(n_ranks, work)
 
@@ -144,7 +144,7 @@ def test_room_is_left_for_what_may_lie_on_a_rank_whatever_lies_there_now(
 ):
     write_digits(tmp_path / "data", 6, 2)
     options = DigitFiles(name="digit_files", path=str(tmp_path / "data"), placement="local", exchange=0.5)
-    monkeypatch.setattr(shards, "fetch_missing", lambda parts, store, world, bar, spare, compare: spare)
+    monkeypatch.setattr(shards, "fetch_missing", lambda parts, store, world, bar, spare, *options: spare)
 
     def work(comm):
         world, data = world_of(comm), options.open()
@@ -169,10 +169,15 @@ def test_room_is_left_for_what_may_lie_on_a_rank_whatever_lies_there_now(
 
 def test_staging_takes_scratch_from_the_machine_file(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.yaml").write_text("name: mine\nstarter: mpirun\nscratch: $LOCAL_DISK\n")
-    monkeypatch.setattr(shards, "stage", lambda job, scratch, comm, compare: (scratch, 0))
+    monkeypatch.setattr(shards, "stage", lambda job, scratch, *options: (scratch, made[options[2]]))
+    made = {False: Traffic(), True: Traffic(3000, 2000, 1e-6, 1000, 1e-6)}
     words = ["data", "stage", "digits_kakurenbo", "--machine", tmp_path / "mine.yaml"]
     assert told(words, monkeypatch, capsys) == "$LOCAL_DISK: 0 bytes copied for 1 rank\n"
     assert told([*words, "--scratch", "/disk"], monkeypatch, capsys).startswith("/disk: ")
+    assert told([*words, "--exchange"], monkeypatch, capsys) == (
+        "$LOCAL_DISK: 3 kB copied for 1 rank; 2 kB read from the shared file system at 2 GB/s, 1 kB sent "
+        "between ranks at 1 GB/s\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -250,7 +255,8 @@ def test_packed_images_are_staged_as_files_of_their_own(tmp_path):
         data = options.open()
         here = shards.Shards(options, data, str(tmp_path / "scratch"), world_of(comm))
         ledger = here.assign_ranks(Ledger.unseen(6, *Homes(6, comm.size).rows(comm.rank)))
-        n_bytes, mine = here.fill(ledger, no_bar, 0.3, compare), np.arange(comm.rank, 6, comm.size)
+        n_bytes = here.fill(ledger, no_bar, 0.3, compare).copied
+        mine = np.arange(comm.rank, 6, comm.size)
         ours = read(here.with_local_files(data).train, mine)
         return n_bytes, all(torch.equal(*pair) for pair in zip(ours, read(data.train, mine), strict=True))
 

@@ -228,7 +228,9 @@ def test_what_was_staged_before_is_not_copied_again(folder, comm, comm_of, tmp_p
     if two := comm_of(2):
         job = read_job(folder / "job.yaml", [], DATASETS, METHODS)
         [folder_of_ranks] = (scratch / "kakurenbo").iterdir()
-        assert stage(job, str(scratch), two, False) == (folder_of_ranks, 0)
+        for exchange in (False, True):
+            staged, traffic = stage(job, str(scratch), two, False, exchange)
+            assert (staged, traffic.copied) == (folder_of_ranks, 0)
 
 
 @in_ranks
