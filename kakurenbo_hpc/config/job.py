@@ -187,6 +187,16 @@ class Job(Options, Generic[SelectionT]):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_precision(self) -> Job:
+        inputs, layers = getattr(self.data, "precision", "fp32"), self.training.precision
+        if inputs not in ("fp32", layers):
+            raise ValueError(
+                f"data.precision is {inputs}, but training.precision is {layers}, whose layers do not take "
+                "such inputs; set both to the same"
+            )
+        return self
+
     def as_dict(self) -> dict:
         """Return plain values, every default written out: what ``job.yaml`` holds."""
         values = self.model_dump(mode="json", exclude={"base"})

@@ -7,7 +7,7 @@ from io import FileIO
 from pathlib import Path
 
 
-def read_at(handle: int, into: memoryview, offset: int, what: str) -> None:
+def read_at(handle: int, into: memoryview, offset: int, what: str, n_more: int = 0) -> None:
     """Fill memory with the bytes of an open file from an offset on.
 
     Args:
@@ -15,6 +15,7 @@ def read_at(handle: int, into: memoryview, offset: int, what: str) -> None:
         into: bytes to fill.
         offset: in bytes.
         what: is read, for the message.
+        n_more: bytes that must follow these.
 
     Raises:
         OSError: the file ends before, or cannot be read.
@@ -22,7 +23,7 @@ def read_at(handle: int, into: memoryview, offset: int, what: str) -> None:
     while into:
         n = os.preadv(handle, [into], offset)
         if n == 0:
-            raise OSError(f"{what} ends {len(into)} bytes early")
+            raise OSError(f"{what} ends {len(into) + n_more} bytes early")
         into, offset = into[n:], offset + n
 
 

@@ -105,6 +105,8 @@ OVERRIDES = {
     "needs; set it to "
     "shared",
     "data={name: deepcam}": "data.path is missing; add it",
+    "data={name: deepcam, path: nope, precision: bf16}": "data.precision is bf16, but training.precision is "
+    "fp32, whose layers do not take such inputs; set both to the same",
     "data={name: deepcam, path: 3}": "data.path is 3, but must be a string",
     "data={name: deepcam, path: nope}": "nope/train: cannot be listed (No such file or directory)",
     f"data={{name: deepcam, path: {LONG}}}": "cannot be listed (File name too long)",

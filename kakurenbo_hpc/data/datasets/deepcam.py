@@ -2,7 +2,7 @@
 
 One HDF5 file per sample.
 Layout: Kurth et al. 2018, "Exascale Deep Learning for Climate Analytics", as the MLPerf HPC reference reads
-it.
+it; channels are scaled by its arithmetic.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from ...config.data_options import DataOptions
 from ...config.options import Count, ExpandedPath, option
 from ...errors import DataError
 from ..dataset import DatasetSplits
+from ..hdf5.blocks import can_read_directly
 from ..hdf5.manifest import Manifest, find, fingerprint, stats_path
 from ..hdf5.samples import Hdf5Samples
+from ..hdf5.scaling import ChannelScaling, Precision
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +34,21 @@ class DeepCam(DataOptions):
     name: Literal["deepcam"] = option(..., "Climate fields with masks, one HDF5 file per sample.")
     path: ExpandedPath = option(..., "The folder that holds train/, validation/ and stats.h5.")
     threads: Count = option(4, "Samples that a rank reads at once, where workers is 0.", "threads")
+    layout: Literal["channels_last", "channels_first"] = option(
+        "channels_last",
+        "How inputs lie in memory: channels_last as in the files, which is fast to read and for convolutions "
+        "on tensor cores; or channels_first.",
+    )
+    precision: Precision = option(
+        "fp32",
+        "Of inputs. bf16 or fp16 halves what goes to the GPU, and training.precision, which must then be the "
+        "same, gives the same bits.",
+    )
+    direct: bool = option(
+        False,
+        "Read past the page cache (O_DIRECT), for data sets that are larger than a node's memory, where the "
+        "file system has it. Copies on the nodes' own disks (placement: local) go through the cache.",
+    )
 
     def open(self, directory: Path | None = None) -> DatasetSplits:
         """Look up the files and read their statistics.
@@ -44,8 +61,15 @@ class DeepCam(DataOptions):
         for manifest in manifests:
             _check_shapes(manifest)
         height, width, channels = manifests[0].shapes[0]
-        low, high = _read_stats(root, channels)
-        train, validation = (Fields(manifest, low, high, self.threads) for manifest in manifests)
+        shift, scale = _read_stats(root, channels)
+        if self.direct:
+            _check_direct(manifests)
+        scaling = ChannelScaling(
+            shift, scale, height * width, self.precision, self.layout == "channels_first"
+        )
+        train, validation = (
+            Fields(manifest, None, N_CLASSES, self.threads, scaling, self.direct) for manifest in manifests
+        )
         return DatasetSplits(
             train,
             validation,
@@ -59,32 +83,19 @@ class DeepCam(DataOptions):
 class Fields(Hdf5Samples):
     """Climate fields, (H, W, C) in the files, (C, H, W) as inputs, with channels from 0 to 1."""
 
-    def __init__(self, manifest: Manifest, low: np.ndarray, high: np.ndarray, threads: int):
-        """Prepare to read.
-
-        Args:
-            manifest: of the files.
-            low: (C,) float32, what becomes 0.
-            high: (C,) float32, what becomes 1.
-            threads: samples that are read at once.
-        """
-        super().__init__(manifest, None, N_CLASSES, threads)
-        self._low, self._span = low, np.where(high > low, high - low, np.float32(1))
-        self._on_device: tuple[torch.Tensor, torch.Tensor] | None = None
-
     def prepare(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalise the fields."""
-        import torch
+        """Return views: the fields are scaled while they are read."""
+        assert self._scaling is not None
+        return self._scaling.as_channels_first(inputs), targets
 
-        # Copied once: from memory that is not pinned, a copy waits for everything queued on the device.
-        if self._on_device is None or self._on_device[0].device != inputs.device:
-            self._on_device = (
-                torch.from_numpy(self._low).to(inputs.device),
-                torch.from_numpy(self._span).to(inputs.device),
+
+def _check_direct(manifests: list[Manifest]) -> None:
+    for manifest in manifests:
+        if not can_read_directly(manifest.path(0)):
+            raise DataError(
+                f"{manifest.path(0)}: cannot be read past the page cache, since its file system lacks "
+                "O_DIRECT; set data.direct to false"
             )
-        low, span = self._on_device
-        # A view: channels stay next to each other in memory, the layout that is fast for convolutions.
-        return inputs.float().sub_(low).div_(span).permute(0, 3, 1, 2), targets.long()
 
 
 def _check_shapes(manifest: Manifest) -> None:
@@ -97,7 +108,11 @@ def _check_shapes(manifest: Manifest) -> None:
 
 
 def _read_stats(root: Path, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the smallest and the largest value of each channel, two of (C,) float32."""
+    """Return what each channel is shifted by, and scaled by after that, two of (C,) float32.
+
+    They are computed in the precision of the file, as the reference does. A channel that is constant is not
+    scaled.
+    """
     import h5py
 
     path = stats_path(root)
@@ -105,7 +120,9 @@ def _read_stats(root: Path, channels: int) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{path}: missing; make it: kakurenbo data stats {root}")
     try:
         with h5py.File(path, "r") as file:
-            low, high = (np.asarray(file[f"climate/{name}"], np.float32) for name in ("minval", "maxval"))
+            low, high = (file[f"climate/{name}"][...] for name in ("minval", "maxval"))
+            if not low.dtype.kind == high.dtype.kind == "f":
+                low, high = low.astype(np.float64), high.astype(np.float64)
     except (OSError, KeyError, TypeError, ValueError):
         raise DataError(
             f"{path}: lacks climate/minval or climate/maxval; remove it and make it: kakurenbo data stats "
@@ -120,4 +137,6 @@ def _read_stats(root: Path, channels: int) -> tuple[np.ndarray, np.ndarray]:
             f"{path}: minval and maxval must be {channels} numbers each, none smaller in maxval; "
             f"remove it and make it: kakurenbo data stats {root}"
         )
-    return low, high
+    span = high - low
+    scale = 1 / np.where(span > 0, span, span.dtype.type(1))
+    return low.astype(np.float32), scale.astype(np.float32)

@@ -6,9 +6,10 @@ import copy
 import os
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,8 +19,10 @@ from ...errors import DataError, SampleError
 from ..dataset import Dataset, ReadRequest, SampleFiles
 from ..read_at import read_at
 from ..retry import retry
-from .layout import THROUGH_H5PY, explain
+from .blocks import blocks_of, open_file, read_blocks
+from .layout import THROUGH_H5PY, explain, sample_bytes
 from .manifest import Manifest
+from .scaling import ChannelScaling
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +33,15 @@ if TYPE_CHECKING:
 class Hdf5Samples(Dataset):
     """Rows of a manifest's files: inputs of the first dataset and, without labels, masks of the second."""
 
-    def __init__(self, manifest: Manifest, labels: np.ndarray | None, n_classes: int, threads: int):
+    def __init__(
+        self,
+        manifest: Manifest,
+        labels: np.ndarray | None,
+        n_classes: int,
+        threads: int,
+        scaling: ChannelScaling | None = None,
+        direct: bool = False,
+    ):
         """Prepare to read.
 
         Args:
@@ -38,15 +49,18 @@ class Hdf5Samples(Dataset):
             labels: (N,) int64, the class of each sample; None where masks are read.
             n_classes: number of classes in masks.
             threads: samples that are read at once.
+            scaling: of inputs, while they are read; None leaves them as they are stored.
+            direct: read scaled inputs and masks past the page cache, from where the data is now.
         """
         self._manifest, self._labels, self._n_classes, self._threads = manifest, labels, n_classes, threads
+        self._scaling, self._direct = scaling, direct
         self._ends = np.cumsum(manifest.rows)
         self._buffers: list[PinnedPool] | None = None
         self._advice = "copy it again"
 
     @abstractmethod
     def prepare(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return inputs (k, C, ...) float32 and targets int64 of what the files hold, on its device."""
+        """Return inputs (k, C, ...) and targets int64 of what was read, on its device."""
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -65,7 +79,7 @@ class Hdf5Samples(Dataset):
     def relocate(self, root: Path) -> Hdf5Samples:
         """Return the same samples, read from files below another folder."""
         moved = copy.copy(self)
-        moved._manifest, moved._buffers = replace(self._manifest, root=root), None
+        moved._manifest, moved._buffers, moved._direct = replace(self._manifest, root=root), None, False
         moved._advice = "resume the run, which fetches it again"
         return moved
 
@@ -120,10 +134,16 @@ class Hdf5Samples(Dataset):
             ]
         return self._buffers
 
-    def _formats(self) -> list[tuple[tuple[int, ...], np.dtype]]:
-        """Return shape and dtype of a sample's input and, without labels, of its mask."""
+    def _stored_formats(self) -> list[tuple[tuple[int, ...], np.dtype]]:
+        """Return shape and dtype of a sample's input and, without labels, of its mask, as they are stored."""
         formats = zip(self._manifest.shapes, self._manifest.dtypes, strict=True)
         return list(formats)[: 1 if self._labels is not None else 2]
+
+    def _formats(self) -> list[tuple[tuple[int, ...], np.dtype]]:
+        """Return the same of the arrays that are read into."""
+        (shape, dtype), *masks = self._stored_formats()
+        first = self._scaling.result_format(shape) if self._scaling else (shape, dtype)
+        return [first, *((shape, np.dtype(np.int64)) for shape, _ in masks)]
 
     def _begin(
         self, request: ReadRequest, arrays: list[np.ndarray], pool: ThreadPoolExecutor
@@ -157,48 +177,86 @@ class Hdf5Samples(Dataset):
             names = " and ".join(self._manifest.datasets[: len(into)])
             reason, advice = explain(problem, self._advice)
             raise DataError(f"{path}: {names} cannot be read ({reason}); {advice}") from None
-        if self._labels is None:
-            self._check_mask(path, into[1])
-
-    def _check_mask(self, path: Path, mask: np.ndarray) -> None:
-        """Raise a SampleError if a mask holds anything but whole numbers of classes."""
-        wrong = [value for value in (mask.min(), mask.max()) if not 0 <= value < self._n_classes]
-        if not wrong and mask.dtype.kind == "f":
-            wrong = list(mask[mask != np.rint(mask)][:1])
-        if wrong:
-            raise SampleError(
-                f"{path}: {self._manifest.datasets[1]} holds {wrong[0]!s}, "
-                f"but classes are whole numbers from 0 to {self._n_classes - 1}; mend the file"
-            )
 
     def _read_once(self, file: int, row: int, into: list[np.ndarray]) -> None:
         path, offsets = self._manifest.path(file), self._manifest.offsets[file, : len(into)].tolist()
         if THROUGH_H5PY in offsets:
             self._read_through_h5py(path, row, into)
             return
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        handle = open_file(path, self._direct)
         try:
-            for name, begin, array in zip(self._manifest.datasets, offsets, into, strict=False):
-                read_at(handle, array.data.cast("B"), begin + row * array.nbytes, name)
+            for name, begin, (shape, dtype), fill, array in zip(
+                self._manifest.datasets,
+                offsets,
+                self._stored_formats(),
+                self._fills(path),
+                into,
+                strict=False,
+            ):
+                n_bytes = sample_bytes(shape, dtype)
+                offset = begin + row * n_bytes
+                if fill is None:
+                    read_at(handle, array.data.cast("B"), offset, name)
+                    continue
+                unit = fill.unit * dtype.itemsize
+                blocks = read_blocks(handle, offset, n_bytes, unit, self._direct, name)
+                fill.work(array[0], (block.view(dtype) for block in blocks))
         finally:
             os.close(handle)
 
     def _read_through_h5py(self, path: Path, row: int, into: list[np.ndarray]) -> None:
         import h5py
 
+        names, formats = self._manifest.datasets, self._stored_formats()
         with h5py.File(path, "r") as file:
-            for name, shape, array in zip(self._manifest.datasets, self._manifest.shapes, into, strict=False):
+            for name, (shape, dtype), fill, array in zip(
+                names, formats, self._fills(path), into, strict=False
+            ):
                 dataset = file.get(name)
                 if dataset is None:
                     raise DataError(f"{path}: no longer holds dataset {name}; was the data set changed?")
+                stored = np.empty((1, *shape), dtype) if fill else array
                 if dataset.shape == shape:
-                    dataset.read_direct(array[0])
+                    dataset.read_direct(stored[0])
                 elif dataset.shape[1:] == shape and row < len(dataset):
-                    dataset.read_direct(array, np.s_[row : row + 1])
+                    dataset.read_direct(stored, np.s_[row : row + 1])
                 else:
                     raise DataError(
                         f"{path}: {name} is now of shape {dataset.shape}; was the data set changed?"
                     )
+                if fill:
+                    fill.work(array[0], blocks_of(stored, fill.unit))
+
+    def _fills(self, path: Path) -> list[_Fill | None]:
+        """Return how the arrays are filled with what is stored; None where they are the same."""
+        scaling = None if self._scaling is None else _Fill(self._scaling.unit, self._scaling.fill)
+        return [scaling, _Fill(1, partial(self._fill_mask, path))]
+
+    def _fill_mask(self, path: Path, mask: np.ndarray, blocks: Iterable[np.ndarray]) -> None:
+        """Fill a mask, (H, W) int64, from blocks of (k,) numbers.
+
+        Raises:
+            SampleError: it holds anything but whole numbers of classes.
+        """
+        done, flat = 0, mask.reshape(-1)
+        for block in blocks:
+            wrong = [value for value in (block.min(), block.max()) if not 0 <= value < self._n_classes]
+            if not wrong and block.dtype.kind == "f":
+                wrong = list(block[block != np.rint(block)][:1])
+            if wrong:
+                raise SampleError(
+                    f"{path}: {self._manifest.datasets[1]} holds {wrong[0]!s}, "
+                    f"but classes are whole numbers from 0 to {self._n_classes - 1}; mend the file"
+                )
+            flat[done : done + len(block)] = block
+            done += len(block)
+
+
+class _Fill(NamedTuple):
+    """How an array is filled from blocks of stored numbers, each of a multiple of ``unit`` numbers."""
+
+    unit: int
+    work: Callable[[np.ndarray, Iterable[np.ndarray]], None]
 
 
 class _PendingBatch(NamedTuple):
