@@ -172,6 +172,10 @@ def doctor(
         ),
     ] = None,
     walltime: Annotated[str | None, typer.Option(help="The time that the job is to have.")] = None,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(help="Run directory of the job: keep what is found in it, for the run's report."),
+    ] = None,
     overrides: Overrides = None,
 ) -> int:
     """Check a machine before a job is queued: OK, WARN or FAIL for each check, and what to do."""
@@ -179,7 +183,7 @@ def doctor(
 
     if overrides and not job:
         raise UserError("doctor: --set changes a job, but none is named; name it")
-    return look(machine, read_job(job, overrides) if job else None, nodes, ranks, walltime)
+    return look(machine, read_job(job, overrides) if job else None, nodes, ranks, walltime, run_dir)
 
 
 def machines(

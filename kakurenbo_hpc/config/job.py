@@ -112,6 +112,12 @@ class Record(Options):
     test: bool = option(
         False, "Write test/epoch_NNNN.h5: loss, correctness and confidence of every validation sample."
     )
+    evaluate_every: Annotated[int, Field(ge=0)] = option(
+        0,
+        "Optimizer steps of an epoch between evaluations that are written into evaluations.jsonl; 0 for at "
+        "the end of epochs alone.",
+        "steps",
+    )
     images: Annotated[int, Field(ge=0, le=1000)] = option(
         0,
         "Write images.h5 after the last epoch: this many thumbnails of the samples of highest and of lowest "

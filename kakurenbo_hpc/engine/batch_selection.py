@@ -105,6 +105,7 @@ class BatchSelection:
     def train(self, batches: Iterator[Batch]) -> None:
         """Select from every candidate batch and take every step that is due."""
         for batch in batches:
+            n_before = self.steps
             self._progress = batch.micro_batch.progress
             self._spare = self._rows(batch, np.zeros(1, np.int64), np.ones(1, np.float32))
             selects = self._method.selects_next(self.method_state)
@@ -114,6 +115,8 @@ class BatchSelection:
             self._queue.append(self._whole(batch) if passed is None else self._choose(batch, *passed))
             if not self._pass.pipeline:
                 self._take_due_steps(selects)
+            if self.steps > n_before:
+                self._context.pass_progress.on_train_step(self.steps)
         if self._pass.pipeline:
             self._take_due_steps(self._method.selects_next(self.method_state))
         while not self._pass.only_full and any(waiting := self._comm.gather(self._n_queued())):

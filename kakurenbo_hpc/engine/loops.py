@@ -67,6 +67,8 @@ def train(
     stats_buffer = SampleStatsBuffer(context.method.forward_columns)
     for batch in _batches_of("train", schedule, epoch, True, stats_buffer, context):
         stats_buffer.add(context.learner.step(batch))
+        if batch.micro_batch.ends:
+            context.pass_progress.on_train_step(batch.micro_batch.step + 1)
     stats = stats_buffer.stats()
     ledger = _bring_home(stats, ledger, epoch, context)
     (n_hidden,) = context.everyone.count(plan.train == 0)
@@ -114,6 +116,7 @@ def train_by_steps(
             stats_buffer.add(batch_stats)
             step_buffer.add(batch_stats)
         ledger = _bring_home(step_buffer.stats(), ledger, epoch, context)
+        context.pass_progress.on_train_step(step + 1)
         context.pass_progress.step_done(step)
     (n_hidden,) = context.everyone.count(ledger.seen_epoch != epoch.number)
     return ledger, method_state, TrainResult(stats_buffer.stats().loss, n_hidden, n, n, steps)
@@ -219,11 +222,15 @@ def forward_pass(
     return _bring_home(stats_buffer.stats(), ledger, epoch, context)
 
 
-def evaluate(context: Context) -> tuple[dict[str, float], SampleStats]:
+def evaluate(context: Context, may_stop: bool = True) -> tuple[dict[str, float], SampleStats]:
     """Validate: each rank its part, no sample twice.
 
     Images that differ in size are passed one by one: padded to one size, they would be segmented otherwise
     near their edges, and by networks that look at the whole image everywhere.
+
+    Args:
+        context: of the run.
+        may_stop: whether a run that is asked to stop leaves between two batches.
 
     Returns:
         Mean loss, and accuracy or IoU, of all ranks; and the statistics of this rank's samples.
@@ -234,7 +241,7 @@ def evaluate(context: Context) -> tuple[dict[str, float], SampleStats]:
     micro_batches = plain_micro_batches(*homes.rows(world.rank), size)
     n_most = -(-int(np.diff(homes.starts).max()) // size)  # batches of the rank that has most
     batches = context.pass_progress.run_unrecorded(
-        context.validation(micro_batches, epoch=0, augment=False), n_most
+        context.validation(micro_batches, epoch=0, augment=False), n_most, may_stop
     )
     evaluated = context.learner.evaluate(context.heartbeat.along(batches))
     stats_buffer = SampleStatsBuffer(TEST_COLUMNS)

@@ -41,11 +41,14 @@ class PassProgress:
 
     Attributes:
         on_step: called on all ranks after each step of a pass that is recorded and may be left.
+        on_train_step: called on all ranks after training, before the step is recorded, with the number of the
+            epoch's optimizer steps so far.
     """
 
     def __init__(self, stop: Preemption | None = None, writer: CheckpointWriter | None = None):
         self._stop, self._writer = stop, writer
         self.on_step: Callable[[], object] = lambda: None
+        self.on_train_step: Callable[[int], object] = lambda n_steps: None
         self._restored: list[PassState] = []
         self._passes: list[tuple[int, Resumable]] = []
 
@@ -108,12 +111,13 @@ class PassProgress:
             if batch.micro_batch.ends:
                 self.step_done(batch.micro_batch.step, may_stop)
 
-    def run_unrecorded(self, batches: Iterator[Batch], n: int) -> Iterator[Batch]:
+    def run_unrecorded(self, batches: Iterator[Batch], n: int, may_stop: bool = True) -> Iterator[Batch]:
         """Yield the batches of a pass that is not recorded: an epoch that is left here repeats all of it.
 
         Args:
             batches: of this rank.
             n: the largest number of batches on any rank.
+            may_stop: whether the pass may be left between two batches.
 
         Yields:
             The batches, in order.
@@ -125,7 +129,7 @@ class PassProgress:
             batch = next(batches, None)
             if batch is not None:
                 yield batch
-            self._check_stop()
+            self._check_stop(may_stop)
 
     def _check_stop(self, may_stop: bool = True) -> None:
         if self._writer is not None:

@@ -47,6 +47,7 @@ from .epoch_files import EpochFiles
 from .pass_progress import PassProgress, PassState, StopEarly
 from .resume import RunState, init_state, restore
 from .set_up import Recording, begin_with_weights, set_up
+from .step_evaluation import StepEvaluation
 
 if TYPE_CHECKING:
     import torch
@@ -149,7 +150,8 @@ class _Run:
 
     def let_go(self) -> None:
         """Refer no more to what refers to this: loader processes end with it, and exit waits for them."""
-        self._context.pass_progress.on_step = lambda: None
+        progress = self._context.pass_progress
+        progress.on_step, progress.on_train_step = lambda: None, lambda n_steps: None
 
     def train(self, gradients: GradientSync, lock: Lock, resume: bool, allow_changes: bool) -> int:
         """Run the epochs that are left; return DONE, or the exit code of a run that stopped early.
@@ -164,6 +166,7 @@ class _Run:
             epoch = Epoch(number, context.epochs, job.seed)
             timer = StageTimer(self._world.device, state.seconds, partial(context.heartbeat.enter, number))
             context.pass_progress.on_step = partial(self._save_if_due, epoch, state, timer)
+            self._evaluation.begin_epoch(number, timer)
             try:
                 result = run_epoch(epoch, state.ledger, state.method_state, context, timer)
             except StopEarly:
@@ -203,6 +206,7 @@ class _Run:
         self._resumed_from, self._last_saved = checkpoint, checkpoint.name if checkpoint else ""
         comm.on_rank_zero(lambda: self._enter(lock, state))
         self._files = EpochFiles(self._directory, job, context, state.epoch)
+        self._evaluation = StepEvaluation(self._directory, job.record.evaluate_every, context, state.epoch)
         self._energy = Energy(self._world.device, self._world.local_rank == 0)
         if comm.rank == 0:
             self._snapshot.of(context.learner.example_state())
@@ -228,6 +232,7 @@ class _Run:
         if classes := self._context.data.classes:
             write_whole(self._directory / "classes.json", json.dumps(classes) + "\n")
         self._facts["changes"] = state.changes
+        self._facts["warnings"] = _warnings(self._job, self._context)
         with writing_to(self._directory):
             self._metrics.rewind(state.last_line)
             self._facts["provenance"] = write_provenance(self._directory, self._facts)
@@ -359,6 +364,17 @@ def _stage(context: Context, shards: Shards, ledger: Ledger) -> None:
     context.console.print_line(f"staged {in_words(n_bytes)} in {shards.folder.parent}")
 
 
+def _warnings(job: Job[Method], context: Context) -> list[str]:
+    """Return what the user should know before the epochs."""
+    told = list(job.selection.warnings(context.epochs))
+    if context.validation.workers < job.data.workers:
+        told.append(
+            f"data.workers is {job.data.workers}, but worker processes need /dev/shm, which is missing; "
+            "ranks read by themselves"
+        )
+    return told
+
+
 def _greet(job: Job[Method], context: Context, checkpoint: Path | None, resume: bool) -> None:
     """Print what is run, and what the user should know before."""
     world, print_line = context.world, context.console.print_line
@@ -367,13 +383,8 @@ def _greet(job: Job[Method], context: Context, checkpoint: Path | None, resume: 
         f"{job.name}: {job.selection.method} on {job.data.name}, {context.homes.n} samples, {ranks} on "
         f"{world.device.type}, global batch {context.global_batch}"
     )
-    for warning in job.selection.warnings(context.epochs):
+    for warning in _warnings(job, context):
         print_line(f"warning: {warning}")
-    if context.validation.workers < job.data.workers:
-        print_line(
-            f"warning: data.workers is {job.data.workers}, but worker processes need /dev/shm, which is "
-            "missing; ranks read by themselves"
-        )
     if checkpoint:
         print_line(f"resuming after {checkpoint.name}")
     elif resume:

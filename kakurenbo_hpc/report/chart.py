@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from .records import Group
+from .records import Group, Records, Run
 
+MOST_RUNS = 10  # that have figures of their own
 MOST_ROWS = 25  # of a table on the page; CSV and JSON hold all
 
 
@@ -98,6 +99,8 @@ def mean_series(group: Group, color: int, x: str, y: str) -> Series:
         y: ``accuracy`` or ``error``.
     """
     runs = [run for run in group.runs if run.is_done] or [run for run in group.runs if run.lines]
+    if x == "steps" and (found := accuracy_by_steps(runs)) is not None:
+        return _with_band(group.name, *found, color, y)
     length = min((len(run.lines) for run in runs), default=0)
     axis = {
         "seconds": lambda run: run.total("seconds", "total"),
@@ -108,10 +111,29 @@ def mean_series(group: Group, color: int, x: str, y: str) -> Series:
     if not length:
         return Series(group.name, np.zeros(0), np.zeros(0), color=color)
     xs = np.mean([axis(run)[:length] for run in runs], axis=0)
-    values = np.array([run.accuracy()[:length] for run in runs])
+    return _with_band(group.name, xs, np.array([run.accuracy()[:length] for run in runs]), color, y)
+
+
+def _with_band(name: str, x: np.ndarray, values: np.ndarray, color: int, y: str) -> Series:
+    """Return the mean of accuracies, (runs, points), and their band if there are several runs."""
     values = 1 - values if y == "error" else values
-    low, high = np.percentile(values, [16, 84], axis=0) if len(runs) > 1 else (None, None)
-    return Series(group.name, xs, values.mean(axis=0), low, high, color, dashed=color == 0)
+    low, high = np.percentile(values, [16, 84], axis=0) if len(values) > 1 else (None, None)
+    return Series(name, x, values.mean(axis=0), low, high, color, dashed=color == 0)
+
+
+def accuracy_by_steps(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the steps at which any run was evaluated, (k,), and each run's accuracies there, (runs, k).
+
+    Between two evaluations of a run lies a straight line. None unless all were evaluated within epochs.
+    """
+    found = [run.accuracy_by_steps() for run in runs]
+    known = [curve for curve in found if curve is not None]
+    if not known or len(known) < len(found):
+        return None
+    first, last = max(steps[0] for steps, _ in known), min(steps[-1] for steps, _ in known)
+    steps = np.unique(np.concatenate([steps for steps, _ in known]))
+    steps = steps[(first <= steps) & (steps <= last)]
+    return steps, np.array([np.interp(steps, *curve) for curve in known])
 
 
 def thinned(rows: list[list], most: int = MOST_ROWS) -> list[list]:
@@ -119,3 +141,26 @@ def thinned(rows: list[list], most: int = MOST_ROWS) -> list[list]:
     if len(rows) <= most:
         return rows
     return [rows[i] for i in np.linspace(0, len(rows) - 1, most).round().astype(int)]
+
+
+def per_run(
+    records: Records, name: str, draw: Callable[[Group, str], Chart | None], only_hiding: bool = False
+) -> list[Chart]:
+    """Return a chart of each group, of the first few, whose names tell them apart.
+
+    Args:
+        records: of all groups.
+        name: of the figure.
+        draw: returns the chart of a group under a name; None where it does not hold what the chart needs.
+        only_hiding: leave out groups that hide no samples.
+    """
+    groups = records.hiding if only_hiding else [g for g in records.groups if g.first.lines]
+    charts = [draw(g, name if i == 0 else f"{name}_{i + 1}") for i, g in enumerate(groups[:MOST_RUNS])]
+    return [chart for chart in charts if chart is not None]
+
+
+def colors_of(records: Records) -> dict[str, int]:
+    """Return each group's number in the palette; the baseline's is 0."""
+    base = records.baseline
+    others = [g.name for g in records.groups if g is not base]
+    return {**({base.name: 0} if base else {}), **{name: i for i, name in enumerate(others, 1)}}

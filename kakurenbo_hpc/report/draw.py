@@ -265,6 +265,11 @@ def _log_axis(axes: Axes, chart: Chart) -> None:
     if chart.x == "ranks":
         axes.set_xticks(list(chart.series[0].x), [f"{x:g}" for x in chart.series[0].x])
         axes.xaxis.set_minor_formatter(NullFormatter())
+        if not chart.is_share:  # so that the ideal is a straight line
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(FuncFormatter(_short))
+            axes.yaxis.set_minor_locator(NullLocator())
     else:
         axes.xaxis.set_major_locator(LogLocator(numticks=6))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))

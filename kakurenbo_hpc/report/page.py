@@ -14,11 +14,11 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from ..errors import UserError
+from ..errors import REQUEUE, UserError
 from ..rundir.atomic_io import write_whole
 from ..rundir.metrics import finite
-from .chart import Chart, thinned
-from .figures import FIGURES, MOST_RUNS
+from .chart import MOST_RUNS, Chart, thinned
+from .figures import FIGURES
 from .records import Records, Run, printable
 from .summary import summarize, verdicts
 from .text import HEADS, problems, summary_rows
@@ -68,6 +68,7 @@ COLUMNS = (
     "steps",
 )
 _MOST_FACTS = 40
+_TOLD_ELSEWHERE = ("changes", "warnings")  # of provenance
 _STYLE = re.compile(r'style="([^"]*)"')
 _FEW_LINES = 1000  # of more, the page keeps the columns below alone; --csv writes all
 _MAIN_COLUMNS = ("epoch", "val_accuracy", "val_iou", "n_forward", "n_backward", "hidden_fraction", "steps")
@@ -221,30 +222,65 @@ def job_differences(records: Records) -> tuple[list[str], list[list[str]]]:
 def provenance_rows(records: Records) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of machine and versions of each group's run."""
     groups = [g for g in records.groups if g.first.provenance][:10]
-    facts = [dict(_flat({k: v for k, v in g.first.provenance.items() if k != "changes"})) for g in groups]
+    facts = [
+        dict(_flat({k: v for k, v in g.first.provenance.items() if k not in _TOLD_ELSEWHERE})) for g in groups
+    ]
     keys = list(dict.fromkeys(key for fact in facts for key in fact))
     rows = [[key, *(printable(fact.get(key, "\u2013"), 80) for fact in facts)] for key in keys]
     return ["", *(g.name for g in groups)], rows
 
 
 def exit_rows(records: Records) -> list[str]:
-    """Return a sentence for each run that skipped steps, met losses that are not finite, or did not end."""
+    """Return what happened to the runs: warnings at the start, interruptions, what was not finite."""
     told = []
     for run in records.runs:
+        told += [f"{run.name}: {each}" for each in _said_before(run)]
         skipped, n_nan = (int(np.nansum(run.column(key))) for key in ("n_skipped_steps", "n_nan"))
         if not run.is_done:
             told.append(f"{run.name}: {run.state}.")
         if skipped or n_nan:
             told.append(f"{run.name}: {skipped} skipped steps, {n_nan} losses that were not finite.")
-        told += [f"{run.name}: {_exit_in_words(line)}." for line in run.exits()]
+        exits = run.exits()
+        n_requeued, n_resumed = (
+            sum(line.get(key) == value for line in exits)
+            for key, value in (("code", REQUEUE), ("event", "resumed"))
+        )
+        if n_requeued or n_resumed:
+            told.append(
+                f"{run.name}: left to be queued again {_times(n_requeued)}, resumed {_times(n_resumed)}."
+            )
+        told += [f"{run.name}: {_exit_in_words(line)}." for line in exits]
         if changes := run.provenance.get("changes"):
             told.append(f"{run.name}: resumed with a changed job: {printable(str(changes), 200)}.")
     return told
 
 
+def _said_before(run: Run) -> list[str]:
+    """Return what the doctor found wrong before a run, and what the run warned of at its start."""
+    checks = run.preflight().get("checks")
+    told = [
+        f"the doctor's {check['check']} check ({check['result']}): {check['message']}."
+        for check in (checks if isinstance(checks, list) else [])
+        if isinstance(check, dict)
+        and {"check", "result", "message"} <= check.keys()
+        and check["result"] != "OK"
+    ]
+    warnings = run.provenance.get("warnings")
+    told += [f"warned at the start: {text}." for text in (warnings if isinstance(warnings, list) else [])]
+    return [printable(each, 400) for each in told]
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n} times"
+
+
 def _exit_in_words(line: dict) -> str:
     """Return a line of the exit history as words."""
-    rest = [f"{k} {v}" for k, v in line.items() if k not in ("event", "time") and v not in (None, [], "")]
+    rest = [
+        f"{key.replace('_', ' ')} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+        for key, value in line.items()
+        if key not in ("event", "time") and value not in (None, [], "")
+    ]
     return printable(
         f"{line.get('event')} at {line.get('time')}" + "".join(f", {each}" for each in rest), 300
     )

@@ -138,16 +138,41 @@ class Run:
 
     def exits(self) -> list[dict]:
         """Return the exit history: when the run stopped early, failed or was resumed."""
+        return self._json_lines("exits.jsonl")
+
+    def preflight(self) -> dict:
+        """Return what the doctor found before the run; nothing if it was not asked."""
+        return _read(self, "preflight.json", json.loads) if (self.path / "preflight.json").exists() else {}
+
+    def accuracy_by_steps(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return steps and accuracies of all evaluations; None if there are none within epochs."""
+        key = "val_iou" if self.measure == "IoU" else "val_accuracy"
+        ends = self.total("steps")
+        epochs = [int(line["epoch"]) for line in self.lines]
+        begins = dict(zip(epochs, ends - self.column("steps"), strict=True))
+        within = {
+            begins[line["epoch"]] + line["step"]: _number(line, [key])
+            for line in self._json_lines("evaluations.jsonl")
+            if line.get("epoch") in begins and isinstance(line.get("step"), int)
+        }
+        if not within:
+            return None
+        points = sorted((within | dict(zip(ends.tolist(), self.accuracy().tolist(), strict=True))).items())
+        steps, accuracy = np.array(points, np.float64).T
+        return steps, accuracy
+
+    def _json_lines(self, name: str) -> list[dict]:
+        """Return the lines of a file; none if it is not there."""
         found = []
         try:
-            texts = (self.path / "exits.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+            texts = (self.path / name).read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             return []
         for text in texts:
             try:
                 line = json.loads(text)
             except ValueError:
-                self.tell("exits.jsonl: a line is damaged, and left out")
+                self.tell(f"{name}: a line is damaged, and left out")
                 continue
             found += [line] if isinstance(line, dict) else []
         return found

@@ -11,8 +11,19 @@ from ..config.job import Job
 from ..config.yaml import load_yaml
 from ..errors import RunDirectoryError
 
-# Allowed before a run starts: files of submit, a stop request, the data's manifest, files of a failed start.
-_BEFORE = ("batch", "stop", "manifest", "lock", "attempt", "exits.jsonl", "heartbeat", ".job.yaml.*.part")
+# Allowed before a run starts: files of submit and the doctor, a stop request, the data's manifest, files of a
+# failed start.
+_BEFORE = (
+    "batch",
+    "stop",
+    "manifest",
+    "lock",
+    "attempt",
+    "exits.jsonl",
+    "heartbeat",
+    "preflight.json",
+    ".job.yaml.*.part",
+)
 
 
 def check_run(run: Path, job: Job, resume: bool, allow_changes: bool = False) -> None:

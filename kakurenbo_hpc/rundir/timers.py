@@ -16,7 +16,10 @@ STAGES = ("plan", "train", "refresh", "evaluate", "checkpoint")
 
 
 class StageTimer:
-    """Wall seconds by stage on this rank, including the time spent waiting for other ranks."""
+    """Wall seconds by stage on this rank, including the time spent waiting for other ranks.
+
+    A stage within another counts for itself alone.
+    """
 
     def __init__(
         self,
@@ -40,7 +43,7 @@ class StageTimer:
     def __call__(self, stage: str) -> Iterator[None]:
         """Time a stage."""
         self._begins(stage)
-        begun = time.perf_counter()
+        begun, before = time.perf_counter(), sum(self._seconds.values())
         try:
             yield
         finally:
@@ -50,7 +53,8 @@ class StageTimer:
                 torch.cuda.synchronize(
                     self._device
                 )  # work that is only queued belongs to the stage that queued it
-            self._seconds[stage] += time.perf_counter() - begun
+            inner = sum(self._seconds.values()) - before
+            self._seconds[stage] += time.perf_counter() - begun - inner
 
     def seconds(self, parts: dict[str, float]) -> dict[str, float]:
         """Return seconds by stage, in total since the timer was made, and by part of training.

@@ -1,16 +1,19 @@
 """What a run records where its job asks for it, on real ranks."""
 
 import json
+from itertools import chain, repeat
 
 import h5py
 import numpy as np
 import pytest
-from support.runs import ledger, lines, train_here
+from support.runs import ledger, lines, same_parameters, train_here
 
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.data import DATASETS
+from kakurenbo_hpc.distributed.preemption import Preemption
 from kakurenbo_hpc.engine.gradient_probe import probe_gradients
+from kakurenbo_hpc.errors import REQUEUE
 from kakurenbo_hpc.rundir.energy import Energy
 from kakurenbo_hpc.rundir.exits import add_exit
 from kakurenbo_hpc.selection import METHODS
@@ -103,3 +106,39 @@ def test_a_probe_of_gradients_is_the_same_on_any_number_of_ranks(comm, comm_of, 
         assert each["high_loss"]["cosine"][-1] == pytest.approx(1) and each["random"]["signs"][-1] == 1
         assert each["high_loss"]["cosine"] == pytest.approx(found[0]["high_loss"]["cosine"], abs=1e-4)
         assert each["plan"]["weighted_cosine"] > 0.5
+
+
+@pytest.mark.ranks(2)
+@pytest.mark.parametrize("method", ["infobatch", "selective_backprop"])
+def test_evaluations_by_steps_change_nothing_and_none_is_there_twice(comm, tmp_path, monkeypatch, method):
+    folder = comm.broadcast(tmp_path)
+    sets = [
+        "data={name: visual_atoms, classes: 2, instances: 30, validation: 5, pixels: 16}",
+        "training={epochs: 2, global_batch: 6, lr: 0.01}",
+        "model.options={width: 2, norm: batch}",
+        f"selection={{method: {method}}}",
+    ]
+    steps = [*sets, "record.evaluate_every=2"]
+    for name, own in (("plain", sets), ("whole", steps)):
+        assert train_here("digits_everything", own, folder / name, comm) == 0
+    asked = chain(repeat(False, 5), repeat(True))
+    with monkeypatch.context() as patched:
+        patched.setattr(Preemption, "should_stop", lambda stop: next(asked))
+        patched.setattr(Preemption, "why", "the test", raising=False)
+        assert train_here("digits_everything", steps, folder / "left", comm) == REQUEUE
+    n_before = len(_evaluations(folder / "left"))
+    assert train_here("digits_everything", steps, folder / "left", comm, resume=True) == 0
+    if comm.rank:
+        return
+    assert same_parameters(folder / "plain", folder / "whole", 1)
+    found = _evaluations(folder / "whole")
+    assert _evaluations(folder / "left") == found and 0 < n_before < len(found)
+    points = [(each["epoch"], each["step"]) for each in found]
+    assert points == sorted(set(points)) and {epoch for epoch, _ in points} == {0, 1}
+    if method == "infobatch":
+        n_steps = [each["steps"] for each in lines(folder / "whole")]
+        assert points == [(epoch, step) for epoch in (0, 1) for step in range(2, n_steps[epoch] + 1, 2)]
+
+
+def _evaluations(run):
+    return [json.loads(text) for text in (run / "evaluations.jsonl").read_text().splitlines()]

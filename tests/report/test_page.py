@@ -148,33 +148,80 @@ def test_hostile_names_are_shown_and_do_nothing(hostile):
     assert "the last line is cut in the middle" in hostile
 
 
+def _comparison(folder):
+    curve = {name: [20.0, 40.0] for name in ("steps", "forward", "backward")}
+    seeds = [curve | {"accuracy": [0.5, best], "seconds": [1.0, 2.5]} for best in (0.8, 0.9)]
+    kept = {"curves": {"everything": seeds, "less": seeds}, "contenders": {}, "ranks": 2}
+    (folder / "comparison.json").write_text(json.dumps(kept))
+
+
+def _sweep(folder):
+    for ranks in (1, 2, 4):
+        make_run(folder / f"ranks_{ranks:04d}", "kakurenbo", epochs=2, ranks=ranks)
+
+
+def _dead(folder):
+    run = make_run(folder / "dead", "kakurenbo", epochs=9, lines=[line(0), line(1, 0.2)])
+    add_ledger(run, 0, loss=np.ones(9), seen_epoch=np.arange(9), train=np.ones(9))  # of an older format
+    add_records(run, epochs=2)
+
+
+@pytest.fixture(scope="module")
+def pages(text, hostile, tmp_path_factory):
+    made = {"pair": text, "hostile": hostile}
+    for write in (_comparison, _sweep, _dead):
+        folder = tmp_path_factory.mktemp("made")
+        write(folder)
+        made[write.__name__.strip("_")] = page(read_records([folder]))
+    return made
+
+
+def test_each_kind_of_page_has_its_figures(pages):
+    n_figures = {name: len(re.findall("<figure id", made)) for name, made in pages.items()}
+    assert min(n_figures.values()) >= 5 and n_figures["dead"] > n_figures["comparison"]
+    for name, figures in {
+        "comparison": ("accuracy_over_seconds", "pareto"),
+        "sweep": ("scaling", "scaling_efficiency", "scaling_stages"),
+        "dead": ("samples", "ranks_compute", "hidden_per_class"),
+    }.items():
+        assert all(f'<figure id="{figure}"' in pages[name] for figure in figures)
+    assert "dead: ended early, 2 of 9 epochs." in pages["dead"]
+
+
+WIDTHS = (1280, 400)
 _PROBE = """
-<iframe id="frame" style="width:{width}px;height:2000px;border:0" srcdoc="{page}"></iframe>
-<script>
-document.getElementById("frame").onload = event => {{
-  const inside = event.target.contentDocument;
+const found = {};
+const frames = [...document.querySelectorAll("iframe")];
+for (const frame of frames) frame.onload = () => {
+  const inside = frame.contentDocument, width = parseInt(frame.style.width);
   const boxes = [...inside.querySelectorAll("figure svg")].map(svg => svg.getBoundingClientRect());
-  const isSeen = box => box.width > 200 && box.height > 100 && box.left >= 0 && box.right <= {width};
+  const isSeen = box => box.width > 200 && box.height > 100 && box.left >= 0 && box.right <= width;
   const seen = boxes.filter(isSeen).length;
-  inside.querySelectorAll("details").forEach(each => each.open = true);
+  inside.querySelectorAll("figure summary").forEach(each => each.click());
   const tables = [...inside.querySelectorAll("figure .scroll")].filter(e => e.offsetHeight > 20).length;
-  const wide = inside.documentElement.scrollWidth;
-  document.title = JSON.stringify({{figures: boxes.length, seen, tables, wide}});
-}};
-</script>
+  found[frame.id] = {figures: boxes.length, seen, tables, wide: inside.documentElement.scrollWidth};
+  if (Object.keys(found).length == frames.length) document.title = JSON.stringify(found);
+};
 """
 
 
-def _browse(path: Path, width: int) -> tuple[dict, str]:
-    """Return what Chromium finds in a page of this width, and what its console says."""
+@pytest.fixture(scope="module")
+def browsed(pages, tmp_path_factory):
+    """What Chromium finds in all pages at each width, and what its console says, in one session."""
     browser = shutil.which("chromium")
     if browser is None:
         if os.environ.get("CI"):
             pytest.fail("chromium is missing; .ci/run installs it")
         pytest.skip("needs chromium")
-    probe = path.with_suffix(f".{width}.html")
-    escaped = html.escape(path.read_text(encoding="utf-8"))
-    probe.write_text('<meta charset="utf-8">' + _PROBE.format(width=width, page=escaped), encoding="utf-8")
+    folder = tmp_path_factory.mktemp("browser")
+    frame = '<iframe id="{}-{}" style="width:{}px;height:2000px;border:0" srcdoc="{}"></iframe>'
+    frames = "".join(
+        frame.format(name, width, width, html.escape(made))
+        for name, made in pages.items()
+        for width in WIDTHS
+    )
+    probe = folder / "probe.html"
+    probe.write_text(f'<meta charset="utf-8">{frames}<script>{_PROBE}</script>', encoding="utf-8")
     options = [
         "--headless",
         "--no-sandbox",
@@ -182,29 +229,25 @@ def _browse(path: Path, width: int) -> tuple[dict, str]:
         "--disable-dev-shm-usage",
         "--hide-scrollbars",
         "--enable-logging=stderr",
-    ]
-    options += [
-        f"--user-data-dir={path.parent}/profile",
+        f"--user-data-dir={folder}/profile",
         "--window-size=1400,2000",
-        "--virtual-time-budget=5000",
+        "--virtual-time-budget=10000",
     ]
     ran = subprocess.run(
-        [browser, *options, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=120
+        [browser, *options, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=900
     )
     title = re.search(r"<title>(\{.*?\})</title>", ran.stdout)
     assert title, ran.stderr
-    return json.loads(title.group(1)), "\n".join(
-        each for each in ran.stderr.splitlines() if "CONSOLE" in each
-    )
+    return json.loads(title.group(1)), [each for each in ran.stderr.splitlines() if "CONSOLE" in each]
 
 
-@pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("which", ["text", "hostile"])
-def test_a_browser_shows_every_figure_and_complains_of_nothing(request, tmp_path, which, width):
-    path = tmp_path / "page.html"
-    path.write_text(request.getfixturevalue(which), encoding="utf-8")
-    found, console = _browse(path, width)
-    n = len(re.findall("<figure id", path.read_text(encoding="utf-8")))
-    assert found == {"figures": n, "seen": n, "tables": n, "wide": width}
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", ["pair", "hostile", "comparison", "sweep", "dead"])
+def test_a_browser_shows_every_figure_and_reaches_its_table(pages, browsed, name, width):
+    n = len(re.findall("<figure id", pages[name]))
+    assert browsed[0][f"{name}-{width}"] == {"figures": n, "seen": n, "tables": n, "wide": width}
+
+
+def test_a_browser_complains_of_nothing(browsed):
     # The policy of the page forbids every request, and the console tells of one that is tried.
-    assert console == ""
+    assert browsed[1] == []

@@ -13,7 +13,8 @@ from report.made_runs import add_ledger, line, make_run
 
 from kakurenbo_hpc.errors import UserError
 from kakurenbo_hpc.report.command import report
-from kakurenbo_hpc.report.figures import FIGURES, quantile
+from kakurenbo_hpc.report.figures import FIGURES
+from kakurenbo_hpc.report.losses import quantile
 from kakurenbo_hpc.report.records import read_records
 from kakurenbo_hpc.report.summary import summarize, verdicts
 from kakurenbo_hpc.report.text import text_report
@@ -221,3 +222,45 @@ def test_a_run_of_iterations_has_the_epochs_that_its_provenance_says(tmp_path):
     (tmp_path / "run/provenance.json").write_text(json.dumps({"epochs": epochs + 2}))
     [run] = [run for group in read_records([tmp_path]).groups for run in group.runs]
     assert run.epochs == epochs + 2 and not run.is_done
+
+
+def test_speed_up_is_told_by_steps_where_all_runs_were_evaluated_within_epochs(tmp_path):
+    everything = make_run(tmp_path / "everything", epochs=2)  # 50 % after step 20, 75 % after step 40
+    less = make_run(tmp_path / "less", "kakurenbo", epochs=2)
+    (chart,) = FIGURES["speedup_over_tolerance"](read_records([tmp_path]))
+    assert chart.series[0].y[0] == 1.0 and "not every run was evaluated within epochs" in chart.sentence
+    for run, accuracy in ((everything, 0.6), (less, 0.75)):
+        points = [
+            {"epoch": 1, "step": 5, "val_accuracy": accuracy},
+            {"epoch": 9, "step": 5, "val_accuracy": 1.0},
+        ]
+        (run / "evaluations.jsonl").write_text("".join(json.dumps(each) + "\n" for each in points) + '{"ep')
+    records = read_records([tmp_path])
+    (chart,) = FIGURES["speedup_over_tolerance"](records)
+    assert chart.series[0].y[0] == pytest.approx(40 / 25) and "evaluate_every" not in chart.sentence
+    (over_steps,) = FIGURES["accuracy_over_steps"](records)
+    assert over_steps.series[1].x.tolist() == [20, 25, 40] and over_steps.series[1].y.tolist() == [
+        0.5,
+        0.75,
+        0.75,
+    ]
+    assert "evaluations.jsonl: a line is damaged, and left out" in text_report(records)
+
+
+def test_a_sweep_has_its_rate_beside_the_ideal_and_its_stages_by_ranks(tmp_path):
+    for kind, batch in (("strong", 60), ("weak", None)):
+        for ranks, seconds in ((1, 8.0), (2, 5.0)):
+            lines = [line(epoch) for epoch in range(2)]
+            for each in lines:
+                each["seconds"] = {"train": seconds, "gradient_exchange": seconds / 4, "total": seconds}
+            run = make_run(tmp_path / kind / f"ranks_{ranks:04d}", lines=lines, epochs=2, ranks=ranks)
+            facts = {"ranks": ranks, "global_batch": batch or 60 * ranks}
+            (run / "provenance.json").write_text(json.dumps(facts))
+    charts = FIGURES["scaling"](read_records([tmp_path]))
+    assert [chart.name for chart in charts[:3]] == ["scaling", "scaling_efficiency", "scaling_stages"]
+    assert charts[3].title == "Samples per second, weak scaling: everything (weak)"
+    ideal, measured = charts[0].series
+    assert measured.y.tolist() == [125.0, 200.0] and ideal.y.tolist() == [125.0, 250.0]
+    assert charts[1].sentence.startswith("80% of the ideal rate on 2 ranks.")
+    shares = {series.name: series.y.tolist() for series in charts[2].series}
+    assert shares == {"train": [0.75, 0.75], "gradient exchange": [0.25, 0.25]}

@@ -1,10 +1,11 @@
 """Figures of what runs record where they are asked to: samples, test set, ranks, gradients."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
-from report.made_runs import add_records, make_run
+from report.made_runs import add_records, line, make_run
 
 from kakurenbo_hpc.report.figures import FIGURES
 from kakurenbo_hpc.report.page import exit_rows
@@ -67,8 +68,35 @@ def test_files_of_an_epoch_that_is_not_there_are_told(records):
 
 def test_the_exit_history_is_told_and_its_damage(records):
     told = exit_rows(records)
-    assert "stopped at 2026-01-01T00:00:00+00:00, why <i>USR1</i>, code 75" in told[0]
+    assert told[0] == "less-1: left to be queued again once, resumed 0 times."
+    assert "stopped at 2026-01-01T00:00:00+00:00, why <i>USR1</i>, code 75" in told[1]
     assert any("exits.jsonl: a line is damaged" in each for each in problems(records))
+
+
+def test_warnings_of_the_start_and_all_that_went_wrong_later_are_told(tmp_path):
+    run = make_run(tmp_path / "run", lines=[line(0) | {"n_nan": 3, "n_skipped_steps": 2}])
+    checks = [
+        {"check": "mpi", "result": "OK", "message": "Open MPI"},
+        {"check": "binding", "result": "WARN", "message": "2 ranks on <one> core"},
+        "torn",
+    ]
+    (run / "preflight.json").write_text(json.dumps({"checks": checks}))
+    (run / "provenance.json").write_text(json.dumps({"warnings": ["tau is high"]}))
+    resumed = {
+        "time": "now",
+        "event": "resumed",
+        "after": "epoch_0000",
+        "passed_over": ["epoch_0002", "epoch_0001"],
+    }
+    (run / "exits.jsonl").write_text(json.dumps(resumed) + "\n")
+    assert exit_rows(read_records([run])) == [
+        "run: the doctor's binding check (WARN): 2 ranks on <one> core.",
+        "run: warned at the start: tau is high.",
+        "run: ended early, 1 of 4 epochs.",
+        "run: 2 skipped steps, 3 losses that were not finite.",
+        "run: left to be queued again 0 times, resumed once.",
+        "run: resumed at now, after epoch_0000, passed over epoch_0002 epoch_0001.",
+    ]
 
 
 @pytest.mark.parametrize(
