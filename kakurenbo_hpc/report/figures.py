@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from .accuracy import convergence, over, pareto, speedup_over_tolerance
 from .chart import Chart, per_run
+from .components import components
 from .hidden import ceiling_and_rate, ceiling_rate_speedup, hidden_and_accuracy
 from .ledgers import hidden_by_age, hidden_per_class, loss_top_bottom
 from .losses import loss_cdf, loss_histogram
@@ -69,4 +70,5 @@ FIGURES: dict[str, Callable[[Records], list[Chart]]] = {
     "scaling": scaling,
     "speedup_over_tolerance": speedup_over_tolerance,
     "pareto": pareto,
+    "components": components,
 }

@@ -18,6 +18,7 @@ from ..errors import REQUEUE, UserError
 from ..rundir.atomic_io import write_whole
 from ..rundir.metrics import finite
 from .chart import MOST_RUNS, Chart, thinned
+from .components import components
 from .figures import FIGURES
 from .records import Records, Run, printable
 from .summary import summarize, verdicts
@@ -44,8 +45,9 @@ SECTIONS = {
     "Input": ("samples_per_second", "input_rate", "accelerator_utilisation"),
     "Energy": ("energy",),
     "Scaling": ("scaling",),
-    "Comparison": ("speedup_over_tolerance", "pareto"),
+    "Comparison": ("components", "speedup_over_tolerance", "pareto"),
 }
+OF_ALL_RUNS = ("components", "scaling")  # figures for which many runs are no crowd
 # What the page keeps of every line of metrics.jsonl, as columns.
 COLUMNS = (
     "epoch",
@@ -85,7 +87,11 @@ def page(records: Records) -> str:
 
     shown, sections = chosen(records), []
     for title, figure_names in SECTIONS.items():
-        charts = [chart for name in figure_names for chart in FIGURES[name](shown)]
+        charts = [
+            chart
+            for name in figure_names
+            for chart in FIGURES[name](records if name in OF_ALL_RUNS else shown)
+        ]
         if charts:
             sections.append((title, [(chart, svg(chart), *_table(chart)) for chart in charts]))
     environment = jinja2.Environment(
@@ -99,8 +105,8 @@ def page(records: Records) -> str:
     return template.render(
         styles=styles,
         drawn=lambda drawing: Markup(_STYLE.sub(lambda found: _as_class(found, styles), drawing)),
-        title=printable(names, 80),
-        verdicts=verdicts(records),
+        title=records.title or printable(names, 80),
+        verdicts=[chart.sentence for chart in components(records)] + verdicts(records),
         heads=HEADS,
         summary=summary_rows(records),
         sections=sections,
@@ -132,7 +138,7 @@ def chosen(records: Records, most: int = MOST_RUNS) -> Records:
     )
     if note not in records.notes:
         records.notes.append(note)
-    return Records(first + best, records.notes, records.choices)
+    return Records(first + best, records.notes, records.choices, records.title)
 
 
 def data(records: Records, is_brief: bool = False) -> dict:

@@ -219,11 +219,12 @@ class Choices:
 
 @dataclass
 class Records:
-    """All that a report is about; the baseline comes first, if there is one."""
+    """All that a report is about; the baseline comes first, if there is one. A comparison has a title."""
 
     groups: list[Group]
     notes: list[str] = field(default_factory=list)
     choices: Choices = Choices()
+    title: str = ""
 
     @property
     def runs(self) -> list[Run]:
@@ -271,7 +272,7 @@ def read_records(paths: Sequence[Path], histograms: bool = True) -> Records:
             )
         runs += [read_run(p, histograms) for p in found]
     groups += group_by_seed(runs)
-    records = Records(groups)
+    records = Records(groups, title=_shown_by(paths[0]) if len(paths) == 1 else "")
     if (baseline := records.baseline) is not None:
         groups.remove(baseline)
         groups.insert(0, baseline)
@@ -332,6 +333,15 @@ def read_comparison(path: Path, histograms: bool = True) -> list[Group]:
             read = [_from_curve(path, f"{name}, run {i}", c, hidden, kept) for i, c in enumerate(runs, 1)]
         groups.append(Group(printable(name), read))
     return groups
+
+
+def _shown_by(path: Path) -> str:
+    """Return what a comparison says it shows."""
+    try:
+        kept = json.loads((path / "comparison.json").read_text(encoding="utf-8"))
+        return printable(kept.get("shows") or kept.get("name") or "")
+    except (OSError, ValueError, AttributeError, TypeError):
+        return ""
 
 
 def group_by_seed(runs: Sequence[Run]) -> list[Group]:

@@ -42,8 +42,7 @@ class Summary:
 
 def summarize(group: Group) -> Summary:
     """Return the figures of a group."""
-    runs = _counted(group)
-    accuracies = [float(run.accuracy()[-1]) for run in runs if np.isfinite(run.accuracy()[-1:]).any()]
+    runs, accuracies = _counted(group), final_accuracies(group)
 
     def mean(*keys: str) -> float:
         return float(np.mean([run.total(*keys)[-1] for run in runs])) if runs else 0.0
@@ -60,6 +59,11 @@ def summarize(group: Group) -> Summary:
         mean("n_backward"),
         float(np.nanmean(shares)) if np.isfinite(shares).any() else 0.0,
     )
+
+
+def final_accuracies(group: Group) -> list[float]:
+    """Return the accuracy after the last epoch of each run that counts and was validated."""
+    return [float(run.accuracy()[-1]) for run in _counted(group) if np.isfinite(run.accuracy()[-1:]).any()]
 
 
 def verdicts(records: Records) -> list[str]:

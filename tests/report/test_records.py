@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from report.made_runs import add_ledger, line, make_run
 
 from kakurenbo_hpc.errors import UserError
@@ -264,3 +265,21 @@ def test_a_sweep_has_its_rate_beside_the_ideal_and_its_stages_by_ranks(tmp_path)
     assert charts[1].sentence.startswith("80% of the ideal rate on 2 ranks.")
     shares = {series.name: series.y.tolist() for series in charts[2].series}
     assert shares == {"train": [0.75, 0.75], "gradient exchange": [0.25, 0.25]}
+
+
+def test_a_comparison_of_switches_says_which_matters(tmp_path):
+    """One gains 10 points without the other and 20 with it; the other loses 10 points, or nothing."""
+    accuracies = {(False, False): 0.6, (True, False): 0.7, (False, True): 0.5, (True, True): 0.7}
+    for (moves, scales), accuracy in accuracies.items():
+        for seed in (1, 2):
+            lines = [line(0, 0.2, accuracy + 0.01 * seed)]
+            run = make_run(tmp_path / f"{moves}{scales}{seed}", "kakurenbo", epochs=1, lines=lines, seed=seed)
+            job = yaml.safe_load((run / "job.yaml").read_text())
+            job["selection"] |= {"move_back": moves, "scale_lr": scales}
+            (run / "job.yaml").write_text(yaml.safe_dump(job))
+    (chart,) = FIGURES["components"](read_records([tmp_path]))
+    assert chart.series[0].x == ["move_back", "scale_lr"] and chart.series[0].y.tolist() == pytest.approx(
+        [0.15, -0.05]
+    )
+    assert "move_back +15.00 points (beyond noise, from +10.00 to +20.00 in 2 pairs)" in chart.sentence
+    assert "scale_lr -5.00 points (beyond noise, from -10.00 to +0.00 in 2 pairs)" in chart.sentence
