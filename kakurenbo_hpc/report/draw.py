@@ -280,11 +280,17 @@ def _log_axis(axes: Axes, chart: Chart) -> None:
 def _legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if len(handles) > 1 or (handles and labels[0].startswith("threshold")):
-        columns = (
-            1 if max(map(len, labels)) > 28 else 2 if max(map(len, labels)) > 14 else min(len(labels), 4)
-        )
+        longest, n = max(map(len, labels)), len(labels)
+        most = 1 if longest > 28 else 2 if longest > 14 else 4
+        columns = -(-n // -(-n // most))  # rows of equal length, up to one
+        by_rows = [i for column in range(columns) for i in range(column, n, columns)]
         figure.legend(
-            handles, labels, loc="outside upper left", ncols=columns, handlelength=1.6, columnspacing=1.2
+            [handles[i] for i in by_rows],
+            [labels[i] for i in by_rows],
+            loc="outside upper left",
+            ncols=columns,
+            handlelength=1.6,
+            columnspacing=1.2,
         )
 
 

@@ -20,12 +20,14 @@ from support.start_ranks import environment
 from kakurenbo_hpc.cluster.doctor import checks, probes, site_checks
 from kakurenbo_hpc.cluster.doctor.findings import CheckWarning, Findings
 from kakurenbo_hpc.cluster.doctor.gpus import runs_on
+from kakurenbo_hpc.cluster.doctor.run import doctor as diagnose
 from kakurenbo_hpc.cluster.doctor.subprocess_json import run_probe
 from kakurenbo_hpc.cluster.machine import Machine
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.errors import UserError
+from kakurenbo_hpc.rundir.job_diff import check_run
 from kakurenbo_hpc.rundir.path_checks import in_words
 from kakurenbo_hpc.selection import METHODS
 
@@ -802,3 +804,19 @@ def test_the_file_system_of_runs_is_told_with_its_free_space(tmp_path, monkeypat
     said = found(site_checks.check_runs, findings)[1]
     free = shutil.disk_usage(tmp_path).free
     assert said.startswith(f"{tmp_path}/runs is ") and f" {in_words(free)[:2]}" in said
+
+
+def test_what_is_found_is_kept_in_a_run_directory_where_a_run_may_begin(tmp_path, monkeypatch):
+    def doubt(findings):
+        raise CheckWarning("2 ranks on one core")
+
+    checked = [("python", lambda findings: "3.11"), ("binding", doubt), ("modules", lambda findings: None)]
+    monkeypatch.setattr("kakurenbo_hpc.cluster.doctor.run.CHECKS", checked)
+    run = tmp_path / "runs" / "mine"
+    assert diagnose("local", None, None, None, None, run) == 0
+    kept = json.loads((run / "preflight.json").read_text())
+    assert kept["machine"] == "local" and kept["checks"] == [
+        {"result": "OK", "check": "python", "message": "3.11"},
+        {"result": "WARN", "check": "binding", "message": "2 ranks on one core"},
+    ]
+    check_run(run, None, resume=False)
