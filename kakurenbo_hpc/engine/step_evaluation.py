@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,7 @@ class StepEvaluation:
                 f"record.evaluate_every is {every}, but selection.reuse_forward is true, whose graphs do not "
                 "outlive an evaluation; set one of them to 0 or false"
             )
-        self._lines = context.world.comm.on_rank_zero(lambda: read_evaluations(self._path))
+        self._lines = context.world.comm.on_rank_zero(lambda: _read(self._path))
         self._rewind(epoch + bool(every), 0)
 
     def begin_epoch(self, epoch: int, timer: StageTimer) -> None:
@@ -85,14 +86,13 @@ class StepEvaluation:
         self._lines = kept
 
 
-def read_evaluations(path: Path) -> list[dict]:
+def _read(path: Path) -> list[dict]:
     """Return the whole lines of the file; none if it is not there."""
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except ValueError:  # torn by a crash
-            continue
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # torn by a crash
+            line = json.loads(text)
+            lines.append({**line, "epoch": int(line["epoch"]), "step": int(line["step"])})
     return lines
 
 
