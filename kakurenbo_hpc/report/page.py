@@ -70,6 +70,7 @@ COLUMNS = (
     "steps",
 )
 _MOST_FACTS = 40
+_MOST_VERDICTS = 4  # that are not folded away
 _TOLD_ELSEWHERE = ("changes", "warnings")  # of provenance
 _STYLE = re.compile(r'style="([^"]*)"')
 _FEW_LINES = 1000  # of more, the page keeps the columns below alone; --csv writes all
@@ -106,7 +107,9 @@ def page(records: Records) -> str:
         styles=styles,
         drawn=lambda drawing: Markup(_STYLE.sub(lambda found: _as_class(found, styles), drawing)),
         title=records.title or printable(names, 80),
-        verdicts=[chart.sentence for chart in components(records)] + verdicts(records),
+        leads=[chart.sentence for chart in components(records)],
+        verdicts=verdicts(records),
+        most_verdicts=_MOST_VERDICTS,
         heads=HEADS,
         summary=summary_rows(records),
         sections=sections,
