@@ -247,6 +247,8 @@ def _sheet(axes: Axes, chart: Chart) -> None:
     height = len(chart.image) / len(chart.ticks)
     axes.set_yticks([height * (i + 0.5) for i in range(len(chart.ticks))], list(chart.ticks))
     axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[["left", "bottom"]].set_visible(False)
     axes.grid(visible=False)
 
 
