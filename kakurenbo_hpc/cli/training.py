@@ -128,6 +128,9 @@ def score(method: ScoreMethod, job: JobArgument, scoring: ScoreOptions, override
                 f"{scoring.out}: {about.n} scores by {method} in {about.seconds:.1f} s, {about.n_forward} "
                 f"forward, {about.n_backward} backward"
             )
+            if about.n_filled >= 0:
+                n_kept = about.n - int(about.fraction * about.n)
+                print(f"{about.n_filled / max(1, n_kept):.1%} of the subset were only drawn to fill it up")
         return DONE
 
     return run_on_ranks(work)

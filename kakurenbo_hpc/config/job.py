@@ -37,6 +37,9 @@ class SelectionOptions(Options):
 
     method: str
 
+    def check_run(self, epochs: int, data: DataOptions) -> None:
+        """Raise ValueError where a run of so many epochs on this data cannot be."""
+
 
 # Methods are not known here: whoever knows them writes Job[Method].
 SelectionT = TypeVar("SelectionT", bound=SelectionOptions)
@@ -182,6 +185,12 @@ class Job(Options, Generic[SelectionT]):
                     f"{self.selection.method}, but its loss "
                     "belongs to two samples and cannot choose between them; set it to 0, or select everything"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _selection_fits(self) -> Job:
+        if self.training.epochs:  # iterations are epochs only where the data is known
+            self.selection.check_run(self.training.epochs, self.data)
         return self
 
     @model_validator(mode="after")

@@ -37,6 +37,8 @@ class Plan:
         max_fraction: largest fraction that this epoch's rule allowed to hide.
         n_candidates: samples that could be hidden, over all ranks.
         n_moved_back: candidates that were put back into training, over all ranks.
+        n_filled: samples of a subset that were only drawn to fill it up, over all ranks; None where a method
+            fills nothing up.
         probability: (S,) float32, how often each sample was expected to be trained when the plan was drawn;
             None where nothing was drawn.
     """
@@ -50,4 +52,5 @@ class Plan:
     max_fraction: float = 0.0
     n_candidates: int = 0
     n_moved_back: int = 0
+    n_filled: int | None = None
     probability: np.ndarray | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..core.ledger import Homes
 from ..data.dataset import DatasetSplits
@@ -15,6 +16,9 @@ from ..selection.global_stats import GlobalStats
 from ..selection.method import Method
 from ..training.learner import Learner
 from .pass_progress import PassProgress
+
+if TYPE_CHECKING:
+    from .vector_pass import VectorPass
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Context:
         console: prints on rank 0.
         pass_progress: position in the epoch's passes.
         heartbeat: reports this rank's position to the watchdog.
+        vector_pass: chooses online subsets; None for other methods.
     """
 
     world: World
@@ -54,3 +59,4 @@ class Context:
     console: Console
     pass_progress: PassProgress
     heartbeat: Heartbeat
+    vector_pass: VectorPass | None = None

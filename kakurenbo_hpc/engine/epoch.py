@@ -13,6 +13,7 @@ from ..rundir.timers import StageTimer
 from .context import Context
 from .loops import TRAIN_LOOPS, deal_passes, evaluate, refresh, score_all
 from .metrics_line import driver_metrics
+from .subset_selection import select_subset
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ def run_epoch(
         if method.needs_scoring_pass(epoch):
             ledger = score_all(epoch, ledger, context)
             ledger = ledger.with_columns(method.update(epoch, ledger, "scoring"))
+        if method.selects_subset(epoch):
+            ledger = select_subset(epoch, ledger, context)
         plan = method.plan(epoch, ledger, context.everyone)
         if shards is not None:
             ledger = shards.exchange(epoch, plan.train != 0, ledger)

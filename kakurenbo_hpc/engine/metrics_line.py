@@ -90,7 +90,9 @@ def driver_metrics(
     updated = ledger.seen_epoch == epoch.number
     n_refreshed, n_nan = everyone.count(refreshed, updated & np.isnan(ledger.loss))
     method = context.method
-    n_scored = ledger.n_total if method.needs_scoring_pass(epoch) else 0
+    n_scored = ledger.n_total * method.needs_scoring_pass(epoch)
+    if context.vector_pass is not None and method.selects_subset(epoch):
+        n_scored += context.vector_pass.n_passes
     histogram = everyone.histogram(ledger.loss)
     line = metrics_line(
         epoch,
@@ -110,6 +112,8 @@ def driver_metrics(
     line["input_bytes"] = (
         n_read * 4 * (math.prod(context.data.shape) + 2 * math.prod(context.data.target_shape))
     )
+    if plan.n_filled is not None:
+        line["n_filled"] = plan.n_filled
     if trained.staleness is not None:
         line["staleness"] = trained.staleness
     if shards is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -99,7 +99,8 @@ def score(
         context = set_up(seeded, world, recipe.method)
         scores, label = _run_once(recipe, seeded, context, cost)
         found.append(scores)
-    mean = Scores(np.asarray(sum(one.score for one in found)) / len(found), found[-1].place, found[-1].weight)
+    last = found[-1]
+    mean = replace(last, score=np.asarray(sum(one.score for one in found)) / len(found))
     info = ScoreInfo(
         method=name,
         how=_describe(recipe, job),
@@ -112,6 +113,7 @@ def score(
         places=recipe.method.places,
         fraction=-1.0 if recipe.method.nests else getattr(recipe.method, "fraction", -1.0),
         weighted=recipe.method.weighted,
+        n_filled=-1 if last.filled is None else context.everyone.count(last.filled)[0],
     )
     write_scores(path, info, mean.score, comm, label, mean.place, mean.weight)
     return info
@@ -169,7 +171,7 @@ def _describe(recipe: Recipe, job: Job) -> str:
 
 def _run_once(recipe: Recipe, job: Job, context: Context, cost: Cost) -> tuple[Scores, np.ndarray | None]:
     """Train and score with one seed; return the scores and labels of this rank's rows."""
-    method, world, data = recipe.method, context.world, context.data
+    method, world, data = cast(ScoringMethod, context.method), context.world, context.data
     gradients = open_gradient_sync(job.world, job.training.accumulate, world)
     begin_with_weights(job, context)
     context.learner.join(gradients, data.shape)

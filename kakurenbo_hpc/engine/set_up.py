@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +23,13 @@ from ..rundir.watchdog.heartbeat import Heartbeat
 from ..selection.batch_level import BatchMethod
 from ..selection.global_stats import GlobalStats
 from ..selection.method import Method
+from ..selection.online_subset import OnlineSubset
 from ..training.learner import Learner
 from ..training.model import needs_two_samples
 from ..training.pretrained import load_weights, read_weights
 from .context import Context
 from .pass_progress import PassProgress
+from .vector_pass import VectorPass
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,14 @@ def set_up(
     everyone, recording = GlobalStats(world.comm), recording or Recording()
     data = open_data(job.data, job.seed, world.comm, directory)
     everyone.agree((data.fingerprint, len(data.train)), "the data set")
+    method = method.of_data(data.n_classes)
     n = len(data.train)
     global_batch = world.comm.run_or_raise_together(lambda: global_batch_of(job, n, world.size))
     training = world.comm.run_or_raise_together(lambda: job.training.in_epochs(n, global_batch))
     shards = _open_shards(job, data, world, scratch)
     data = shards.with_local_files(data) if shards else data
     train = Loader(data.train, job.data.workers, world.device)
-    return Context(
+    context = Context(
         world=world,
         everyone=everyone,
         homes=Homes(n, world.size),
@@ -88,6 +91,18 @@ def set_up(
         pass_progress=recording.pass_progress,
         heartbeat=recording.heartbeat,
     )
+    if not isinstance(method, OnlineSubset):
+        return context
+    if shards is not None:
+        raise JobError(
+            f"selection.method is {method.method}, which passes samples forward in blocks of their own, but "
+            "data.placement is local; set it to shared"
+        )
+    try:
+        method.check_run(context.epochs, job.data)
+    except ValueError as problem:
+        raise JobError(f"{job.name}: {problem}") from None
+    return replace(context, vector_pass=VectorPass(method, context, "selection.method"))
 
 
 def global_batch_of(job: Job, n: int, n_ranks: int) -> int:

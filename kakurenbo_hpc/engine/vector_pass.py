@@ -46,14 +46,19 @@ class VectorPass:
     in order of ids, so that neither ranks nor rounds change what a block is.
     """
 
-    def __init__(self, method: FromVectors, context: Context):
+    def __init__(self, method: FromVectors, context: Context, where: str = "score"):
         """Plan the rounds. Collective; call it before training, so that errors come early.
+
+        Args:
+            method: chooses.
+            context: of the run.
+            where: begins messages.
 
         Raises:
             JobError: the network has no linear classifier, or the vectors do not fit into memory.
         """
         comm = context.world.comm
-        self._method, self._context = method, context
+        self._method, self._context, self._where = method, context, where
         names = tuple(dict.fromkeys(OUTPUTS[name] for name in method.wants))
         self._reader = comm.run_or_raise_together(
             lambda: OutputReader(context.learner, names, context.data.shape, context.world.device)
@@ -80,7 +85,7 @@ class VectorPass:
         if data.held_out is None:
             raise _on_all_ranks(
                 JobError(
-                    f"score {self._method.method}: target is validation, but nothing is held out of the "
+                    f"{self._where} {self._method.method}: target is validation, but nothing is held out of the "
                     "training samples; set data.holdout: 0.1, or target: train"
                 )
             )
@@ -94,7 +99,10 @@ class VectorPass:
             homes = self._context.homes
             most = int(np.diff(homes.starts).max())
             check_memory(f"a rank has {most} samples", most, self._row.itemsize, 0, method.memory_limit)
-            return [Round(_cut(np.arange(homes.n), block), [], np.zeros(0, np.int64))]
+            self._check_batches()
+            n_judges = 0 if self._judges is None else len(self._judges[1])
+            ids = (np.arange(n) for n in (homes.n, n_judges))
+            return [Round(*(_cut(one, block) for one in ids), np.zeros(0, np.int64))]
         sizes = np.bincount(self._label, minlength=self._context.learner.n_classes)
         owner = assign_owners(sizes, size)
         rounds = plan_rounds(sizes, owner, self._row.itemsize, method.matrices, method.memory_limit)
@@ -103,6 +111,21 @@ class VectorPass:
             Round(_blocks(self._label, classes, block), _blocks(judges, classes, block), owner)
             for classes in rounds
         ]
+
+    def _check_batches(self) -> None:
+        """Check that the mean gradients of batches, and matrices of their pairs, fit into a rank's memory."""
+        method, homes = self._method, self._context.homes
+        if method.together == 1:
+            return
+        n, n_ranks = -(-homes.n // method.together), homes.n_ranks
+        width = self._reader.width if getattr(method, "gradient", "full") == "full" else 0
+        needed = 8 * self._context.learner.n_classes * (width + 1) * n * (1 + min(n_ranks, 2)) / n_ranks
+        needed = (needed + method.matrices * 8 * n**2) / 2**30
+        if needed > method.memory_limit:
+            raise JobError(
+                f"{self._where} {method.method}: mean gradients of {n} batches take {needed:.3g} GiB of a rank, but "
+                f"memory_limit is {method.memory_limit:g}; raise it or batch, or set gradient to bias"
+            )
 
     @property
     def n_passes(self) -> int:
@@ -121,7 +144,7 @@ class VectorPass:
         if not context.world.comm.sum(finite)[0]:
             raise _on_all_ranks(
                 JobError(
-                    "score: no sample has finite vectors; the training has diverged, so lower training.lr"
+                    f"{self._where} {method.method}: no sample has finite vectors; the training has diverged, so lower training.lr"
                 )
             )
         return self._bring_home([(rows.id, rows.label, scores) for rows, scores in found])
@@ -145,7 +168,8 @@ class VectorPass:
         context, comm = self._context, self._context.world.comm
         first, last = (r * len(blocks) // comm.size for r in (comm.rank, comm.rank + 1))
         ids = np.concatenate([np.zeros(0, np.int64), *blocks[first:last]])
-        to = owner[labels[ids]] if len(owner) else context.homes.of(ids)
+        first_ids = ids - ids % self._method.together
+        to = owner[labels[ids]] if len(owner) else Homes(len(labels), comm.size).of(first_ids)
         order = np.argsort(to, kind="stable")
         position = np.empty(len(ids), np.int64)
         position[order] = np.arange(len(ids))
@@ -175,7 +199,8 @@ class VectorPass:
         comm = self._context.world.comm
         if not self._method.by_class:
             n = self._context.homes.n
-            yield Group(_take(rows, np.arange(len(rows))), n, n - int(fraction * n), rng, comm)
+            judged_by = None if judges is None else _take(judges, np.arange(len(judges)))
+            yield Group(_take(rows, np.arange(len(rows))), n, n - int(fraction * n), rng, comm, judged_by)
             return
         for number in np.unique(rows["label"]):
             of_class = _take(rows, np.flatnonzero(rows["label"] == number))
@@ -188,22 +213,21 @@ class VectorPass:
     ) -> tuple[Scores, np.ndarray]:
         """Send scores, places and weights to the home ranks of their samples."""
         homes, comm = self._context.homes, self._context.world.comm
-        empty = Scores(np.zeros(0), np.zeros(0, np.int64), np.zeros(0))
+        empty = Scores(np.zeros(0), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, bool))
         found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), empty), *found]
         columns = {
             "label": np.concatenate([label for _, label, _ in found]),
             "score": np.concatenate([scores.score for *_, scores in found]),
         }
-        if self._method.places != "none":
-            columns["place"] = np.concatenate(
-                [scores.place for *_, scores in found if scores.place is not None]
-            )
-        if self._method.weighted:
-            columns["weight"] = np.concatenate(
-                [scores.weight for *_, scores in found if scores.weight is not None]
-            )
+        has = {
+            "place": self._method.places != "none",
+            "weight": self._method.weighted,
+            "filled": self._method.fills,
+        }
+        for name in (name for name, there in has.items() if there):
+            columns[name] = np.concatenate([getattr(scores, name) for *_, scores in found])
         rows = send_home(np.concatenate([ids for ids, *_ in found]), columns, homes, comm)
-        return Scores(rows["score"], rows.get("place"), rows.get("weight")), rows["label"]
+        return Scores(rows["score"], *(rows.get(name) for name in has)), rows["label"]
 
 
 def _on_all_ranks(problem: JobError) -> JobError:

@@ -16,6 +16,7 @@ from ..errors import JobError, LoopError, shown
 from ..selection import METHODS
 from ..selection.batch_level import BatchMethod
 from ..selection.method import Method
+from ..selection.online_subset import OnlineSubset
 from .samplers import Pass
 
 
@@ -73,6 +74,11 @@ def resolve_method(method: str | Method, options: dict[str, Any], epochs: int) -
         raise JobError(
             f"hiding: {method.method} chooses step by step, which needs the driver's training loop; use "
             "kakurenbo train"
+        )
+    if isinstance(method, OnlineSubset):
+        raise JobError(
+            f"hiding: {method.method} chooses by what goes into the network's last layer, which only kakurenbo "
+            "train reads; score with kakurenbo score, and use static"
         )
     if isinstance(method, BatchMethod):
         selection = method.selection_pass(1)

@@ -15,6 +15,8 @@ from ..core.plan import Epoch, Plan
 from ..distributed.comm import Comm
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from .global_stats import GlobalStats
 
 Level = Literal["epoch", "batch", "step"]
@@ -25,6 +27,8 @@ FORWARD_COLUMNS: dict[str, tuple] = {
     "probability": (np.float32, np.nan),
     # p_i[y_i] minus the largest probability of another class
     "margin": (np.float32, np.nan),
+    # p_i, of width C: the class probabilities, for ``Method.of_data``
+    "probabilities": (np.float32, np.nan),
     # y_i
     "label": (np.int32, -1),
     # ||p_i - onehot(y_i)||_2; also the norm of d loss / d logits of plain cross entropy
@@ -83,6 +87,10 @@ class Method(SelectionOptions):
         """
         return {}
 
+    def of_data(self, n_classes: int) -> Self:
+        """Return the method for data of so many classes; itself, unless a column is as wide."""
+        return self
+
     @property
     def forward_columns(self) -> dict[str, np.dtype]:
         """Those of its columns that forward passes fill: name -> dtype."""
@@ -136,6 +144,10 @@ class Method(SelectionOptions):
     @property
     def needs_full_gradient(self) -> bool:
         """Whether grad_norm of scoring passes is of all parameters, by a backward pass of each sample."""
+        return False
+
+    def selects_subset(self, epoch: Epoch) -> bool:
+        """Return whether a subset is chosen by vectors before this epoch is planned (class OnlineSubset)."""
         return False
 
     def needs_scoring_pass(self, epoch: Epoch) -> bool:

@@ -52,6 +52,7 @@ class ScoreInfo:
         places: what places are counted in: class, all, or none where there are only scores.
         fraction: share hidden that the file is for; -1 where it serves every fraction.
         weighted: whether the method gives weights.
+        n_filled: samples of a subset that were only drawn to fill it up; -1 where nothing is filled up.
     """
 
     method: str
@@ -65,6 +66,7 @@ class ScoreInfo:
     places: str = "none"
     fraction: float = -1.0
     weighted: bool = False
+    n_filled: int = -1
 
 
 def write_scores(

@@ -80,7 +80,7 @@ def _check_columns(method: Method) -> None:
         require(name.isidentifier() and name not in _OWN_COLUMNS, law, f"a column is called {name!r}")
         if name in FORWARD_COLUMNS:
             require(
-                (dtype, repr(first)) == _written(FORWARD_COLUMNS[name]),
+                (np.dtype(dtype).base, repr(first)) == _written(FORWARD_COLUMNS[name]),
                 law,
                 f"{name} must be FORWARD_COLUMNS[{name!r}]",
             )
@@ -366,4 +366,4 @@ def _scalars(plan: Plan) -> dict[str, Any]:
 
 
 def _written(column: tuple) -> tuple:
-    return column[0], repr(column[1])
+    return np.dtype(column[0]), repr(column[1])

@@ -63,8 +63,8 @@ def columns(
         logits: (k, C), or (k, C, ...).
         target: classes (k,), or (k, ...), such as masks (k, H, W); int64.
         losses: (k,), before weights.
-        extra: names of further columns: probability (of the target), margin, el2n, grad_norm, label; of
-            masks, intersection and union, (k, C) each.
+        extra: names of further columns: probability (of the target), probabilities (k, C), margin, el2n,
+            grad_norm, label; of masks, intersection and union, (k, C) each.
         last_input: the observer of the last layer, for grad_norm.
         correct_iou: mean IoU from which a sample with a mask counts as correct.
     """
@@ -86,6 +86,9 @@ def columns(
         }
     if "probability" in extra:
         known["probability"] = mean_over_valid(probability.gather(1, label[:, None])[:, 0], valid)
+    if "probabilities" in extra:
+        of_class = mean_over_valid(probability.flatten(0, 1), valid.repeat_interleave(n_classes, dim=0))
+        known["probabilities"] = of_class.view(-1, n_classes)
     if "margin" in extra:
         target_p = probability.gather(1, label.unsqueeze(1))
         others = probability.scatter(1, label.unsqueeze(1), -1).amax(dim=1)

@@ -58,6 +58,9 @@ VARIANTS: dict[str, list[dict]] = {
     "ies": [{"threshold": 0.3}],
     "pdd": [{}, {"variant": "smrd", "threshold": 0.0}, {"variant": "srd", "gamma": 0.5, "revision_from": 3}],
     "rho_loss": [{"scores": ["any.h5"]}, {"scores": ["any.h5"], "kept": 0.5, "scope": "global"}],
+    "grad_match": [{"every": 2}, {"fraction": 0.5, "warm_start": 0.5, "every": 1}],
+    "craig": [{"every": 1}],
+    "glister": [{"every": 1}],
     "static": [
         {"scores": ["any.h5"]},
         {"scores": ["any.h5"], "keep": "lowest", "class_balance": True, "budget": "steps"},

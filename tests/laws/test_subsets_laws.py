@@ -19,8 +19,20 @@ VARIANTS = {
     "herding": [{}, {"class_balance": False}],
     "graph_cut": [{}, {"class_balance": False}, {"trade_off": 2.0}],
     "craig": [{}, {"gradient": "bias", "metric": "squared"}],
-    "grad_match": [{}, {"gradient": "full", "damping": 0.0}, {"gradient": "bias"}],
-    "glister": [{}, {"greedy": "rgreedy", "rounds": 3}, {"greedy": "stochastic", "gradient": "bias"}],
+    "grad_match": [
+        {},
+        {"gradient": "full", "damping": 0.0},
+        {"gradient": "bias"},
+        {"per": "batch", "batch": 4, "gradient": "full", "damping": 0.0},
+        {"per": "batch", "batch": 2, "gradient": "bias"},
+    ],
+    "glister": [
+        {},
+        {"greedy": "rgreedy", "rounds": 3},
+        {"greedy": "stochastic", "gradient": "bias"},
+        {"greedy": "rgreedy", "rounds": 3, "class_balance": False},
+        {"greedy": "rgreedy", "class_balance": False, "gradient": "bias"},
+    ],
     "prototypes": [{"clusters": 3}],
     "cal": [{"neighbors": 3}],
 }
@@ -68,7 +80,13 @@ def test_any_split_of_the_rows_gives_the_same_choice_to_the_bit(method, data):
     n = len(found)
     whole = method.choose_all(group(found, n_kept(method, n)))
     cuts = data.draw(splits(n), label="cuts")
+    cuts = [cut // method.together * method.together for cut in cuts[:-1]] + [n]
     assert_same(whole, on_ranks(method, found, cuts, n_kept(method, n)))
+    if getattr(method, "target", None) == "train":
+        judged = data.draw(rows(), label="judged")
+        ends = [min(cut, len(judged)) for cut in cuts[:-1]] + [len(judged)]
+        whole = method.choose_all(group(found, n_kept(method, n), judged=judged))
+        assert_same(whole, on_ranks(method, found, cuts, n_kept(method, n), judged, ends))
 
 
 @every_method

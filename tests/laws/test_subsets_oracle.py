@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
-from support.oracle_subsets import GAINS, gradients
-from support.vectors import group, order, scoring, vectors
+from support.oracle_subsets import GAINS, batch_means, glister, gradients, matching_pursuit, solve
+from support.vectors import group, on_ranks, order, scoring, vectors
 
 from kakurenbo_hpc.selection.subsets.covering import cover_greedily
 from kakurenbo_hpc.selection.subsets.exact import round_rows
@@ -103,3 +103,77 @@ def test_matching_pursuit_fits_the_sum(variant, damping, seed, n, k):
     if damping == 0 and len(found.order):
         _, best = nnls(g.T, target)
         assert best**2 <= found.residual + 1e-7 * max(1, size)
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.5])
+@few
+@given(seed=st.integers(0, 2**16), n=st.integers(1, 10))
+def test_every_atom_that_is_picked_points_along_the_residual_as_much_as_the_best(damping, seed, n):
+    rows = random_rows(seed, n)
+    g, before = gradients(rows), []
+    target = g.sum(axis=0)
+    for turns in range(1, n + 1):
+        found = match_sum(gram(rows), turns, damping, tolerance=0)
+        picks = found.order.tolist()
+        if picks[:-1] != before or len(picks) < turns:
+            break  # it ended, or something was dropped
+        residual = target - (solve(g, target, before, damping) @ g[before] if before else 0)
+        along = {x: g[x] @ residual for x in range(n) if x not in before}
+        assert along[picks[-1]] >= max(along.values()) - 1e-9 * (target @ target)
+        np.testing.assert_allclose(found.weight, solve(g, target, picks, damping), rtol=1e-6, atol=1e-9)
+        before = picks
+
+
+@few
+@given(data=st.data())
+def test_grad_match_of_batches_matches_their_means(data):
+    """On dyadics all gradients are exact; the batches of 4 lie on three ranks."""
+    n, damping = data.draw(st.sampled_from([4, 8, 16, 24])), data.draw(st.sampled_from([0.0, 0.5]))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**16)))
+    p = rng.multinomial(8, [1 / 3] * 3, n) / 8
+    rows = vectors(rng.integers(-3, 4, (n, 2)).astype(np.float32), p, rng.integers(0, 3, n))
+    means = batch_means(rows, 4)
+    g, kept = np.array(list(means.values())), n - int(0.5 * n)
+    picks, weights = matching_pursuit(g, g.sum(axis=0), -(-kept // 4), damping)
+    options = {"per": "batch", "batch": 4, "gradient": "full", "fraction": 0.5, "tolerance": 0.0}
+    cuts = [0, n // 4 // 3 * 4, n // 4 // 3 * 8, n]
+    found = on_ranks(scoring("grad_match", damping=damping, **options), rows, cuts, kept)
+    expected = np.zeros(len(means))
+    expected[picks] = weights
+    picked = (found.place >= 0) & ~found.filled
+    np.testing.assert_allclose(
+        found.weight[picked], np.repeat(expected, 4)[picked], rtol=1e-6, atol=1e-9
+    )
+    assert sorted(set(np.flatnonzero(picked) // 4)) == sorted(picks)
+    assert np.count_nonzero(found.place >= 0) == kept
+    if found.filled.any() and len(picks):
+        np.testing.assert_allclose(found.weight[found.filled], np.mean(weights), rtol=1e-6)
+
+
+@few
+@given(data=st.data())
+def test_rounds_of_glister_among_all_take_the_largest_gains(data):
+    n, rounds = data.draw(st.integers(2, 12)), data.draw(st.integers(1, 4))
+    seed, held = data.draw(st.integers(0, 2**16)), data.draw(st.booleans())
+    rows = random_rows(seed, n)
+    judged = random_rows(seed + 1, 5) if held else None
+    options = {"class_balance": False, "greedy": "rgreedy", "rounds": rounds, "eta": 0.5}
+    found = on_ranks(scoring("glister", **options), rows, [0, n // 3, n // 3, n], n - n // 3, judged, [0, 1, 4, 5])
+    before = []
+    for number in range(found.place.max() + 1):
+        gains = {x: glister(rows, before, x, 0.5, judged) for x in range(n) if x not in before}
+        taken = np.flatnonzero(found.place == number).tolist()
+        left = [gain for x, gain in gains.items() if x not in taken]
+        assert min(gains[x] for x in taken) >= max(left, default=-np.inf) - 1e-6 * max(map(abs, gains.values()))
+        before += taken
+    assert len(before) == n - n // 3
+
+
+def test_grad_match_can_match_held_out_samples():
+    rows, judged = random_rows(3, 8), random_rows(4, 5)
+    found = scoring("grad_match", gradient="full", damping=0.0).choose(group(rows, 1, judged=judged))
+    g, target = gradients(rows), gradients(judged).sum(axis=0)
+    assert order(found) == [np.argmax(g @ target)]
+    options = {"per": "batch", "batch": 1, "gradient": "full", "damping": 0.0}
+    of_batches = scoring("grad_match", **options).choose(group(rows, 1, judged=judged))
+    assert order(of_batches) == order(found)

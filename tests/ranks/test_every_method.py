@@ -49,6 +49,9 @@ VARIANTS = {
         "pipeline=true leftover=drop",
     ],
     "kath18": ["", "score=loss reweight=false presample=2 force=true"],
+    "grad_match": ["every=1", "every=2 warm_start=0.4 gradient=full"],
+    "craig": ["every=1 gradient=bias"],
+    "glister": ["every=1 greedy=rgreedy rounds=3"],
     "ies": ["threshold=0.5"],
     "pdd": ["threshold=0.9", "variant=smrd threshold=0", "variant=srd gamma=0.5"],
     "rho_loss": ["kept=0.5", "kept=0.9 scope=global selection_mode=train"],
@@ -177,6 +180,23 @@ def test_a_window_of_losses_is_resumed_on_another_number_of_ranks(trained, score
     assert np.isnan(two["losses"][:, :3]).all() and (two["losses"][:, 4] == two["loss"]).all()
     assert all(np.array_equal(one[name], two[name], equal_nan=True) for name in ("losses", "n_losses"))
     assert (two["n_losses"] == EPOCHS - 1).all()
+
+
+@pytest.mark.parametrize("method", ["grad_match", "craig", "glister"])
+def test_an_online_subset_and_its_weights_stand_in_the_ledger(method, trained):
+    run, _ = trained(method)
+    told, rows = lines(run), [ledger(run, epoch) for epoch in range(EPOCHS)]
+    assert [line["n_forward_select"] for line in told] == [0, 1437, 1437]
+    assert np.isnan(rows[0]["subset_weight"]).all() and told[0]["n_hidden"] == 431
+    for line, of_epoch in zip(told[1:], rows[1:]):
+        kept = of_epoch["subset_weight"] > 0
+        assert (kept == (of_epoch["train"] > 0)).all() and 1006 <= kept.sum() <= 1016, "floors of ten classes"
+        assert line["n_backward"] == kept.sum() and of_epoch["weight"][kept].mean() == pytest.approx(
+            1, rel=1e-5
+        )
+    weighted = len(np.unique(rows[1]["weight"])) > 1
+    assert weighted == (method != "glister")
+    assert (rows[1]["subset_weight"] != rows[2]["subset_weight"]).any(), "chosen anew"
 
 
 def test_progressive_dropout_steps_as_often_as_everything_on_less_and_less(trained):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from support.method_examples import noted
+from support.oracle_subsets import temporal_dual_depth
 from support.vectors import scoring
 
 from kakurenbo_hpc.core.ledger import Ledger
@@ -10,6 +11,7 @@ from kakurenbo_hpc.core.plan import Epoch
 from kakurenbo_hpc.core.rng import Stream
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
+from kakurenbo_hpc.errors import JobError
 from kakurenbo_hpc.selection.global_stats import GlobalStats
 
 P = np.array(
@@ -110,3 +112,49 @@ def test_one_stratum_keeps_as_many_as_the_fraction_says_at_random():
     rows = Ledger.unseen(12, 0, 12, method.columns).with_columns({"aum": AUM.astype(np.float64)})
     found = {tuple(method.choose(AUM, Epoch(0, 1, seed), rows, EVERYONE).place) for seed in range(5)}
     assert all(place.count(0) == 6 for place in found) and len(found) > 1
+
+
+def tdds(p, window, beta=0.9):
+    """Return the scores of samples from their class probabilities, (T, n, C)."""
+    n_epochs, n, n_classes = p.shape
+    method = scoring("tdds", window=window, beta=beta).of_data(n_classes)
+    rows = Ledger.unseen(n, 0, n, method.columns)
+    for epoch in range(n_epochs):
+        known = {"probabilities": np.float32(p[epoch]), "label": np.zeros(n, np.int32)}
+        rows = noted(rows, epoch, range(n), np.ones(n), **known)
+        rows = rows.with_columns(method.update(Epoch(epoch, n_epochs, 0), rows, "epoch"))
+    return method.of_training(Epoch(n_epochs, n_epochs + 1, 0), rows, EVERYONE).score
+
+
+CHANGING = np.array(
+    [
+        [[0.5, 0.3, 0.2], [0.3, 0.3, 0.4], [0.2, 0.2, 0.6]],
+        [[0.6, 0.2, 0.2], [0.6, 0.3, 0.1], [0.2, 0.2, 0.6]],
+        [[0.7, 0.2, 0.1], [0.2, 0.4, 0.4], [0.2, 0.2, 0.6]],
+        [[0.8, 0.1, 0.1], [0.7, 0.2, 0.1], [0.2, 0.2, 0.6]],
+    ]
+)
+
+
+def test_temporal_dual_depth_is_large_where_changes_of_outputs_vary():
+    assert tdds(CHANGING, 3) == pytest.approx([0.001532, 0.189875, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize(("n_epochs", "window", "beta"), [(6, 3, 0.9), (7, 4, 0.5), (5, 5, 1.0)])
+def test_temporal_dual_depth_by_loops(n_epochs, window, beta):
+    p = np.float32(np.random.default_rng(n_epochs).dirichlet(np.ones(4), (n_epochs, 3)))
+    expected = [temporal_dual_depth(p[:, i].astype(float), window, beta) for i in range(3)]
+    assert tdds(p, window, beta) == pytest.approx(expected, rel=1e-9)
+
+
+def test_one_sample_whose_outputs_are_not_finite_has_no_score():
+    p = CHANGING.copy()
+    p[1, 1] = np.nan
+    found = tdds(p, 3)
+    assert np.isnan(found[1]) and found[0] == pytest.approx(0.001532, abs=1e-6)
+
+
+def test_outputs_of_too_many_samples_are_refused():
+    method = scoring("tdds", memory_limit=0.001).of_data(1000)
+    with pytest.raises(JobError, match="take more ranks, or raise it"):
+        method.init_columns(range(1000), 1000, "")

@@ -63,17 +63,17 @@ def craig(rows, picks, x):
     return coverage(d.max() - d, [*picks, x]) - coverage(d.max() - d, picks)
 
 
-def glister(rows, picks, x, eta=0.1):
-    h = np.hstack([rows.h.astype(float), np.ones((len(rows), 1))])
-    g = gradients(rows)
+def glister(rows, picks, x, eta=0.1, judged=None):
+    g, judged = gradients(rows), rows if judged is None else judged
+    h = np.hstack([judged.h.astype(float), np.ones((len(judged), 1))])
     moved = (
         g[picks].sum(axis=0).reshape(rows.r.shape[1], -1)
         if picks
         else np.zeros((rows.r.shape[1], h.shape[1]))
     )
-    z = np.log(rows.p.astype(float)) - eta * h @ moved.T
+    z = np.log(judged.p.astype(float)) - eta * h @ moved.T
     p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
-    r = p - np.eye(p.shape[1])[rows.label]
+    r = p - np.eye(p.shape[1])[judged.label]
     mean = np.mean([np.outer(a, b).ravel() for a, b in zip(r, h, strict=True)], axis=0)
     return g[x] @ mean
 
@@ -87,3 +87,53 @@ GAINS = {
     "craig": craig,
     "glister": glister,
 }
+
+
+def solve(g, target, picks, damping):
+    """Weights of the picks by the normal equations; the first pick alone has no damping."""
+    a = g[picks]
+    if len(picks) == 1:
+        return np.array([a[0] @ target / (a[0] @ a[0])])
+    return np.linalg.solve(a @ a.T + damping * np.eye(len(picks)), a @ target)
+
+
+def matching_pursuit(g, target, turns, damping):
+    """Picks and weights of OMP with weights >= 0, by explicit vectors: stops where nothing points along."""
+    picks, weights, size = [], np.zeros(0), np.linalg.norm(target)
+    for _ in range(turns):
+        residual = target - (weights @ g[picks] if picks else 0)
+        along = {x: g[x] @ residual for x in range(len(g)) if x not in picks}
+        if not along or np.linalg.norm(residual) < 1e-9 * size:
+            break
+        pick = max(along, key=lambda x: (along[x], -x))
+        if along[pick] <= 1e-9 * np.linalg.norm(g[pick]) * size:
+            break
+        picks.append(pick)
+        weights = solve(g, target, picks, damping)
+        while weights.min(initial=0) < 0:
+            picks.pop(int(np.argmin(weights)))
+            weights = np.linalg.solve(
+                g[picks] @ g[picks].T + damping * np.eye(len(picks)), g[picks] @ target
+            )
+    return picks, weights
+
+
+def batch_means(rows, size):
+    """Mean gradient of each batch of ``size`` consecutive ids, by id of its first sample."""
+    g = gradients(rows)
+    first = rows.id // size * size
+    return {int(b): np.mean([g[i] for i in np.flatnonzero(first == b)], axis=0) for b in np.unique(first)}
+
+
+def temporal_dual_depth(p, window, beta):
+    """TDDS of one sample from its class probabilities, (T, C)."""
+    kd = [
+        sum(abs(b * (np.log(b + 1e-8) - np.log(a + 1e-8))) for a, b in zip(p[t], p[t + 1], strict=True))
+        for t in range(len(p) - 1)
+    ]
+    score = 0.0
+    for k in range(len(p) - window + 1):
+        of_window = np.array(kd[k : k + window - 1])
+        v = np.sqrt(np.sum((of_window - of_window.mean()) ** 2))
+        score += beta * (1 - beta) ** (len(p) - window - k) * v
+    return score

@@ -39,9 +39,9 @@ def scoring(name, **options):
     return SCORES[name](method=name, **options)
 
 
-def group(rows=EXAMPLE, n_kept=None, comm=None, n=None, seed=0):
+def group(rows=EXAMPLE, n_kept=None, comm=None, n=None, seed=0, judged=None):
     n = len(rows) if n is None else n
-    return Group(rows, n, n if n_kept is None else n_kept, Stream(seed), comm or SerialComm())
+    return Group(rows, n, n if n_kept is None else n_kept, Stream(seed), comm or SerialComm(), judged)
 
 
 def order(scores: Scores, n=None):
@@ -50,13 +50,16 @@ def order(scores: Scores, n=None):
     return [int(np.flatnonzero(place == k)[0]) for k in range(np.max(place) + 1)][:n]
 
 
-def on_ranks(method, rows, cuts, n_kept):
-    """Return what a method chooses where rows are cut over ranks at ``cuts``."""
+def on_ranks(method, rows, cuts, n_kept, judged=None, ends=None):
+    """Return what a method chooses where rows are cut over ranks at ``cuts``, and ``judged`` at ``ends``."""
 
     def work(comm):
-        part = rows.take(slice(cuts[comm.rank], cuts[comm.rank + 1]))
-        return method.choose_all(group(part, n_kept, comm, len(rows)))
+        part, judges = (
+            None if x is None else x.take(slice(at[comm.rank], at[comm.rank + 1]))
+            for x, at in ((rows, cuts), (judged, ends))
+        )
+        return method.choose_all(group(part, n_kept, comm, len(rows), judged=judges))
 
     parts = run_in_threads(len(cuts) - 1, work)
-    columns = [[getattr(one, name) for one in parts] for name in ("score", "place", "weight")]
+    columns = [[getattr(one, name) for one in parts] for name in ("score", "place", "weight", "filled")]
     return Scores(*(None if column[0] is None else np.concatenate(column) for column in columns))

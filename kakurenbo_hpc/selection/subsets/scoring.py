@@ -29,11 +29,13 @@ class Scores:
         place: (S,) int64, from 0 in the order in which samples are chosen, -1 for one that is not; None where
             the score alone says who stays.
         weight: (S,) float64, of the samples' losses; None for 1.
+        filled: (S,) bool, whether a sample that stays was only drawn to fill up; None where none ever is.
     """
 
     score: np.ndarray
     place: np.ndarray | None = None
     weight: np.ndarray | None = None
+    filled: np.ndarray | None = None
 
 
 class ScoringMethod(Everything):
@@ -47,6 +49,7 @@ class ScoringMethod(Everything):
         default_repeats: runs with other seeds whose scores are averaged, as in the paper.
         averages: whether scores of several runs may be averaged.
         weighted: whether it gives weights.
+        fills: whether it draws samples where it finds too few, and says which.
         block: samples of one forward pass of the scoring passes, whatever the number of ranks.
     """
 
@@ -54,6 +57,7 @@ class ScoringMethod(Everything):
     default_repeats: ClassVar[int] = 1
     averages: ClassVar[bool] = True
     weighted: ClassVar[bool] = False
+    fills: ClassVar[bool] = False
     block: ClassVar[int] = 128
 
     @property

@@ -106,6 +106,11 @@ class FromVectors(ScoringMethod):
         return not self.among_all
 
     @property
+    def together(self) -> int:
+        """How many consecutive ids, from a multiple of it, have their rows on one rank, if not by class."""
+        return 1
+
+    @property
     def places(self) -> Places:
         """What it chooses among."""
         return "class" if self.by_class else "all"
@@ -127,18 +132,26 @@ class FromVectors(ScoringMethod):
         found = self.choose(finite)
         if not n_bad:
             return found
-        score, weight = np.full(len(good), np.nan), np.ones(len(good))
-        score[good] = found.score
-        if found.weight is not None:
-            weight[good] = found.weight
-        if found.place is None:
-            return Scores(score, None, None if found.weight is None else weight)
-        place = np.full(len(good), -1, np.int64)
-        place[good] = found.place
+
+        def with_bad(column: np.ndarray | None, value: float) -> np.ndarray | None:
+            if column is None:
+                return None
+            whole = np.full(len(good), value, column.dtype)
+            whole[good] = column
+            return whole
+
+        score, weight, filled = (
+            with_bad(column, value)
+            for column, value in ((found.score, np.nan), (found.weight, 1), (found.filled, False))
+        )
+        place = with_bad(found.place, -1)
+        assert score is not None
+        if place is None:
+            return Scores(score, None, weight, filled)
         last = n_good + np.cumsum(~good) - 1 + group.comm.exscan(np.array([np.count_nonzero(~good)]))[0]
         n_places = group.n if self.nests else group.n_kept
         place[~good] = np.where(last < n_places, last, -1)[~good]
-        return Scores(score, place, None if found.weight is None else weight)
+        return Scores(score, place, weight, filled)
 
 
 class ByClassOrAll(FromVectors):

@@ -1,0 +1,48 @@
+"""Selection of an online subset before an epoch: recorded as a pass, so that a resumed epoch keeps its subset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import numpy as np
+
+from ..core.ledger import Ledger
+from ..core.plan import Epoch
+from ..core.rng import key, one
+from ..selection.online_subset import OnlineSubset
+from .context import Context
+from .scoring_pass import send_home
+
+
+class _Chosen:
+    """Ledger columns of the subset, with the column ``id``: the result of the pass."""
+
+    def __init__(self, columns: Mapping[str, tuple]):
+        """Begin with no rows; columns: name -> (dtype, first value)."""
+        self.columns = {"id": np.zeros(0, np.int64)}
+        self.columns |= {name: np.zeros(0, dtype) for name, (dtype, _) in columns.items()}
+
+    def state_dict(self) -> Mapping[str, np.ndarray]:
+        return self.columns
+
+    def load_state_dict(self, columns: Mapping[str, np.ndarray]) -> None:
+        self.columns = {name: columns[name] for name in self.columns}
+
+
+def select_subset(epoch: Epoch, ledger: Ledger, context: Context) -> Ledger:
+    """Return the ledger with the subset that the network as it is now chooses. Collective."""
+    method = cast(OnlineSubset, context.method)
+    assert context.vector_pass is not None
+    chosen = _Chosen(method.columns)
+    if not context.pass_progress.begin_pass(chosen):
+        scores, label = context.vector_pass.choose(one(key(epoch.seed, "online subset", epoch.number)))
+        columns = method.columns_of(scores, label, context.everyone)
+        chosen.load_state_dict({"id": ledger.id, **columns})
+        context.pass_progress.step_done(0)
+    columns = dict(chosen.columns)
+    return ledger.with_columns(_without_id(send_home(columns.pop("id"), columns, context.homes, context.world.comm)))
+
+
+def _without_id(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: column for name, column in rows.items() if name != "id"}
