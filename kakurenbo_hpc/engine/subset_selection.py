@@ -1,4 +1,4 @@
-"""Selection of an online subset before an epoch: recorded as a pass, so that a resumed epoch keeps its subset."""
+"""Selection of an online subset before an epoch: a recorded pass, so that a resumed epoch keeps it."""
 
 from __future__ import annotations
 
@@ -36,13 +36,10 @@ def select_subset(epoch: Epoch, ledger: Ledger, context: Context) -> Ledger:
     assert context.vector_pass is not None
     chosen = _Chosen(method.columns)
     if not context.pass_progress.begin_pass(chosen):
-        scores, label = context.vector_pass.choose(one(key(epoch.seed, "online subset", epoch.number)))
+        scores, label = context.vector_pass.choose(one(key(epoch.seed, "subset seed", epoch.number)))
         columns = method.columns_of(scores, label, context.everyone)
         chosen.load_state_dict({"id": ledger.id, **columns})
         context.pass_progress.step_done(0)
     columns = dict(chosen.columns)
-    return ledger.with_columns(_without_id(send_home(columns.pop("id"), columns, context.homes, context.world.comm)))
-
-
-def _without_id(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: column for name, column in rows.items() if name != "id"}
+    rows = send_home(columns.pop("id"), columns, context.homes, context.world.comm)
+    return ledger.with_columns({name: rows[name] for name in columns})

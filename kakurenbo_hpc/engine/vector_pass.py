@@ -58,7 +58,7 @@ class VectorPass:
             JobError: the network has no linear classifier, or the vectors do not fit into memory.
         """
         comm = context.world.comm
-        self._method, self._context, self._where = method, context, where
+        self._method, self._context, self._who = method, context, f"{where} {method.method}"
         names = tuple(dict.fromkeys(OUTPUTS[name] for name in method.wants))
         self._reader = comm.run_or_raise_together(
             lambda: OutputReader(context.learner, names, context.data.shape, context.world.device)
@@ -85,8 +85,8 @@ class VectorPass:
         if data.held_out is None:
             raise _on_all_ranks(
                 JobError(
-                    f"{self._where} {self._method.method}: target is validation, but nothing is held out of the "
-                    "training samples; set data.holdout: 0.1, or target: train"
+                    f"{self._who}: target is validation, but nothing is held out of the training samples; "
+                    "set data.holdout: 0.1, or target: train"
                 )
             )
         loader = Loader(data.held_out, 0, world.device)
@@ -123,7 +123,7 @@ class VectorPass:
         needed = (needed + method.matrices * 8 * n**2) / 2**30
         if needed > method.memory_limit:
             raise JobError(
-                f"{self._where} {method.method}: mean gradients of {n} batches take {needed:.3g} GiB of a rank, but "
+                f"{self._who}: mean gradients of {n} batches take {needed:.3g} GiB of a rank, but "
                 f"memory_limit is {method.memory_limit:g}; raise it or batch, or set gradient to bias"
             )
 
@@ -144,7 +144,8 @@ class VectorPass:
         if not context.world.comm.sum(finite)[0]:
             raise _on_all_ranks(
                 JobError(
-                    f"{self._where} {method.method}: no sample has finite vectors; the training has diverged, so lower training.lr"
+                    f"{self._who}: no sample has finite vectors; the training has diverged, so lower "
+                    "training.lr"
                 )
             )
         return self._bring_home([(rows.id, rows.label, scores) for rows, scores in found])

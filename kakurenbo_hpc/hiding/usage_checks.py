@@ -77,8 +77,8 @@ def resolve_method(method: str | Method, options: dict[str, Any], epochs: int) -
         )
     if isinstance(method, OnlineSubset):
         raise JobError(
-            f"hiding: {method.method} chooses by what goes into the network's last layer, which only kakurenbo "
-            "train reads; score with kakurenbo score, and use static"
+            f"hiding: {method.method} chooses by what goes into the network's last layer, which only "
+            "kakurenbo train reads; score with kakurenbo score, and use static"
         )
     if isinstance(method, BatchMethod):
         selection = method.selection_pass(1)

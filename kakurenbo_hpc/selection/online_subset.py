@@ -72,9 +72,7 @@ class OnlineSubset(FromVectors):
                 "part, such as data.holdout: 0.1, or set target: train"
             )
 
-    def columns_of(
-        self, scores: Scores, label: np.ndarray, everyone: GlobalStats
-    ) -> dict[str, np.ndarray]:
+    def columns_of(self, scores: Scores, label: np.ndarray, everyone: GlobalStats) -> dict[str, np.ndarray]:
         """Return the ledger columns of this rank's rows, which hold the subset.
 
         Args:

@@ -63,7 +63,7 @@ def choose(method, context, n_ranks):
         return VectorPass(method, own).choose(seed=0)
 
     parts = run_in_threads(n_ranks, work)
-    columns = [[getattr(one, name) for one, _ in parts] for name in ("score", "place", "weight")]
+    columns = [[getattr(one, name) for one, _ in parts] for name in ("score", "place", "weight", "filled")]
     columns.append([label for _, label in parts])
     return [None if column[0] is None else np.concatenate(column) for column in columns]
 
@@ -79,7 +79,7 @@ ALL = [
 def test_any_number_of_ranks_writes_the_same_file(name, context):
     method = SCORES[name](method=name)
     alone = choose(method, context, 1)
-    assert alone[3].tolist() == context.data.train.labels().tolist()
+    assert alone[-1].tolist() == context.data.train.labels().tolist()
     for n_ranks in (2, 8) if name in ("herding", "margin", "influence") else (3,):
         for one, other in zip(alone, choose(method, context, n_ranks), strict=True):
             np.testing.assert_array_equal(one, other)
@@ -113,8 +113,20 @@ def test_the_peak_is_at_most_three_times_the_rows(context, monkeypatch):
     assert peak <= 3.1 * n * wide.itemsize
 
 
-def test_glister_judges_by_what_is_held_out_of_the_training_samples(context):
-    method = SCORES["glister"](method="glister", target="validation")
+OF_BATCHES = {"per": "batch", "gradient": "full", "batch": 7}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("glister", {}),
+        ("glister", {"class_balance": False, "greedy": "rgreedy"}),
+        ("grad_match", {}),
+        ("grad_match", OF_BATCHES),
+    ],
+)
+def test_a_method_judges_by_what_is_held_out_of_the_training_samples(name, options, context):
+    method = SCORES[name](method=name, target="validation", **options)
     with pytest.raises(JobError, match=r"nothing is held out of the training samples; set data.holdout: 0.1"):
         VectorPass(method, on_rank(context, SerialComm()))
     job = read_job(find_job("digits_everything"), [*TINY, "data.holdout=0.3"], DATASETS, METHODS)
@@ -124,7 +136,7 @@ def test_glister_judges_by_what_is_held_out_of_the_training_samples(context):
     assert whole.fingerprint != cut.data.fingerprint and len(whole.validation) == len(cut.data.validation)
     ids = np.sort(np.concatenate([cut.data.train.row, cut.data.held_out.row]))
     assert ids.tolist() == list(range(context.homes.n))
-    alone, by_itself = choose(method, cut, 1), choose(SCORES["glister"](method="glister"), cut, 1)
+    alone, by_itself = choose(method, cut, 1), choose(SCORES[name](method=name, **options), cut, 1)
     assert alone[1].tolist() != by_itself[1].tolist()
     for one, other in zip(alone, choose(method, cut, 3), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -133,6 +145,12 @@ def test_glister_judges_by_what_is_held_out_of_the_training_samples(context):
 def test_a_class_that_does_not_fit_is_an_error_before_training(context):
     method = SCORES["craig"](method="craig", memory_limit=1e-6)
     with pytest.raises(JobError, match=r"class 0 has 20 samples, which take .* memory_limit is 1e-06; raise"):
+        VectorPass(method, on_rank(context, SerialComm()))
+
+
+def test_batches_that_do_not_fit_are_an_error_before_training(context):
+    method = SCORES["grad_match"](method="grad_match", memory_limit=1e-4, **OF_BATCHES)
+    with pytest.raises(JobError, match=r"gradients of 7 batches take .* GiB .* or set gradient to bias"):
         VectorPass(method, on_rank(context, SerialComm()))
 
 

@@ -141,9 +141,7 @@ def test_grad_match_of_batches_matches_their_means(data):
     expected = np.zeros(len(means))
     expected[picks] = weights
     picked = (found.place >= 0) & ~found.filled
-    np.testing.assert_allclose(
-        found.weight[picked], np.repeat(expected, 4)[picked], rtol=1e-6, atol=1e-9
-    )
+    np.testing.assert_allclose(found.weight[picked], np.repeat(expected, 4)[picked], rtol=1e-6, atol=1e-9)
     assert sorted(set(np.flatnonzero(picked) // 4)) == sorted(picks)
     assert np.count_nonzero(found.place >= 0) == kept
     if found.filled.any() and len(picks):
@@ -158,13 +156,17 @@ def test_rounds_of_glister_among_all_take_the_largest_gains(data):
     rows = random_rows(seed, n)
     judged = random_rows(seed + 1, 5) if held else None
     options = {"class_balance": False, "greedy": "rgreedy", "rounds": rounds, "eta": 0.5}
-    found = on_ranks(scoring("glister", **options), rows, [0, n // 3, n // 3, n], n - n // 3, judged, [0, 1, 4, 5])
+    found = on_ranks(
+        scoring("glister", **options), rows, [0, n // 3, n // 3, n], n - n // 3, judged, [0, 1, 4, 5]
+    )
     before = []
     for number in range(found.place.max() + 1):
         gains = {x: glister(rows, before, x, 0.5, judged) for x in range(n) if x not in before}
         taken = np.flatnonzero(found.place == number).tolist()
         left = [gain for x, gain in gains.items() if x not in taken]
-        assert min(gains[x] for x in taken) >= max(left, default=-np.inf) - 1e-6 * max(map(abs, gains.values()))
+        assert min(gains[x] for x in taken) >= max(left, default=-np.inf) - 1e-6 * max(
+            map(abs, gains.values())
+        )
         before += taken
     assert len(before) == n - n // 3
 

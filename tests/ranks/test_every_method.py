@@ -49,9 +49,9 @@ VARIANTS = {
         "pipeline=true leftover=drop",
     ],
     "kath18": ["", "score=loss reweight=false presample=2 force=true"],
-    "grad_match": ["every=1", "every=2 warm_start=0.4 gradient=full"],
+    "grad_match": ["every=2 warm_start=0.4", "every=1 per=batch batch=32 gradient=full damping=0"],
     "craig": ["every=1 gradient=bias"],
-    "glister": ["every=1 greedy=rgreedy rounds=3"],
+    "glister": ["every=1 greedy=rgreedy rounds=3", "every=1 greedy=rgreedy class_balance=false"],
     "ies": ["threshold=0.5"],
     "pdd": ["threshold=0.9", "variant=smrd threshold=0", "variant=srd gamma=0.5"],
     "rho_loss": ["kept=0.5", "kept=0.9 scope=global selection_mode=train"],
@@ -184,19 +184,43 @@ def test_a_window_of_losses_is_resumed_on_another_number_of_ranks(trained, score
 
 @pytest.mark.parametrize("method", ["grad_match", "craig", "glister"])
 def test_an_online_subset_and_its_weights_stand_in_the_ledger(method, trained):
+    """GRAD-MATCH trains an epoch on everything, chooses, and keeps its subset; the others choose twice."""
     run, _ = trained(method)
     told, rows = lines(run), [ledger(run, epoch) for epoch in range(EPOCHS)]
-    assert [line["n_forward_select"] for line in told] == [0, 1437, 1437]
-    assert np.isnan(rows[0]["subset_weight"]).all() and told[0]["n_hidden"] == 431
+    is_kept = method == "grad_match"
+    assert [line["n_forward_select"] for line in told] == [0, 1437, 0 if is_kept else 1437]
+    assert np.isnan(rows[0]["subset_weight"]).all() and told[0]["n_hidden"] == (0 if is_kept else 431)
     for line, of_epoch in zip(told[1:], rows[1:]):
         kept = of_epoch["subset_weight"] > 0
         assert (kept == (of_epoch["train"] > 0)).all() and 1006 <= kept.sum() <= 1016, "floors of ten classes"
-        assert line["n_backward"] == kept.sum() and of_epoch["weight"][kept].mean() == pytest.approx(
-            1, rel=1e-5
-        )
-    weighted = len(np.unique(rows[1]["weight"])) > 1
-    assert weighted == (method != "glister")
-    assert (rows[1]["subset_weight"] != rows[2]["subset_weight"]).any(), "chosen anew"
+        assert line["n_backward"] == kept.sum()
+        assert of_epoch["weight"][kept].mean() == pytest.approx(1, rel=1e-5)
+    assert (len(np.unique(rows[1]["weight"])) > 1) == (method != "glister")
+    assert (rows[1]["subset_weight"] == rows[2]["subset_weight"]).all() == is_kept
+    if is_kept:
+        assert told[1]["n_filled"] == rows[1]["subset_filled"].sum() == told[2]["n_filled"]
+
+
+def test_a_window_of_outputs_is_resumed_on_another_number_of_ranks(comm, comm_of, tmp_path):
+    """TDDS as a method of training: its columns are as wide as there are classes."""
+    tdds = "kakurenbo_hpc.selection.subsets.methods.tdds:Tdds"
+    options = [*sets("everything", 0, None)[1:-1], f"selection={{method: '{tdds}', window: 3}}"]
+    run, again = tmp_path / "run", tmp_path / "again"
+    job = ("digits_everything", ["training.epochs=4", *options])
+    assert train_here(*job, run, comm) == DONE
+    if comm.rank == 0:
+        shutil.copytree(run, again)
+        for epoch in (2, 3):
+            shutil.rmtree(again / "checkpoints" / f"epoch_{epoch:04d}")
+        shutil.rmtree(again / "ledger")
+    comm.barrier()
+    assert train_here(*job, again, comm_of(1), resume=True) in (DONE, None)
+    comm.barrier()
+    one, two = ledger(again, 3), ledger(run, 3)
+    assert two["probabilities"].shape == (1437, 10) and two["changes"].shape == (1437, 2)
+    assert (one["changes"][:, 0] == two["changes"][:, 0]).all(), "from before the interruption"
+    for name in ("probabilities", "changes", "windows"):
+        np.testing.assert_allclose(one[name], two[name], atol=1e-3)
 
 
 def test_progressive_dropout_steps_as_often_as_everything_on_less_and_less(trained):

@@ -112,9 +112,7 @@ def matching_pursuit(g, target, turns, damping):
         weights = solve(g, target, picks, damping)
         while weights.min(initial=0) < 0:
             picks.pop(int(np.argmin(weights)))
-            weights = np.linalg.solve(
-                g[picks] @ g[picks].T + damping * np.eye(len(picks)), g[picks] @ target
-            )
+            weights = np.linalg.solve(g[picks] @ g[picks].T + damping * np.eye(len(picks)), g[picks] @ target)
     return picks, weights
 
 

@@ -1,4 +1,4 @@
-"""CRAIG: Coresets for Data-efficient Training ... (Mirzasoleiman et al., ICML 2020), every few epochs."""
+"""CRAIG: Coresets for Data-efficient Training ... (Mirzasoleiman et al., ICML 2020), online."""
 
 from ..online_subset import OnlineSubset
 from ..subsets.methods.craig import Craig as Scoring

@@ -31,7 +31,7 @@ class Batches:
         return cls(*np.unique(ids // size, return_inverse=True, return_counts=True))
 
     def mean_gradients(self, rows: Vectors, with_input: bool) -> np.ndarray:
-        """Return R_b^T [H_b; 1] / B of each batch, or R_b^T 1 / B; (n, C (D + 1)) float32 of ``round_rows``."""
+        """Return R_b^T [H_b; 1] / B of each batch, or R_b^T 1 / B; (n, C (D + 1)), by ``round_rows``."""
         n_inputs = (rows.h.shape[1] if with_input else 0) + 1
         found = np.empty((len(self.size), rows.r.shape[1] * n_inputs), np.float32)
         for number, last in enumerate(np.cumsum(self.size).tolist()):
@@ -52,8 +52,5 @@ def gram_of_all(vectors: np.ndarray, comm: Comm) -> np.ndarray:
         comm: the ranks that have some.
     """
     own = vectors.astype(np.float64)
-    products = [
-        own @ comm.broadcast(vectors if comm.rank == root else None, root).astype(np.float64).T  # type: ignore[union-attr]
-        for root in range(comm.size)
-    ]
+    products = [own @ comm.broadcast(vectors, root).astype(np.float64).T for root in range(comm.size)]
     return np.concatenate(comm.gather(np.hstack(products)))

@@ -62,6 +62,6 @@ def check_memory(what: str, n: int, row_bytes: int, matrices: int, memory_limit:
     needed = (_COPIES * row_bytes * n + matrices * 8 * n**2) / 2**30
     if needed > memory_limit:
         raise JobError(
-            f"score: {what}, which take {needed:.3g} GiB, but memory_limit is {memory_limit:g}; raise it "
-            "with --option memory_limit=..., or choose a method that needs less"
+            f"vectors: {what}, which take {needed:.3g} GiB, but memory_limit is {memory_limit:g}; raise it "
+            "(score: --option memory_limit=...), or choose a method that needs less"
         )

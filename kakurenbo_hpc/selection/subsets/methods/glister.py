@@ -97,8 +97,8 @@ class Glister(ByClassOrAll):
     def _few_renewals(self) -> "Glister":
         if not self.class_balance and self.greedy != "rgreedy":
             raise ValueError(
-                f"class_balance is false, but greedy is {self.greedy}, which renews a gradient of all ranks after "
-                "every pick; set greedy to rgreedy, or class_balance to true"
+                f"class_balance is false, but greedy is {self.greedy}, which renews a gradient of all ranks "
+                "after every pick; set greedy to rgreedy, or class_balance to true"
             )
         return self
 

@@ -42,7 +42,8 @@ class GradMatch(FromVectors):
         1e-4, "Relative size of the residual at which picking ends."
     )
     target: Literal["train", "validation"] = option(
-        "train", "What is matched: gradients of the training samples, or of those that data.holdout holds out."
+        "train",
+        "What is matched: gradients of the training samples, or of those that data.holdout holds out.",
     )
 
     @property
@@ -81,12 +82,14 @@ class GradMatch(FromVectors):
         judged, n = group.validation, len(group.rows)
         if judged is None:
             return None, None
-        both = Vectors(*(np.concatenate([getattr(x, name) for x in (group.rows, judged)]) for name in _COLUMNS))
+        both = Vectors(
+            *(np.concatenate([getattr(x, name) for x in (group.rows, judged)]) for name in _COLUMNS)
+        )
         products = gram(both, self.gradient)
         return products[:n, n:].sum(axis=1), float(products[n:, n:].sum())
 
     def _choose_batches(self, group: Group) -> Scores:
-        rows, comm, n_kept = group.rows, group.comm, group.n_kept
+        rows, n_kept = group.rows, group.n_kept
         own = Batches.of(rows.id, self.batch)
         number, size, first = self._share(own, group)
         found = self._match_batches(own, group, min(-(-n_kept // self.batch), len(number)))
@@ -131,8 +134,8 @@ class GradMatch(FromVectors):
     def _gradient_of_batches(self) -> "GradMatch":
         if self.per == "batch" and self.gradient == "own_row":
             raise ValueError(
-                "gradient is own_row, which samples of one class have, but per is batch; set gradient to full "
-                "or bias"
+                "gradient is own_row, which samples of one class have, but per is batch; set gradient to "
+                "full or bias"
             )
         return self
 

@@ -70,8 +70,9 @@ class Tdds(FromTraining):
         needed = len(rows) * (2 * 4 * self._n_classes + 8 * self.window) / 2**30
         if needed > self.memory_limit:
             raise JobError(
-                f"score tdds: outputs of {len(rows)} samples of {self._n_classes} classes take {needed:.3g} GiB "
-                f"of a rank, but memory_limit is {self.memory_limit:g}; take more ranks, or raise it"
+                f"score tdds: outputs of {len(rows)} samples of {self._n_classes} classes take "
+                f"{needed:.3g} GiB of a rank, but memory_limit is {self.memory_limit:g}; take more ranks, "
+                "or raise it"
             )
         return {}
 
