@@ -10,8 +10,12 @@ import yaml
 from ..config.yaml import load_yaml
 from ..selection import METHODS
 from ..selection.batch_level import BatchMethod
+from ..selection.online_subset import OnlineSubset
 
-EPOCH_LEVEL = {name: METHODS[name] for name in METHODS.own if not issubclass(METHODS[name], BatchMethod)}
+# Online subsets are chosen by passes that only the driver makes.
+EPOCH_LEVEL = {
+    name: METHODS[name] for name in METHODS.own if not issubclass(METHODS[name], BatchMethod | OnlineSubset)
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

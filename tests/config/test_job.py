@@ -220,7 +220,8 @@ def test_every_method_is_chosen_by_its_name(method):
     required = {
         name: "scores.h5" for name, field in METHODS[method].model_fields.items() if field.is_required()
     }
-    chosen = check(job(selection=required | {"method": method})).selection
+    values = job(training={"epochs": 21}, selection=required | {"method": method})
+    chosen = check(values).selection
     assert type(chosen) is METHODS[method] and chosen.method == method
 
 

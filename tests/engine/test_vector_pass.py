@@ -149,8 +149,8 @@ def test_a_class_that_does_not_fit_is_an_error_before_training(context):
 
 
 def test_batches_that_do_not_fit_are_an_error_before_training(context):
-    method = SCORES["grad_match"](method="grad_match", memory_limit=1e-4, **OF_BATCHES)
-    with pytest.raises(JobError, match=r"gradients of 7 batches take .* GiB .* or set gradient to bias"):
+    method = SCORES["grad_match"](method="grad_match", memory_limit=6e-5, **(OF_BATCHES | {"batch": 2}))
+    with pytest.raises(JobError, match=r"gradients of 19 batches take .* GiB .* or set gradient to bias"):
         VectorPass(method, on_rank(context, SerialComm()))
 
 

@@ -17,8 +17,8 @@ from kakurenbo_hpc.data.dataset import ReadRequest
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.engine.run import run
+from kakurenbo_hpc.hiding.arguments import EPOCH_LEVEL
 from kakurenbo_hpc.selection import METHODS
-from kakurenbo_hpc.selection.batch_level import BatchMethod
 from kakurenbo_hpc.selection.score_file import ScoreInfo, write_scores
 from kakurenbo_hpc.training.model import build_model
 
@@ -94,10 +94,7 @@ def options(name, folder):
     }.get(name, {})
 
 
-EPOCH_LEVEL = sorted(name for name in METHODS if not issubclass(METHODS[name], BatchMethod))
-
-
-@pytest.mark.parametrize("name", EPOCH_LEVEL)
+@pytest.mark.parametrize("name", sorted(EPOCH_LEVEL))
 def test_every_epoch_level_method_trains_what_it_plans_on_any_number_of_ranks(name, tmp_path):
     chosen = options(name, tmp_path)
 

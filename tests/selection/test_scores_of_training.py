@@ -158,3 +158,11 @@ def test_outputs_of_too_many_samples_are_refused():
     method = scoring("tdds", memory_limit=0.001).of_data(1000)
     with pytest.raises(JobError, match="take more ranks, or raise it"):
         method.init_columns(range(1000), 1000, "")
+
+
+@pytest.mark.parametrize("cuts", [[0, 1, 1, 4, 11], [0, *range(2, 9), 11], [0, 0, 11]])
+def test_temporal_dual_depth_is_the_same_however_samples_are_split(cuts):
+    p = np.float32(np.random.default_rng(1).dirichlet(np.ones(7), (5, 11)))
+    p[2, 3] = np.nan
+    parts = [tdds(p[:, first:last], 3) for first, last in zip(cuts, cuts[1:], strict=False)]
+    np.testing.assert_array_equal(np.concatenate(parts), tdds(p, 3))
