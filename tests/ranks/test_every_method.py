@@ -206,7 +206,7 @@ def test_a_window_of_outputs_is_resumed_on_another_number_of_ranks(comm, comm_of
     tdds = "kakurenbo_hpc.selection.subsets.methods.tdds:Tdds"
     options = [*sets("everything", 0, None)[1:-1], f"selection={{method: '{tdds}', window: 3}}"]
     run, again = tmp_path / "run", tmp_path / "again"
-    job = ("digits_everything", ["training.epochs=4", *options])
+    job = ("digits_everything", ["training.epochs=4", "record.keep=3", *options])
     assert train_here(*job, run, comm) == DONE
     if comm.rank == 0:
         shutil.copytree(run, again)
