@@ -101,8 +101,8 @@ class VectorPass:
             check_memory(f"a rank has {most} samples", most, self._row.itemsize, 0, method.memory_limit)
             self._check_batches()
             n_judges = 0 if self._judges is None else len(self._judges[1])
-            ids = (np.arange(n) for n in (homes.n, n_judges))
-            return [Round(*(_cut(one, block) for one in ids), np.zeros(0, np.int64))]
+            blocks, judged = (_cut(np.arange(n), block) for n in (homes.n, n_judges))
+            return [Round(blocks, judged, np.zeros(0, np.int64))]
         sizes = np.bincount(self._label, minlength=self._context.learner.n_classes)
         owner = assign_owners(sizes, size)
         rounds = plan_rounds(sizes, owner, self._row.itemsize, method.matrices, method.memory_limit)

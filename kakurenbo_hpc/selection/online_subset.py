@@ -86,7 +86,7 @@ class OnlineSubset(FromVectors):
             n = everyone.add(np.bincount(label, minlength=int(everyone.max(label)) + 1))
             chosen &= scores.place < (n - np.floor(self.fraction * n).astype(np.int64))[label]
         weight = np.where(chosen, 1.0 if scores.weight is None else scores.weight, 0)
-        columns = {"subset_weight": weight.astype(np.float32)}
+        columns: dict[str, np.ndarray] = {"subset_weight": weight.astype(np.float32)}
         if scores.filled is not None:
             columns["subset_filled"] = scores.filled & chosen
         return columns
