@@ -19,6 +19,7 @@ from ..selection import METHODS
 from ..selection.batch_level import BatchMethod
 from ..selection.global_stats import GlobalStats
 from ..selection.method import Method
+from ..selection.online_subset import OnlineSubset
 from ..selection.subsets import SCORES
 from ..selection.subsets.scoring import FromOutputs, FromTraining, ScoringMethod
 from .keys import Key, comparison_keys, job_keys, machine_keys, own_keys, title_of
@@ -70,12 +71,14 @@ def _needs(method: Method) -> str:
     """Return in words what a method with its default options decides by."""
     files = ["score file"] * ("scores" in _required(type(method)))
     losses = ["losses"] * (method.needs_losses or "loss" in type(method).model_fields)
-    return ", ".join([*files, *losses, *method.forward_columns]) or "nothing"
+    vectors = ["vectors"] * isinstance(method, OnlineSubset)
+    return ", ".join([*files, *losses, *vectors, *method.forward_columns]) or "nothing"
 
 
 def _costs(method: Method) -> str:
     """Return in words the passes beyond training, and the memory beyond the ledger, of a method."""
     passes = ["a pass over all before each epoch"] * method.needs_scoring_pass(_MIDDLE)
+    passes += ["a pass over all every R epochs"] * isinstance(method, OnlineSubset)
     passes += ["a pass over the hidden"] * (_middle_plan(method).refresh is not None)
     if isinstance(method, BatchMethod):
         passes += ["a pass over candidates"] * method.selection_pass(1).forward
