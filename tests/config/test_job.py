@@ -137,6 +137,7 @@ LONGEST = {
         "ledger": True,
         "weights_at": [10],
         "test": True,
+        "evaluate_every": 0,
         "images": 32,
         "rank_seconds": True,
         "tensorboard": True,
