@@ -59,6 +59,7 @@ def run_epoch(
     with timer("train"):
         train = TRAIN_LOOPS[level]
         ledger, method_state, trained = train(epoch, plan, schedule, ledger, method_state, context)
+        context.learner.finish_steps()
         context.learner.average_statistics()
 
     with timer("refresh"):

@@ -367,6 +367,12 @@ def _stage(context: Context, shards: Shards, ledger: Ledger) -> None:
 def _warnings(job: Job[Method], context: Context) -> list[str]:
     """Return what the user should know before the epochs."""
     told = list(job.selection.warnings(context.epochs))
+    if context.learner.waits_in_steps:
+        told.append(
+            f"training.optimizer is {job.training.optimizer}, with which every step waits for the GPU to "
+            "learn whether its gradient is finite; sgd (without dampening), adam and adamw do not wait where "
+            "they are fused"
+        )
     if context.validation.workers < job.data.workers:
         told.append(
             f"data.workers is {job.data.workers}, but worker processes need /dev/shm, which is missing; "

@@ -71,7 +71,7 @@ def columns(
     probability = F.softmax(logits.float(), dim=1)
     n_classes, has_masks = probability.shape[1], target.dim() > 1
     valid = is_class(target, n_classes)
-    label = torch.where(valid, target, 0)
+    label = target.masked_fill(~valid, 0)  # torch.where would wait for a GPU, to send it the 0
     confidence, predicted = probability.max(dim=1)
     known = {
         "loss": losses.detach().float(),
@@ -94,14 +94,15 @@ def columns(
         others = probability.scatter(1, label.unsqueeze(1), -1).amax(dim=1)
         known["margin"] = mean_over_valid(target_p[:, 0] - others, valid)
     if "el2n" in extra or "grad_norm" in extra:
-        error = (probability - F.one_hot(label, n_classes).movedim(-1, 1)).norm(dim=1)
-        known["el2n"] = mean_over_valid(error, valid)
+        at = label.unsqueeze(1)
+        error = probability.scatter(1, at, probability.gather(1, at) - 1)
+        known["el2n"] = mean_over_valid(error.norm(dim=1), valid)
     if "grad_norm" in extra:
         assert last_input is not None
         known["grad_norm"] = known["el2n"] * last_input.norms()
     if "label" in extra:
         # A mask has no single class: all samples are of class 0.
-        known["label"] = (torch.zeros_like(losses) if has_masks else torch.where(valid, target, -1)).int()
+        known["label"] = (torch.zeros_like(losses) if has_masks else target.masked_fill(~valid, -1)).int()
     return known
 
 

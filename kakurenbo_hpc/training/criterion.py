@@ -67,11 +67,13 @@ def mean_over_valid(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         valid: bool of the same shape.
     """
     n = valid[:, None].flatten(1).sum(1)
-    total = torch.where(valid, values, 0)[:, None].flatten(1).sum(1)
+    total = values.masked_fill(~valid, 0)[:, None].flatten(1).sum(1)
     return (total / n.clamp_min(1)).masked_fill(n == 0, torch.nan)
 
 
 def weighted_sum(losses: torch.Tensor, weight: np.ndarray) -> torch.Tensor:
     """Return the sum of weight x loss, both (k,), over the finite losses."""
-    weights = torch.from_numpy(weight).to(losses.device, non_blocking=True)
-    return torch.where(torch.isfinite(losses), losses * weights, 0).sum()
+    weights = torch.from_numpy(weight)
+    if losses.is_cuda:
+        weights = weights.pin_memory().to(losses.device, non_blocking=True)
+    return (losses * weights).masked_fill(~torch.isfinite(losses), 0).sum()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from itertools import islice
@@ -21,16 +20,17 @@ from ..core.batch import Batch, MicroBatch
 from ..core.rng import key, one
 from ..distributed.gradient_sync import GradientSync
 from ..distributed.world import World
-from ..errors import JobError, TrainingError
+from ..errors import JobError
 from ..rundir.timers import PartTimer
 from .auxiliary import WithAuxiliary, all_logits
 from .batch_stats import BatchStats, batch_stats
 from .criterion import build_criterion, mean_over_valid, weighted_sum
+from .finite_steps import FiniteSteps
 from .gradient_norm import LastInput
 from .mixing import build_mix
 from .model import build_model
 from .norms import average_statistics, float_buffers
-from .optimizer import build_optimizer
+from .optimizer import build_optimizer, load_optimizer_state
 from .schedule import Schedule
 from .segmentation import at_size, is_class
 from .weight_average import WeightAverage
@@ -44,8 +44,8 @@ class Learner:
     """Model, optimizer, schedule and loss scaler of one rank.
 
     Parameters are the same on all ranks at every step. A run calls ``join`` once, then ``load_state_dict`` if
-    it resumes. In each epoch it calls ``begin_epoch``, then ``step`` with every batch, ``average_statistics``
-    once, and ``evaluate``.
+    it resumes. In each epoch it calls ``begin_epoch``, then ``step`` with every batch, ``finish_steps`` and
+    ``average_statistics`` once, and ``evaluate``.
     """
 
     def __init__(
@@ -98,7 +98,8 @@ class Learner:
         self.has_masks = bool(target_shape)
         self.parts = PartTimer(world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=training.precision == "fp16")
-        self._epoch, self.n_skipped, self._skipped_in_a_row = -1, 0, 0
+        self._steps = FiniteSteps(self.optimizer, self.scaler, training.skipped_steps, world.device)
+        self._epoch = -1
 
     def join(self, gradients: GradientSync, shape: Sequence[int], batch: int = 2) -> None:
         """Begin to average gradients with the other ranks. Collective; call it before any state is loaded.
@@ -131,8 +132,7 @@ class Learner:
             start: where on the schedule the epoch begins, in epochs; ``number`` if not given.
             span: how much of the schedule it covers, in epochs.
         """
-        if number != self._epoch:  # an epoch that is resumed goes on counting
-            self.n_skipped = 0
+        self._steps.begin_epoch(number)
         self._epoch, self._lr_scale = number, lr_scale
         self._start, self._span = float(number if start is None else start), float(span)
         self.model.train()
@@ -142,7 +142,8 @@ class Learner:
 
         The gradient is the mean of weight x loss over the entries that count in the global batch, whatever
         ranks and accumulated batches it is spread over. A sample whose loss is not finite adds nothing. A
-        step whose gradient is not finite is skipped, and counted in ``n_skipped`` of this epoch.
+        step whose gradient is not finite is skipped, and counted in ``n_skipped`` of this epoch. On a GPU
+        nothing here waits for the device, if the optimizer is fused.
 
         Raises:
             TrainingError: on all ranks alike, after too many skipped steps in a row.
@@ -159,6 +160,24 @@ class Learner:
             self.parts.since_mark("gradient_exchange")
             self._end_step(micro_batch.step)
         return self._stats(batch, logits, losses)
+
+    def finish_steps(self) -> None:
+        """Wait until the steps of the epoch are done and counted.
+
+        Raises:
+            TrainingError: on all ranks alike, after too many skipped steps in a row.
+        """
+        self._steps.finish()
+
+    @property
+    def n_skipped(self) -> int:
+        """Steps of this epoch that were skipped. Waits for the device."""
+        return self._steps.state()[0]
+
+    @property
+    def waits_in_steps(self) -> bool:
+        """Whether every step waits for a GPU, to learn whether its gradient is finite."""
+        return self._world.device.type == "cuda" and self._steps.waits
 
     def step_kept(
         self, kept: Sequence[tuple[torch.Tensor, np.ndarray]], micro_batch: MicroBatch, batch: Batch | None
@@ -248,7 +267,7 @@ class Learner:
             "scaler": self.scaler.state_dict(),
             "lr": self.lr,
             "epoch": self._epoch,
-            "skipped": (self.n_skipped, self._skipped_in_a_row),
+            "skipped": self._steps.state(),
             **({} if self._averaged is None else {"ema": self._averaged.state_dict()}),
         }
 
@@ -267,10 +286,10 @@ class Learner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer_state(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.lr, self._epoch = state["lr"], state["epoch"]
-        self.n_skipped, self._skipped_in_a_row = state["skipped"]
+        self._steps.load_state(state["skipped"], self._epoch)
         if self._averaged is not None and "ema" in state:
             self._averaged.load_state_dict(state["ema"])
 
@@ -295,39 +314,9 @@ class Learner:
     def _end_step(self, step: int) -> None:
         with self.parts("backward"), self.parts("gradient_exchange"):
             self._gradients.finish()
-        self.scaler.unscale_(self.optimizer)
-        if self._gradient_is_finite():
-            if self._training.clip_norm is not None:
-                nn.utils.clip_grad_norm_(self.model.parameters(), self._training.clip_norm)
-            self.scaler.step(self.optimizer)
-            self._skipped_in_a_row = 0
-        else:
-            self._count_skipped_step()
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._steps.step(self.model, self._training.clip_norm)
         if self._averaged is not None:
             self._averaged.update(self.model, self._epoch, step)
-
-    def _gradient_is_finite(self) -> bool:
-        """Return whether the gradient is finite, the same on all ranks."""
-        # Waits for the device, since a step cannot be undone.
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        largest = torch._foreach_norm(gradients, math.inf)
-        return bool(torch.isfinite(torch.stack(largest)).all())
-
-    def _count_skipped_step(self) -> None:
-        self.n_skipped += 1
-        # With a scale of 1 or more, an overflow may come from the scale alone, which is about to be halved.
-        if self.scaler.get_scale() < 1 or not self.scaler.is_enabled():
-            self._skipped_in_a_row += 1
-        if self._skipped_in_a_row == self._training.skipped_steps:
-            raise TrainingError(
-                f"the gradient was not finite in {self._skipped_in_a_row} steps in a row, the last of them "
-                "in epoch "
-                f"{self._epoch + 1}; checkpoints, if there are any, are from before: lower training.lr, or "
-                "choose another "
-                "precision"
-            )
 
     def _evaluated_model(self) -> nn.Module:
         """Return the model, or the average of its weights."""
@@ -344,7 +333,7 @@ class Learner:
         """
         broken = ~torch.isfinite(batch.input).flatten(1).all(dim=1)
         per_sample = broken.view(-1, *[1] * (batch.input.dim() - 1))
-        inputs, targets = torch.where(per_sample, 0, batch.input), batch.target
+        inputs, targets = batch.input.masked_fill(per_sample, 0), batch.target
         if self._mix and network.training:
             inputs, targets = self._mix(inputs, targets)
         output = self._output(network, inputs, precision)

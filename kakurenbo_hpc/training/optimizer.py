@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatch
 from typing import Any
 
@@ -42,13 +42,14 @@ def build_optimizer(training: Training, model: nn.Module, lr: float) -> torch.op
 
 def _build(training: Training, model: nn.Module, lr: float) -> torch.optim.Optimizer:
     options = training.optimizer_options
+    torchs = {**_fused_on_gpus(model, options), **options}
     groups = parameter_groups(model, training.weight_decay, training.decay_norms)
     if training.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr, training.momentum, nesterov=training.nesterov, **options)
+        return torch.optim.SGD(groups, lr, training.momentum, nesterov=training.nesterov, **torchs)
     if training.optimizer == "adam":
-        return torch.optim.Adam(groups, lr, **options)
+        return torch.optim.Adam(groups, lr, **torchs)
     if training.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr, weight_decay=0.0, **options)
+        return torch.optim.AdamW(groups, lr, weight_decay=0.0, **torchs)
     return timm().optim.create_optimizer_v2(
         model,
         opt=training.optimizer,
@@ -58,6 +59,19 @@ def _build(training: Training, model: nn.Module, lr: float) -> torch.optim.Optim
         filter_bias_and_bn=not training.decay_norms,
         **options,
     )
+
+
+def _fused_on_gpus(model: nn.Module, options: Mapping[str, Any]) -> dict[str, bool]:
+    """Return fused for networks on GPUs, so that steps need not wait for the device; see ``FiniteSteps``."""
+    is_chosen = options.keys() & {"fused", "foreach", "capturable", "differentiable"}
+    return {} if is_chosen or not all(p.is_cuda for p in model.parameters()) else {"fused": True}
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Restore an optimizer's state, perhaps of another device: it stays fused, or not, as it is here."""
+    pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
+    groups = [{**saved, "fused": own["fused"]} if "fused" in own else saved for saved, own in pairs]
+    optimizer.load_state_dict({**state, "param_groups": groups})
 
 
 def check_optimizer_name(name: str) -> None:

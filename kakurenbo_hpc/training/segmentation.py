@@ -38,7 +38,7 @@ def overlap(
         n_classes: C.
     """
     valid = is_class(target, n_classes).flatten(1)
-    predicted, target = predicted.flatten(1), torch.where(valid, target.flatten(1), 0)
+    predicted, target = predicted.flatten(1), target.flatten(1).masked_fill(~valid, 0)
 
     def count(classes: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
         return among.new_zeros(len(among), n_classes, dtype=torch.int64).scatter_add_(
