@@ -202,7 +202,8 @@ def main(words: Sequence[str]) -> None:
     is_full = all(getattr(given, name) == size for name, size in FULL.items())
     judge = verdict if is_full else lambda met, target: f"not judged at this size  {target}"
     lines = [*one_class(given, judge), *whole(words, given, judge), *(projected(given) if is_full else [])]
-    print("\n".join([*lines, header(["numpy"], f"{given.trials}, of contenders 1")]))
+    top = header(["numpy"], f"{given.trials}, of contenders 1")
+    print("\n".join([f"result:    {lines[0].strip()}", top, "", *lines]))
 
 
 if __name__ == "__main__":

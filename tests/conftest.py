@@ -24,7 +24,8 @@ settings.register_profile("long", settings.get_profile("here"), max_examples=100
 settings.register_profile("ci", settings.get_profile("here"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
-# Files whose tests start processes of their own, ranks or a batch system; all others are of the tier `unit`.
+# Files whose tests need a GPU, or start processes of their own, ranks or a batch system; all others are of
+# the tier `unit`.
 TIERS = {
     "ranks": [
         "ranks",
@@ -34,6 +35,7 @@ TIERS = {
         "support/test_rank_session.py",
         "test_stranger.py",
     ],
+    "gpu": ["gpu"],
     "cluster": [
         "cluster/test_slurm.py",
         "cluster/test_slurm_accounts.py",

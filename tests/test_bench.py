@@ -2,6 +2,8 @@
 asserted.
 """
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +118,46 @@ def test_a_ledger_a_plan_and_an_order_fit_into_25_bytes_a_sample():
     assert first_words(lines)[:5] == ["result:", "hardware:", "versions:", "trials:", "data:"]
     assert float(lines[0].split(", ")[-1].split()[0]) <= 25
     assert "at most 2.5 GB in all for 4,000,000 samples" in lines[-1]
+
+
+def test_the_checks_of_a_gpu_run_on_a_cpu_and_name_what_they_did_not_exercise(tmp_path):
+    out = tmp_path / "checks.json"
+    checks = [sys.executable, SCRIPTS.parent / "tests/gpu/checks.py", "--device", "cpu", "--out", out]
+    done = subprocess.run(checks, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert all(check["passed"] for check in json.loads(out.read_text())["checks"].values())
+    assert "not exercised here: one_rank_group: NCCL" in done.stdout
+
+
+def test_a_gpu_is_measured_beside_a_bare_loop_and_its_ideal_also_with_the_device_swapped(tmp_path):
+    out = tmp_path / "gpu.json"
+    lines = bench("bench_gpu.py", "--device", "cpu", "--quick", "--out", str(out))
+    assert first_words(lines)[:5] == ["result:", "hardware:", "versions:", "trials:", "data:"]
+    assert not any("failed" in line for line in lines)
+    assert len(json.loads(out.read_text())["cases"]) == 3
+
+
+def test_the_exchange_that_backward_does_not_hide_is_measured_by_options():
+    lines = bench("bench_gradients.py", "--ranks", "2", "--width", "4", "--trials", "2")
+    assert first_words(lines)[:5] == ["result:", "hardware:", "versions:", "trials:", "data:"]
+    assert sum(line.startswith("  2 ranks, ") for line in lines) == 5
+
+
+def test_one_command_runs_all_and_names_what_fails(tmp_path):
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    shutil.copy(SCRIPTS / "bench_all", folder)
+    good = "def main():\n    print('result:    7 of\\n           9')\n    print('trials:    3')\n\nmain()\n"
+    (folder / "bench_good.py").write_text(f"\n{good}")
+    (folder / "bench_bad.py").write_text("\ndef main():\n    raise SystemExit(3)\n\nmain()\n")
+    (folder / "bench_common.py").write_text("")
+    done = subprocess.run([sys.executable, folder / "bench_all"], capture_output=True, text=True)
+    rows = [line.split(" | ")[:3] for line in done.stdout.splitlines() if line.startswith("| `")]
+    assert rows == [
+        ["| `bench_bad.py`", "**failed** with code 3", ""],
+        ["| `bench_good.py`", "7 of 9", "3"],
+    ]
+    assert done.returncode == 1 and "failed: bench_bad.py" in done.stderr
 
 
 def test_the_driver_is_measured_beside_a_bare_loop_and_its_ideal():

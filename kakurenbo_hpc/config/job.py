@@ -75,13 +75,29 @@ class Model(Options):
         return self
 
 
+_HOROVOD_ONLY, _DDP_ONLY = ("gradient_predivide_factor",), ("bucket_mib", "static_graph")
+
+
 class WorldOptions(Options):
     """How ranks work together."""
 
     gradients: Literal["ddp", "horovod"] = option(
         "ddp", "What averages gradients over ranks: PyTorch's DistributedDataParallel or Horovod."
     )
-    compression: Literal["none", "fp16"] = option("none", "Horovod only: send gradients as float16.")
+    compression: Literal["none", "fp16", "bf16"] = option(
+        "none", "Send gradients as float16 or, with DDP on GPUs, as bfloat16; they are rounded on the way."
+    )
+    bucket_mib: Positive | None = option(
+        None,
+        "DDP only: gradients that are sent together; PyTorch's 25 if not given. Smaller buckets are sent "
+        "earlier in a backward pass, and cost more messages.",
+        "MiB",
+    )
+    static_graph: bool = option(
+        False,
+        "DDP only: every step uses the same parameters in the same order, which spares the search for those "
+        "that were not used.",
+    )
     gradient_predivide_factor: Positive = option(
         1.0,
         "Horovod only: divide gradients by this before they are summed, and by the rest of the number of "
@@ -90,12 +106,17 @@ class WorldOptions(Options):
 
     @model_validator(mode="after")
     def _consistent(self) -> WorldOptions:
-        for name in ("compression", "gradient_predivide_factor"):
-            if self.gradients != "horovod" and getattr(self, name) != WorldOptions.model_fields[name].default:
+        other, theirs = ("Horovod", _HOROVOD_ONLY) if self.gradients == "ddp" else ("DDP", _DDP_ONLY)
+        for name in theirs:
+            if getattr(self, name) != WorldOptions.model_fields[name].default:
                 raise ValueError(
-                    f"{name} is {getattr(self, name)}, which Horovod alone knows, but gradients is "
+                    f"{name} is {getattr(self, name)}, which {other} alone knows, but gradients is "
                     f"{self.gradients}; remove it"
                 )
+        if (self.gradients, self.compression) == ("horovod", "bf16"):
+            raise ValueError(
+                "compression is bf16, which DDP alone knows, but gradients is horovod; set it to fp16"
+            )
         return self
 
 

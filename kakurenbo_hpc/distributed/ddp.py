@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..config.job import WorldOptions
+from ..errors import WorldError
 from .gradient_sync import GradientSync
 from .world import World
 
@@ -24,11 +26,21 @@ _NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel)
 _KEEP_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
 
 
+_SENT_AS = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
 class DdpSync(GradientSync):
     """Averages gradients in buckets. One rank is not wrapped."""
 
-    def __init__(self, world: World):
-        self._world = world
+    def __init__(self, world: World, options: WorldOptions | None = None):
+        """Raises WorldError if gradients cannot be sent as the job says."""
+        self._world, self._options = world, options or WorldOptions()
+        if self._options.compression == "bf16" and world.device.type == "cpu":
+            raise WorldError(
+                "world.compression is bf16, which needs NCCL and GPUs, but these ranks have none; set it to "
+                "fp16 or none"
+            )
+        self._sent_as = _SENT_AS.get(self._options.compression)
         self._store: dist.Store | None = None
         self._group: dist.ProcessGroup | None = None
         if world.size > 1:
@@ -63,12 +75,21 @@ class DdpSync(GradientSync):
         device = self._world.device
         if sync_batchnorm:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model, self._group)
-        return DistributedDataParallel(
+        parallel = DistributedDataParallel(
             model,
             device_ids=[device.index] if device.type == "cuda" else None,
             process_group=self._group,
+            bucket_cap_mb=self._options.bucket_mib,
+            static_graph=self._options.static_graph,
             **_KEEP_BUFFERS,
         )
+        if self._sent_as is not None:
+            # Imported here, since few jobs compress.
+            from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+
+            hook = getattr(default_hooks, f"{self._options.compression}_compress_hook")
+            parallel.register_comm_hook(self._group, hook)
+        return parallel
 
     def stabilize_buckets(self, parallel: nn.Module, forward: Callable[[], torch.Tensor]) -> None:
         """Let DDP arrange its buckets, in two backward passes of zero gradients that leave no other trace.
@@ -103,8 +124,13 @@ class DdpSync(GradientSync):
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         gradients = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat, group=self._group)
-        flat /= self._world.size
+        if self._sent_as is None:
+            dist.all_reduce(flat, group=self._group)
+            flat /= self._world.size
+        else:
+            sent = flat.to(self._sent_as).div_(self._world.size)
+            dist.all_reduce(sent, group=self._group)
+            flat.copy_(sent)
         for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
 

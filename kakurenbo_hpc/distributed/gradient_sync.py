@@ -58,7 +58,7 @@ def open_gradient_sync(options: WorldOptions, accumulate: int, world: World) -> 
         return world.comm.run_or_raise_together(lambda: _horovod(options, accumulate, world))
     from .ddp import DdpSync
 
-    return DdpSync(world)
+    return world.comm.run_or_raise_together(lambda: DdpSync(world, options))
 
 
 def _horovod(options: WorldOptions, accumulate: int, world: World) -> GradientSync:

@@ -33,7 +33,7 @@ class WeightAverage:
     @torch.no_grad()
     def _take_in(self, model: nn.Module) -> None:
         # AveragedModel.update_parameters would wait for a GPU, to send it the number of updates.
-        average, weights = list(self._average.module.parameters()), list(model.parameters())
+        average, weights = tuple(self._average.module.parameters()), tuple(model.parameters())
         if self._begins:
             torch._foreach_copy_(average, weights)
         else:

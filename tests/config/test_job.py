@@ -132,7 +132,13 @@ LONGEST = {
         "refresh_mode": "train",
         "refresh_augment": False,
     },
-    "world": {"gradients": "horovod", "compression": "fp16", "gradient_predivide_factor": 4.0},
+    "world": {
+        "gradients": "horovod",
+        "compression": "fp16",
+        "bucket_mib": None,
+        "static_graph": False,
+        "gradient_predivide_factor": 4.0,
+    },
     "record": {
         "ledger": True,
         "weights_at": [10],
@@ -436,8 +442,12 @@ def test_a_set_below_a_value_or_with_a_broken_value_says_so(file):
         (job(training={"warmup_epochs": 3}), "training: warmup_epochs is 3, but must be less than epochs, 3"),
         (job(world={"gradients": "nccl"}), "world.gradients is 'nccl', but must be 'ddp' or 'horovod'"),
         (
-            job(world={"compression": "fp16"}),
-            "world: compression is fp16, which Horovod alone knows, but gradients is ddp; remove it",
+            job(world={"gradients": "horovod", "compression": "bf16"}),
+            "world: compression is bf16, which DDP alone knows, but gradients is horovod; set it to fp16",
+        ),
+        (
+            job(world={"gradients": "horovod", "bucket_mib": 5.0}),
+            "world: bucket_mib is 5.0, which DDP alone knows, but gradients is horovod; remove it",
         ),
         (
             job(world={"gradient_predivide_factor": 2.0}),
