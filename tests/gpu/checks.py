@@ -249,7 +249,11 @@ def check_two_ranks(device: torch.device) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, "--device", device.type, "--store", f"{folder}/store", "--rank"]
         ranks = [subprocess.Popen([*command, str(rank)]) for rank in range(2)]
-        assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+        try:
+            assert [rank.wait(timeout=240) for rank in ranks] == [0, 0]
+        finally:
+            for rank in ranks:
+                rank.kill()
     return Outcome({"ranks": 2}, [] if device.type == "cuda" else ["two processes on one GPU"])
 
 
