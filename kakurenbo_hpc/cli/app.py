@@ -31,7 +31,7 @@ COMMANDS: dict[str, list[Callable[..., Any]]] = {
         *(batch.submit, batch.status, batch.logs, batch.stop, batch.cancel),
         *(batch.doctor, batch.machines),
     ],
-    "Results": [results.report, results.export],
+    "Results": [results.report, results.scaling, results.export],
     "What there is": [lists.methods, lists.scores, lists.datasets, lists.models, lists.explain, lists.schema],
 }
 """Groups of the help and their commands, in its order; each is named as its function."""

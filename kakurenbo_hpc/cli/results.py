@@ -1,4 +1,4 @@
-"""Commands that show and take what runs left: report, export, probe."""
+"""Commands that show and take what runs left: report, scaling, export, probe."""
 
 from __future__ import annotations
 
@@ -60,6 +60,22 @@ def report(
     choices = Choices(share, epoch, ids, weighted, by, extreme)
     with output_is_all() if text else contextlib.nullcontext():
         show(runs, out, text=text, csv=csv, figure=figure, form=form, choices=choices)
+
+
+def scaling(
+    sweep: Annotated[Path, typer.Argument(metavar="SWEEP", parser=expand, help="The sweep's folder.")],
+    csv: Annotated[
+        Path | None, typer.Option(metavar="PATH", parser=expand, help="Write the table as CSV, too.")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="PATH", parser=expand, help="Write it as JSON, too.")
+    ] = None,
+) -> None:
+    """Show samples/s, speed-up, efficiency, stages and cost of runs on several numbers of ranks."""
+    from ..report.scaling import show_scaling
+
+    with output_is_all():
+        show_scaling(sweep, csv, json)
 
 
 def export(

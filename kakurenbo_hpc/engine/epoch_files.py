@@ -16,7 +16,7 @@ from ..core.ledger import Homes, Ledger
 from ..core.plan import Epoch
 from ..errors import DataError
 from ..rundir.ledger_file import write_ledger, write_test
-from ..rundir.rank_seconds import RankSeconds
+from ..rundir.rank_seconds import OF_ALL_RANKS, RankSeconds
 from ..rundir.tensorboard import TensorBoard
 from ..selection.method import Method
 from ..selection.score_file import ScoreInfo, write_scores
@@ -68,8 +68,9 @@ class EpochFiles:
     def write_line(self, line: Mapping[str, Any]) -> None:
         """Write what belongs to the metrics of an epoch, now that they are complete. Collective."""
         if self._rank_seconds is not None:
-            seconds = self._rank_seconds
-            self._try("rank_seconds.h5", lambda: seconds.add(line["epoch"], line["seconds"]))
+            file = self._rank_seconds
+            seconds = {stage: s for stage, s in line["seconds"].items() if stage not in OF_ALL_RANKS}
+            self._try("rank_seconds.h5", lambda: file.add(line["epoch"], seconds))
         if self._tensorboard is not None:
             board = self._tensorboard
             self._try("tensorboard", lambda: board.add(line))

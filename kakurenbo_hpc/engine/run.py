@@ -34,6 +34,7 @@ from ..rundir.lock import Lock
 from ..rundir.metrics import Metrics
 from ..rundir.path_checks import check_place, in_words
 from ..rundir.provenance import write_provenance
+from ..rundir.rank_seconds import seconds_of_all_ranks
 from ..rundir.run_dir import enter_run, open_run, writing_to
 from ..rundir.tensorboard import check_tensorboard
 from ..rundir.timers import StageTimer
@@ -141,6 +142,7 @@ class _Run:
         self._last_saved = ""
         self._facts: dict[str, Any] = {  # of every checkpoint's manifest
             "ranks": world.size,
+            "ranks_per_node": world.local_size,
             "epochs": self._context.epochs,
             "global_batch": self._context.global_batch,
             "data": self._context.data.fingerprint,
@@ -242,14 +244,15 @@ class _Run:
         job, context, line = self._job, self._context, result.metrics
         self._attempt.leave_if_over()
         parts = context.learner.parts.take()
+        of_all = seconds_of_all_ranks(timer.seconds(parts), self._world.comm)
         state = RunState(result.ledger, result.method_state, epoch.number + 1, line)
         with timer("checkpoint"):
             is_due = (epoch.number + 1) % job.record.checkpoint_every == 0
             if stops or is_due or epoch.number == epoch.total - 1:
-                seconds = timer.seconds(parts)
+                seconds = timer.seconds(parts) | of_all
                 self._save(f"epoch_{epoch.number:04d}", state, {"line": {**line, "seconds": seconds}})
         self._files.write(epoch, result)
-        line["seconds"] = timer.seconds(parts)
+        line["seconds"] = timer.seconds(parts) | of_all
         joules = self._world.comm.sum(np.array(list(self._energy.take().values())))
         line |= {f"energy_{part}_j": float(j) for part, j in zip(("gpu", "cpu"), joules, strict=True) if j}
         self._files.write_line(line)

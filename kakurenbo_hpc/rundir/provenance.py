@@ -38,10 +38,20 @@ def provenance() -> dict:
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "cuda": torch.version.cuda,
         "cores": os.cpu_count(),
+        "physical_cores": _count_physical_cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads_per_rank": torch.get_num_threads(),
         "batch_job": os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID"),
     }
+
+
+def _count_physical_cores() -> int | None:
+    """Return the physical cores of this machine; None where the kernel does not tell."""
+    siblings = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings_list")
+    try:
+        return len({path.read_text() for path in siblings}) or None
+    except OSError:
+        return None
 
 
 def _version(name: str) -> str | None:

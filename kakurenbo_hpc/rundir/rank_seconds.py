@@ -11,6 +11,22 @@ from ..distributed.comm import Comm
 from .atomic_io import Hdf5
 
 
+OF_ALL_RANKS = ("slowest_rank", "mean_rank")
+
+
+def seconds_of_all_ranks(seconds: Mapping[str, float], comm: Comm) -> dict[str, float]:
+    """Return how long the slowest and the mean rank take for training and refresh. Collective.
+
+    Without the gradient exchange, where the faster ranks wait for the slower. Two allreduces of one number.
+
+    Args:
+        seconds: of this rank, by stage and part of training.
+        comm: all ranks.
+    """
+    own = np.array([seconds["train"] + seconds["refresh"] - seconds["gradient_exchange"]])
+    return {"slowest_rank": float(comm.max(own)[0]), "mean_rank": float(comm.sum(own)[0]) / comm.size}
+
+
 class RankSeconds:
     """The file of a run: ``epoch`` (E,), ``stage`` (S,) names, ``seconds`` (E, ranks, S) float32."""
 
