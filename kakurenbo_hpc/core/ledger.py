@@ -12,7 +12,8 @@ import numpy as np
 from .sample_stats import SampleStats
 
 _COLUMNS = ("loss", "correct", "confidence", "seen_epoch")
-BLOCKS = 16384  # fixed, so that a block never straddles two homes however many ranks there are
+BLOCKS = 1 << 20
+"""Fixed, so that a block never straddles two homes however many ranks there are; named by checkpoints."""
 
 
 @dataclass(frozen=True)

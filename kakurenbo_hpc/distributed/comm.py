@@ -8,6 +8,7 @@ all ranks unless said otherwise; what comes back is a new array.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 from abc import ABC, abstractmethod
@@ -75,10 +76,15 @@ class Comm(ABC):
         """Return root's value on every rank; what the others pass is ignored."""
 
     @abstractmethod
-    def alltoallv(self, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Send parts[r] to rank r, of any length along axis 0; return what ranks sent here, in their order.
+    def exchange(self, rows: np.ndarray, n_sent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Send n_sent[r] of the rows to each rank r, the first of them to rank 0, and so on.
 
-        dtype (structured ones too) and trailing shape are the same on all ranks and in all parts.
+        Args:
+            rows: (k, ...), dtype (structured ones too) and trailing shape the same on all ranks.
+            n_sent: (size,) int64, of sum k.
+
+        Returns:
+            The rows sent here, by source rank, and (size,) int64, how many came from each.
         """
 
     @abstractmethod
@@ -104,6 +110,24 @@ class Comm(ABC):
     def close(self) -> None:
         """Release resources; no call may follow."""
 
+    def allgather(self, rows: np.ndarray) -> np.ndarray:
+        """Return all ranks' rows, (k, ...) each of any k, in order of rank, on every rank; unpickled."""
+        return np.concatenate(self.gather(np.asarray(rows)))
+
+    def collect(self, value: T) -> list[T]:
+        """Return every rank's value, in order of rank, on rank 0; nothing on the others."""
+        values = self.gather(value)
+        return [] if self.rank else values
+
+    def alltoallv(self, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Send parts[r] to rank r, of any length along axis 0; return what ranks sent here, in their order.
+
+        dtype (structured ones too) and trailing shape are the same on all ranks and in all parts.
+        """
+        n_sent = np.array([len(part) for part in parts], np.int64)
+        rows, n_received = self.exchange(np.concatenate(parts), n_sent)
+        return np.split(rows, np.cumsum(n_received)[:-1])
+
     def exscan(self, array: np.ndarray) -> np.ndarray:
         """Return the elementwise sum over the ranks before this one; zeros on rank 0."""
         array = np.asarray(array)
@@ -128,7 +152,9 @@ class Comm(ABC):
         if on is not None:
             result, problem = self.broadcast((result, problem), root=on)
         else:
-            problem = next((p for p in self.gather(problem) if p is not None), None)
+            # A number first: pickles of all ranks travel only where there is something to tell.
+            failed = self.max(np.array([problem is not None], np.int64))[0]
+            problem = next((p for p in self.gather(problem) if p is not None), None) if failed else None
         if problem is not None:
             problem.on_all_ranks = True
             raise problem
@@ -151,8 +177,8 @@ class SerialComm(Comm):
     def broadcast(self, value: Any, root: int = 0) -> Any:
         return value
 
-    def alltoallv(self, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [np.array(part) for part in parts]
+    def exchange(self, rows: np.ndarray, n_sent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.array(rows), np.array(n_sent)
 
     def post_max(self, value: int) -> Pending:
         return Arrived(value)
@@ -169,6 +195,12 @@ class SerialComm(Comm):
     def abort(self, code: int = FAILED) -> NoReturn:
         flush()
         os._exit(code)
+
+
+def grid_width(size: int) -> int:
+    """Return the width of the grid of ranks closest to a square; ``size`` if no grid saves messages."""
+    width = next(w for w in range(math.isqrt(size - 1) + 1, size + 1) if size % w == 0) if size > 1 else 1
+    return width if width + size // width < size else size
 
 
 def flush() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import reduce
 from queue import Empty, SimpleQueue
 from typing import Any, NoReturn
@@ -43,8 +43,16 @@ class ThreadComm(Comm):
     def broadcast(self, value: Any, root: int = 0) -> Any:
         return self.gather(value)[root]
 
-    def alltoallv(self, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [np.array(sent[self.rank]) for sent in self.gather(list(parts))]
+    def exchange(self, rows: np.ndarray, n_sent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        ends = np.cumsum(n_sent)
+        arrived = [
+            sent[stops[self.rank] - n[self.rank] : stops[self.rank]]
+            for sent, n, stops in self.gather((rows, n_sent, ends))
+        ]
+        # Copied before any sender goes on to change its rows.
+        received = np.concatenate(arrived), np.array([len(part) for part in arrived], np.int64)
+        self._barrier.wait()
+        return received
 
     def post_max(self, value: int) -> Pending:
         return Arrived(max(self.gather(value)))

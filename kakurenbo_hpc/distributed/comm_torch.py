@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import weakref
-from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -66,18 +65,18 @@ class GroupComm(Comm):
         dist.broadcast_object_list(values, src=root, group=self._group)
         return values[0]
 
-    def alltoallv(self, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
-        dtype, shape = parts[0].dtype, parts[0].shape[1:]
+    def exchange(self, rows: np.ndarray, n_sent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        dtype, shape = rows.dtype, rows.shape[1:]
         row_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        n_sent = torch.tensor([len(part) for part in parts], dtype=torch.int64)
-        n_received = torch.empty_like(n_sent)
-        dist.all_to_all_single(n_received, n_sent, group=self._group)
-        outgoing = torch.from_numpy(np.frombuffer(np.concatenate(parts).tobytes(), np.uint8).copy())
-        incoming = torch.empty(int(n_received.sum()) * row_bytes, dtype=torch.uint8)
-        sizes_in, sizes_out = (n_received * row_bytes).tolist(), (n_sent * row_bytes).tolist()
+        going = torch.from_numpy(n_sent.astype(np.int64))
+        coming = torch.empty_like(going)
+        dist.all_to_all_single(coming, going, group=self._group)
+        outgoing = torch.from_numpy(np.frombuffer(rows.tobytes(), np.uint8).copy())
+        incoming = torch.empty(int(coming.sum()) * row_bytes, dtype=torch.uint8)
+        sizes_in, sizes_out = (coming * row_bytes).tolist(), (going * row_bytes).tolist()
         dist.all_to_all_single(incoming, outgoing, sizes_in, sizes_out, group=self._group)
-        rows = np.frombuffer(incoming.numpy().tobytes(), dtype).reshape(-1, *shape).copy()
-        return np.split(rows, np.cumsum(n_received.numpy())[:-1])
+        received = np.frombuffer(incoming.numpy().tobytes(), dtype).reshape(-1, *shape).copy()
+        return received, coming.numpy()
 
     def post_max(self, value: int) -> Pending:
         return _Posted(value, self._group)

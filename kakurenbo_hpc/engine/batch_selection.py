@@ -119,19 +119,23 @@ class BatchSelection:
                 self._context.pass_progress.on_train_step(self.steps)
         if self._pass.pipeline:
             self._take_due_steps(self._method.selects_next(self.method_state))
-        while not self._pass.only_full and any(waiting := self._comm.gather(self._n_queued())):
+        while not self._pass.only_full and (waiting := self._waiting()).any():
             selects = self._method.selects_next(self.method_state)
-            self._step([min(n, self._local_batch) for n in waiting], selects)
+            self._step(np.minimum(waiting, self._local_batch), selects)
 
     def _take_due_steps(self, selects: bool) -> None:
         """Take the steps for which every rank has a full batch; without a queue, one on what there is."""
         if not self._pass.queues:
-            if any(waiting := self._comm.gather(self._n_queued())):
+            if (waiting := self._waiting()).any():
                 self._step(waiting, selects)
             return
         n_least = int(self._comm.min(np.array([self._n_queued()]))[0])
         for _ in range(n_least // self._local_batch):
-            self._step([self._local_batch] * self._comm.size, selects)
+            self._step(np.full(self._comm.size, self._local_batch), selects)
+
+    def _waiting(self) -> np.ndarray:
+        """Return (P,) int64, the samples in each rank's queue."""
+        return self._comm.allgather(np.array([self._n_queued()]))
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return this rank's state between two candidate batches; ``all_`` marks values common to all ranks.
@@ -252,10 +256,11 @@ class BatchSelection:
             n -= len(head)
         return taken
 
-    def _step(self, n_taken: list[int], selects: bool) -> None:
-        """Take one optimizer step, on the first n_taken[r] samples of each rank r's queue."""
-        local, n_global = self._take(n_taken[self._comm.rank]), sum(n_taken)
-        position = self._n_candidates + self.n_trained + sum(n_taken[: self._comm.rank])
+    def _step(self, n_taken: np.ndarray, selects: bool) -> None:
+        """Take one optimizer step, on the first n_taken[r] samples of each rank r's queue; (P,) int64."""
+        rank = self._comm.rank
+        local, n_global = self._take(int(n_taken[rank])), int(n_taken.sum())
+        position = self._n_candidates + self.n_trained + int(n_taken[:rank].sum())
         train = self._step_with_graphs if self._pass.reuse_graph else self._step_anew
         batch_stats = train(local, position, n_global)
         self._ids += [part.id for part in local]

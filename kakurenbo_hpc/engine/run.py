@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..config.job import Job
-from ..core.ledger import Ledger
+from ..core.ledger import BLOCKS, Ledger
 from ..core.plan import Epoch
 from ..distributed.comm import Comm
 from ..distributed.gradient_sync import GradientSync, open_gradient_sync
@@ -143,6 +143,7 @@ class _Run:
         self._facts: dict[str, Any] = {  # of every checkpoint's manifest
             "ranks": world.size,
             "ranks_per_node": world.local_size,
+            "home_blocks": BLOCKS,
             "epochs": self._context.epochs,
             "global_batch": self._context.global_batch,
             "data": self._context.data.fingerprint,

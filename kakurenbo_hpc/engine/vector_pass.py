@@ -180,9 +180,7 @@ class VectorPass:
             outgoing["id"][rows], outgoing["label"][rows] = block, label
             for name, values in self._vectors_of(outputs, label).items():
                 outgoing[name][rows] = values
-        parts = comm.alltoallv(np.split(outgoing, np.searchsorted(to[order], np.arange(1, comm.size))))
-        del outgoing
-        return np.concatenate(parts)
+        return comm.exchange(outgoing, np.bincount(to, minlength=comm.size))[0]
 
     def _vectors_of(self, outputs: dict[str, np.ndarray], label: np.ndarray) -> dict[str, np.ndarray]:
         known = {}

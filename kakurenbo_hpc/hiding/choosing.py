@@ -122,7 +122,7 @@ class Choosing:
 
     def _due_steps(self) -> list[list[int]]:
         """Return how many samples each rank trains in each step that is due; in the end all is due."""
-        waiting = np.array(self._comm.gather(sum(map(len, self._queue))))
+        waiting = self._comm.allgather(np.array([sum(map(len, self._queue))]))
         if not self.selection.queues:
             return [waiting.tolist()] if waiting.any() else []
         n_full = int(waiting.min()) // self._local_batch

@@ -14,7 +14,14 @@ from ..core.plan import Epoch
 from ..core.rng import key
 from ..distributed.comm import Comm
 from ..order.deal import EpochSchedule
-from ..order.entries import build_entries, exchange_entries, order_hash, sort_entries, unpack_ids
+from ..order.entries import (
+    build_entries,
+    count_id_bits,
+    exchange_entries,
+    order_hash,
+    sort_entries,
+    unpack_ids,
+)
 
 
 def deal_local(
@@ -49,24 +56,25 @@ def deal_local(
         filler: an id at this place.
     """
     stream = key(epoch.seed, "order", epoch.number)
-    entries = build_entries(ids, times, weight, stream)
+    id_bits = count_id_bits(ids, comm)
+    entries = build_entries(ids, times, weight, stream, id_bits)
     if late is not None:
         entries["late"] = np.repeat(late, times.astype(np.int64))
     at = np.repeat(place, times.astype(np.int64))
     by_place = np.argsort(at, kind="stable")
-    ends = np.searchsorted(at[by_place], np.arange(1, comm.size))
+    n_sent = np.bincount(at, minlength=comm.size)
     entries = sort_entries(
-        exchange_entries({name: column[by_place] for name, column in entries.items()}, ends, comm)
+        exchange_entries({name: column[by_place] for name, column in entries.items()}, n_sent, comm)
     )
 
-    n_each = np.array(comm.gather(len(entries["packed"])))
+    n_each = comm.allgather(np.array([len(entries["packed"])]))
     n, position = int(n_each.sum()), positions(n_each, comm.rank)
     return EpochSchedule(
         n=n,
         steps=-(-n // global_batch),
         accumulate=accumulate,
-        order_hash=order_hash(entries, position, comm),
-        id=unpack_ids(entries["packed"]),
+        order_hash=order_hash(entries, position, comm, id_bits),
+        id=unpack_ids(entries["packed"], id_bits),
         position=position,
         copy=entries.get("copy"),
         weight=entries.get("weight"),

@@ -186,8 +186,7 @@ class Shards:
     def _send_to(self, rank: np.ndarray, what: np.ndarray) -> np.ndarray:
         """Send what[i] to rank[i]; return what this rank receives."""
         order = np.argsort(rank, kind="stable")
-        ends = np.searchsorted(rank[order], np.arange(1, self._comm.size))
-        return np.concatenate(self._comm.alltoallv(np.split(what[order], ends)))
+        return self._comm.exchange(what[order], np.bincount(rank, minlength=self._comm.size))[0]
 
     def _names(self, ids: np.ndarray) -> list[str]:
         return [self._files.names[row] for row in ids]

@@ -17,7 +17,14 @@ from ..core.batch import MicroBatch
 from ..core.plan import Epoch
 from ..core.rng import key
 from ..distributed.comm import Comm
-from .entries import build_entries, exchange_entries, order_hash, sort_entries, unpack_ids
+from .entries import (
+    build_entries,
+    count_id_bits,
+    exchange_entries,
+    order_hash,
+    sort_entries,
+    unpack_ids,
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ def deal(
     whose global batches are of equal size up to one entry.
 
     Args:
-        ids: (S,) int64 below 2**32, or a range; this rank's rows.
+        ids: (S,) int64, or a range; this rank's rows.
         times: (S,) bool or integers, how often each row is passed.
         epoch: decides the order, by its seed and number.
         comm: all ranks.
@@ -103,23 +110,25 @@ def deal(
         weight: (S,) float32, or None for 1; given on all ranks or on none.
     """
     stream = key(epoch.seed, "order", epoch.number)
-    entries = _sort_by_bucket(build_entries(ids, times, weight, stream), comm)
+    id_bits = count_id_bits(ids, comm)
+    entries = _sort_by_bucket(build_entries(ids, times, weight, stream, id_bits), comm)
     n_local = np.array([len(entries["packed"])])
     n, before = int(comm.sum(n_local)[0]), int(comm.exscan(n_local)[0])
     steps = -(-n // global_batch)
-    hash_of_all = order_hash(entries, range(before, n), comm)
+    hash_of_all = order_hash(entries, range(before, n), comm, id_bits)
 
     packed = entries.pop("packed")
-    entries["id"] = unpack_ids(packed, out=packed)
-    filler = next((first[0] for first in comm.gather(entries["id"][:1]) if len(first)), 0)
+    entries["id"] = unpack_ids(packed, id_bits, out=packed)
+    is_first = len(packed) > 0 and before == 0
+    filler = comm.sum(np.array([entries["id"][0] if is_first else 0]))[0]
     position = None
     if comm.size > 1:
         owner = _owner_of(np.arange(before, before + len(packed)), n, steps, comm.size)
         by_owner = np.argsort(owner, kind="stable")
-        ends = np.searchsorted(owner[by_owner], np.arange(1, comm.size))
+        n_sent = np.bincount(owner, minlength=comm.size)
         # Entries of a lower rank are earlier in the order, so the received parts only need to be
         # concatenated.
-        entries = exchange_entries({name: column[by_owner] for name, column in entries.items()}, ends, comm)
+        entries = exchange_entries({name: column[by_owner] for name, column in entries.items()}, n_sent, comm)
         position = _positions_of(comm.rank, n, steps, comm.size)
     return EpochSchedule(
         n=n,
@@ -165,4 +174,7 @@ def _sort_by_bucket(entries: dict[str, np.ndarray], comm: Comm) -> dict[str, np.
     if comm.size == 1:
         return entries
     borders = np.array([(rank << 64) // comm.size for rank in range(1, comm.size)], np.uint64)
-    return sort_entries(exchange_entries(entries, np.searchsorted(entries["packed"], borders), comm))
+    ends = np.searchsorted(entries["packed"], borders)
+    return sort_entries(
+        exchange_entries(entries, np.diff(ends, prepend=0, append=len(entries["packed"])), comm)
+    )

@@ -37,15 +37,9 @@ def fetch_columns(
     """
     home = homes.of(ids)
     by_home = np.argsort(home, kind="stable")
-    ends = np.searchsorted(home[by_home], np.arange(1, comm.size))
-    asked = comm.alltoallv(np.split(ids[by_home], ends))
-    back = np.argsort(by_home)
-    return {
-        name: np.concatenate(comm.alltoallv([ledger.extra[name][part - ledger.start] for part in asked]))[
-            back
-        ]
-        for name in names
-    }
+    asked, n_asked = comm.exchange(ids[by_home], np.bincount(home, minlength=comm.size))
+    back, rows = np.argsort(by_home), asked - ledger.start
+    return {name: comm.exchange(ledger.extra[name][rows], n_asked)[0][back] for name in names}
 
 
 def send_home(stats: SampleStats, homes: Homes, comm: Comm) -> SampleStats:
@@ -62,8 +56,7 @@ def send_home(stats: SampleStats, homes: Homes, comm: Comm) -> SampleStats:
         outgoing[name] = column
     home = homes.of(stats.id)
     by_home = np.argsort(home, kind="stable")
-    ends = np.searchsorted(home[by_home], np.arange(1, comm.size))
-    incoming = np.concatenate(comm.alltoallv(np.split(outgoing[by_home], ends)))
+    incoming, _ = comm.exchange(outgoing[by_home], np.bincount(home, minlength=comm.size))
     received = {name: np.ascontiguousarray(incoming[name]) for name in columns}
     extra = {name: received.pop(name) for name in stats.extra}
     return SampleStats(**received, extra=extra)

@@ -79,9 +79,10 @@ def _write(path: Path, columns: Mapping[str, np.ndarray], start: int, n_total: i
             written.file.create_dataset(name, (n_total, *shape), item)
     for first in range(0, n_total, _WINDOW):
         low, high = (min(max(edge - start, 0), n) for edge in (first, first + _WINDOW))
-        parts = comm.alltoallv([rows[low:high]] + [rows[:0]] * (comm.size - 1))
+        n_sent = np.zeros(comm.size, np.int64)
+        n_sent[0] = high - low
+        window, _ = comm.exchange(rows[low:high], n_sent)
         if written is not None:
-            window = np.concatenate(parts)
             for name in columns:
                 written.file[name][first : first + len(window)] = window[name]
     if written is not None:

@@ -10,7 +10,6 @@ import numpy as np
 from ..distributed.comm import Comm
 from .atomic_io import Hdf5
 
-
 OF_ALL_RANKS = ("slowest_rank", "mean_rank")
 
 
@@ -52,7 +51,7 @@ class RankSeconds:
         Raises:
             OSError: the disk did not take it; on rank 0, after all communication.
         """
-        of_ranks = self._comm.gather(tuple(seconds.values()))
+        of_ranks = self._comm.collect(tuple(seconds.values()))
         if self._comm.rank:
             return
         self._epochs.append(epoch)

@@ -130,7 +130,7 @@ class GlobalStats:
         Args:
             weight: (S,) float32, finite and not negative, not all of them 0 over all ranks.
             n: draws of all ranks together.
-            ids: (S,) int64, below 2**32.
+            ids: (S,) int64.
             rng: the stream of the draws.
             purpose: of the draws.
             total: the sum of the weights over all ranks, where it is known.
@@ -145,7 +145,8 @@ class GlobalStats:
             if self.count(np.ones(len(row), bool))[0] >= n:
                 break
             horizon *= 2  # about once in a billion epochs
-        earliest = self._mark(time, (ids[row] << 31) | number, n=n)
+        number_bits = 63 - max(32, self._largest(ids).bit_length())
+        earliest = self._mark(time, (ids[row] << number_bits) | number, n=n)
         return np.bincount(row[earliest], minlength=len(ids))
 
     def mean(self, value: np.ndarray) -> Mean:
@@ -232,7 +233,7 @@ class GlobalStats:
 
     def concatenate(self, value: np.ndarray) -> np.ndarray:
         """Return all ranks' values, concatenated, on every rank; for arrays of a batch, not of a ledger."""
-        return np.concatenate(self._comm.gather(value))
+        return self._comm.allgather(value)
 
     def agree(self, value: object, what: str) -> None:
         """Check that all ranks have the same value.
@@ -293,9 +294,13 @@ class GlobalStats:
         tied_ids = ids_at(ids, tied)
         return tied[tied_ids <= self._kth_id(tied_ids, found)]
 
+    def _largest(self, ids: np.ndarray) -> int:
+        """Return the largest id of all ranks, 0 if there is none. One allreduce."""
+        return int(self._comm.max(np.array([ids.max(initial=0)]))[0])
+
     def _kth_id(self, ids: np.ndarray, found: Threshold) -> int:
         """Return the k-th smallest id of the tied rows of all ranks."""
-        largest = int(self._comm.max(np.array([ids.max(initial=0)]))[0])
+        largest = self._largest(ids)
         if found.k == found.n_ties:
             return largest
         return select(ids.view(np.uint64), max(1, largest.bit_length()), found.k, self._comm)[0]

@@ -84,6 +84,18 @@ def test_alltoallv_is_a_transposition(size, data):
             np.testing.assert_array_equal(part, parts(sender)[rank])
 
 
+def test_a_check_that_all_ranks_pass_sends_one_number():
+    sent = []
+
+    def work(comm):
+        gather = comm.gather
+        comm.gather = lambda value: sent.append(value) or gather(value)
+        return comm.run_or_raise_together(lambda: comm.rank)
+
+    assert run_in_threads(3, work) == [0, 1, 2]
+    assert [value.tolist() for value in sent] == [[0]] * 3  # maxima of threads go through gather
+
+
 @given(sizes)
 def test_a_posted_maximum_arrives_when_it_is_waited_for(size):
     assert run_in_threads(size, lambda comm: comm.post_max(comm.rank * 10).wait()) == [(size - 1) * 10] * size

@@ -156,7 +156,7 @@ def test_a_bare_pickle_is_damage_like_any_other(begun, tmp_path):
     assert not (tmp_path / "taken over").exists()
 
 
-@pytest.mark.parametrize("other", [1, 99])
+@pytest.mark.parametrize("other", [1, 2, 99])
 def test_another_format_is_refused_not_passed_over(other, begun):
     checkpoint = begun / "checkpoints" / "epoch_0001"
     write_manifest(checkpoint, load_facts(checkpoint) | {"format": other})
@@ -167,7 +167,7 @@ def test_another_format_is_refused_not_passed_over(other, begun):
     before = contents(begun)
     with pytest.raises(
         RunDirectoryError,
-        match=f"epoch_0001: of format {other}, but this version reads format 2; use the version that",
+        match=f"epoch_0001: of format {other}, but this version reads format 3; use the version that",
     ):
         go(begun)
     assert contents(begun) == before

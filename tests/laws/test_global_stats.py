@@ -13,6 +13,7 @@ from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.errors import WorldError
 from kakurenbo_hpc.selection.global_stats import GlobalStats
+from kakurenbo_hpc.selection.sorting import _regular_samples
 
 sizes = st.integers(1, 60)
 fractions = st.one_of(st.sampled_from([0.0, 0.1, 0.29, 0.3, 0.5, 1.0]), st.floats(0, 1))
@@ -223,6 +224,36 @@ def test_percentile_and_rank_are_those_of_a_sort(rows):
     np.testing.assert_array_equal(percentile, oracle.percentile(value))
     rank = joined(cuts, lambda everyone, mine: everyone.rank(value[mine], ids[mine]))
     np.testing.assert_array_equal(rank, oracle.rank(value, ids))
+
+
+@pytest.mark.parametrize("cuts", [[0, 60], [0, 20, 20, 45, 60]])
+def test_ids_beyond_32_bits_are_ordered_as_others(cuts):
+    random = np.random.default_rng(0)
+    value = random.integers(0, 3, 60).astype(np.float32)
+    ids = 10**10 - random.permutation(60)
+    rank = joined(cuts, lambda everyone, mine: everyone.rank(value[mine], ids[mine]))
+    np.testing.assert_array_equal(rank, oracle.rank(value, ids))
+    percentile = joined(cuts, lambda everyone, mine: everyone.percentile(value[mine], ids[mine]))
+    np.testing.assert_array_equal(percentile, oracle.percentile(value))
+    weight = value + 1
+    times = joined(cuts, lambda e, mine: e.draw(weight[mine], 40, ids[mine], Epoch(0, 1, 0).rng, "test"))
+    assert times.sum() == 40
+    np.testing.assert_array_equal(times, drawn(weight, 40, Epoch(0, 1, 0), ids))
+
+
+def test_the_sample_of_a_sort_on_many_ranks_is_short_and_cuts_even_parts():
+    class Ranks(SerialComm):
+        def __init__(self, rank, size):
+            self.rank, self.size = rank, size
+
+    n_ranks, random = 8192, np.random.default_rng(0)
+    rows = np.sort(random.random((n_ranks, 20)))
+    samples = np.sort(
+        np.concatenate([_regular_samples(own, Ranks(r, n_ranks)) for r, own in enumerate(rows)])
+    )
+    assert len(samples) <= 1 << 20
+    borders = samples[np.arange(1, n_ranks) * len(samples) // n_ranks]
+    assert np.diff(np.searchsorted(np.sort(rows.ravel()), borders)).max() < 3 * 20
 
 
 @given(rows())

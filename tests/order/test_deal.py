@@ -5,7 +5,9 @@ import pytest
 from support.orders import EPOCH, batches, dealt, everything, order
 
 from kakurenbo_hpc.core.plan import Epoch
+from kakurenbo_hpc.core.rng import bits, key
 from kakurenbo_hpc.distributed.comm import SerialComm
+from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.order.deal import deal
 
 
@@ -86,10 +88,30 @@ def test_the_order_hash_sees_a_swap_a_change_and_a_loss():
     )
 
 
-def test_the_largest_ids_that_an_entry_can_hold_come_through():
-    ids = np.array([0, 2**31 - 1, 2**31, 2**32 - 1])
-    micro_batches = deal(ids, np.ones(4, bool), EPOCH, SerialComm(), 4)
-    assert sorted(micro_batches.id) == ids.tolist()
+@pytest.mark.parametrize("n_ranks", [1, 2])
+@pytest.mark.parametrize("largest", [2**32 - 1, 2**32, 10**10, 2**40])
+def test_large_ids_come_through_in_one_order_on_any_number_of_ranks(largest, n_ranks):
+    ids = np.array([0, 2**31 - 1, 2**31, largest - 1, largest])
+
+    def one(comm):
+        mine = ids[comm.rank * 3 : (comm.rank + 1) * 3] if comm.size > 1 else ids
+        return deal(mine, np.ones(len(mine), bool), EPOCH, comm, 2)
+
+    dealt_to = run_in_threads(n_ranks, one)
+    found = sorted(
+        (e.position[i], e.id[i]) for d in dealt_to for e in d for i in range(len(e.id)) if e.counts
+    )
+    alone = deal(ids, np.ones(5, bool), EPOCH, SerialComm(), 2)
+    assert [id_ for _, id_ in found] == alone.id.tolist() and sorted(alone.id) == ids.tolist()
+    assert {d.order_hash for d in dealt_to} == {alone.order_hash}
+
+
+def test_ids_that_fit_into_32_bits_are_ordered_as_before():
+    """The order of an epoch is a format: 32 bits of the hash above 32 bits of the id."""
+    ids = np.arange(100)
+    packed = bits(key(EPOCH.seed, "order", EPOCH.number), ids) >> np.uint64(32)
+    expected = ids[np.lexsort((ids, packed))]
+    assert deal(ids, np.ones(100, bool), EPOCH, SerialComm(), 4).id.tolist() == expected.tolist()
 
 
 def test_every_place_is_as_likely_for_every_sample():

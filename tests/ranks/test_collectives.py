@@ -19,6 +19,15 @@ def test_every_collective_gives_numpys_answer(comm_of, n):
         check_collectives(comm)
 
 
+@pytest.mark.ranks(4)
+def test_an_exchange_in_two_hops_is_an_exchange(comm):
+    from kakurenbo_hpc.distributed.comm_mpi import MpiComm
+
+    in_two_hops = MpiComm(comm.mpi, two_hops_from=4)
+    check_collectives(in_two_hops)
+    in_two_hops.close()
+
+
 def test_every_collective_gives_numpys_answer_under_torchrun():
     done = start(3, PROGRAMS / "collectives.py", starter="torchrun")
     assert done.returncode == 0, done.stderr

@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from kakurenbo_hpc.errors import FAILED, RunDirectoryError
 from kakurenbo_hpc.rundir.attempt import VARIABLE, Attempt
 from kakurenbo_hpc.rundir.lock import Lock
-from kakurenbo_hpc.rundir.watchdog.heartbeat import Heartbeat, read_beats
+from kakurenbo_hpc.rundir.watchdog.heartbeat import Heartbeat, clear, read_beats, seconds_since_beat
+from kakurenbo_hpc.rundir.watchdog.watchdog import Watchdog, is_watcher
 
 
 def test_attempts_are_counted_over_all_launches_of_a_run(tmp_path):
@@ -70,6 +72,35 @@ def test_what_an_attempt_left_on_this_machine_is_killed_and_nothing_else(tmp_pat
     stays.kill()
     stays.wait()
     assert VARIABLE not in os.environ
+
+
+def test_heartbeats_of_many_ranks_are_in_folders_of_a_thousand(tmp_path):
+    heartbeat = Heartbeat()
+    heartbeat.enter(0, "train")
+    for rank in (0, 999, 1000, 65535):
+        heartbeat.write(tmp_path, rank)
+    files = {
+        f"{path.relative_to(tmp_path / 'heartbeat')}" for path in (tmp_path / "heartbeat").rglob("*.json")
+    }
+    assert files == {"rank_0000.json", "rank_0999.json", "0001/rank_1000.json", "0065/rank_65535.json"}
+    beats = read_beats(tmp_path, 1001)
+    assert [rank for rank, beat in enumerate(beats) if beat is not None] == [0, 999, 1000]
+    assert seconds_since_beat(tmp_path) < 60
+    clear(tmp_path)
+    assert not any((tmp_path / "heartbeat").rglob("*.json"))
+
+
+@pytest.mark.parametrize(("size", "n"), [(1, 1), (64, 64), (65, 33), (65536, 64)])
+def test_so_many_ranks_watch_the_others_heartbeats(size, n):
+    assert sum(is_watcher(rank, size) for rank in range(size)) == n
+
+
+def test_65536_ranks_write_a_thousand_heartbeats_a_second():
+    def pause(size, timeout_s):
+        return Watchdog(Heartbeat(), Path(), 0, size, timeout_s, lambda: None)._pause_s
+
+    assert pause(2, 500.0) == pytest.approx(500 / 60) and pause(2, 0) == 10
+    assert pause(65536, 500.0) == pytest.approx(65.536)
 
 
 def test_a_heartbeat_names_its_attempt(tmp_path):

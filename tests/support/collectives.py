@@ -41,6 +41,17 @@ def check_collectives(comm: Comm) -> None:
     nothing = comm.alltoallv([np.zeros((0, 2), np.float32)] * size)
     assert all(p.shape == (0, 2) for p in nothing)
 
+    counts = [[(3 * source + target) % 4 for target in range(size)] for source in range(size)]
+    rows, n_received = comm.exchange(np.arange(sum(counts[rank])) + 100 * rank, np.array(counts[rank]))
+    want = [np.arange(n[rank]) + sum(n[:rank]) + 100 * source for source, n in enumerate(counts)]
+    assert rows.tolist() == np.concatenate(want).tolist()
+    assert n_received.tolist() == [n[rank] for n in counts]
+
+    gathered = comm.allgather(np.full((rank % 3, 2), rank, np.int32))
+    assert gathered.dtype == np.int32 and gathered.shape[1:] == (2,)
+    assert gathered[:, 0].tolist() == [r for r in range(size) for _ in range(r % 3)]
+    assert comm.collect(("rank", rank)) == ([] if rank else [("rank", r) for r in range(size)])
+
     posted = comm.post_max(10 * rank)
     comm.sum(np.ones(1))  # other calls may pass while it is under way
     assert posted.wait() == 10 * (size - 1)

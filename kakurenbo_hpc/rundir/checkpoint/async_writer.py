@@ -91,12 +91,12 @@ class CheckpointWriter:
         return self._complete
 
     def _gather(self, shards: Future[dict[str, str]]) -> None:
-        """Gather all ranks' checksums; let rank 0's thread commit the checkpoint, or remove its files."""
+        """Gather the checksums on rank 0, whose thread commits the checkpoint, or removes its files."""
         problem = _disk_problem(shards)
-        gathered = self._comm.gather((problem, {} if problem else shards.result()))
+        gathered = self._comm.collect((problem, {} if problem else shards.result()))
         self._shards = self._pending = None
-        problem = next(
-            (f"rank {rank}: {problem}" for rank, (problem, _) in enumerate(gathered) if problem), ""
+        problem = self._comm.broadcast(
+            next((f"rank {rank}: {problem}" for rank, (problem, _) in enumerate(gathered) if problem), "")
         )
         if problem:
             self._warn(problem)

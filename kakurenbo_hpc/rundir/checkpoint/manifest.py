@@ -16,7 +16,7 @@ from ...errors import RunDirectoryError
 from ..atomic_io import write_whole
 from .shards import checksum
 
-FORMAT = 2  # format 1 had no checksum of the manifest
+FORMAT = 3  # format 1 had no checksum of the manifest, format 2 another number of home blocks
 
 
 def validate_checkpoint(checkpoint: Path) -> str | None:

@@ -19,6 +19,7 @@ from ..timers import STAGES
 T = TypeVar("T")
 
 STAGE_NAMES = ("set-up", "staging", *STAGES)
+_RANKS_IN_FOLDER = 1000  # a folder takes so many files every few seconds, not all those of 65,536 ranks
 
 
 class Position(NamedTuple):
@@ -115,7 +116,7 @@ class Heartbeat:
         written = datetime.now(timezone.utc).isoformat(
             timespec="seconds"
         )  # for people: clocks differ, and jump
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         beside.write_text(json.dumps({**beat, "at": at, "written": written}), encoding="utf-8")
         os.replace(beside, path)
 
@@ -131,7 +132,7 @@ def read_beats(run: Path, n_ranks: int) -> list[Beat | None]:
 def seconds_since_beat(run: Path) -> float | None:
     """Return how long ago any rank wrote its heartbeat, by the clocks of the file system and this machine."""
     written = []
-    for path in (run / "heartbeat").glob("rank_*.json"):
+    for path in (run / "heartbeat").rglob("rank_*.json"):
         with contextlib.suppress(OSError):
             written.append(path.stat().st_mtime)
     return max(0.0, time.time() - max(written)) if written else None
@@ -139,7 +140,7 @@ def seconds_since_beat(run: Path) -> float | None:
 
 def clear(run: Path) -> None:
     """Remove the heartbeats of an earlier start."""
-    for path in (run / "heartbeat").glob("rank_*.json"):
+    for path in (run / "heartbeat").rglob("rank_*.json"):
         path.unlink(missing_ok=True)
 
 
@@ -156,4 +157,6 @@ def _read(path: Path) -> Beat | None:
 
 
 def _path(run: Path, rank: int) -> Path:
-    return run / "heartbeat" / f"rank_{rank:04d}.json"
+    thousand = rank // _RANKS_IN_FOLDER
+    folder = run / "heartbeat" / f"{thousand:04d}" if thousand else run / "heartbeat"
+    return folder / f"rank_{rank:04d}.json"

@@ -22,13 +22,18 @@ from ..console import resume_advice
 from .heartbeat import Beat, Heartbeat, read_beats
 
 _TICKS = 3  # between two reads of all heartbeats: a live rank has written in that time
+_WRITES_PER_S = 1000  # of all ranks' heartbeats together, to one file system
+_WATCHERS = 64  # ranks that read all heartbeats, and report and abort: one that does ends all ranks
+_MOST_LINES = 100  # of a report of where the ranks are
 
 
 class Watchdog:
     """Thread that writes a rank's heartbeat and aborts when no rank has made progress for ``timeout_s``.
 
-    It writes every ``timeout_s`` / 60, within 1 to 10 s, once data and model are loaded: before that, the run
-    directory may be another run's. A rank that waits for another one that makes progress never aborts.
+    It writes every ``timeout_s`` / 60, within 1 to 10 s, or every millisecond times the ranks if that is
+    longer, once data and model are loaded: before that, the run directory may be another run's. A rank that
+    waits for another one that makes progress never aborts. Of more than 64 ranks, up to 64 at equal distances
+    read the others' heartbeats.
     """
 
     def __init__(
@@ -55,7 +60,9 @@ class Watchdog:
         self._attempt = attempt or Attempt(run)
         self._heartbeat, self._run, self._rank, self._size = heartbeat, run, rank, size
         self._timeout_s, self._abort = timeout_s, abort
-        self._pause_s = min(max(1.0, timeout_s / 60), 10.0) if timeout_s else 10.0
+        pause_s = min(max(1.0, timeout_s / 60), 10.0) if timeout_s else 10.0
+        self._pause_s = max(pause_s, size / _WRITES_PER_S)
+        self._watches = is_watcher(rank, size)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
 
@@ -76,7 +83,7 @@ class Watchdog:
                 continue
             with contextlib.suppress(OSError):  # a full disk must not end the run
                 self._heartbeat.write(self._run, self._rank)
-            if not self._timeout_s or self._heartbeat.idle_s < self._timeout_s:
+            if not self._watches or not self._timeout_s or self._heartbeat.idle_s < self._timeout_s:
                 patience, ticks = self._timeout_s, 0
             elif self._heartbeat.idle_s >= patience:
                 before = before if ticks else read_beats(self._run, self._size)
@@ -106,6 +113,11 @@ class Watchdog:
             sys.stderr.flush()
         self._over.wait(2 * self._pause_s)  # time for the other ranks to report
         self._abort()
+
+
+def is_watcher(rank: int, size: int) -> bool:
+    """Return whether a rank reads the heartbeats of all ranks: so many at most, at equal distances."""
+    return rank % -(-size // _WATCHERS) == 0
 
 
 def _is_alive(before: Beat | None, now: Beat | None) -> bool:
@@ -142,7 +154,8 @@ def _table(
     for (what, _), group in groupby(ranks, lambda pair: (describe(pair[1]), pair[1] - pair[0])):
         first, *more = (rank for _, rank in group)
         lines.append(f"{f'ranks {first} to {more[-1]}' if more else f'rank {first}'} {what}")
-    return lines
+    left_out = len(lines) - _MOST_LINES
+    return lines if left_out <= 0 else [*lines[:_MOST_LINES], f"and {left_out} lines more, in heartbeat/"]
 
 
 def _stacks() -> str:
