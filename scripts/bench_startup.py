@@ -23,7 +23,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bench_common import _environment, _mpirun, header, median, say, spread, verdict
+from bench_common import _mpirun, environment, header, median, say, spread, verdict
 
 LEAST_TRIALS = 7
 N_RANKS = 2
@@ -100,7 +100,7 @@ def start(program: str, words: Sequence[str] = ()) -> Times:
     """Run the program on the ranks and return when it wrote its marks."""
     begun = time.time()
     command = [*_mpirun(N_RANKS), sys.executable, "-c", program, *words]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     ended = time.time()
     if done.returncode:
         sys.exit(f"ended with code {done.returncode}:\n{done.stdout}{done.stderr}")

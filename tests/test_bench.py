@@ -167,6 +167,18 @@ def test_the_driver_is_measured_beside_a_bare_loop_and_its_ideal():
     assert sum("wanted: choose larger --widths" in line for line in lines) == 2
 
 
+def test_scaling_is_measured_on_real_ranks_and_projected():
+    words = ["--n", "30000", "--ranks", "2,4,16", "--train-ranks", "1,2", "--epochs", "2"]
+    lines = bench("bench_scaling.py", *words, "--project-n", "1e6,1e10", "--project-ranks", "65536")
+    assert first_words(lines)[:5] == ["result:", "hardware:", "versions:", "trials:", "ranks:"]
+    measured = [line.split() for line in lines if line.lstrip().startswith("30,000 ")]
+    rows = [row for row in measured if "same" in row]
+    assert [row[1] for row in rows] == ["1", "2", "4", "16", "16"] and {row[3] for row in rows} == {"equal"}
+    assert sum("projected" in line and "%" in line for line in lines) >= 3
+    assert any("messages of an exchange" in line and "1,020" in line for line in lines)
+    assert "strong scaling" in lines and lines[-1].startswith("reached")
+
+
 @pytest.fixture
 def counted(monkeypatch):
     monkeypatch.syspath_prepend(SCRIPTS)
