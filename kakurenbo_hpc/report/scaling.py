@@ -221,8 +221,8 @@ def _notes(kind: str, scales: Sequence[Scale]) -> list[str]:
     if kind != "strong":
         rate = "stays" if first.lr == last.lr else f"goes from {first.lr or 0:.3g} to {last.lr or 0:.3g}"
         notes.append(
-            f"the global batch goes from {first.global_batch} to {last.global_batch} samples, and the learning "
-            f"rate {rate}: compare the accuracies"
+            f"the global batch goes from {first.global_batch} to {last.global_batch} samples, and the "
+            f"learning rate {rate}: compare the accuracies"
         )
     if any(scale.oversubscribed for scale in scales):
         notes.append("oversubscribed: more threads of ranks than physical cores, so no efficiency")

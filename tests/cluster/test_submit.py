@@ -1,6 +1,7 @@
 """kakurenbo submit: jobs for a stand-in of sbatch, or one line that says what is wrong."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -152,7 +153,9 @@ def test_a_sweep_that_is_refused_half_way_says_what_was_submitted(call, tmp_path
 
 
 @pytest.mark.parametrize(("scaling", "batches"), [("strong", [60, 60, 60]), ("weak", [20, 40, 60])])
-def test_launch_takes_the_sweep_that_submit_has(scaling, batches, call, tmp_path):
+def test_launch_takes_the_sweep_that_submit_has(scaling, batches, call, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("OMP_NUM_THREADS")
     started = []
 
     def start(job, job_file, run_dir, n_ranks, overrides):
@@ -169,6 +172,11 @@ def test_launch_takes_the_sweep_that_submit_has(scaling, batches, call, tmp_path
     assert started == [(f"ranks_000{n}", batch) for n, batch in zip((1, 2, 3), batches, strict=True)]
     code, out, _ = call("digits_kakurenbo", "--ranks", "1,2", "--scaling", "weak", "--dry-run", verb="launch")
     assert (code, out.count("runs/digits_kakurenbo/ranks_000")) == (0, 2)
+    growth = "weak scaling, 1, 2 ranks: global batch 60, 120; learning rate 0.05, 0.05 ("
+    assert out.startswith(growth + "training.lr_scaling is none)\n")
+    assert int(os.environ["OMP_NUM_THREADS"]) == max(
+        1, len(os.sched_getaffinity(0)) // 4
+    )  # as at the largest
 
 
 @pytest.mark.parametrize(
