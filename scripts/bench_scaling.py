@@ -60,11 +60,11 @@ def check_memory(sizes: Sequence[int], ranks: Sequence[int]) -> None:
         )
 
 
-def own_seconds(n: int, n_ranks: int) -> dict[str, float]:
+def own_seconds(n: int, n_ranks: int, batch_per_rank: int) -> dict[str, float]:
     """Return a rank's own work by stage, of one of n_ranks; of very many rows in proportion."""
     share = -(-n // n_ranks)
     largest = min(share, LARGEST_SHARE)
-    own = scaling_ranks.measure_share(largest * n_ranks, n_ranks, SerialComm())
+    own = scaling_ranks.measure_share(largest * n_ranks, n_ranks, batch_per_rank, SerialComm())
     return {stage: seconds * share / largest for stage, seconds in own.items()}
 
 
@@ -135,7 +135,9 @@ def report_times(found: dict[int, dict], cores: int) -> list[str]:
     for p in sorted(p for p in found if p <= min(2, cores)):
         for run in found[p]["ours"]:
             calls = count_epoch(run["n"], run["n_trained"], p, plan_bytes(run))
-            model = planning_seconds(own_seconds(run["n"], p), calls, p, network, local=True)
+            model = planning_seconds(
+                own_seconds(run["n"], p, scaling_ranks.GLOBAL_BATCH // p), calls, p, network, local=True
+            )
             clock = sum(stage["wall_s"] for stage in run["stages"].values())
             lines.append(
                 f"{run['n']:>35,}  {p:>5}  {1e3 * model:>9.1f}  {1e3 * clock:>9.1f}  "
@@ -154,7 +156,7 @@ def project(sizes: Sequence[int], ranks: Sequence[int], training: Training) -> l
         f"whose exchange {training.overlap:.0%} of the backward pass hide, {training.hidden:.0%} of the "
         f"samples hidden, the slowest rank {training.slow_rank:g} times as slow",
     ]
-    own = {(n, p): own_seconds(n, p) for n in sizes for p in ranks if n >= p}
+    own = {(n, p): own_seconds(n, p, training.batch_per_rank) for n in sizes for p in ranks if n >= p}
     first_over: dict[str, str] = {}
     for network in NETWORKS:
         lines += [

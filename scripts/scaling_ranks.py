@@ -175,8 +175,9 @@ def forget_peak() -> int:
     return memory_bytes("VmRSS")
 
 
-def measure_share(n: int, n_ranks: int, comm: Comm) -> dict[str, float]:
+def measure_share(n: int, n_ranks: int, batch_per_rank: int, comm: Comm) -> dict[str, float]:
     """Return the processor seconds of each stage on one of n_ranks simulated ranks, the median of three."""
+    global_batch = batch_per_rank * n_ranks
     homes, rank = Homes(n, n_ranks), n_ranks // 2
     start, stop = homes.rows(rank)
     ledger = made_ledger(n, start, stop)
@@ -193,7 +194,7 @@ def measure_share(n: int, n_ranks: int, comm: Comm) -> dict[str, float]:
     )
     works = {
         "plan": lambda: plan and METHOD.plan(EPOCH, alone, GlobalStats(comm)),
-        "deal": lambda: [deal(ledger.rows, rows, EPOCH, one, GLOBAL_BATCH) for rows in (train, ~train)],
+        "deal": lambda: [deal(ledger.rows, rows, EPOCH, one, global_batch) for rows in (train, ~train)],
         "home": lambda: [send_home(anywhere, homes, one), ledger.update(stats, EPOCH.number)],
         "exchange": lambda: plan_exchange(ledger.id, first_places(ledger.id, n_ranks), train, EPOCH, one),
     }

@@ -30,7 +30,7 @@ class MpiComm(Comm):
         self._mpi = self.mpi = mpi.Dup()
         self.rank, self.size = self._mpi.rank, self._mpi.size
         self._width = grid_width(self.size) if self.size >= two_hops_from else self.size
-        self._grid: tuple[MPI.Intracomm, MPI.Intracomm] | None = None
+        self._grid: tuple[MPI.Comm, MPI.Comm] | None = None
 
     def sum(self, array: np.ndarray) -> np.ndarray:
         return self._reduce(array, MPI.SUM)
@@ -81,7 +81,8 @@ class MpiComm(Comm):
         if self._grid is None:
             line, place = divmod(self.rank, self._width)
             self._grid = self._mpi.Split(line, self.rank), self._mpi.Split(place, self.rank)
-        return _exchange_in_two_hops(*self._grid, rows, n_sent)
+        along, across = self._grid
+        return _exchange_in_two_hops(along, across, rows, n_sent)
 
     def post_max(self, value: int) -> Pending:
         return _Posted(self._mpi, value)
@@ -127,7 +128,7 @@ class _Moving(Transfer):
         self._request.Wait()
 
 
-def _exchange(mpi: MPI.Intracomm, rows: np.ndarray, n_sent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _exchange(mpi: MPI.Comm, rows: np.ndarray, n_sent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rows, n_received = np.ascontiguousarray(rows), np.empty(len(n_sent), np.int64)
     mpi.Alltoall(n_sent.astype(np.int64), n_received)
     incoming = np.empty((int(n_received.sum()), *rows.shape[1:]), rows.dtype)
@@ -140,7 +141,7 @@ def _exchange(mpi: MPI.Intracomm, rows: np.ndarray, n_sent: np.ndarray) -> tuple
 
 
 def _exchange_in_two_hops(
-    along: MPI.Intracomm, across: MPI.Intracomm, rows: np.ndarray, n_sent: np.ndarray
+    along: MPI.Comm, across: MPI.Comm, rows: np.ndarray, n_sent: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Exchange through a grid: first to the target's column in this line, then to the target's line.
 
@@ -160,7 +161,7 @@ def _exchange_in_two_hops(
     return rows, _transpose(across, by_source.T).ravel()
 
 
-def _transpose(mpi: MPI.Intracomm, counts: np.ndarray) -> np.ndarray:
+def _transpose(mpi: MPI.Comm, counts: np.ndarray) -> np.ndarray:
     """Send row r of a matrix to rank r; return the matrix of the rows received."""
     counts = np.ascontiguousarray(counts, np.int64)
     received = np.empty_like(counts)
