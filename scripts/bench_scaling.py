@@ -128,19 +128,20 @@ def report_ranks(found: dict[int, dict], cores: int) -> tuple[list[str], bool]:
 
 
 def report_times(found: dict[int, dict], cores: int) -> list[str]:
-    """Return the model's seconds beside those of 1 and 2 real ranks."""
-    lines = ["model's time against the clock      N ranks  model, ms  clock, ms  error"]
+    """Return the model's seconds beside those of 1 and 2 real ranks, by the processor and by the clock."""
+    heads = "N  ranks  own work: model, ms  measured  error   all: model, ms     clock  error"
+    lines = [f"model's time against that of real ranks {heads}"]
     measured = found.get(2, {}).get("network") or [0.0, 1e9]
     network = Network("shared memory of this machine", *measured, "measured here")
     for p in sorted(p for p in found if p <= min(2, cores)):
         for run in found[p]["ours"]:
             calls = count_epoch(run["n"], run["n_trained"], p, plan_bytes(run))
-            model = planning_seconds(
-                own_seconds(run["n"], p, scaling_ranks.GLOBAL_BATCH // p), calls, p, network, local=True
-            )
-            clock = sum(stage["wall_s"] for stage in run["stages"].values())
+            own = own_seconds(run["n"], p, scaling_ranks.GLOBAL_BATCH // p)
+            model = planning_seconds(own, calls, p, network, local=True)
+            work, clock = (sum(s[name] for s in run["stages"].values()) for name in ("own_s", "wall_s"))
             lines.append(
-                f"{run['n']:>35,}  {p:>5}  {1e3 * model:>9.1f}  {1e3 * clock:>9.1f}  "
+                f"{run['n']:>41,}  {p:>5}  {1e3 * sum(own.values()):>19.1f}  {1e3 * work:>8.1f}  "
+                f"{sum(own.values()) / work - 1:>+5.0%}  {1e3 * model:>14.1f}  {1e3 * clock:>8.1f}  "
                 f"{model / clock - 1:>+5.0%}"
             )
     if 2 in found:
