@@ -3,6 +3,7 @@ it is copied.
 """
 
 import os
+from itertools import pairwise
 from types import SimpleNamespace as Namespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from ranks.programs.digit_files import DigitFiles, write_digits
+from support.data_files import write_rows
 from support.data_messages import told
 from support.data_read import read
 
@@ -18,9 +20,10 @@ from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.data import retry as patience
 from kakurenbo_hpc.data.dataset import SampleFiles
 from kakurenbo_hpc.data.tools.pack import pack
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
 from kakurenbo_hpc.distributed.world import World
-from kakurenbo_hpc.errors import DataError
+from kakurenbo_hpc.errors import DataError, JobError
 from kakurenbo_hpc.local_data import shards, staging
 from kakurenbo_hpc.local_data.node_cache import NodeCache
 from kakurenbo_hpc.local_data.shared_reading import Traffic
@@ -252,13 +255,7 @@ def test_packed_images_are_staged_as_files_of_their_own(tmp_path):
     )
 
     def work(comm, compare=False):
-        data = options.open()
-        here = shards.Shards(options, data, str(tmp_path / "scratch"), world_of(comm))
-        ledger = here.assign_ranks(Ledger.unseen(6, *Homes(6, comm.size).rows(comm.rank)))
-        n_bytes = here.fill(ledger, no_bar, 0.3, compare).copied
-        mine = np.arange(comm.rank, 6, comm.size)
-        ours = read(here.with_local_files(data).train, mine)
-        return n_bytes, all(torch.equal(*pair) for pair in zip(ours, read(data.train, mine), strict=True))
+        return stage_and_compare(options, tmp_path / "scratch", 6, comm, compare)
 
     sizes = sum(path.stat().st_size for path in (tmp_path / "images").rglob("*.png"))
     assert run_in_threads(2, work) == [(sizes, True)] * 2
@@ -268,3 +265,42 @@ def test_packed_images_are_staged_as_files_of_their_own(tmp_path):
     harmed.write_bytes(bytes(harmed.stat().st_size))
     os.utime(harmed, ns=(changed, changed))
     assert run_in_threads(2, lambda comm: work(comm, compare=True)) == [(harmed.stat().st_size, True)] * 2
+
+
+@pytest.mark.parametrize("dtype", ["u1", "f4"])
+def test_rows_of_hdf5_files_are_staged_as_files_of_their_own(tmp_path, dtype):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 3, 4, 4)).astype(dtype)
+    for split, cuts in (("train", (0, 4, 5, 7)), ("validation", (7, 9))):
+        for part, (first, last) in enumerate(pairwise(cuts)):
+            path = tmp_path / split / f"part_{part}.h5"
+            write_rows(path, pixels[first:last], np.arange(first, last) % 2)
+    options = DATASETS["hdf5"](name="hdf5", path=str(tmp_path), placement="local")
+
+    def work(comm):
+        return stage_and_compare(options, tmp_path / "scratch", 7, comm)
+
+    assert run_in_threads(2, work) == [(pixels.nbytes, True)] * 2
+    assert run_in_threads(2, work) == [(0, True)] * 2, "all are there"
+
+
+@pytest.mark.parametrize(("labels", "how"), [((3, 4, 4), {}), ((3,), {"chunks": (1, 3, 4, 4)})])
+def test_masks_that_share_a_file_and_rows_that_only_hdf5_can_read_are_not_staged(tmp_path, labels, how):
+    for split in ("train", "validation"):
+        inputs = np.zeros((3, 3, 4, 4), np.uint8)
+        write_rows(tmp_path / split / "part_0.h5", inputs, np.zeros(labels, np.int64), **how)
+    data = DATASETS["hdf5"](name="hdf5", path=str(tmp_path), n_classes=2).open()
+    with pytest.raises(JobError, match="samples of hdf5 are not files of their own"):
+        staging.open_store("hdf5", data, str(tmp_path), world_of(SerialComm()))
+
+
+def stage_and_compare(options, scratch, n, comm, compare=False):
+    """Stage a data set of n training samples; return the bytes copied by all ranks, and whether what this
+    rank then reads from its disk is, to the bit, what lies on the shared file system.
+    """
+    data = options.open()
+    here = shards.Shards(options, data, str(scratch), world_of(comm))
+    ledger = here.assign_ranks(Ledger.unseen(n, *Homes(n, comm.size).rows(comm.rank)))
+    n_bytes = here.fill(ledger, no_bar, 0.3, compare).copied
+    mine = np.arange(comm.rank, n, comm.size)
+    ours = read(here.with_local_files(data).train, mine)
+    return n_bytes, all(torch.equal(*pair) for pair in zip(ours, read(data.train, mine), strict=True))

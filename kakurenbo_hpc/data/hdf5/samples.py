@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ...errors import DataError, SampleError
-from ..dataset import Dataset, ReadRequest, SampleFiles
+from ..dataset import Dataset, PackedIn, ReadRequest, SampleFiles
 from ..read_at import read_at
 from ..retry import retry
 from .blocks import blocks_of, open_file, read_blocks
@@ -55,6 +55,7 @@ class Hdf5Samples(Dataset):
         self._manifest, self._labels, self._n_classes, self._threads = manifest, labels, n_classes, threads
         self._scaling, self._direct = scaling, direct
         self._ends = np.cumsum(manifest.rows)
+        self._unpacked = False  # whether each row is a file of its own, as it is on a node's disk
         self._buffers: list[PinnedPool] | None = None
         self._advice = "copy it again"
 
@@ -70,15 +71,31 @@ class Hdf5Samples(Dataset):
         return self._labels
 
     def files(self) -> SampleFiles | None:
-        """Return the file of every sample; None where files hold several."""
+        """Return the file of every sample: the rows of files that hold several become files of inputs alone.
+
+        None where that is not possible: several masks a file, or rows that only HDF5 can read.
+        """
         manifest = self._manifest
-        if manifest.rows.max() > 1:
+        if manifest.rows.max() == 1:
+            return SampleFiles(manifest.root, manifest.names.tolist(), manifest.sizes, manifest.changed)
+        begin = manifest.offsets[:, 0]
+        if self._labels is None or (begin == THROUGH_H5PY).any():
             return None
-        return SampleFiles(manifest.root, manifest.names.tolist(), manifest.sizes, manifest.changed)
+        files = np.repeat(np.arange(len(manifest.names), dtype=np.int32), manifest.rows)
+        row = np.arange(len(self)) - (self._ends - manifest.rows)[files]
+        size = sample_bytes(manifest.shapes[0], manifest.dtypes[0])
+        return SampleFiles(
+            manifest.root,
+            _RowNames(manifest, self._ends),
+            np.full(len(self), size),
+            manifest.changed[files],
+            PackedIn(manifest.names.tolist(), files, begin[files] + row * size),
+        )
 
     def relocate(self, root: Path) -> Hdf5Samples:
         """Return the same samples, read from files below another folder."""
         moved = copy.copy(self)
+        moved._unpacked = bool(self._manifest.rows.max() > 1)
         moved._manifest, moved._buffers, moved._direct = replace(self._manifest, root=root), None, False
         moved._advice = "resume the run, which fetches it again"
         return moved
@@ -168,18 +185,21 @@ class Hdf5Samples(Dataset):
         Raises:
             DataError: the file, which it names, cannot be read whole, or its mask has other classes.
         """
-        file = int(np.searchsorted(self._ends, sample, side="right"))
-        row = sample - int(self._ends[file]) + int(self._manifest.rows[file])
+        file, row = _file_and_row(self._manifest, self._ends, sample)
         path = self._manifest.path(file)
+        if self._unpacked:
+            path = self._manifest.root / _row_name(self._manifest, file, row)
         try:
-            retry(lambda: self._read_once(file, row, into))
+            retry(lambda: self._read_once(path, file, row, into))
         except OSError as problem:
             names = " and ".join(self._manifest.datasets[: len(into)])
             reason, advice = explain(problem, self._advice)
             raise DataError(f"{path}: {names} cannot be read ({reason}); {advice}") from None
 
-    def _read_once(self, file: int, row: int, into: list[np.ndarray]) -> None:
-        path, offsets = self._manifest.path(file), self._manifest.offsets[file, : len(into)].tolist()
+    def _read_once(self, path: Path, file: int, row: int, into: list[np.ndarray]) -> None:
+        offsets = self._manifest.offsets[file, : len(into)].tolist()
+        if self._unpacked:
+            offsets, row = [0], 0
         if THROUGH_H5PY in offsets:
             self._read_through_h5py(path, row, into)
             return
@@ -257,6 +277,29 @@ class _Fill(NamedTuple):
 
     unit: int
     work: Callable[[np.ndarray, Iterable[np.ndarray]], None]
+
+
+class _RowNames(Sequence[str]):
+    """Names of files for the rows of files that hold several, made one by one."""
+
+    def __init__(self, manifest: Manifest, ends: np.ndarray):
+        self._manifest, self._ends = manifest, ends
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, sample):  # type: ignore[no-untyped-def]  # no caller takes slices
+        """Return one name."""
+        return _row_name(self._manifest, *_file_and_row(self._manifest, self._ends, sample))
+
+
+def _row_name(manifest: Manifest, file: int, row: int) -> str:
+    return f"{manifest.names[file]}.rows/{row:08d}"
+
+
+def _file_and_row(manifest: Manifest, ends: np.ndarray, sample: int) -> tuple[int, int]:
+    file = int(np.searchsorted(ends, sample, side="right"))
+    return file, int(sample) - int(ends[file]) + int(manifest.rows[file])
 
 
 class _PendingBatch(NamedTuple):
