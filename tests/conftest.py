@@ -37,6 +37,7 @@ TIERS = {
     ],
     "gpu": ["gpu"],
     "cluster": [
+        "cluster/test_imagenet_walk.py",
         "cluster/test_slurm.py",
         "cluster/test_slurm_accounts.py",
         "cluster/test_srun.py",
@@ -54,6 +55,7 @@ NIGHTLY = [
     "test_setup.py",
     "drills/test_kills.py",
     "drills/test_growth.py",
+    "cluster/test_imagenet_walk.py",
     "cluster/test_slurm_accounts.py",  # needs slurmdbd and MariaDB
 ]
 

@@ -14,13 +14,18 @@ from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.errors import DONE
 from kakurenbo_hpc.selection import METHODS
 
-pytestmark = pytest.mark.ranks(2)
+pytestmark = pytest.mark.ranks(2, limit_s=600)
+ELSEWHERE = "infobatch/upernet_ade20k"  # tests/ranks/test_ade20k.py, where what it needs is installed
 BY_DEFAULT = (
     "kakurenbo/deit_tiny_cifar10",  # and its pretraining
     "selective_backprop/mobilenet_v2_cifar10",
     "sample_importance/lenet_cifar10",
 )
-CASES = [pytest.param(job, marks=[pytest.mark.nightly] * (job not in BY_DEFAULT)) for job in JOBS]
+CASES = [
+    pytest.param(job, marks=[pytest.mark.nightly] * (job not in BY_DEFAULT))
+    for job in JOBS
+    if job != ELSEWHERE
+]
 BATCH = N_TRAIN // 2
 TWO_STEPS = [
     "training.epochs=1",

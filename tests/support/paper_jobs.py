@@ -45,7 +45,7 @@ def write_data(folder: Path) -> None:
         for split, n in (("train", N_TRAIN), ("val", N_VALIDATION)):
             for i in range(n):
                 mode = "CMYK" if (name, i) == ("imagenet", 1) else "RGB"
-                _picture(i, size, mode, data / name / split / f"class{i % 3}" / f"{i}.{kind}")
+                make_picture(i, size, mode, data / name / split / f"class{i % 3}" / f"{i}.{kind}")
     _write_tiny_imagenet(data / "tiny-imagenet-200")
     make(data / "deepcam", SyntheticSpec(N_TRAIN, N_VALIDATION, 32, 48, seed=1), processes=1)
 
@@ -53,15 +53,16 @@ def write_data(folder: Path) -> None:
 def _write_tiny_imagenet(root: Path) -> None:
     for i in range(N_TRAIN):
         name = f"n0{i % 3}"
-        _picture(i, (64, 64), "RGB", root / "train" / name / "images" / f"{name}_{i}.JPEG")
+        make_picture(i, (64, 64), "RGB", root / "train" / name / "images" / f"{name}_{i}.JPEG")
     rows = []
     for i in range(N_VALIDATION):
-        _picture(i, (64, 64), "RGB", root / "val" / "images" / f"val_{i}.JPEG")
+        make_picture(i, (64, 64), "RGB", root / "val" / "images" / f"val_{i}.JPEG")
         rows.append(f"val_{i}.JPEG\tn0{i % 3}\t0\t0\t62\t62\n")
     (root / "val" / "val_annotations.txt").write_text("".join(rows))
 
 
-def _picture(seed: int, size: tuple[int, int], mode: str, path: Path) -> None:
+def make_picture(seed: int, size: tuple[int, int], mode: str, path: Path, kind: str | None = None) -> None:
+    """Write a picture of soft colours. kind: its format, whatever its name ends in."""
     path.parent.mkdir(parents=True, exist_ok=True)
     coarse = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (5, 7, 3), np.uint8))
-    coarse.resize(size, Image.Resampling.BICUBIC).convert(mode).save(path)
+    coarse.resize(size, Image.Resampling.BICUBIC).convert(mode).save(path, kind)
