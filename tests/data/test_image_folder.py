@@ -119,6 +119,26 @@ def test_scaled_decoding_differs_by_little(tmp_path):
     assert max(different) < 3 and max(different) > 0
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_scaled_decoding_that_reduces_nothing_differs_by_one_at_most(tmp_path, interpolation):
+    for split in ("train", "val"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        for name, mode in (("1.jpg", "RGB"), ("2.jpg", "CMYK"), ("3.png", "RGB"), ("4.png", "L")):
+            picture(3, 90, 70).convert(mode).save(tmp_path / split / "a" / name)
+    views = {
+        "augmentation": [{"random_resized_crop": {"size": 48, "interpolation": interpolation}}],
+        "evaluation": [{"resize": {"size": 52, "interpolation": interpolation}}, {"center_crop": 48}],
+    }
+    full, scaled = (opened(tmp_path, decode=decode, **views) for decode in ("full", "scaled"))
+    different = [
+        (
+            images(full.train, range(4), augment=augment) - images(scaled.train, range(4), augment=augment)
+        ).abs()
+        for augment in (True, False)
+    ]
+    assert 0 < max(one.max() for one in different) < 1.01 / 255
+
+
 def test_tiny_imagenets_annotations_are_read(tmp_path):
     for label, name in enumerate(CLASSES):
         (tmp_path / "train" / name / "images").mkdir(parents=True)
