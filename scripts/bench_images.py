@@ -76,8 +76,8 @@ def _report(seconds: dict, n_trials: int, n_files: int, n_bytes: int) -> str:
         ),
         header(
             ("numpy", "torch", "torchvision", "pillow", "simplejpeg"),
-            f"median [quartiles] of {n_trials} passes in batches of {BATCH}, in turn, after one to "
-            f"warm up; CPU seconds, and where throttled {OPEN_S:g} s more for each file opened",
+            f"median [quartiles] of {n_trials} passes in batches of {BATCH}, in random order, after "
+            f"one to warm up; CPU seconds, and where throttled {OPEN_S:g} s more for each file opened",
         ),
         f"data:      {n_files} JPEGs of 500 x 375 pixels, {n_bytes / n_files / 1e3:.0f} kB each",
     ]
@@ -169,12 +169,16 @@ def _contents(root: Path) -> Callable[[], object]:
 
 
 def _in_turn(contenders: dict[str, Callable[[], object]], n_trials: int) -> dict[str, list[float]]:
-    """Return the CPU seconds that each contender takes, in turn, and those of its throttled opens."""
+    """Return the CPU seconds that each contender takes, and those of its throttled opens.
+
+    Their order is drawn anew for each trial: what one leaves of memory costs the next one page faults.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    rng = np.random.default_rng(0)
     for _ in range(n_trials + 1):
-        for name, run in contenders.items():
+        for name in map(str, rng.permutation(list(contenders))):
             opened, begun = _opened[0], time.process_time()
-            run()
+            contenders[name]()
             seconds[name].append(time.process_time() - begun + OPEN_S * (_opened[0] - opened))
     return {name: taken[1:] for name, taken in seconds.items()}
 
