@@ -175,7 +175,7 @@ def _cut_and_scale(
 
 
 def _scale_by_pillow(
-    pixels: np.ndarray, edges: tuple[float, ...], size: tuple[int, int], interpolation: str
+    pixels: np.ndarray, edges: tuple[float, float, float, float], size: tuple[int, int], interpolation: str
 ) -> np.ndarray:
     """Return what lies between edges (left, top, right, bottom), scaled to a size (height, width)."""
     from PIL import Image
