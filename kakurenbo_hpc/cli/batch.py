@@ -174,7 +174,11 @@ def doctor(
     walltime: Annotated[str | None, typer.Option(help="The time that the job is to have.")] = None,
     run_dir: Annotated[
         Path | None,
-        typer.Option(help="Run directory of the job: keep what is found in it, for the run's report."),
+        typer.Option(
+            metavar="PATH",
+            parser=expand,
+            help="Run directory of the job: keep what is found in it, for the run's report.",
+        ),
     ] = None,
     overrides: Overrides = None,
 ) -> int:

@@ -66,7 +66,7 @@ LAUNCH = {
     ),
     "a machine of another make": (
         [GOOD, "--machine", "lsf.yaml"],
-        "scheduler is 'lsf', but there is no such scheduler; known: none, pbs, slurm",
+        "scheduler is 'lsf', but there is no such scheduler; known: flux, none, pbs, slurm",
     ),
 }
 

@@ -192,7 +192,9 @@ def test_what_dataset_pruning_hides_cancels_better_than_greedily(seed, n, fracti
 # Chosen anew every few epochs by the search of the score of the same name.
 ONLINE = {"grad_match", "craig", "glister"}
 # Whose oracle is a network's own gradients, or an example in test_subsets_oracle.py.
-OTHERWISE = {"deepfool", "grad_match", "irreducible", "random", "ccs", "prototypes", "dataset_pruning"}
+OTHERWISE = {
+    *("deepfool", "grad_match", "irreducible", "random", "ccs", "prototypes", "dataset_pruning", "tdds")
+}
 
 
 def test_every_method_has_an_oracle():
