@@ -49,6 +49,7 @@ from .pass_progress import PassProgress, PassState, StopEarly
 from .resume import RunState, init_state, restore
 from .set_up import Recording, begin_with_weights, set_up
 from .step_evaluation import StepEvaluation
+from .stragglers import report_straggler
 
 if TYPE_CHECKING:
     import torch
@@ -254,12 +255,15 @@ class _Run:
                 self._save(f"epoch_{epoch.number:04d}", state, {"line": {**line, "seconds": seconds}})
         self._files.write(epoch, result)
         line["seconds"] = timer.seconds(parts) | of_all
+        straggler = report_straggler(parts, line["steps"], self._world.comm)
         joules = self._world.comm.sum(np.array(list(self._energy.take().values())))
         line |= {f"energy_{part}_j": float(j) for part, j in zip(("gpu", "cpu"), joules, strict=True) if j}
         self._files.write_line(line)
         if self._world.rank == 0:
             self._metrics.add(line)
             context.console.epoch(line)
+        if straggler:
+            context.console.print_line(f"epoch {epoch.number + 1}: {straggler}")
         return state
 
     def _save_if_due(self, epoch: Epoch, state: RunState, timer: StageTimer) -> None:
