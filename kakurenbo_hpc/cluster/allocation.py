@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -32,32 +33,40 @@ class Allocation:
     Attributes:
         scheduler: of the job; None outside one.
         hosts: all nodes, by the scheduler's names; empty where they are not known, and all are taken.
+        run: run directory; None where no batch script reads which nodes were left out.
         lost: why a node is left out, by host.
     """
 
     scheduler: Scheduler | None = None
     hosts: tuple[str, ...] = ()
+    run: Path | None = None
     lost: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of_this_job(cls, machine: Machine, environ: Mapping[str, str] = os.environ) -> Allocation:
-        """Return the nodes of the job that this process runs in."""
+    def of_this_job(cls, machine: Machine, run: Path, environ: Mapping[str, str] = os.environ) -> Allocation:
+        """Return the nodes of the job that this process runs in, for a run in this directory."""
         scheduler = open_scheduler(machine.scheduler) if machine.scheduler != "none" else None
         if scheduler is None or scheduler.job_variable not in environ:
             return cls()
-        return cls(scheduler, tuple(scheduler.job_hosts(environ)))
+        return cls(scheduler, tuple(scheduler.job_hosts(environ)), run)
 
     def leave_out(self, hosts: Iterable[str], why: str) -> None:
-        """Leave hosts out of all further attempts, as far as they are nodes of this job."""
+        """Leave hosts out of all further attempts, as far as they are nodes of this job.
+
+        The batch script asks for other nodes when it puts the job into the queue again, where it can.
+        """
         for host in {*hosts} & {*self.hosts} - {*self.lost}:
             self.lost[host] = why
             print_line(f"node {host} is left out: {why}")
+        if self.lost and self.run and (self.run / "batch").is_dir():
+            with contextlib.suppress(OSError):  # a full disk must not end the run
+                (self.run / "batch" / "lost_nodes").write_text(",".join(self.lost) + "\n", encoding="utf-8")
 
-    def check(self, machine_file: Path, run: Path) -> None:
+    def check(self, machine_file: Path) -> None:
         """Check all nodes that are not left out yet, and leave out those that fail or do not answer."""
         if self.scheduler is None:
             return
-        program = [sys.executable, "-m", "kakurenbo_hpc.cluster.node_check", str(machine_file), str(run)]
+        program = [sys.executable, "-m", "kakurenbo_hpc.cluster.node_check", str(machine_file), str(self.run)]
         hosts = [host for host in self.hosts if host not in self.lost]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             lines = [self.scheduler.on_host(host, program) for host in hosts]

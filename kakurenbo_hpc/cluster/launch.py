@@ -58,12 +58,14 @@ def launch(
         UserError: the machine cannot start these ranks, or the job not train on them.
     """
     facts = read_machine(machine)
-    layout = choose_layout(facts, ranks, nodes)
-    check_job_fits(job, facts, layout.n_ranks)
-    check_cores(layout, oversubscribe)
+    usual = choose_layout(facts, ranks, nodes)
+    check_job_fits(job, facts, usual.n_ranks)
+    check_cores(usual, oversubscribe)
 
     def start(attempt: Attempt, layout: Layout, resume: bool) -> CommandLine:
-        command = train_command(job_file, run_dir, overrides, resume, allow_changes)
+        parts = job.training.accumulate_on(layout.n_ranks, usual.n_ranks)
+        fewer = [f"training.accumulate={parts}"] * (layout.n_ranks < usual.n_ranks)
+        command = train_command(job_file, run_dir, [*overrides, *fewer], resume, allow_changes)
         if facts.scratch:
             command += ["--scratch", facts.scratch]
         environment = facts.environment | attempt.environment
@@ -73,17 +75,17 @@ def launch(
             bound_command(facts, find_machine(machine), command),
         )
 
-    line = start(Attempt(run_dir), layout, resume)
+    line = start(Attempt(run_dir), usual, resume)
     if not dry_run:
-        check_gpus(facts, layout)
-        check_samples(job, facts, layout.n_ranks)
+        check_gpus(facts, usual)
+        check_samples(job, facts, usual.n_ranks)
         if restarts or facts.spares:
             check_run(run_dir, job, resume, allow_changes)
-            allocation = Allocation.of_this_job(facts)
+            allocation = Allocation.of_this_job(facts, run_dir)
 
             def choose(nth: int) -> tuple[Allocation, Layout]:
-                allocation.check(find_machine(machine), run_dir)
-                return allocation, allocation.choose(layout, nth, lambda n_ranks: job_fits(job, n_ranks))
+                allocation.check(find_machine(machine))
+                return allocation, allocation.choose(usual, nth, lambda n_ranks: job_fits(job, n_ranks))
 
             return run_attempts(start, choose, run_dir, restarts, resume)
     print_line(str(line))

@@ -37,7 +37,7 @@ def check_job_fits(job: Job, machine: Machine, n_ranks: int) -> int:
 
 
 def global_batch(job: Job, n_ranks: int) -> int:
-    """Return the global batch of a job on n_ranks ranks. Raises JobError if it does not divide."""
+    """Return the global batch of a job on n_ranks ranks. Raises JobError if it is too small."""
     try:
         return job.training.batch(n_ranks)
     except ValueError as problem:
@@ -50,9 +50,12 @@ def job_fits(job: Job, n_ranks: int) -> bool:
     Samples on the nodes' own disks would be placed anew, which a checkpoint inside an epoch does not stand.
     """
     training = job.training
-    if training.global_batch is None or training.lr_scaling == "ranks" or job.data.placement == "local":
-        return False
-    return not training.global_batch % (n_ranks * training.accumulate)
+    return (
+        training.global_batch is not None
+        and training.global_batch >= n_ranks
+        and training.lr_scaling == "none"
+        and job.data.placement == "shared"
+    )
 
 
 def check_cores(layout: Layout, oversubscribe: bool) -> None:

@@ -188,21 +188,27 @@ class Training(Options):
         return self
 
     def batch(self, n_ranks: int) -> int:
-        """Return the global batch on n_ranks ranks, accumulation included.
+        """Return the global batch on n_ranks ranks, accumulation included; their parts of it differ by one.
 
         Raises:
-            ValueError: it does not divide.
+            ValueError: it has fewer samples than parts.
         """
         if self.batch_per_rank is not None:
             return self.batch_per_rank * n_ranks * self.accumulate
         assert self.global_batch is not None
-        if self.global_batch % (n_ranks * self.accumulate):
+        if self.global_batch < n_ranks * self.accumulate:
             raise ValueError(
-                f"training.global_batch is {self.global_batch}, not divisible by {n_ranks} ranks x "
-                f"{self.accumulate} accumulated batches; use a multiple of {n_ranks * self.accumulate}, or "
+                f"training.global_batch is {self.global_batch}, too small for {n_ranks} ranks x "
+                f"{self.accumulate} accumulated batches; use at least {n_ranks * self.accumulate}, or "
                 "training.batch_per_rank"
             )
         return self.global_batch
+
+    def accumulate_on(self, n_ranks: int, n_usual: int) -> int:
+        """Return the accumulated batches on n_ranks ranks that are no larger than they are on n_usual."""
+        batch = self.batch(n_usual)
+        largest = -(-batch // (n_usual * self.accumulate))
+        return max(self.accumulate, -(-batch // (n_ranks * largest)))
 
     def in_epochs(self, n: int, global_batch: int) -> Training:
         """Return the same with all its lengths in epochs of n samples, all of them trained.

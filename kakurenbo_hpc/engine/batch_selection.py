@@ -97,7 +97,8 @@ class BatchSelection:
         self._method = cast(BatchMethod, context.method)  # no other method selects at batch level
         self._pass = self._method.selection_pass(context.global_batch)
         self._learner, self._everyone, self._comm = context.learner, context.everyone, context.world.comm
-        self._local_batch = context.global_batch // context.world.size
+        size = context.world.size
+        self._local_batches = np.diff(np.arange(size + 1) * context.global_batch // size)
         self._queue: list[_Selected] = []
         self._ids: list[np.ndarray] = []
         self._progress = 0.0
@@ -121,7 +122,7 @@ class BatchSelection:
             self._take_due_steps(self._method.selects_next(self.method_state))
         while not self._pass.only_full and (waiting := self._waiting()).any():
             selects = self._method.selects_next(self.method_state)
-            self._step(np.minimum(waiting, self._local_batch), selects)
+            self._step(np.minimum(waiting, self._local_batches), selects)
 
     def _take_due_steps(self, selects: bool) -> None:
         """Take the steps for which every rank has a full batch; without a queue, one on what there is."""
@@ -129,9 +130,9 @@ class BatchSelection:
             if (waiting := self._waiting()).any():
                 self._step(waiting, selects)
             return
-        n_least = int(self._comm.min(np.array([self._n_queued()]))[0])
-        for _ in range(n_least // self._local_batch):
-            self._step(np.full(self._comm.size, self._local_batch), selects)
+        n_full = self._n_queued() // self._local_batches[self._comm.rank]
+        for _ in range(int(self._comm.min(np.array([n_full]))[0])):
+            self._step(self._local_batches, selects)
 
     def _waiting(self) -> np.ndarray:
         """Return (P,) int64, the samples in each rank's queue."""

@@ -393,9 +393,11 @@ def _greet(job: Job[Method], context: Context, checkpoint: Path | None, resume: 
     """Print what is run, and what the user should know before."""
     world, print_line = context.world, context.console.print_line
     ranks = f"{world.size} ranks" if world.size > 1 else "1 rank"
+    least, left_over = divmod(context.global_batch, world.size * context.accumulate)
+    at_once = f", {least} or {least + 1} at once on a rank" if left_over else ""
     print_line(
         f"{job.name}: {job.selection.method} on {job.data.name}, {context.homes.n} samples, {ranks} on "
-        f"{world.device.type}, global batch {context.global_batch}"
+        f"{world.device.type}, global batch {context.global_batch}{at_once}"
     )
     for warning in _warnings(job, context):
         print_line(f"warning: {warning}")

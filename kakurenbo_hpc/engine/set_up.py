@@ -110,7 +110,7 @@ def global_batch_of(job: Job, n: int, n_ranks: int) -> int:
 
     Raises:
         DataError: there are fewer samples than ranks.
-        JobError: the batch does not divide among ranks.
+        JobError: the batch has no sample for each of them.
     """
     if n_ranks > n:
         raise DataError(f"{job.data.name} has {n} samples for {n_ranks} ranks; use at most one rank a sample")

@@ -59,8 +59,14 @@ def check_same(written: Path, job: Job) -> None:
 
 
 def differences(before: dict, job: Job) -> list[str]:
-    """List the differences between a job's plain values and this job, one clause each."""
-    return list(_changes(before, job.as_dict()))
+    """List the differences between a job's plain values and this job, one clause each.
+
+    Accumulation of a given global batch is none: like the number of ranks, it only says how that is cut.
+    """
+    changes = list(_changes(before, job.as_dict()))
+    if job.training.global_batch is not None:
+        return [change for change in changes if not change.startswith("training.accumulate was ")]
+    return changes
 
 
 def another_job(where: Path, changes: list[str]) -> RunDirectoryError:

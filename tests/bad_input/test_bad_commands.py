@@ -28,7 +28,7 @@ LAUNCH = {
         [GOOD, "--machine", "slurm.yaml", "--ranks", "9"],
         "at most 4 on a node",
     ),
-    "ranks that do not divide the batch": ([GOOD, "--ranks", "100000"], "not divisible by 100000 ranks"),
+    "more ranks than samples of a batch": ([GOOD, "--ranks", "100000"], "too small for 100000 ranks"),
     "ranks beyond the cores": (
         [GOOD, "--ranks", "100000", *("--set", "training.global_batch=null")]
         + ["--set", "training.batch_per_rank=1"],
@@ -94,7 +94,7 @@ SUBMIT = {
     "nodes from to": ([*ON_SLURM, "--nodes", "1-2"], "must be different whole numbers"),
     "no node": ([*ON_SLURM, "--nodes", "0"], "must be different whole numbers"),
     "nodes beyond all": ([*ON_SLURM, "--nodes", "9" * 12], "must be different whole numbers"),
-    "nodes that the batch does not divide by": ([*ON_SLURM, "--nodes", "7"], "not divisible by 28 ranks"),
+    "nodes with more ranks than a batch": ([*ON_SLURM, "--nodes", "16"], "too small for 64 ranks"),
     "several sizes, of what": ([*ON_SLURM, "--nodes", "1,3"], "say with --scaling strong or weak"),
     "a scaling nobody knows": ([*ON_SLURM, "--scaling", "medium"], "--scaling is medium, but must be strong"),
     "seeds in words": ([*ON_SLURM, "--array-of-seeds", "a"], "--array-of-seeds is 'a'"),

@@ -23,9 +23,9 @@ ALONE = {
     "no job file": (["train", "nope.yaml"], "nope.yaml: no such job file"),
     "a bomb": (["train", "merges.yaml"], "its aliases are"),
     "an unknown key": (["train", GOOD, "--set", "training.epoch=5"], "did you mean epochs?"),
-    "a batch that does not divide": (
-        ["train", GOOD, "--set", "training.accumulate=7"],
-        "not divisible by 1 ranks x 7",
+    "a batch of fewer samples than parts": (
+        ["train", GOOD, "--set", "training.accumulate=70"],
+        "too small for 1 ranks x 70",
     ),
     "a run directory that is a file": (
         ["train", GOOD, "--run-dir", "file"],
@@ -70,10 +70,10 @@ def test_a_process_says_one_line_and_ends_with_2(case, desk):
 
 
 TOGETHER = {
-    "a batch that does not divide": (
+    "a batch of fewer samples than ranks": (
         3,
-        ["train", GOOD, "--set", "training.global_batch=50"],
-        "not divisible by 3 ranks",
+        ["train", GOOD, "--set", "training.global_batch=2"],
+        "too small for 3 ranks",
     ),
     "a model misspelt": (2, ["train", GOOD, "--set", "model.name=resnet81"], "did you mean resnet18"),
     "scores by a method nobody knows": (
@@ -127,9 +127,9 @@ def test_what_ranks_refuse_is_the_last_line_of_launch_in_a_folder_of_other_modul
 
 
 @pytest.mark.ranks(3)
-def test_ranks_refuse_a_batch_that_does_not_divide_together(comm, tmp_path):
-    with pytest.raises(UserError, match="not divisible by 3 ranks") as refused:
-        train_here(GOOD, ["training.global_batch=50"], tmp_path / "run", comm)
+def test_ranks_refuse_a_batch_of_fewer_samples_together(comm, tmp_path):
+    with pytest.raises(UserError, match="too small for 3 ranks") as refused:
+        train_here(GOOD, ["training.global_batch=2"], tmp_path / "run", comm)
     assert refused.value.on_all_ranks and not (tmp_path / "run").exists()
 
 

@@ -34,8 +34,17 @@ def test_spares_are_taken_in_and_else_fewer_ranks(hosts, lost, attempt, chosen, 
     assert capsys.readouterr().out == said
 
 
+def test_the_batch_script_can_read_which_nodes_were_left_out(tmp_path):
+    allocation = Allocation(None, ("a", "b", "c"), tmp_path)
+    allocation.leave_out(["a"], "down")
+    assert not list(tmp_path.iterdir()), "no batch script"
+    (tmp_path / "batch").mkdir()
+    allocation.leave_out(["c"], "no scratch")
+    assert (tmp_path / "batch" / "lost_nodes").read_text() == "a,c\n"
+
+
 def test_too_few_nodes_are_told():
-    allocation = Allocation(None, ("a", "b"), {"a": "down"})
+    allocation = Allocation(None, ("a", "b"), lost={"a": "down"})
     with pytest.raises(TooFewNodes, match="^1 of the job's 2 nodes are left, and the run does not fit"):
         allocation.choose(TWO, 2, lambda n_ranks: False)
 
@@ -73,7 +82,8 @@ def test_a_node_is_checked_for_gpus_scratch_and_the_run_directory(tmp_path, monk
     ("sets", "n_ranks", "fits"),
     [
         ([], 4, True),
-        ([], 7, False),
+        ([], 7, True),
+        ([], 61, False),
         (["training.lr_scaling=ranks"], 4, False),
         (["training.global_batch=null", "training.batch_per_rank=15"], 2, False),
         (["data.placement=local"], 4, False),

@@ -587,12 +587,11 @@ SLURM = {"scheduler": "slurm", "ranks_per_node": 4, "queue": "gpu"}
         ([], {"nodes": 5}, "OK", "20 ranks, global batch 60"),
         (
             [],
-            {"nodes": 2},
+            {"nodes": 16},
             "FAIL",
-            "training.global_batch is 60, not divisible by 8 ranks x 1 accumulated batches; use a multiple "
-            "of 8",
+            "training.global_batch is 60, too small for 64 ranks x 1 accumulated batches; use at least 64",
         ),
-        ([], {"ranks": 7}, "FAIL", "not divisible by 7 ranks"),
+        ([], {"ranks": 61}, "FAIL", "too small for 61 ranks"),
         (
             ["data.placement=local"],
             {},

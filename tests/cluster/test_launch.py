@@ -15,6 +15,7 @@ from types import MappingProxyType
 import pytest
 from support.start_ranks import environment
 
+from kakurenbo_hpc.cluster.allocation import Allocation
 from kakurenbo_hpc.cluster.failure_report import FailureReport
 from kakurenbo_hpc.cluster.launch import launch, run, train_command
 from kakurenbo_hpc.cluster.launch_checks import check_gpus
@@ -27,6 +28,7 @@ from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.distributed.world import _REPORT_S
 from kakurenbo_hpc.errors import DONE, FAILED, REQUEUE, TERMINATED, USER_ERROR, UserError, WorldError
+from kakurenbo_hpc.rundir.attempt import Attempt
 from kakurenbo_hpc.selection import METHODS
 
 ENDS = Path(__file__).parent / "programs" / "ends.py"
@@ -286,7 +288,7 @@ def test_a_dry_run_prints_the_line_and_starts_nothing(tmp_path, capfd):
 
 
 TOO_MUCH = {
-    "ranks that the batch does not divide by": ({"ranks": 7}, [], "not divisible by 7 ranks"),
+    "more ranks than samples of a batch": ({"ranks": 61}, [], "too small for 61 ranks"),
     "thousands of ranks": (
         {"ranks": 100_000},
         ["training.global_batch=null", "training.batch_per_rank=1"],
@@ -326,6 +328,26 @@ def test_what_must_fail_is_refused_before_a_process_starts(case, tmp_path, monke
         launch(digits(*overrides), find_job("digits_everything"), tmp_path / "run", **how)
     assert said in str(refusal.value)
     assert not started and not capfd.readouterr().out and not (tmp_path / "run").exists()
+
+
+def test_on_fewer_nodes_the_same_batch_is_trained_in_more_parts(tmp_path, monkeypatch):
+    machine, lines = tmp_path / "two.yaml", []
+    machine.write_text("name: two\nstarter: srun\nscheduler: slurm\nranks_per_node: 2\n")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+
+    def attempts(start, choose, run, most, resume):
+        for nth, layout in enumerate([Layout(4, 2), Layout(2, 1, ("b",), 2), Layout(4, 2, ("b", "c"), 3)]):
+            lines.append(str(start(Attempt(run, f"{nth}-x"), layout, nth > 0)))
+        return DONE
+
+    monkeypatch.setattr("kakurenbo_hpc.cluster.launch.run_attempts", attempts)
+    monkeypatch.setattr("kakurenbo_hpc.cluster.launch.check_gpus", lambda *facts: None)
+    monkeypatch.setattr(Allocation, "of_this_job", lambda *facts: Allocation())
+    job = ["training.epochs=2", "training.global_batch=50"]
+    how = {"machine": str(machine), "nodes": 2, "restarts": 1, "overrides": job}
+    assert launch(digits(*job), find_job("digits_everything"), tmp_path / "run", **how) == DONE
+    assert ["accumulate" in line for line in lines] == [False, True, False]
+    assert " --set training.global_batch=50 --set training.accumulate=2 --resume" in lines[1]
 
 
 def test_a_dry_run_asks_for_no_gpus(tmp_path, monkeypatch):

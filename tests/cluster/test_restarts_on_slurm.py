@@ -46,6 +46,18 @@ def test_a_killed_rank_is_started_again_inside_its_job(kakurenbo, slurm_machine,
 
 
 @pytest.mark.nightly
+def test_a_requeued_job_waits_for_other_nodes_than_those_left_out(kakurenbo, quick_machine, slurm, tmp_path):
+    run, here = tmp_path / "run", quick_machine(75, spares=1, max_requeues=1)
+    lost = f'mkdir -p "{run}/batch"; echo n2 > "{run}/batch/lost_nodes"'
+    python = tmp_path / "ends_75" / "bin" / "python"
+    python.write_text(f"#!/bin/sh\n{lost}\nexit 75\n")
+    submit(kakurenbo, here, run)
+    until(lambda: "without n2" in log(run), lambda: log(run), seconds=60)
+    until(lambda: slurm.say("squeue", "--noheader", "--format=%t %x") == "PD n2", lambda: slurm.say("squeue"))
+    slurm.say("scancel", "--user=root")
+
+
+@pytest.mark.nightly
 def test_a_node_that_does_not_answer_is_left_out(slurm_machine, tmp_path):
     log, machine = tmp_path / "log.txt", slurm_machine()
     program = f"{sys.executable} {CHOSEN} '{machine}' {tmp_path}"

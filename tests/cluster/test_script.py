@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ SCRIPTS = {
     "slurm_v100.sh": lambda: script(read_machine("slurm_v100")),
     "pbs_v100.sh": lambda: script(read_machine("pbs_v100")),
     "slurm_small.sh": lambda: script(own("slurm"), nodes=1),
+    "slurm_spares.sh": lambda: replace(script(own("slurm", spares=1), nodes=1), restarts=2),
     "flux_small.sh": lambda: script(own("flux"), nodes=1),
     "pbs_small.sh": lambda: script(own("pbs"), nodes=1),
     "slurm_hostile.sh": lambda: script(own("slurm", **FULL), run=f"/tmp/{HOSTILE}", name=HOSTILE),
@@ -133,6 +135,23 @@ def test_a_run_that_leaves_with_75_is_requeued_unless_it_was_cancelled(system, c
     assert (told.read_text() if told.exists() else "") == ("" if cancelled else requeued)
     if system == "pbs" and not cancelled:
         assert (run / "batch" / "jobs.txt").read_text() == "13.here\n"
+
+
+@pytest.mark.parametrize(("before", "all_of_them"), [("n9", "n9,n1,n3"), ("", "n1,n3"), ("(null)", "n1,n3")])
+def test_a_job_that_waits_again_asks_for_other_nodes_than_those_left_out(before, all_of_them, tmp_path):
+    run, commands = tmp_path / "run", tmp_path / "bin"
+    (run / "batch").mkdir(parents=True)
+    (run / "batch" / "lost_nodes").write_text("of the attempt before\n")
+    commands.mkdir()
+    leaves = f"cd {run}/batch && ! [ -e lost_nodes ] && echo n1,n3 > lost_nodes; exit 75"
+    told = 'echo "$@" >> "$HERE/told"; [ "$1" != requeue ] || kill 0'  # Slurm ends all that a job has started
+    for name, text in [("python", leaves), ("scontrol", told), ("squeue", f'echo "{before}"')]:
+        (commands / name).write_text(f"#!/bin/bash\n{text}\n")
+        (commands / name).chmod(0o755)
+    given = {"PATH": f"{commands}:{os.environ['PATH']}", "HERE": str(tmp_path), "SLURM_JOB_ID": "12"}
+    text = Script("digits", 1, 7200, own("slurm", spares=1), run, tmp_path, str(commands / "python")).text()
+    subprocess.run(["bash", "-c", text], env=os.environ | given, start_new_session=True, timeout=60)
+    assert (tmp_path / "told").read_text() == f"requeue 12\nupdate JobId=12 ExcNodeList={all_of_them}\n"
 
 
 @pytest.mark.parametrize(

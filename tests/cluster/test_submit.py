@@ -288,13 +288,13 @@ WRONG = {
         [*GOOD, "--dependency", "afterok:1; id"],
         "--dependency is 'afterok:1; id', but must be one word",
     ),
-    "a batch that does not divide": (
-        [*GOOD, "--nodes", "4"],
-        "training.global_batch is 60, not divisible by 8 ranks x 1",
+    "a batch of fewer samples than ranks": (
+        [*GOOD, "--nodes", "31"],
+        "training.global_batch is 60, too small for 62 ranks x 1",
     ),
-    "a sweep whose batch does not divide": (
-        [*GOOD, "--nodes", "1,4", "--scaling", "strong"],
-        "not divisible by 8 ranks x 1",
+    "a sweep with more ranks than samples of a batch": (
+        [*GOOD, "--nodes", "1,31", "--scaling", "strong"],
+        "too small for 62 ranks x 1",
     ),
     "local data without scratch": (
         [*GOOD, "--set", "data.placement=local"],

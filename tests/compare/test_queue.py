@@ -106,10 +106,10 @@ def test_launch_starts_ranks_of_it(words, line, call, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["launch", "compare", "tiny.yaml", "--ranks", 7], "training.global_batch is 60, not divisible by 7"),
-        (["submit", "compare", "tiny.yaml", *SUBMIT, "--nodes", 7], "60, not divisible by 14 ranks"),
-        (["launch", "score", "el2n", "digits_everything", "--ranks", 7], "60, not divisible by 7 ranks"),
-        (["submit", "score", "el2n", "digits_everything", *SUBMIT, "--nodes", 7], "60, not divisible by 14"),
+        (["launch", "compare", "tiny.yaml", "--ranks", 61], "training.global_batch is 60, too small for 61"),
+        (["submit", "compare", "tiny.yaml", *SUBMIT, "--nodes", 31], "60, too small for 62 ranks"),
+        (["launch", "score", "el2n", "digits_everything", "--ranks", 61], "60, too small for 61 ranks"),
+        (["submit", "score", "el2n", "digits_everything", *SUBMIT, "--nodes", 31], "60, too small for 62"),
         (
             ["launch", "compare", "local.yaml", "--ranks", 2],
             "data.placement is local, but local has no scratch",

@@ -474,17 +474,35 @@ def test_what_has_no_default_must_be_there(section, key):
     assert complaint(values) == f"job.yaml: {f'{section}.{key}' if section else key} is missing; add it"
 
 
-def test_the_batch_must_divide_by_ranks_and_accumulated_batches():
+def test_the_batch_has_a_sample_for_each_rank_and_accumulated_batch():
     training = check(job(training={"global_batch": 24, "accumulate": 2})).training
-    assert training.batch(1) == training.batch(4) == training.batch(12) == 24
+    assert training.batch(1) == training.batch(5) == training.batch(12) == 24
     with pytest.raises(ValueError) as caught:
-        training.batch(5)
+        training.batch(13)
     assert str(caught.value) == (
-        "training.global_batch is 24, not divisible by 5 ranks x 2 accumulated batches; use a multiple of "
-        "10, or training.batch_per_rank"
+        "training.global_batch is 24, too small for 13 ranks x 2 accumulated batches; use at least 26, or "
+        "training.batch_per_rank"
     )
     per_rank = check(job(training={"global_batch": None, "batch_per_rank": 3, "accumulate": 2})).training
     assert [per_rank.batch(n) for n in (1, 5)] == [6, 30]
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "n_ranks", "n_usual", "on_these"),
+    [
+        (2048, 1, 56, 64, 2),  # 36 or 37 samples at once would be more than 32
+        (2048, 1, 32, 64, 2),
+        (2048, 3, 56, 64, 4),
+        (60, 1, 3, 4, 2),
+        (60, 1, 6, 7, 2),
+        (50, 1, 3, 3, 1),
+        (7, 1, 1, 7, 7),
+    ],
+)
+def test_on_fewer_ranks_no_more_samples_are_trained_on_at_once(batch, accumulate, n_ranks, n_usual, on_these):
+    training = check(job(training={"global_batch": batch, "accumulate": accumulate})).training
+    assert training.accumulate_on(n_ranks, n_usual) == on_these
+    assert -(-batch // (n_ranks * on_these)) <= -(-batch // (n_usual * accumulate))
 
 
 def test_the_rate_grows_with_the_ranks_only_where_the_job_says_so():

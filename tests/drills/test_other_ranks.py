@@ -1,4 +1,4 @@
-"""A run that is left inside an epoch and taken up on more or on fewer ranks."""
+"""A run that is left inside an epoch and taken up on other ranks, which do not divide its batch."""
 
 import json
 
@@ -17,7 +17,7 @@ JOB = (
     "digits_kakurenbo",
     [
         "training.epochs=3",
-        "training.global_batch=120",
+        "training.global_batch=110",
         "selection={method: kakurenbo, confidence: 0.2, fraction_epochs: [0]}",
         "model.options={width: 4, norm: batch}",
     ],
@@ -51,7 +51,9 @@ def train(comm, comm_of, tmp_path, monkeypatch):
     def train(name, n, leaves_after, run):
         part.update(name=name, leaves_after=leaves_after)
         done["step"], resume = -1, comm.broadcast(run.exists())
-        code = train_here(*JOB, run, comm_of(n), resume=resume)
+        job, sets = JOB
+        parts = f"training.accumulate={2 if name == 'fewer' else 1}"
+        code = train_here(job, [*sets, parts], run, comm_of(n), resume=resume)
         assert code in (None, DONE if leaves_after < 0 else REQUEUE)
         meet(comm)
 

@@ -326,6 +326,15 @@ def test_an_average_of_the_weights_is_evaluated_and_taken_up_again(tmp_path):
     assert first[0]["train_loss"] == first[1]["train_loss"] and first[0]["val_loss"] != first[1]["val_loss"]
 
 
+def test_accumulation_of_the_same_global_batch_may_change(begun, capsys):
+    sets = ["training={epochs: 3, global_batch: 10, lr: 0.01, accumulate: 3}"]
+    assert go(begun, *sets) == 0
+    assert "global batch 10, 3 or 4 at once on a rank" in capsys.readouterr().out
+    assert [line["steps"] for line in metrics(begun)][:1] == [4] and len(metrics(begun)) == 3
+    with pytest.raises(RunDirectoryError, match="training.global_batch was 10, is None"):
+        go(begun, "training={epochs: 3, batch_per_rank: 10, lr: 0.01}")
+
+
 def test_iterations_become_whole_epochs(tmp_path, capsys):
     """10 steps of 10 of 40 samples."""
     sets = ["training={iterations: 10, global_batch: 10, lr: 0.01}"]

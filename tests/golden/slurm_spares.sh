@@ -1,0 +1,54 @@
+#!/bin/bash
+#SBATCH --job-name=digits_kakurenbo
+#SBATCH --nodes=2
+#SBATCH --no-kill
+#SBATCH --ntasks-per-node=2
+#SBATCH --time=02:00:00
+#SBATCH --output=log.txt
+#SBATCH --open-mode=append
+#SBATCH --signal=B:USR1@180
+#SBATCH --requeue
+
+run=/home/me/runs/digits_kakurenbo job=$SLURM_JOB_ID requeues=${SLURM_RESTART_COUNT:-0}
+note() { echo "== job $job, $(date '+%F %T'): $1"; }
+note "attempt $((requeues + 1)) of 21, on $SLURM_JOB_NODELIST"
+export KAKURENBO_ATTEMPT=$((requeues + 1))/21
+rm -f -- "$run/stop" "$run/batch/exit_code" "$run/batch/ended.json" "$run/batch/lost_nodes" # left by the job that was requeued
+echo "$requeues" > "$run/batch/requeues"
+trap 'echo "$?" > "$run/batch/exit_code"' EXIT
+cd -- /home/me || exit 1
+
+cancelled=
+# Slurm sends USR1 before the walltime is over, TERM at its end and on scancel; before a preemption, TERM to the ranks of srun alone.
+# The file tells the ranks to write a checkpoint and leave with 75.
+trap 'touch "$run/stop"' USR1
+trap 'cancelled=1' TERM
+# If a signal arrives as the ranks leave, bash loses their exit code: this subshell survives signals and writes it to a file.
+(
+    trap : TERM USR1
+    /home/me/venv/bin/python -m kakurenbo_hpc.cli launch "$run/batch/job.yaml" --machine "$run/batch/machine.yaml" \
+        --nodes 1 --run-dir "$run" --resume --restarts 2
+    left=$?; echo "$left" > "$run/batch/exit_code"; exit "$left"
+) & ranks=$!
+while wait "$ranks"; code=$?; kill -0 "$ranks" 2> /dev/null; do :; done # a signal interrupts wait, not the ranks
+if [ -s "$run/batch/exit_code" ]; then read -r code < "$run/batch/exit_code"; fi
+
+if [ "$code" -ne 75 ] || [ -n "$cancelled" ]; then
+    note "${cancelled:+terminated, }exit code $code"
+elif [ -e "$run/batch/stopped" ]; then
+    note "stopped by kakurenbo stop; go on with kakurenbo submit --resume"
+elif [ "$requeues" -ge 20 ]; then
+    note "gave up after $requeues requeues (max_requeues); go on with kakurenbo submit --resume"
+else
+    note "requeued" # now: a requeued job is ended at once
+    scontrol requeue "$job" || note "not requeued after all; go on with kakurenbo submit --resume"
+    if [ -s "$run/batch/lost_nodes" ]; then # this header is not read again; the job waits, its steps get TERM
+        trap '' TERM
+        lost=$(squeue --noheader --format=%x --jobs="$job" | grep -v null),$(< "$run/batch/lost_nodes")
+        for _ in 1 2 3; do
+            scontrol update JobId="$job" ExcNodeList="${lost#,}" && note "without ${lost#,}" && break
+            sleep 1
+        done
+    fi
+fi
+exit "$code"
