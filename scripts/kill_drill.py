@@ -2,10 +2,13 @@
 that nobody disturbed.
 
     python scripts/kill_drill.py                 200 kills on 2, 3 and 4 ranks in turn; about 25 minutes on
-    two cores python scripts/kill_drill.py --kills 20      fewer
+                                                 two cores
+    python scripts/kill_drill.py --kills 20      fewer
+    python scripts/kill_drill.py --launch torchrun --kills 25    by kakurenbo launch --restarts, which starts
+                                                 the ranks again
 
 The drill itself is that of the tests, tests/support/kills.py, which says what must hold; it starts its own
-ranks with mpirun.
+ranks.
 """
 
 from __future__ import annotations
@@ -22,7 +25,14 @@ from pathlib import Path
 from bench_common import header, median, say
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from support.kills import EPOCHS, STAGES, killed_and_resumed, undisturbed  # noqa: E402
+from support.kills import (  # noqa: E402
+    EPOCHS,
+    KILLED_EPOCHS,
+    STAGES,
+    killed_and_restarted,
+    killed_and_resumed,
+    undisturbed,
+)
 
 
 def main(words: Sequence[str]) -> None:
@@ -32,15 +42,20 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--kills", type=int, default=200, help="(default: %(default)s)")
     parser.add_argument("--ranks", default="2,3,4", help="numbers of ranks, in turn (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
+    parser.add_argument("--launch", choices=["mpirun", "torchrun"], help="start the ranks again by it")
     given = parser.parse_args(words)
     sizes, draws, kills, n_runs = [int(n) for n in given.ranks.split(",")], random.Random(given.seed), [], 0
+    most = len(KILLED_EPOCHS if given.launch else STAGES)
     with tempfile.TemporaryDirectory() as folder:
-        whole = {n: undisturbed(n, Path(folder) / f"whole_{n}") for n in sizes}
+        whole = {n: undisturbed(n, Path(folder) / f"whole_{n}", given.launch or "mpirun") for n in sizes}
         for n in itertools.cycle(sizes):
-            n_kills = min(given.kills - len(kills), len(STAGES))
+            n_kills, run = min(given.kills - len(kills), most), Path(folder) / f"run_{n_runs}"
             if not n_kills:
                 break
-            some = killed_and_resumed(n, Path(folder) / f"run_{n_runs}", whole[n], n_kills, draws)
+            if given.launch:
+                some = killed_and_restarted(given.launch, n, run, whole[n], n_kills, draws)
+            else:
+                some = killed_and_resumed(n, run, whole[n], n_kills, draws)
             kills, n_runs = kills + some, n_runs + 1
             say("\n".join(map(str, some)))
     waits, context = [kill.ended_s for kill in kills], Counter(kill.stage for kill in kills)
@@ -54,10 +69,8 @@ def main(words: Sequence[str]) -> None:
         )
     )
     print(f"stages:    {', '.join(f'{stage} {context[stage]}' for stage in STAGES)}")
-    print(
-        f"ends:      the other ranks ended {median(waits):.2f} s after a kill (median), {max(waits):.2f} s "
-        "at most"
-    )
+    what = "the next attempt trained" if given.launch else "the other ranks ended"
+    print(f"ends:      {what} {median(waits):.2f} s after a kill (median), {max(waits):.2f} s at most")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def ranks_of(run, attempt):
     found = []
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if "train" in words and str(run) in words and "mpirun" not in words[0]:
+        if words[1:4] == ["-m", "kakurenbo_hpc.cli", "train"] and str(run) in words:
             try:
                 if process.environ().get("KAKURENBO_LAUNCH_ATTEMPT", "").startswith(mark):
                     found.append(process)
@@ -71,3 +71,20 @@ def test_a_node_that_does_not_answer_is_left_out(slurm_machine, tmp_path):
         (tmp_path / "go").touch()
         until(lambda: "ended" in log.read_text(), lambda: log.read_text(), seconds=200)
     assert "node n2 is left out: " in log.read_text() and "attempt 2: n1\n" in log.read_text()
+
+
+@pytest.mark.nightly
+def test_a_spare_takes_the_place_of_a_node_that_fails_its_check(kakurenbo, slurm_machine, tmp_path):
+    run, scratch = tmp_path / "run", tmp_path / "scratch"
+    facts = {"starter": "srun", "mpi": "pmix", "ranks_per_node": 2, "cores_per_node": 2, "spares": 1}
+    submit(kakurenbo, slurm_machine(**facts, scratch=f"{scratch}/$SLURMD_NODENAME"), run, *LONG)
+    until(lambda: metrics(run), lambda: log(run), seconds=300)
+    assert {rank.environ()["SLURMD_NODENAME"] for rank in ranks_of(run, 1)} == {"n1"}
+    (scratch / "n1").rmdir()
+    (scratch / "n1").touch()
+    os.kill(ranks_of(run, 1)[-1].pid, signal.SIGKILL)
+    until(lambda: len(ranks_of(run, 2)) == 2, lambda: log(run), seconds=300)
+    assert {rank.environ()["SLURMD_NODENAME"] for rank in ranks_of(run, 2)} == {"n2"}
+    assert ended(kakurenbo, run, seconds=400) == "done", log(run)
+    assert f"node n1 is left out: scratch {scratch}/$SLURMD_NODENAME cannot be written to" in log(run)
+    assert log(run).count("== restart 1 of 2, ") == 1 and len(metrics(run)) == 4

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from support.start_ranks import command, environment, train
 STRUCK_TRAIN = Path(__file__).parents[1] / "drills" / "programs" / "struck_train.py"
 STAGES = ["plan", "train", "refresh", "evaluate", "checkpoint"]
 EPOCHS = len(STAGES) + 1
+KILLED_EPOCHS = range(0, EPOCHS, 2)  # of a launch: in the epoch between, a checkpoint becomes whole
 JOB = ["digits_kakurenbo"]
 for setting in [
     f"training.epochs={EPOCHS}",
@@ -32,10 +34,25 @@ for setting in [
     JOB += ["--set", setting]
 MOST_S = 15  # until the other ranks have ended
 
+LAUNCH = """
+import sys
+from kakurenbo_hpc.cluster import launch
+
+strike = sys.argv[1:7]
+struck = lambda *args, **more: [sys.executable, {struck!r}, *strike, *train(*args, **more)[4:]]
+train, launch.train_command = launch.train_command, struck
+from kakurenbo_hpc import cli
+sys.argv = ["kakurenbo", "launch", *sys.argv[7:]]
+cli.main()
+"""
+
 
 @dataclass(frozen=True)
 class Killed:
-    """One kill, and how long the other ranks lived on. after_s: since its rank had come to the stage."""
+    """One kill, and how long the other ranks lived on; of a launch, how long until they trained again.
+
+    after_s: since its rank had come to the stage.
+    """
 
     n: int
     rank: int
@@ -49,12 +66,12 @@ class Killed:
             f"rank {self.rank} of {self.n}, epoch {self.epoch}, {self.after_s * 1000:.0f} ms into "
             f"{self.stage}"
         )
-        return f"{where}: the others ended {self.ended_s:.2f} s later"
+        return f"{where}: {self.ended_s:.2f} s"
 
 
-def undisturbed(n: int, run: Path) -> dict:
+def undisturbed(n: int, run: Path, starter: str = "mpirun") -> dict:
     """Return what a run on n ranks leaves that nobody disturbs."""
-    done = train(n, *JOB, "--run-dir", run, timeout=400)
+    done = train(n, *JOB, "--run-dir", run, timeout=400, starter=starter)
     assert done.returncode == 0, done.stderr[-3000:]
     return left(run)
 
@@ -76,6 +93,39 @@ def killed_and_resumed(n: int, run: Path, whole: dict, n_kills: int, draws: rand
     ended = left(run)
     assert (ended["lines"], ended["files"]) == (whole["lines"], whole["files"]), kills
     return kills
+
+
+def killed_and_restarted(
+    starter: str, n: int, run: Path, whole: dict, n_kills: int, draws: random.Random
+) -> list[Killed]:
+    """Kill a rank in each of a launch's first n_kills attempts; fails where the run is not the whole one."""
+    epochs, stages = KILLED_EPOCHS[:n_kills], draws.sample(STAGES, n_kills)
+    ranks = [draws.randrange(n) for _ in stages]
+    seconds = [whole["seconds"][epoch][stage] for epoch, stage in zip(epochs, stages, strict=True)]
+    after_s = [draws.random() * of_stage for of_stage in seconds]
+    strikes = [",".join(map(str, part)) for part in (ranks, epochs, stages, after_s)]
+    told = run.with_suffix(".told")
+    done = launched(starter, n, run, ["SIGKILL", *strikes, told], *JOB, "--restarts", 1)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("== restart 1 of 1, ") == len(stages), done.stdout
+    ended = left(run)
+    assert (ended["lines"], ended["files"]) == (whole["lines"], whole["files"]), strikes
+    moments = [float(moment) for moment in told.read_text().splitlines()]
+    again_s = [again - killed for killed, again in zip(moments[::2], moments[1::2], strict=True)]
+    return [Killed(n, *kill) for kill in zip(ranks, epochs, stages, after_s, again_s, strict=True)]
+
+
+def launched(
+    starter: str, n: int, run: Path, strike: list, *words: object
+) -> subprocess.CompletedProcess[str]:
+    """Launch a job on n ranks here, which are struck; words: of ``kakurenbo launch``. Returns at its end."""
+    machine = run.with_suffix(".yaml")
+    machine.write_text(f"name: {starter}\nstarter: {starter}\n")
+    line = [sys.executable, "-c", LAUNCH.format(struck=str(STRUCK_TRAIN)), *strike, *words]
+    line += ["--run-dir", run, "--ranks", n, "--machine", machine]
+    return subprocess.run(
+        list(map(str, line)), env=environment(), capture_output=True, text=True, timeout=900
+    )
 
 
 def _kill(n: int, run: Path, victim: int, epoch: int, stage: str, after_s: float) -> Killed:
