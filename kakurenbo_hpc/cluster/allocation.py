@@ -35,12 +35,14 @@ class Allocation:
         hosts: all nodes, by the scheduler's names; empty where they are not known, and all are taken.
         run: run directory; None where no batch script reads which nodes were left out.
         lost: why a node is left out, by host.
+        n_missing: ranks by which the last layout that was chosen falls short of the one asked for.
     """
 
     scheduler: Scheduler | None = None
     hosts: tuple[str, ...] = ()
     run: Path | None = None
     lost: dict[str, str] = field(default_factory=dict)
+    n_missing: int = 0
 
     @classmethod
     def of_this_job(cls, machine: Machine, run: Path, environ: Mapping[str, str] = os.environ) -> Allocation:
@@ -94,6 +96,7 @@ class Allocation:
         for n_nodes in range(min(wanted.n_nodes, len(fit)), 0, -1):
             n_ranks = n_nodes * wanted.n_per_node
             if n_nodes == wanted.n_nodes or fits(n_ranks):
+                self.n_missing = wanted.n_ranks - n_ranks
                 return Layout(n_ranks, n_nodes, tuple(fit[:n_nodes]), attempt)
         raise TooFewNodes(
             f"{len(fit)} of the job's {len(self.hosts)} nodes are left, and the run does not fit so few"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import REQUEUE, RunDirectoryError
+from ..errors import REQUEUE, USER_ERROR, RunDirectoryError
 from ..rundir.attempt import Attempt
 from ..rundir.checkpoint.names import Position, list_checkpoints, position
 from ..rundir.console import print_error, print_line, resume_advice
@@ -125,6 +125,9 @@ def run_attempts(start: Start, choose: Choose, run: Path, most: int, resume: boo
             print_line(str(line))
             lost = LostRanks(attempt, layout.n_ranks)
             end = run_once(line, forwarding, lost.find)
+            if end.code == USER_ERROR and allocation.n_missing:  # full disks, one sample for a BatchNorm
+                advice = resume_advice(leaves_to_be_requeued=True)
+                end = RanksEnd(REQUEUE, f"{end.line}; {allocation.n_missing} ranks were missing: {advice}")
             attempt.kill_processes()
             allocation.leave_out(lost.hosts, "its ranks gave no heartbeat")
             newest = _newest(run)

@@ -30,6 +30,7 @@ def test_spares_are_taken_in_and_else_fewer_ranks(hosts, lost, attempt, chosen, 
     allocation = Allocation(None, tuple(hosts.split()))
     allocation.leave_out([*lost.split(), "elsewhere"], "its ranks gave no heartbeat")
     assert allocation.choose(TWO, attempt, lambda n_ranks: n_ranks == 4) == chosen
+    assert allocation.n_missing == 8 - chosen.n_ranks
     said = f"node {lost} is left out: its ranks gave no heartbeat\n" if lost else ""
     assert capsys.readouterr().out == said
 

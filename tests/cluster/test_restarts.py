@@ -99,6 +99,13 @@ def test_codes_that_mean_something_end_the_launch(code, tmp_path):
     assert run_programs(tmp_path, [f"import sys; sys.exit({code})"]) == (code, [False])
 
 
+def test_a_refusal_on_fewer_ranks_than_usual_waits_for_other_nodes(tmp_path, capfd):
+    start = lambda attempt, layout, resume: CommandLine([sys.executable, "-c", "import sys; sys.exit(2)"])
+    choose = lambda nth: (Allocation(n_missing=2), Layout(6))
+    assert run_attempts(start, choose, tmp_path, 2, False) == REQUEUE
+    assert "; 2 ranks were missing: " in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("said", ["the loss is not finite", "rank 0 of 1 on a: DataError: x"])
 def test_an_error_of_the_training_or_the_data_ends_the_launch(said, tmp_path):
     program = f"import sys; sys.stderr.write('kakurenbo: {said}\\n'); sys.exit(1)"
