@@ -37,7 +37,7 @@ def report_straggler(parts: Mapping[str, float], n_steps: int, comm: Comm) -> st
     """
     if comm.size == 1 or n_steps < _LEAST_STEPS:
         return ""
-    found = find_straggler(np.array(comm.gather(_own_seconds(parts))))
+    found = find_straggler(comm.allgather(np.array([_own_seconds(parts)])))
     if found is None:
         return ""
     host = comm.broadcast(socket.gethostname(), root=found.rank)
