@@ -20,7 +20,7 @@ class Container(Options):
     """An image with kakurenbo_hpc, and how ranks start inside it."""
 
     runtime: Literal["apptainer", "pyxis"] = option(
-        ..., "`apptainer` (also as `singularity`), before each rank's command; or `pyxis`, options of srun."
+        ..., "`apptainer`, before each rank's command; or `pyxis`, options of srun."
     )
     image: Line = option(..., "The image: a file, or an address that the runtime understands.")
     binds: list[Line] = option(

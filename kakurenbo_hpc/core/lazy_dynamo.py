@@ -2,8 +2,8 @@
 
 Importing it loads some 800 modules, which takes longer than the rest of a rank's start. Code that is not
 compiled asks it three things: to leave a function alone, to break a graph, and how DDP is to be compiled. A
-stand-in answers these until anything else is asked for; then the real module takes its place, and whatever
-was left alone is asked for again.
+stand-in answers these until anything else is asked for; then the real module takes its place, and is asked
+again about whatever torch itself had left alone.
 """
 
 from __future__ import annotations
@@ -53,8 +53,10 @@ class _StandIn(ModuleType):
         self.utils = _Answers(self, "utils", get_optimize_ddp_mode=lambda: "ddp_optimizer")
         self.trace_rules = _Answers(self, "trace_rules", clear_lru_cache=lambda: None)
 
-    def disable(self, fn: Callable[..., Any], recursive: bool = True, **more: Any) -> Callable[..., Any]:
-        """Return the function: nothing is compiled yet."""
+    def disable(self, fn: Any = None, recursive: bool = True, **more: Any) -> Any:
+        """Return the function: nothing is compiled yet. Without one, a decorator, which is the real one's."""
+        if fn is None:
+            return self.load().disable(fn, recursive, **more)
         self.left_alone.append(fn)
         return fn
 
@@ -67,7 +69,7 @@ class _StandIn(ModuleType):
             del sys.modules[_NAME]
             sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Submodules)]
             for fn in self.left_alone:
-                vars(fn).pop("__dynamo_disable", None)
+                vars(fn).pop("__dynamo_disable", None)  # where torch/_compile.py has noted the answer
             importlib.import_module(_NAME)
         return sys.modules[_NAME]
 

@@ -17,7 +17,7 @@ from .loops import evaluate
 
 
 class StepEvaluation:
-    """Evaluations of a run every so many optimizer steps of an epoch; the end of an epoch is not among them.
+    """Evaluations of a run every so many optimizer steps of an epoch, beside those at the ends of epochs.
 
     A line of the file holds ``epoch``, ``step`` within it, and what the evaluation found. Training goes on as
     if there had been none: BatchNorm's statistics are averaged over ranks for it alone.
@@ -39,10 +39,12 @@ class StepEvaluation:
         if every and _keeps_graphs(context):
             raise JobError(
                 f"record.evaluate_every is {every}, but selection.reuse_forward is true, whose graphs do not "
-                "outlive an evaluation; set one of them to 0 or false"
+                "outlive an evaluation; set record.evaluate_every to 0 or selection.reuse_forward to false"
             )
         self._lines = context.world.comm.on_rank_zero(lambda: _read(self._path))
+        # A run that evaluates decides at its first step what of this epoch is kept; another keeps none of it.
         self._rewind(epoch + bool(every), 0)
+        self._is_first = True
 
     def begin_epoch(self, epoch: int, timer: StageTimer) -> None:
         """Prepare for the steps of an epoch."""

@@ -12,6 +12,7 @@ from ..distributed.comm import Comm
 
 STAGES = ("reading", "forward", "backward")
 
+# What an epoch must have, and a rank be slower by in one of its stages, to be worth a line.
 _LEAST_STEPS = 20
 _LEAST_FACTOR = 1.5
 _LEAST_SHARE = 0.1  # of the time that the others take for all stages
@@ -32,7 +33,7 @@ def report_straggler(parts: Mapping[str, float], n_steps: int, comm: Comm) -> st
 
     Args:
         parts: seconds of this rank by part of the epoch's training and refresh, see ``PartTimer``.
-        n_steps: of the epoch.
+        n_steps: of the epoch's training.
         comm: all ranks.
     """
     if comm.size == 1 or n_steps < _LEAST_STEPS:

@@ -96,7 +96,7 @@ def _promises(method: Method) -> str:
     if 0 < method.max_hidden_fraction < 1:
         promises.append(f"hides at most {method.max_hidden_fraction:.2g}")
     scales = [f"`{name}`" for name in method.scaling_options if getattr(method, name)]
-    return ", ".join([*promises, *[f"scales by {name}" for name in scales]])
+    return ", ".join([*promises, *[f"scales losses or rates by {name}" for name in scales]])
 
 
 def _middle_plan(method: Method) -> Plan:

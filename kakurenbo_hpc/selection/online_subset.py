@@ -43,7 +43,7 @@ class OnlineSubset(FromVectors):
 
     @property
     def max_hidden_fraction(self) -> float:
-        """Always this fraction, but for warm start."""
+        """At most this fraction; warm start hides nothing."""
         return self.fraction
 
     def n_warm(self, n_epochs: int) -> int:
@@ -76,7 +76,7 @@ class OnlineSubset(FromVectors):
         """Return the ledger columns of this rank's rows, which hold the subset.
 
         Args:
-            scores: of these rows, by ``choose``.
+            scores: of these rows, by the scoring method.
             label: (S,) int64.
             everyone: the rows of all ranks.
         """
@@ -92,7 +92,11 @@ class OnlineSubset(FromVectors):
         return columns
 
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
-        """Train everything, a random subset, or the one in force."""
+        """Train everything, a random subset, or the one in force.
+
+        As many as ``fraction`` says are hidden. If the subset is smaller than what is left, the samples of the
+        largest ids that are not in it are trained, too, with weight 1.
+        """
         if epoch.number < self.n_warm(epoch.total):
             return train_all(ledger)
         weight = np.nan_to_num(ledger.extra["subset_weight"])

@@ -781,7 +781,12 @@ def test_parsers_of_sites_answers():
     ("check", "ranks", "facts", "expected"),
     [
         ("clocks", [("a", 1.0), ("b", 1.3)], {}, ("OK", "2 nodes agree within 0.30 s")),
-        ("clocks", [("a", 1.0), ("b", 9.3)], {}, ("WARN", "the clock of b is 8.3 s before that of a; tell")),
+        (
+            "clocks",
+            [("a", 1.0), ("b", 9.3)],
+            {},
+            ("WARN", "the clock of b is 8.3 s ahead of that of a; tell"),
+        ),
         ("energy", [("a", 1.0)], {}, ("OK", "joules of cpu and gpu can be read")),
         ("network", [("a", 1.0), ("b", 1.0)], {"nccl_log": NCCL_LOG}, ("OK", "NCCL uses IB")),
         ("network", [("a", 1.0), ("b", 1.0)], {"nccl_log": SOCKETS}, ("WARN", "NCCL has fallen back to")),

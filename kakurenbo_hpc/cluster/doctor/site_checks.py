@@ -13,7 +13,8 @@ from .findings import Findings
 from .rank_checks import world_of
 
 _MOST_SKEW_S = 1.0
-_NO_LOCKS = {"lustre": ("flock", "localflock"), "nfs": ("local_lock=all", "local_lock=flock")}
+_OF_ONE_NODE = {"localflock", "local_lock=all", "local_lock=flock", "local_lock=posix", "nolock"}
+"""Options of mounts on which a lock is seen by its own node alone: Lustre's, then those of NFS."""
 
 
 def check_site(findings: Findings) -> None:
@@ -29,7 +30,7 @@ def check_peers(findings: Findings) -> str | None:
     try:
         done = subprocess.run(["nvidia-smi", "topo", "-p2p", "r"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
-        return "not known: no nvidia-smi here"
+        return "not known: nvidia-smi is not here, or does not answer"
     apart = pairs_without_access(done.stdout)
     if apart is None:
         return "not known: nvidia-smi topo -p2p r prints no table"
@@ -43,8 +44,7 @@ def check_peers(findings: Findings) -> str | None:
 
 def pairs_without_access(table: str) -> list[tuple[int, int]] | None:
     """Return the pairs of GPUs that are not OK in a table of ``nvidia-smi topo -p2p``; None of no table."""
-    rows = [line.split() for line in table.splitlines() if re.match(r"\s*GPU\d+\s+(X|OK|[A-Z]+)\b", line)]
-    rows = [row for row in rows if len(row) > 1 and not row[1].startswith("GPU")]
+    rows = [line.split() for line in table.splitlines() if re.match(r"\s*GPU\d+\s+[A-Z]+\b(?!\d)", line)]
     if not rows:
         return None
     return [(i, j) for i, row in enumerate(rows) for j, word in enumerate(row[1:]) if j > i and word != "OK"]
@@ -82,7 +82,7 @@ def check_clocks(findings: Findings) -> str | None:
     first, last = min(times, key=times.__getitem__), max(times, key=times.__getitem__)
     skew = times[last] - times[first]
     if skew > _MOST_SKEW_S:
-        raise CheckWarning(f"the clock of {last} is {skew:.1f} s before that of {first}; tell the site")
+        raise CheckWarning(f"the clock of {last} is {skew:.1f} s ahead of that of {first}; tell the site")
     return f"{len(times)} nodes agree within {max(skew, 0.01):.2f} s"
 
 
@@ -94,21 +94,20 @@ def check_energy(findings: Findings) -> str:
 
 def check_runs(findings: Findings) -> str:
     """The file system of the run directories: its locks and free space."""
-    folder = Path("runs").absolute()
+    folder = Path("runs").resolve()
     while not folder.exists():
         folder = folder.parent
     kind, options = file_system(folder, Path("/proc/mounts").read_text())
     free = in_words(free_bytes(folder)[1])
-    wanted = next((words for name, words in _NO_LOCKS.items() if kind.startswith(name)), None)
-    if kind == "lustre" and wanted and not set(wanted) & set(options):
+    if _OF_ONE_NODE & set(options):
+        raise CheckWarning(
+            f"{folder} is on {kind}, whose locks are each node's own, {free} free; take care that no run is "
+            "started twice from two nodes"
+        )
+    if kind == "lustre" and "flock" not in options:
         raise CheckWarning(
             f"{folder} is on a Lustre mounted without flock, {free} free: nothing keeps two runs out of one "
             "directory but their heartbeats; take care, or ask the site for -o flock"
-        )
-    if kind.startswith("nfs") and wanted and set(wanted) & set(options):
-        raise CheckWarning(
-            f"{folder} is on an NFS whose locks are each node's own, {free} free; take care that no run is "
-            "started twice from two nodes"
         )
     if kind == "tmpfs":
         raise CheckWarning(f"{folder} is in memory (tmpfs), {free} free; checkpoints are lost with the node")

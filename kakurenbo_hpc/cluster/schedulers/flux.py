@@ -1,7 +1,7 @@
 """Flux: flux batch, flux jobs, flux cancel, flux queue.
 
 Source: the manual pages flux-batch(1), flux-jobs(1), flux-queue(1) and flux-environment(7) of flux-core, of
-2026-08-18. No Flux has been at hand to try it on.
+2026-08-18; not tried on a Flux.
 """
 
 from __future__ import annotations
@@ -84,6 +84,10 @@ class Flux(Scheduler):
         queues = {row[0].rstrip("*").strip(): row[1:] for row in rows}
         defaults = [row[0].rstrip("*").strip() for row in rows if row[0].strip().endswith("*")]
         name = name or next(iter(defaults), "")
+        if not name and queues and "" not in queues:
+            raise UserError(
+                f"Flux has no default queue; set queue in the machine file, {nearest('', queues)}"
+            )
         if name not in queues:
             raise UserError(f"queue is {name}, but Flux has no such queue; {nearest(name, queues)}")
         submission, scheduling, limit, nodes = (word.strip() for word in queues[name])
