@@ -94,8 +94,8 @@ class OnlineSubset(FromVectors):
     def plan(self, epoch: Epoch, ledger: Ledger, everyone: GlobalStats) -> Plan:
         """Train everything, a random subset, or the one in force.
 
-        As many as ``fraction`` says are hidden. If the subset is smaller than what is left, the samples of the
-        largest ids that are not in it are trained, too, with weight 1.
+        As many as ``fraction`` says are hidden. If the subset is smaller than what is left, samples that are
+        not in it are trained as well, those of the largest ids, with weight 1.
         """
         if epoch.number < self.n_warm(epoch.total):
             return train_all(ledger)

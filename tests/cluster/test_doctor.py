@@ -803,11 +803,12 @@ def test_what_ranks_found_of_a_site(check, ranks, facts, expected):
 
 def test_the_file_system_of_runs_is_told_with_its_free_space(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "runs").symlink_to("elsewhere")
     findings = Findings(Machine(name="here", starter="mpirun"), Path("machine.yaml"))
     said = found(site_checks.check_runs, findings)[1]
     free = shutil.disk_usage(tmp_path).free
-    assert said.startswith(f"{tmp_path}/runs is ") and f" {in_words(free)[:2]}" in said
+    assert said.startswith(f"{tmp_path}/elsewhere is ") and f" {in_words(free)[:2]}" in said
 
 
 def test_what_is_found_is_kept_in_a_run_directory_where_a_run_may_begin(tmp_path, monkeypatch):
