@@ -20,7 +20,7 @@ def expand(text: str | Path) -> Path:
     try:
         return Path(expand_path(str(text)))
     except ValueError as problem:
-        raise UserError(f"{text}: {problem}") from None
+        raise UserError(f"{str(text) or repr(text)}: {problem}") from None
 
 
 JobArgument = Annotated[

@@ -17,6 +17,7 @@ from ..rundir.console import print_error, print_line, resume_advice
 from ..rundir.exits import add_exit
 from ..rundir.lock import Lock
 from ..rundir.watchdog.heartbeat import read_beats
+from ..rundir.watchdog.watchdog import WRITES_PER_S
 from .allocation import Allocation, TooFewNodes
 from .launchers.launcher import CommandLine, Layout
 from .run_ranks import RanksEnd, forward_signals, run_once
@@ -85,14 +86,15 @@ class LostRanks:
             if beat and beat.attempt == self.attempt.number:
                 number, when, _ = self._last.get(beat.rank, (-1, now, ""))
                 self._last[beat.rank] = (beat.number, when if number == beat.number else now, beat.host)
-        silent = [rank for rank, (_, when, _) in self._last.items() if now - when > _SILENT_S]
+        patience_s = _SILENT_S + 2 * self.n_ranks / WRITES_PER_S
+        silent = [rank for rank, (_, when, _) in self._last.items() if now - when > patience_s]
         hosts = {self._last[rank][2] for rank in silent}
         alive = {host for rank, (_, _, host) in self._last.items() if rank not in silent}
         self.hosts = hosts - alive if alive else set()
         if not silent:
             return ""
         ranks = f"ranks {', '.join(map(str, sorted(silent)))}" if len(silent) > 1 else f"rank {silent[0]}"
-        return f"{ranks} on {', '.join(sorted(hosts))}: no heartbeat for {_SILENT_S:.0f} s"
+        return f"{ranks} on {', '.join(sorted(hosts))}: no heartbeat for {patience_s:.0f} s"
 
 
 def run_attempts(start: Start, choose: Choose, run: Path, most: int, resume: bool) -> int:

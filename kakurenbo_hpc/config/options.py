@@ -55,8 +55,10 @@ def expand_path(text: str) -> str:
     """Return a path with ``~`` and ``$VARIABLES`` expanded.
 
     Raises:
-        ValueError: one of them is not known here.
+        ValueError: one of them is not known here, or there is no path.
     """
+    if not text:
+        raise ValueError("is empty; name a path")
     path = os.path.expanduser(os.path.expandvars(text))
     if path.startswith("~") or re.search(r"\$(\w+|\{\w+\})", path):
         raise ValueError(

@@ -208,7 +208,8 @@ class Training(Options):
         """Return the accumulated batches on n_ranks ranks that are no larger than they are on n_usual."""
         batch = self.batch(n_usual)
         largest = -(-batch // (n_usual * self.accumulate))
-        return max(self.accumulate, -(-batch // (n_ranks * largest)))
+        wanted = max(self.accumulate, -(-batch // (n_ranks * largest)))
+        return min(wanted, batch // n_ranks)  # a part has at least one sample
 
     def in_epochs(self, n: int, global_batch: int) -> Training:
         """Return the same with all its lengths in epochs of n samples, all of them trained.

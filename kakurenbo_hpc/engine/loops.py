@@ -237,7 +237,8 @@ def evaluate(context: Context, may_stop: bool = True) -> tuple[dict[str, float],
     """
     world, everyone = context.world, context.everyone
     homes = Homes(len(context.validation.source), world.size)
-    size = 1 if context.data.own_sizes else max(1, context.global_batch // world.size)
+    parts = world.size * context.accumulate
+    size = 1 if context.data.own_sizes else max(1, context.global_batch // parts)
     micro_batches = plain_micro_batches(*homes.rows(world.rank), size)
     n_most = -(-int(np.diff(homes.starts).max()) // size)  # batches of the rank that has most
     batches = context.pass_progress.run_unrecorded(

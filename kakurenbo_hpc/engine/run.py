@@ -48,7 +48,7 @@ from .epoch_files import EpochFiles
 from .pass_progress import PassProgress, PassState, StopEarly
 from .resume import RunState, init_state, restore
 from .set_up import Recording, begin_with_weights, set_up
-from .step_evaluation import StepEvaluation
+from .step_evaluation import StepEvaluation, check_step_evaluation
 from .stragglers import report_straggler
 
 if TYPE_CHECKING:
@@ -197,6 +197,7 @@ class _Run:
     def _begin(self, gradients: GradientSync, lock: Lock, resume: bool, allow_changes: bool) -> RunState:
         """Take over the run directory; return the state of the run before its next epoch."""
         job, context, comm = self._job, self._context, self._world.comm
+        comm.run_or_raise_together(lambda: check_step_evaluation(job.record.evaluate_every, context))
         state = init_state(context)
         checkpoint = comm.on_rank_zero(lambda: open_run(self._directory, job, resume, lock, allow_changes))
         facts = load_facts(checkpoint) if checkpoint else {"epoch": -1}

@@ -93,16 +93,20 @@ def set_up(
     )
     if not isinstance(method, OnlineSubset):
         return context
-    if shards is not None:
+    world.comm.run_or_raise_together(lambda: _check_online(method, job, context.epochs))
+    return replace(context, vector_pass=VectorPass(method, context, "selection.method"))
+
+
+def _check_online(method: OnlineSubset, job: Job, epochs: int) -> None:
+    if job.data.placement == "local":
         raise JobError(
             f"selection.method is {method.method}, which passes samples forward in blocks of their own, but "
             "data.placement is local; set it to shared"
         )
     try:
-        method.check_run(context.epochs, job.data)
+        method.check_run(epochs, job.data)
     except ValueError as problem:
         raise JobError(f"{job.name}: {problem}") from None
-    return replace(context, vector_pass=VectorPass(method, context, "selection.method"))
 
 
 def global_batch_of(job: Job, n: int, n_ranks: int) -> int:

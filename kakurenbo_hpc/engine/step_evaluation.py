@@ -31,20 +31,12 @@ class StepEvaluation:
             every: optimizer steps from one to the next; 0 for none.
             context: of the run.
             epoch: that the run begins with, or goes on in.
-
-        Raises:
-            JobError: the method keeps autograd graphs, which the averaged statistics would spoil.
         """
         self._path, self._every, self._context = run / "evaluations.jsonl", every, context
-        if every and _keeps_graphs(context):
-            raise JobError(
-                f"record.evaluate_every is {every}, but selection.reuse_forward is true, whose graphs do not "
-                "outlive an evaluation; set record.evaluate_every to 0 or selection.reuse_forward to false"
-            )
         self._lines = context.world.comm.on_rank_zero(lambda: _read(self._path))
         # A run that evaluates decides at its first step what of this epoch is kept; another keeps none of it.
         self._rewind(epoch + bool(every), 0)
-        self._is_first = True
+        self._is_first, self._is_torn = True, False
 
     def begin_epoch(self, epoch: int, timer: StageTimer) -> None:
         """Prepare for the steps of an epoch."""
@@ -74,33 +66,45 @@ class StepEvaluation:
             return
         try:
             with open(self._path, "a", encoding="utf-8") as file:
-                file.write(_text(line))
+                file.write("\n" * self._is_torn + _text(line))
+            self._is_torn = False
         except OSError as problem:
             self._context.console.print_line(
                 f"warning: {self._path.name} lacks a line ({problem.strerror}); the run goes on without"
             )
+            self._is_torn = True
 
     def _rewind(self, epoch: int, step: int) -> None:
         """Keep what lies before a step of an epoch."""
         kept = [line for line in self._lines if (line["epoch"], line["step"]) < (epoch, step)]
-        if len(kept) < len(self._lines) and self._context.world.rank == 0:
-            write_whole(self._path, "".join(map(_text, kept)))
+        text = "".join(map(_text, kept))
+        if self._context.world.rank == 0 and text != _text_of(self._path):  # which may be torn at its end
+            write_whole(self._path, text)
         self._lines = kept
+
+
+def check_step_evaluation(every: int, context: Context) -> None:
+    """Raise JobError if the method keeps autograd graphs, which the averaged statistics would spoil."""
+    method = context.method
+    if every and isinstance(method, BatchMethod) and method.selection_pass(context.global_batch).reuse_graph:
+        raise JobError(
+            f"record.evaluate_every is {every}, but selection.reuse_forward is true, whose graphs do not "
+            "outlive an evaluation; set record.evaluate_every to 0 or selection.reuse_forward to false"
+        )
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
 def _read(path: Path) -> list[dict]:
     """Return the whole lines of the file; none if it is not there."""
     lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+    for text in _text_of(path).splitlines():
         with contextlib.suppress(ValueError, KeyError, TypeError):  # torn by a crash
             line = json.loads(text)
             lines.append({**line, "epoch": int(line["epoch"]), "step": int(line["step"])})
     return lines
-
-
-def _keeps_graphs(context: Context) -> bool:
-    method = context.method
-    return isinstance(method, BatchMethod) and method.selection_pass(context.global_batch).reuse_graph
 
 
 def _text(line: dict) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from ..core.ledger import Ledger
 from ..core.plan import Epoch
 from ..core.rng import key, one
+from ..errors import JobError, TrainingError
 from ..selection.online_subset import OnlineSubset
 from .context import Context
 from .scoring_pass import send_home
@@ -31,12 +32,19 @@ class _Chosen:
 
 
 def select_subset(epoch: Epoch, ledger: Ledger, context: Context) -> Ledger:
-    """Return the ledger with the subset that the network as it is now chooses. Collective."""
+    """Return the ledger with the subset that the network as it is now chooses. Collective.
+
+    Raises:
+        TrainingError: on all ranks alike, nothing can be chosen by this network.
+    """
     method = cast(OnlineSubset, context.method)
     assert context.vector_pass is not None
     chosen = _Chosen(method.columns)
     if not context.pass_progress.begin_pass(chosen):
-        scores, label = context.vector_pass.choose(one(key(epoch.seed, "subset seed", epoch.number)))
+        try:
+            scores, label = context.vector_pass.choose(one(key(epoch.seed, "subset seed", epoch.number)))
+        except JobError as problem:  # on all ranks alike: the network that is trained has no finite vectors
+            raise TrainingError(str(problem)) from None
         columns = method.columns_of(scores, label, context.everyone)
         chosen.load_state_dict({"id": ledger.id, **columns})
         context.pass_progress.step_done(0)

@@ -244,12 +244,13 @@ class Records:
         return [g for g in self.groups if np.nansum(g.first.column("n_hidden")) > 0]
 
 
-def read_records(paths: Sequence[Path], histograms: bool = True) -> Records:
+def read_records(paths: Sequence[Path], histograms: bool = True, command: str = "report") -> Records:
     """Read runs, comparisons and folders of them.
 
     Args:
         paths: of them.
         histograms: whether to read the loss histograms, most of what metrics files hold.
+        command: named by messages.
 
     Raises:
         UserError: a path is not there, or no run is in it.
@@ -259,7 +260,7 @@ def read_records(paths: Sequence[Path], histograms: bool = True) -> Records:
     for path in paths:
         if not path.is_dir():
             raise UserError(
-                f"report: {printable(str(path))} is no folder; name a run directory, or a folder of runs"
+                f"{command}: {printable(str(path))} is no folder; name a run directory, or a folder of runs"
             )
         if (path / "comparison.json").exists():
             groups += read_comparison(path, histograms)
@@ -267,7 +268,7 @@ def read_records(paths: Sequence[Path], histograms: bool = True) -> Records:
         found = list(find_runs(path))
         if not found:
             raise UserError(
-                f"report: {printable(str(path))} holds no run (metrics.jsonl, job.yaml, comparison.json); "
+                f"{command}: {printable(str(path))} holds no run (metrics.jsonl, job.yaml, comparison.json); "
                 "name a run directory, or a folder of runs"
             )
         runs += [read_run(p, histograms) for p in found]
@@ -304,7 +305,7 @@ def read_run(path: Path, histograms: bool = True) -> Run:
         try:
             line = json.loads(text)
             lines[int(line["epoch"])] = line
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             end = (
                 "the last line is cut in the middle" if number == len(texts) else f"line {number} is damaged"
             )

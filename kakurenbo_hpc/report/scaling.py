@@ -80,7 +80,7 @@ def measure_scaling(runs: Sequence[Run]) -> Scaling | None:
     by_ranks: dict[int, list[Run]] = {}
     for run in runs:
         ranks = run.provenance.get("ranks")
-        if isinstance(ranks, int) and ranks > 0 and np.nansum(_busy(run)) > 0:
+        if isinstance(ranks, int) and ranks > 0 and min(np.nansum(_busy(run)), np.nansum(_forward(run))) > 0:
             by_ranks.setdefault(ranks, []).append(run)
     if len(by_ranks) < 2:
         return None
@@ -97,7 +97,15 @@ def show_scaling(sweep: Path, csv: Path | None, json_file: Path | None) -> None:
     Raises:
         UserError: the folder holds no sweep, or a file cannot be written.
     """
-    found = measure_scaling(read_records([sweep], histograms=False).runs)
+    runs = read_records([sweep], histograms=False, command="scaling").runs
+    if len(methods := {run.method for run in runs}) > 1:
+        raise UserError(
+            f"scaling: {printable(str(sweep))} holds runs of several methods ({', '.join(sorted(methods))}); "
+            "name the folder of one sweep"
+        )
+    if csv is not None and csv == json_file:
+        raise UserError("scaling: --csv and --json name the same file; give two")
+    found = measure_scaling(runs)
     if found is None:
         raise UserError(
             f"scaling: {printable(str(sweep))} holds runs of fewer than two numbers of ranks; make a sweep "

@@ -36,6 +36,7 @@ class StageTimer:
         """
         self._device, self._begins = device, begins
         self._begun = time.perf_counter()
+        self._stage: str | None = None  # the one that is timed now
         self._before = before
         self._seconds = dict.fromkeys(STAGES, 0.0)
 
@@ -43,6 +44,7 @@ class StageTimer:
     def __call__(self, stage: str) -> Iterator[None]:
         """Time a stage."""
         self._begins(stage)
+        outer, self._stage = self._stage, stage
         begun, before = time.perf_counter(), sum(self._seconds.values())
         try:
             yield
@@ -55,6 +57,9 @@ class StageTimer:
                 )  # work that is only queued belongs to the stage that queued it
             inner = sum(self._seconds.values()) - before
             self._seconds[stage] += time.perf_counter() - begun - inner
+            self._stage = outer
+            if outer is not None:
+                self._begins(outer)
 
     def seconds(self, parts: dict[str, float]) -> dict[str, float]:
         """Return seconds by stage, in total since the timer was made, and by part of training.

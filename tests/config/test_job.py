@@ -748,3 +748,8 @@ def test_a_base_that_cannot_be_is_told(tmp_path, base, message):
     (tmp_path / "mine.yaml").write_text(f"base: {base}\nname: mine\n")
     with pytest.raises(JobError, match=message):
         read(tmp_path / "mine.yaml")
+
+
+def test_no_part_of_a_batch_is_empty_on_fewer_ranks():
+    training = check(job(training={"global_batch": 4})).training
+    assert [training.accumulate_on(n, 4) for n in (1, 2, 3, 4)] == [4, 2, 1, 1]

@@ -11,9 +11,10 @@ from support.runs import ledger, lines, same_parameters, train_here
 from kakurenbo_hpc.config.job import read_job
 from kakurenbo_hpc.config.package_files import find_job
 from kakurenbo_hpc.data import DATASETS
+from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.preemption import Preemption
 from kakurenbo_hpc.engine.gradient_probe import probe_gradients
-from kakurenbo_hpc.errors import REQUEUE
+from kakurenbo_hpc.errors import DONE, REQUEUE
 from kakurenbo_hpc.rundir.energy import Energy
 from kakurenbo_hpc.rundir.exits import add_exit
 from kakurenbo_hpc.selection import METHODS
@@ -142,3 +143,19 @@ def test_evaluations_by_steps_change_nothing_and_none_is_there_twice(comm, tmp_p
 
 def _evaluations(run):
     return [json.loads(text) for text in (run / "evaluations.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.unit
+def test_a_torn_line_of_evaluations_swallows_none_after_it(tmp_path):
+    whole, every = '{"epoch": 0, "step": 2, "accuracy": 0.5}\n', ["record.evaluate_every=2"]
+    first = [*every, "training.epochs=1", "training.warmup_epochs=0"]
+    assert train_here("digits_everything", first, tmp_path / "run", SerialComm()) == DONE
+    path = tmp_path / "run" / "evaluations.jsonl"
+    path.write_text(whole + '{"epoch": 0, "st')
+    sets = [*every, "training.epochs=2", "training.warmup_epochs=0"]
+    done = train_here(
+        "digits_everything", sets, tmp_path / "run", SerialComm(), resume=True, allow_changes=True
+    )
+    assert done == DONE
+    found = [json.loads(text) for text in path.read_text().splitlines()]
+    assert [(line["epoch"], line["step"]) for line in found[:2]] == [(0, 2), (1, 2)]

@@ -91,3 +91,12 @@ def test_what_is_no_sweep_is_one_line(tmp_path):
     add_run(tmp_path / "sweep", 4, 4.0)
     with pytest.raises(UserError, match="cannot be written .*; give another file"):
         show_scaling(tmp_path / "sweep", tmp_path / "no" / "such.csv", None)
+
+
+def test_runs_of_several_methods_are_no_sweep(tmp_path):
+    for method, ranks in (("everything", 1), ("everything", 2), ("kakurenbo", 2)):
+        make_run(tmp_path / f"{method}_{ranks}", method, ranks=ranks)
+    with pytest.raises(UserError, match=r"holds runs of several methods \(everything, kakurenbo\)"):
+        show_scaling(tmp_path, None, None)
+    with pytest.raises(UserError, match="^scaling: .*none is no folder"):
+        show_scaling(tmp_path / "none", None, None)

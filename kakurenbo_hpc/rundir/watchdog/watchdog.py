@@ -22,7 +22,8 @@ from ..console import resume_advice
 from .heartbeat import Beat, Heartbeat, read_beats
 
 _TICKS = 3  # between two reads of all heartbeats: a live rank has written in that time
-_WRITES_PER_S = 1000  # of all ranks' heartbeats together, to one file system
+WRITES_PER_S = 1000
+"""Of all ranks' heartbeats together, to one file system."""
 _WATCHERS = 64  # ranks that read all heartbeats, and report and abort: one that does ends all ranks
 _MOST_LINES = 100  # of a report of where the ranks are
 
@@ -61,7 +62,7 @@ class Watchdog:
         self._heartbeat, self._run, self._rank, self._size = heartbeat, run, rank, size
         self._timeout_s, self._abort = timeout_s, abort
         pause_s = min(max(1.0, timeout_s / 60), 10.0) if timeout_s else 10.0
-        self._pause_s = max(pause_s, size / _WRITES_PER_S)
+        self._pause_s = max(pause_s, size / WRITES_PER_S)
         self._watches = is_watcher(rank, size)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
