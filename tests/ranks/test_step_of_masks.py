@@ -73,6 +73,7 @@ def test_masks_are_learned_and_measured_on_any_ranks_as_on_one(comm_of, n):
         "data": DatasetSplits(train, validation, 3, SHAPE, ""),
         "validation": Loader(validation, 0, world.device),
         "global_batch": 6,
+        "accumulate": 1,
     }
     told, _ = evaluate(Context(**parts))
 
