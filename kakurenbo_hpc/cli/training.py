@@ -30,7 +30,8 @@ from .option_groups import CompareOptions, ScoreOptions, StartOptions
 from .ranks import read_job_together, run_on_ranks
 
 if TYPE_CHECKING:
-    from ..compare.spec import Comparison, Entry
+    from ..compare.entries import Entry
+    from ..compare.spec import Comparison
     from ..config.job import Job
     from ..distributed.comm import Comm
 
@@ -141,8 +142,8 @@ def compare(file: ComparisonFile, comparing: CompareOptions, scratch: Scratch = 
     record_signals()
 
     def work(comm: Comm) -> int:
+        from ..compare.entries import list_entries
         from ..compare.run import compare as run_all
-        from ..compare.spec import list_entries
 
         def read() -> tuple[Comparison, dict[str, Entry]]:
             comparison, jobs = comparing.load(file)
@@ -179,7 +180,7 @@ def launch_compare(file: ComparisonFile, starting: StartOptions, comparing: Comp
     """Start ranks, as launch does, and run a comparison on them."""
     from ..cluster.machine import read_machine
     from ..cluster.work import launch_work
-    from ..compare.spec import list_entries
+    from ..compare.entries import list_entries
     from ..config.package_files import find_job
 
     entries = list_entries(*comparing.load(file), file)

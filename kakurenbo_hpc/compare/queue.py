@@ -21,7 +21,8 @@ from ..cluster.work import only_size
 from ..config.job import Job
 from ..config.yaml import dump_yaml
 from ..errors import RunDirectoryError
-from .spec import BASELINE, Change, Comparison, Entry, Quick, list_entries
+from .entries import Entry, list_entries
+from .spec import BASELINE, Change, Comparison, Quick
 from .table import run_lines
 
 

@@ -20,8 +20,10 @@ from ..rundir.path_checks import check_place
 from ..rundir.provenance import provenance
 from ..selection import METHODS
 from ..selection.score_file import read_score_info
+from .controls import controls
+from .entries import Entry, digest
 from .metrics import Curve
-from .spec import Comparison, Entry, controls, digest
+from .spec import Comparison
 from .table import Lines, curve, markdown, run_lines, table
 
 

@@ -13,10 +13,10 @@ import yaml
 from support.comparisons import of_methods, read_comparison
 from support.start_ranks import start
 
+from kakurenbo_hpc.compare.controls import controls
 from kakurenbo_hpc.compare.metrics import Curve
 from kakurenbo_hpc.compare.run import _written_to, run_lines
 from kakurenbo_hpc.compare.run import compare as run_all
-from kakurenbo_hpc.compare.spec import controls
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.errors import DONE, FAILED, REQUEUE, TERMINATED, JobError, RunDirectoryError
 

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from kakurenbo_hpc import cli
-from kakurenbo_hpc.compare.spec import list_entries, read_comparison
+from kakurenbo_hpc.compare.entries import list_entries
+from kakurenbo_hpc.compare.spec import read_comparison
 
 TINY = {
     "name": "tiny",
