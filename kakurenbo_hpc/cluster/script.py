@@ -11,8 +11,8 @@ from pathlib import Path
 import jinja2
 
 from ..errors import UserError
+from . import schedulers
 from .machine import Machine
-from .schedulers import open_scheduler
 from .walltime import format_clock
 
 
@@ -59,14 +59,17 @@ class Script:
 
     def text(self) -> str:
         """Return the whole script. Every value in it is quoted, or checked to be one word."""
-        scheduler = open_scheduler(self.machine.scheduler)
-        if self.work and "{{ work }}" not in scheduler.template:
+        scheduler = schedulers.open_scheduler(self.machine.scheduler)
+        if self.work and not re.search(r'\{\{ work }}|extends "scheduler.sh.j2"', scheduler.template):
             raise UserError(
                 f"{scheduler.title}: the script template starts runs only, not {self.work[0]}; add "
                 "{{ work }} and {{ options }} to it (kakurenbo_hpc/cluster/schedulers/README.md)"
             )
         environment = jinja2.Environment(
-            undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+            loader=jinja2.PackageLoader(schedulers.__name__, ""),
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            keep_trailing_newline=True,
         )
         environment.filters["quoted"] = lambda value: shlex.quote(str(value))
         values = {

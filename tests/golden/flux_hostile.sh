@@ -13,7 +13,7 @@ exec >> "$run/batch/log.txt" 2>&1
 note() { echo "== job $job, $(date '+%F %T'): $1"; }
 note "attempt $((requeues + 1)) of 1, on $(hostname)"
 export KAKURENBO_ATTEMPT=$((requeues + 1))/1
-rm -f -- "$run/stop" "$run/batch/exit_code" "$run/batch/ended.json" # left by the job that was requeued
+rm -f -- "$run/batch/exit_code" "$run/batch/ended.json" "$run/stop" # left by the job that was requeued
 echo "$requeues" > "$run/batch/requeues"
 trap 'echo "$?" > "$run/batch/exit_code"' EXIT
 export UCX_TLS=rc,sm
