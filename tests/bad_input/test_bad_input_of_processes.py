@@ -32,7 +32,7 @@ ALONE = {
         "file: a file is there, not a folder",
     ),
     "no such option": (["train", GOOD, "--fast"], "No such option: --fast"),
-    "no ranks": (["launch", GOOD, "--ranks", "0"], "Invalid value for '--ranks'"),
+    "no ranks": (["launch", GOOD, "--ranks", "0"], "--ranks is '0', but must be different whole numbers"),
     "a machine misspelt": (["launch", GOOD, "--machine", "locl"], "locl: no such machine file"),
     "no walltime": (["submit", GOOD, "--machine", "slurm.yaml"], "Missing option '--walltime'"),
     "no run": (["status", "nope"], "nope: nothing was submitted"),
