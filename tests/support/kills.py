@@ -132,7 +132,7 @@ def _kill(n: int, run: Path, victim: int, epoch: int, stage: str, after_s: float
     told, words = run.with_suffix(".told"), ["--run-dir", run, *["--resume"] * run.exists()]
     line = [*command("mpirun", n), STRUCK_TRAIN, "SIGKILL", victim, epoch, stage, after_s, told, *JOB, *words]
     done = subprocess.run(list(map(str, line)), env=environment(), capture_output=True, timeout=400)
-    killed = Killed(n, victim, epoch, stage, after_s, time.monotonic() - float(told.read_text()))
+    killed = Killed(n, victim, epoch, stage, after_s, time.monotonic() - float(told.read_text().split()[-1]))
     assert done.returncode not in (0, 2, 75), (killed, done.stderr)
     assert killed.ended_s < MOST_S, (killed, done.stderr)
     last = FailureReport()  # as ``kakurenbo launch`` reads and repeats them
