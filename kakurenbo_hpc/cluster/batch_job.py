@@ -11,7 +11,7 @@ from ..config.yaml import dump_yaml
 from ..errors import UserError
 from ..rundir.atomic_io import write_whole
 from .schedulers import open_scheduler
-from .schedulers.scheduler import Refusal
+from .schedulers.commands import Refusal
 from .script import Script
 from .submission import BatchFolder, Submission
 

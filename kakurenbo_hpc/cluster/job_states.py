@@ -10,7 +10,8 @@ from pathlib import Path
 from ..errors import DONE, FAILED, UserError
 from ..rundir.console import print_line
 from .schedulers import open_scheduler
-from .schedulers.scheduler import ENDED, JobState, NoAnswer
+from .schedulers.commands import NoAnswer
+from .schedulers.scheduler import ENDED, JobState
 from .submission import BatchFolder
 
 Found = JobState | UserError

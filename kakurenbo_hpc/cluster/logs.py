@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ..errors import DONE, UserError
 from ..rundir.console import print_error
-from .schedulers.scheduler import ENDED, NoAnswer
+from .schedulers.commands import NoAnswer
+from .schedulers.scheduler import ENDED
 from .submission import BatchFolder, find_submissions
 
 

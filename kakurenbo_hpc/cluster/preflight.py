@@ -15,7 +15,8 @@ from .doctor.subprocess_json import run_job_probe
 from .launchers import open_launcher
 from .machine import Machine
 from .schedulers import open_scheduler
-from .schedulers.scheduler import NoAnswer, Queue
+from .schedulers.commands import NoAnswer
+from .schedulers.scheduler import Queue
 from .script import Script, python_of
 from .walltime import format_clock
 

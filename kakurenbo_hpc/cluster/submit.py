@@ -22,7 +22,8 @@ from .machine import Machine
 from .preflight import check_submission
 from .request import Request
 from .schedulers import open_scheduler
-from .schedulers.scheduler import ENDED, JobState, check_installed
+from .schedulers.commands import check_installed
+from .schedulers.scheduler import ENDED, JobState
 from .script import Script, python_of
 from .submission import BatchFolder, Submission
 from .sweep import ReadJob, scaled_overrides

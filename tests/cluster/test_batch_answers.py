@@ -10,8 +10,8 @@ from support.pbs_site import pbs_site
 
 from kakurenbo_hpc.cluster.job_environment import choose_environment
 from kakurenbo_hpc.cluster.machine import Machine
+from kakurenbo_hpc.cluster.schedulers.commands import NoAnswer, clock_seconds, failure_reason
 from kakurenbo_hpc.cluster.schedulers.pbs import Pbs
-from kakurenbo_hpc.cluster.schedulers.scheduler import NoAnswer, clock_seconds, failure_reason
 from kakurenbo_hpc.cluster.schedulers.slurm import Slurm
 from kakurenbo_hpc.cluster.script import Script
 from kakurenbo_hpc.cluster.submission import BatchFolder, Submission

@@ -39,7 +39,7 @@ def test_none_is_imported_before_it_is_named():
         "if name.startswith(('kakurenbo_hpc.cluster.launchers.', 'kakurenbo_hpc.cluster.schedulers.'))))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["launcher", "mpirun", "pbs", "scheduler"]
+    assert done.stdout.split() == ["commands", "launcher", "mpirun", "pbs", "scheduler"]
 
 
 @pytest.mark.parametrize("word", [*SCHEDULERS, *LAUNCHERS])

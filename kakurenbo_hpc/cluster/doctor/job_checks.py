@@ -12,7 +12,7 @@ from ..job_environment import choose_environment
 from ..launch_checks import check_job_fits
 from ..launchers import open_launcher
 from ..schedulers import open_scheduler
-from ..schedulers.scheduler import NoAnswer
+from ..schedulers.commands import NoAnswer
 from ..script import Script, python_of
 from .check_warning import CheckWarning
 from .findings import Findings

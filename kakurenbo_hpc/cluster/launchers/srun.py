@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ...errors import UserError
 from ..container import pyxis_flags
 from ..doctor.check_warning import CheckWarning
-from ..schedulers.scheduler import run_command
+from ..schedulers.commands import run_command
 from .launcher import CommandLine, Launcher, Layout
 from .mpirun import mpi_make
 

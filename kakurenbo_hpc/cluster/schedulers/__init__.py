@@ -6,7 +6,7 @@ from ...config.registry import Registry, scan
 from .scheduler import Scheduler
 
 SCHEDULERS: Registry[type[Scheduler]] = Registry(
-    "scheduler", scan(__name__, leave_out=("scheduler",)), "kakurenbo_hpc.schedulers", Scheduler
+    "scheduler", scan(__name__, leave_out=("commands", "scheduler")), "kakurenbo_hpc.schedulers", Scheduler
 )
 
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...errors import UserError, nearest
-from .scheduler import JobState, Queue, Scheduler, Status, check_query, last_job_id, run_command
+from .commands import check_query, last_job_id, run_command
+from .scheduler import JobState, Queue, Scheduler, Status
 
 if TYPE_CHECKING:
     from ..machine import Machine

@@ -14,20 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import UserError
-from .scheduler import (
-    JobState,
-    NoAnswer,
-    Options,
-    Queue,
-    Refusal,
-    Scheduler,
-    Status,
-    check_query,
-    clock_seconds,
-    last_job_id,
-    run_checked,
-    run_command,
-)
+from .commands import NoAnswer, Refusal, check_query, clock_seconds, last_job_id, run_checked, run_command
+from .scheduler import JobState, Options, Queue, Scheduler, Status
 
 if TYPE_CHECKING:
     from ..machine import Machine

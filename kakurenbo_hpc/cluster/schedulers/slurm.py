@@ -11,19 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import UserError, nearest
-from .scheduler import (
-    ENDED,
-    JobState,
-    Options,
-    Queue,
-    Scheduler,
-    Status,
-    check_query,
-    clock_seconds,
-    last_job_id,
-    run_checked,
-    run_command,
-)
+from .commands import check_query, clock_seconds, last_job_id, run_checked, run_command
+from .scheduler import ENDED, JobState, Options, Queue, Scheduler, Status
 
 if TYPE_CHECKING:
     from ..machine import Machine

@@ -1,6 +1,7 @@
 """Grid: a batch system of another package."""
 
-from kakurenbo_hpc.cluster.schedulers.scheduler import JobState, Queue, Scheduler, last_job_id
+from kakurenbo_hpc.cluster.schedulers.commands import last_job_id
+from kakurenbo_hpc.cluster.schedulers.scheduler import JobState, Queue, Scheduler
 
 
 class Grid(Scheduler):
