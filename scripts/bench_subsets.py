@@ -80,7 +80,7 @@ def contenders(similarity: np.ndarray, n_picks: int) -> dict[tuple[str, str], Ca
             (FACILITY_LOCATION, apricot.FacilityLocationSelection),
             (GRAPH_CUT, apricot.GraphCutSelection),
         ):
-            found["apricot-select", what] = lambda kind=kind: kind(n_picks, **options).fit(similarity)  # type: ignore[misc]
+            found["apricot-select", what] = lambda kind=kind: kind(n_picks, **options).fit(similarity)
     if find_spec("submodlib"):
         import submodlib
 
@@ -88,7 +88,7 @@ def contenders(similarity: np.ndarray, n_picks: int) -> dict[tuple[str, str], Ca
         location = submodlib.FacilityLocationFunction(n=n, mode="dense", sijs=similarity, separate_rep=False)
         cut = submodlib.GraphCutFunction(n=n, mode="dense", lambdaVal=1.0, ggsijs=similarity)
         for what, function in ((FACILITY_LOCATION, location), (GRAPH_CUT, cut)):
-            found["submodlib-py", what] = lambda function=function: function.maximize(  # type: ignore[misc]
+            found["submodlib-py", what] = lambda function=function: function.maximize(
                 budget=n_picks, optimizer="LazyGreedy", show_progress=False, verbose=False,
                 stopIfZeroGain=False, stopIfNegativeGain=False,
             )  # fmt: skip
