@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from support.batch_runs import ended, submit
+from support.batch_runs import ended, submit, until
 from support.slurm_accounts import slurm_with_accounts_or_skip
 
 
@@ -29,6 +29,10 @@ def test_with_accounts_too_a_job_says_why_it_waits_and_who_cancelled_it(
     after = submit(
         command_line, quick_machine(0, extra=["--hold"]), run / "after", "--dependency", f"afterok:{first}"
     )
+    recorded = ("sacct", "-X", "--noheader", f"--jobs={first}", "--format=State")
+    until(
+        lambda: "FAILED" in accounts.say(*recorded), lambda: accounts.say(*recorded)
+    )  # it lags behind squeue
     assert ended(command_line, run / "failed") == "failed"
     accounts.say("scontrol", "release", after)
     assert ended(command_line, run / "after") == "failed"

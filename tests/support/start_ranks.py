@@ -13,12 +13,11 @@ BIN = Path(sys.executable).parent
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a plain shell of this user: no starter's variables, root allowed where we are
-    root.
+    """Return the environment of a plain shell of this user: no variables of a starter, nor the one that our
+    command line sets in a test's own process; root allowed where we are root.
     """
-    clean = {
-        k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "PMI", "PRTE_", "SLURM_", "PBS_"))
-    }
+    others = ("OMPI_", "PMI", "PRTE_", "SLURM_", "PBS_", "PYTHONSAFEPATH")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     if os.geteuid() == 0:
         clean |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     return clean
