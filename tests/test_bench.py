@@ -34,7 +34,7 @@ def first_words(lines):
 
 def test_the_plan_is_measured_beside_the_authors_way_and_projected():
     lines = bench("bench_selection.py", *TINY, "--ranks", "1,2")
-    assert first_words(lines)[:5] == ["result:", "hardware:", "versions:", "trials:", "data:"]
+    assert first_words(lines)[:6] == ["result:", "hardware:", "versions:", "trials:", "numpy:", "data:"]
     measured = [line.split() for line in lines if line.lstrip().startswith(("3,000 ", "6,000 "))]
     assert [row[:2] for row in measured] == [["3,000", "1"], ["6,000", "1"], ["3,000", "2"], ["6,000", "2"]]
     assert {row[8] for row in measured if row[0] == "3,000"} == {f"{3 * 8 * 3000:,}"}
