@@ -14,7 +14,7 @@ from kakurenbo_hpc.rundir.provenance import write_provenance
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """Three cores of two hardware threads are online, a fourth is not; this process may use the second core."""
+    """Three cores of two hardware threads are online, a fourth is not; this process may use one."""
     monkeypatch.setattr(cpu_topology, "_CPUS", tmp_path)
     monkeypatch.setattr(cpu_topology.os, "sched_getaffinity", lambda process: {1, 4})
     (tmp_path / "online").write_text("0-5\n")
