@@ -106,7 +106,6 @@ class BatchSelection:
     def train(self, batches: Iterator[Batch]) -> None:
         """Select from every candidate batch and take every step that is due."""
         for batch in batches:
-            n_before = self.steps
             self._progress = batch.micro_batch.progress
             self._spare = self._rows(batch, np.zeros(1, np.int64), np.ones(1, np.float32))
             selects = self._method.selects_next(self.method_state)
@@ -116,8 +115,6 @@ class BatchSelection:
             self._queue.append(self._whole(batch) if passed is None else self._choose(batch, *passed))
             if not self._pass.pipeline:
                 self._take_due_steps(selects)
-            if self.steps > n_before:
-                self._context.pass_progress.on_train_step(self.steps)
         if self._pass.pipeline:
             self._take_due_steps(self._method.selects_next(self.method_state))
         while not self._pass.only_full and (waiting := self._waiting()).any():
@@ -259,6 +256,7 @@ class BatchSelection:
 
     def _step(self, n_taken: np.ndarray, selects: bool) -> None:
         """Take one optimizer step, on the first n_taken[r] samples of each rank r's queue; (P,) int64."""
+        self._context.pass_progress.before_train_step(self.steps)
         rank = self._comm.rank
         local, n_global = self._take(int(n_taken[rank])), int(n_taken.sum())
         position = self._n_candidates + self.n_trained + int(n_taken[:rank].sum())

@@ -155,7 +155,7 @@ class _Run:
     def let_go(self) -> None:
         """Refer no more to what refers to this: loader processes end with it, and exit waits for them."""
         progress = self._context.pass_progress
-        progress.on_step, progress.on_train_step = lambda: None, lambda n_steps: None
+        progress.on_step, progress.before_train_step = lambda: None, lambda n_steps: None
 
     def train(self, gradients: GradientSync, lock: Lock, resume: bool, allow_changes: bool) -> int:
         """Run the epochs that are left; return DONE, or the exit code of a run that stopped early.
