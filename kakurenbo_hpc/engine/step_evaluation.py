@@ -11,7 +11,7 @@ from ..errors import JobError
 from ..rundir.atomic_io import write_whole
 from ..rundir.metrics import finite
 from ..rundir.timers import StageTimer
-from ..selection.batch_level import BatchMethod
+from ..selection.batch_level import keeps_graphs
 from .context import Context
 from .loops import evaluate
 
@@ -86,8 +86,7 @@ class StepEvaluation:
 
 def check_step_evaluation(every: int, context: Context) -> None:
     """Raise JobError if the method keeps autograd graphs, which the averaged statistics would spoil."""
-    method = context.method
-    if every and isinstance(method, BatchMethod) and method.selection_pass(context.global_batch).reuse_graph:
+    if every and keeps_graphs(context.method, context.global_batch):
         raise JobError(
             f"record.evaluate_every is {every}, but selection.reuse_forward is true, whose graphs do not "
             "outlive an evaluation; set record.evaluate_every to 0 or selection.reuse_forward to false"
