@@ -29,7 +29,7 @@ from scaling_model import (
     training_seconds,
 )
 
-from kakurenbo_hpc.cluster.cpu_topology import count_physical_cores
+from kakurenbo_hpc.core.cpu_topology import count_physical_cores
 from kakurenbo_hpc.distributed.comm import SerialComm, grid_width
 from kakurenbo_hpc.report.records import read_records
 from kakurenbo_hpc.report.scaling import measure_scaling, scaling_text

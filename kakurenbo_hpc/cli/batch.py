@@ -84,9 +84,9 @@ def submit_score(
 
     request = queueing.request((nodes,), run_dir=run_dir)
     with output_is_all() if queueing.dry_run else contextlib.nullcontext():
-        return start(
-            method, read_job(job, overrides), scoring.out, scoring.words(), request, queueing.dry_run
-        )
+        checked = read_job(job, overrides)
+        scoring.check(method)
+        return start(method, checked, scoring.words(), request, queueing.dry_run)
 
 
 def submit_compare(

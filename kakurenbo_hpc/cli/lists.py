@@ -1,4 +1,4 @@
-"""Commands that say what there is, and what it means: methods, datasets, models, explain, schema, new."""
+"""Commands that list and explain: methods, datasets, models, explain, schema, new."""
 
 from __future__ import annotations
 

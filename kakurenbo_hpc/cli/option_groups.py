@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..cluster.request import Request
     from ..cluster.work import Start
     from ..compare.spec import Comparison
+    from ..selection.subsets.recipe import Recipe
 
 
 def expand_groups(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -159,6 +160,21 @@ class ScoreOptions:
         list[str] | None,
         typer.Option("--option", metavar="KEY=VALUE", help="An option of the method, such as fraction=0.7."),
     ] = None
+
+    def recipe(self, method: str) -> Recipe:
+        """Return method, epochs and repeats. Raises JobError if the method does not take what is given."""
+        from ..selection.subsets.recipe import read_options, read_recipe
+
+        given = [*(self.option or []), *["last_layer=true"] * self.last_layer]
+        options = read_options(method, given, self.hold_out)
+        return read_recipe(method, self.epochs, self.repeats, options)
+
+    def check(self, method: str) -> None:
+        """Raise UserError where ranks that score would; before they are started."""
+        from ..rundir.path_checks import check_file
+
+        self.recipe(method)
+        check_file(self.out, "--out")
 
     def words(self) -> list[str]:
         """Return them as words of a command line."""

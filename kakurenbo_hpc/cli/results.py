@@ -1,4 +1,4 @@
-"""Commands that show and take what runs left: report, scaling, export, probe."""
+"""Commands on finished runs: report, scaling, export, probe."""
 
 from __future__ import annotations
 

@@ -118,12 +118,10 @@ def score(method: ScoreMethod, job: JobArgument, scoring: ScoreOptions, override
 
     def work(comm: Comm) -> int:
         checked = read_job_together(comm, job, overrides)
-        from ..engine.score import read_options
+        recipe = comm.run_or_raise_together(lambda: scoring.recipe(method))
         from ..engine.score import score as ask
 
-        given = [*(scoring.option or []), *["last_layer=true"] * scoring.last_layer]
-        values = comm.run_or_raise_together(lambda: read_options(method, given, scoring.hold_out))
-        about = ask(method, checked, scoring.out, comm, scoring.epochs, scoring.repeats, values)
+        about = ask(recipe, checked, scoring.out, comm)
         if comm.rank == 0:
             print(
                 f"{scoring.out}: {about.n} scores by {method} in {about.seconds:.1f} s, {about.n_forward} "
@@ -172,8 +170,10 @@ def launch_score(
     from ..cluster.work import launch_score as start
     from ..config.package_files import find_job
 
+    checked = read_job(job, overrides)
+    scoring.check(method)
     words = [*scoring.words(), *set_words(overrides)]
-    return start(method, read_job(job, overrides), find_job(job), words, starting.start())
+    return start(method, checked, find_job(job), words, starting.start())
 
 
 def launch_compare(file: ComparisonFile, starting: StartOptions, comparing: CompareOptions) -> int:

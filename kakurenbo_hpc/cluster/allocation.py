@@ -1,4 +1,4 @@
-"""Nodes of the surrounding batch job: which an attempt starts on, without those that fail a check."""
+"""Nodes of the surrounding batch job: checked, and chosen for each attempt."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 
+from ..core.cpu_topology import count_physical_cores, format_cpu_list, group_by_core, numa_threads
 from ..distributed.launch_env import NEEDS_GPU, local_rank, read_launch_env
 from ..errors import USER_ERROR, UserError, WorldError
-from .cpu_topology import count_physical_cores, format_cpu_list, group_by_core, numa_threads
 from .machine import Machine, read_machine
 
 Threads = set[int]

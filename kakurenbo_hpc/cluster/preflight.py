@@ -1,4 +1,4 @@
-"""Pre-flight: what a login node can know of a submission before it waits in the queue."""
+"""Pre-flight checks: what a login node can check of a submission before it is queued."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``kakurenbo submit`` is called with, and the values of its options."""
+"""Submit request: the arguments of ``kakurenbo submit``, parsed and checked."""
 
 from __future__ import annotations
 

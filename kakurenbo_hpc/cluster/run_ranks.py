@@ -1,4 +1,4 @@
-"""Ranks as one process of their launcher: forwards signals to it, and turns its end into our exit code."""
+"""Launcher process: runs it, forwards signals to it, and maps its exit status to our exit codes."""
 
 from __future__ import annotations
 

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config.job import Job
-from ..errors import DONE, JobError, UserError, nearest
+from ..errors import DONE, UserError
 from ..rundir.console import print_line
-from ..rundir.path_checks import check_file
-from ..selection.subsets import SCORES
 from .batch_job import BatchJob
 from .launch import bound_command, choose_layout, run
 from .launch_checks import check_cores, check_gpus, check_job_fits, check_node, check_samples
@@ -61,28 +59,23 @@ def launch_work(words: Sequence[str], jobs: Sequence[Job], folder: Path, start: 
 
 def launch_score(method: str, job: Job, job_file: Path, options: Sequence[str], start: Start) -> int:
     """Start ranks that score a job's samples. options: of ``kakurenbo score``."""
-    words = ["score", _check_method(method), str(job_file), *options]
+    words = ["score", method, str(job_file), *options]
     return launch_work(words, [_shared(job)], Path.cwd(), start)
 
 
-def submit_score(
-    method: str, job: Job, out: Path, options: Sequence[str], request: Request, dry_run: bool
-) -> int:
+def submit_score(method: str, job: Job, options: Sequence[str], request: Request, dry_run: bool) -> int:
     """Submit a job that scores samples. It is not interrupted and resumed: it needs the whole walltime.
 
     Args:
         method: of scoring.
         job: whose samples are scored.
-        out: the score file.
-        options: of ``kakurenbo score``, ``out`` included.
+        options: of ``kakurenbo score``.
         request: what ``kakurenbo submit score`` was called with.
         dry_run: print the script only.
 
     Raises:
         UserError: it cannot run, or the batch system refuses it.
     """
-    _check_method(method)
-    check_file(out, "--out")
     machine, n_nodes = request.read_machine(), only_size(request)
     check_node(machine)
     check_job_fits(_shared(job), machine, ranks_on(n_nodes, machine))
@@ -106,9 +99,3 @@ def only_size(request: Request) -> int:
 def _shared(job: Job) -> Job:
     """Return the job with its data read from the shared file system, as scoring does."""
     return job.model_copy(update={"data": job.data.model_copy(update={"placement": "shared"})})
-
-
-def _check_method(method: str) -> str:
-    if method not in SCORES:
-        raise JobError(f"score {method}: no such scoring method; {nearest(method, SCORES.own)}")
-    return method

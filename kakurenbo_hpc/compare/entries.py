@@ -13,6 +13,7 @@ from ..config.job import Job, check_job
 from ..data import DATASETS
 from ..errors import JobError, nearest
 from ..selection import METHODS
+from ..selection.subsets.recipe import read_recipe
 from .spec import BASELINE, Comparison, Contender, Scores, change_values
 
 
@@ -84,7 +85,11 @@ def _unscaled(entry: Entry, entries: Mapping[str, Entry]) -> Entry | None:
 
 
 def _entry(base: dict, contender: Contender, where: str) -> Entry:
-    if contender.scores is not None:
+    if (scores := contender.scores) is not None:
+        try:
+            read_recipe(scores.method, scores.epochs, scores.repeats, scores.options)
+        except JobError as problem:
+            raise JobError(f"{where}: {problem}") from None
         # What the scores' file is called is known once it is made.
         contender = contender.model_copy(
             update={"selection": {"method": "static", "scores": ["made before"], **contender.selection}}

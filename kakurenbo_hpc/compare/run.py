@@ -20,6 +20,7 @@ from ..rundir.path_checks import check_place
 from ..rundir.provenance import provenance
 from ..selection import METHODS
 from ..selection.score_file import read_score_info
+from ..selection.subsets.recipe import read_recipe
 from .controls import controls
 from .entries import Entry, digest
 from .metrics import Curve
@@ -127,7 +128,10 @@ class _Results:
             / f"{wanted.method}-{digest(made_by, self._comm.size, wanted.model_dump())}.h5"
         )
         if not self._comm.on_rank_zero(path.exists):
-            score(wanted.method, made_by, path, self._comm, wanted.epochs, wanted.repeats, wanted.options)
+            recipe = self._comm.run_or_raise_together(
+                lambda: read_recipe(wanted.method, wanted.epochs, wanted.repeats, wanted.options)
+            )
+            score(recipe, made_by, path, self._comm)
         about = self._comm.on_rank_zero(lambda: read_score_info(str(path)))
         steps = -(-about.n_backward // entry.job.training.batch(self._comm.size))
         return path, (steps, about.n_forward, about.n_backward, about.seconds)

@@ -1,4 +1,4 @@
-"""Plain values of a job file: those of the job that it is based on, with its own laid over them."""
+"""Plain values of a job file, merged over those of the job that it is based on."""
 
 from __future__ import annotations
 

@@ -53,7 +53,12 @@ class Training(Options):
     batch_per_rank: Count | None = option(
         None, "Samples of one local batch; this or global_batch.", "samples"
     )
-    accumulate: Count = option(1, "Local batches that make one optimizer step.", "batches")
+    accumulate: Count = option(
+        1,
+        "Local batches that make one optimizer step; candidates of batch-level methods are passed forward in "
+        "as many parts.",
+        "batches",
+    )
     optimizer: str = option("sgd", "Optimizer: any of timm's names; sgd needs no timm.")
     lr: Positive = option(..., "Learning rate after warm-up, before lr_scaling.")
     lr_scaling: Literal["none", "ranks"] = option(

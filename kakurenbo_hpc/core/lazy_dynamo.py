@@ -1,9 +1,9 @@
-"""``torch._dynamo`` imported when something is compiled, instead of by every optimizer and every DDP.
+"""Deferred import of ``torch._dynamo``: at the first compilation, not with every optimizer and every DDP.
 
 Importing it loads some 800 modules, which takes longer than the rest of a rank's start. Code that is not
-compiled asks it three things: to leave a function alone, to break a graph, and how DDP is to be compiled. A
-stand-in answers these until anything else is asked for; then the real module takes its place, and is asked
-again about whatever torch itself had left alone.
+compiled uses three things of it: to disable a function, to break a graph, and to look up how DDP is compiled.
+A stand-in provides these until anything else is used; then the real module replaces it, and torch asks it
+again about the functions that torch itself had disabled.
 """
 
 from __future__ import annotations

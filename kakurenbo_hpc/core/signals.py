@@ -1,4 +1,4 @@
-"""Signals that request an early stop, recorded from the start: a run can act on them only seconds later."""
+"""Early-stop signals, recorded from process start, seconds before a run can act on them."""
 
 import signal
 

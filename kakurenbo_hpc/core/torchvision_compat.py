@@ -1,4 +1,4 @@
-"""timm and torchvision beside any build of torch, imported only where a job needs them."""
+"""Imports of timm and torchvision that work with any build of torch, made only where a job needs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sizes and boxes of scaled and cropped images, from their sizes alone: known before they are decoded."""
+"""Geometry of resizing and cropping: sizes and boxes, computed from image sizes before decoding."""
 
 from __future__ import annotations
 

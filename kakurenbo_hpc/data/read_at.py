@@ -1,4 +1,4 @@
-"""Reads at an offset of a file, and files that stay open for them."""
+"""Positioned reads of files, and a cache of open files for them."""
 
 from __future__ import annotations
 

@@ -106,7 +106,6 @@ class BatchSelection:
     def train(self, batches: Iterator[Batch]) -> None:
         """Select from every candidate batch and take every step that is due."""
         for batch in batches:
-            n_before = self.steps
             self._progress = batch.micro_batch.progress
             self._spare = self._rows(batch, np.zeros(1, np.int64), np.ones(1, np.float32))
             selects = self._method.selects_next(self.method_state)
@@ -116,8 +115,6 @@ class BatchSelection:
             self._queue.append(self._whole(batch) if passed is None else self._choose(batch, *passed))
             if not self._pass.pipeline:
                 self._take_due_steps(selects)
-            if self.steps > n_before:
-                self._context.pass_progress.on_train_step(self.steps)
         if self._pass.pipeline:
             self._take_due_steps(self._method.selects_next(self.method_state))
         while not self._pass.only_full and (waiting := self._waiting()).any():
@@ -200,13 +197,35 @@ class BatchSelection:
             unknown = torch.full((len(batch.micro_batch.id),), torch.nan)
             return BatchStats(batch.micro_batch, {"loss": unknown}), None, self.steps
         reuse = self._pass.reuse_graph
+        mode = "train" if reuse else self._pass.mode
         with self._learner.parts("selection_forward"):
-            batch_stats, losses = self._learner.forward_only(
-                batch, "train" if reuse else self._pass.mode, self._pass.precision, keep_graph=reuse
-            )
+            passed = [
+                self._learner.forward_only(part, mode, self._pass.precision, keep_graph=reuse)
+                for part in self._parts(batch)
+            ]
+        names, losses = passed[0][0].columns, torch.cat([losses for _, losses in passed])
+        columns = {name: torch.cat([stats.columns[name] for stats, _ in passed]) for name in names}
+        batch_stats = BatchStats(batch.micro_batch, columns)
         self.candidate_stats.add(batch_stats)
         self.n_forward += len(batch.micro_batch.id) * batch.micro_batch.counts
         return batch_stats, losses if reuse else None, self.steps
+
+    def _parts(self, batch: Batch) -> Iterator[Batch]:
+        """Yield a candidate batch in as many parts as a step has; whole where its graphs are kept anyway."""
+        whole, n = batch.micro_batch, len(batch.micro_batch.id)
+        n_parts = 1 if self._pass.reuse_graph else min(n, self._context.accumulate)
+        for part in range(n_parts):
+            rows = slice(part * n // n_parts, (part + 1) * n // n_parts)
+            micro_batch = replace(
+                whole,
+                id=whole.id[rows],
+                copy=whole.copy[rows],
+                weight=whole.weight[rows],
+                position=whole.position[rows],
+                begins=part == 0,
+                ends=part == n_parts - 1,
+            )
+            yield Batch(micro_batch, batch.input[rows], batch.target[rows])
 
     def _choose(
         self, batch: Batch, batch_stats: BatchStats, losses: torch.Tensor | None, passed_at: int
@@ -259,6 +278,7 @@ class BatchSelection:
 
     def _step(self, n_taken: np.ndarray, selects: bool) -> None:
         """Take one optimizer step, on the first n_taken[r] samples of each rank r's queue; (P,) int64."""
+        self._context.pass_progress.before_train_step(self.steps)
         rank = self._comm.rank
         local, n_global = self._take(int(n_taken[rank])), int(n_taken.sum())
         position = self._n_candidates + self.n_trained + int(n_taken[:rank].sum())

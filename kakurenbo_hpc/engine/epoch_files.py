@@ -1,4 +1,4 @@
-"""Files that record epochs, as the job wants: samples, test set, weights, thumbnails, seconds of ranks.
+"""Optional files of each epoch: samples, test set, weights, thumbnails, seconds of ranks.
 
 A run goes on without one that cannot be written.
 """

@@ -66,9 +66,9 @@ def train(
     _begin_epoch(epoch, plan, method_state, context, schedule.n)
     stats_buffer = SampleStatsBuffer(context.method.forward_columns)
     for batch in _batches_of("train", schedule, epoch, True, stats_buffer, context):
+        if batch.micro_batch.begins:
+            context.pass_progress.before_train_step(batch.micro_batch.step)
         stats_buffer.add(context.learner.step(batch))
-        if batch.micro_batch.ends:
-            context.pass_progress.on_train_step(batch.micro_batch.step + 1)
     stats = stats_buffer.stats()
     ledger = _bring_home(stats, ledger, epoch, context)
     (n_hidden,) = context.everyone.count(plan.train == 0)
@@ -95,6 +95,7 @@ def train_by_steps(
     if n_done:
         ledger = _bring_home(stats_buffer.stats(), ledger, epoch, context)
     for step in context.console.bar(range(n_done, steps), steps, "train"):
+        context.pass_progress.before_train_step(step)
         n_step = (step + 1) * n // steps - step * n // steps
         step_plan = method.plan_step(epoch, step, n_step, ledger, context.everyone)
         dealt = deal_passes(step_plan.train, epoch, ledger, context, step_plan.weight)
@@ -116,7 +117,6 @@ def train_by_steps(
             stats_buffer.add(batch_stats)
             step_buffer.add(batch_stats)
         ledger = _bring_home(step_buffer.stats(), ledger, epoch, context)
-        context.pass_progress.on_train_step(step + 1)
         context.pass_progress.step_done(step)
     (n_hidden,) = context.everyone.count(ledger.seen_epoch != epoch.number)
     return ledger, method_state, TrainResult(stats_buffer.stats().loss, n_hidden, n, n, steps)

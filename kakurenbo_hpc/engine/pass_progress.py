@@ -41,14 +41,14 @@ class PassProgress:
 
     Attributes:
         on_step: called on all ranks after each step of a pass that is recorded and may be left.
-        on_train_step: called on all ranks after training, before the step is recorded, with the number of the
-            epoch's optimizer steps so far.
+        before_train_step: called on all ranks before each optimizer step, with the number of the epoch's
+            optimizer steps so far.
     """
 
     def __init__(self, stop: Preemption | None = None, writer: CheckpointWriter | None = None):
         self._stop, self._writer = stop, writer
         self.on_step: Callable[[], object] = lambda: None
-        self.on_train_step: Callable[[int], object] = lambda n_steps: None
+        self.before_train_step: Callable[[int], object] = lambda n_steps: None
         self._restored: list[PassState] = []
         self._passes: list[tuple[int, Resumable]] = []
 

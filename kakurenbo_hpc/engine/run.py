@@ -45,6 +45,7 @@ from .checkpoint_timer import CheckpointTimer
 from .context import Context
 from .epoch import EpochResult, run_epoch
 from .epoch_files import EpochFiles
+from .greeting import greet, list_warnings
 from .pass_progress import PassProgress, PassState, StopEarly
 from .resume import RunState, init_state, restore
 from .set_up import Recording, begin_with_weights, set_up
@@ -155,7 +156,7 @@ class _Run:
     def let_go(self) -> None:
         """Refer no more to what refers to this: loader processes end with it, and exit waits for them."""
         progress = self._context.pass_progress
-        progress.on_step, progress.on_train_step = lambda: None, lambda n_steps: None
+        progress.on_step, progress.before_train_step = lambda: None, lambda n_steps: None
 
     def train(self, gradients: GradientSync, lock: Lock, resume: bool, allow_changes: bool) -> int:
         """Run the epochs that are left; return DONE, or the exit code of a run that stopped early.
@@ -215,7 +216,7 @@ class _Run:
         self._energy = Energy(self._world.device, self._world.local_rank == 0)
         if comm.rank == 0:
             self._snapshot.of(context.learner.example_state())
-        _greet(job, context, checkpoint, resume)
+        greet(job, context, checkpoint, resume)
         if context.shards:
             context.heartbeat.enter(state.epoch, "staging")
             _stage(context, context.shards, state.ledger)
@@ -237,7 +238,7 @@ class _Run:
         if classes := self._context.data.classes:
             write_whole(self._directory / "classes.json", json.dumps(classes) + "\n")
         self._facts["changes"] = state.changes
-        self._facts["warnings"] = _warnings(self._job, self._context)
+        self._facts["warnings"] = list_warnings(self._job, self._context)
         with writing_to(self._directory):
             self._metrics.rewind(state.last_line)
             self._facts["provenance"] = write_provenance(self._directory, self._facts)
@@ -371,38 +372,3 @@ def _stage(context: Context, shards: Shards, ledger: Ledger) -> None:
 
     n_bytes = shards.fill(ledger, bar, context.method.max_hidden_fraction).copied
     context.console.print_line(f"staged {in_words(n_bytes)} in {shards.folder.parent}")
-
-
-def _warnings(job: Job[Method], context: Context) -> list[str]:
-    """Return what the user should know before the epochs."""
-    told = list(job.selection.warnings(context.epochs))
-    if context.learner.waits_in_steps:
-        told.append(
-            f"training.optimizer is {job.training.optimizer}, with which every step waits for the GPU to "
-            "learn whether its gradient is finite; sgd (without dampening), adam and adamw do not wait where "
-            "they are fused"
-        )
-    if context.validation.workers < job.data.workers:
-        told.append(
-            f"data.workers is {job.data.workers}, but worker processes need /dev/shm, which is missing; "
-            "ranks read by themselves"
-        )
-    return told
-
-
-def _greet(job: Job[Method], context: Context, checkpoint: Path | None, resume: bool) -> None:
-    """Print what is run, and what the user should know before."""
-    world, print_line = context.world, context.console.print_line
-    ranks = f"{world.size} ranks" if world.size > 1 else "1 rank"
-    least, left_over = divmod(context.global_batch, world.size * context.accumulate)
-    at_once = f", {least} or {least + 1} at once on a rank" if left_over else ""
-    print_line(
-        f"{job.name}: {job.selection.method} on {job.data.name}, {context.homes.n} samples, {ranks} on "
-        f"{world.device.type}, global batch {context.global_batch}{at_once}"
-    )
-    for warning in _warnings(job, context):
-        print_line(f"warning: {warning}")
-    if checkpoint:
-        print_line(f"resuming after {checkpoint.name}")
-    elif resume:
-        print_line("no checkpoint yet: beginning at epoch 0")

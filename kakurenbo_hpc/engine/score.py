@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
 from ..config.job import Job
-from ..config.options import checked
-from ..config.yaml import set_value
 from ..core.ledger import Ledger
 from ..core.plan import Epoch
 from ..distributed.comm import Comm
 from ..distributed.gradient_sync import open_gradient_sync
 from ..distributed.world import World
-from ..errors import JobError, nearest
 from ..rundir.path_checks import check_file
 from ..rundir.timers import StageTimer
 from ..selection.method import init_ledger
 from ..selection.score_file import ScoreInfo, write_scores
-from ..selection.subsets import SCORES
+from ..selection.subsets.recipe import Recipe
 from ..selection.subsets.scoring import FromOutputs, FromTraining, Scores, ScoringMethod
 from ..selection.subsets.vectors import FromVectors
 from ..training.outputs import OutputReader
@@ -33,15 +28,6 @@ from .epoch import run_epoch
 from .scoring_pass import pass_blocks, send_home
 from .set_up import begin_with_weights, set_up
 from .vector_pass import VectorPass
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A scoring method, epochs of training before it scores, and repeats with other seeds."""
-
-    method: ScoringMethod
-    epochs: int
-    repeats: int
 
 
 @dataclass
@@ -57,25 +43,14 @@ class Cost:
         self.n_backward += n_backward
 
 
-def score(
-    name: str,
-    job: Job,
-    path: Path,
-    comm: Comm,
-    epochs: int | None = None,
-    repeats: int | None = None,
-    options: Mapping[str, Any] = {},
-) -> ScoreInfo:
+def score(recipe: Recipe, job: Job, path: Path, comm: Comm) -> ScoreInfo:
     """Score every training sample of the job's data and write the score file.
 
     Args:
-        name: the scoring method.
+        recipe: the scoring method, epochs and repeats.
         job: gives data, model and training; its selection is not used.
         path: the score file.
         comm: all ranks.
-        epochs: of the method's paper if not given.
-        repeats: of the method's paper if not given.
-        options: of the method.
 
     Returns:
         What the file says of how the scores came about and what they cost.
@@ -83,7 +58,6 @@ def score(
     Raises:
         UserError: on all ranks alike.
     """
-    recipe = comm.run_or_raise_together(lambda: _read_recipe(name, epochs, repeats, options))
     comm.on_rank_zero(lambda: check_file(path, "--out"))
     begin, world, cost = time.perf_counter(), World.detect(comm), Cost()
     # The job's first epochs, as in the papers; the schedule of a longer scoring run is as long as that run.
@@ -102,7 +76,7 @@ def score(
     last = found[-1]
     mean = replace(last, score=np.asarray(sum(one.score for one in found)) / len(found))
     info = ScoreInfo(
-        method=name,
+        method=recipe.method.method,
         how=_describe(recipe, job),
         data=job.data.name,
         fingerprint=context.data.fingerprint,
@@ -117,49 +91,6 @@ def score(
     )
     write_scores(path, info, mean.score, comm, label, mean.place, mean.weight)
     return info
-
-
-def read_options(name: str, given: Sequence[str], hold_out: str | None = None) -> dict[str, Any]:
-    """Return the options of a scoring method from ``key=value`` words, and from ``hash:SHARE``.
-
-    Raises:
-        JobError: a word has another form, or the method holds nothing out.
-    """
-    values: dict[str, Any] = {}
-    for word in given:
-        set_value(values, word, "--option")
-    if hold_out is None:
-        return values
-    how, _, share = hold_out.partition(":")
-    if how != "hash" or not re.fullmatch(r"0?\.\d+", share):
-        raise JobError(f"--hold-out is {hold_out}, but must be hash:SHARE, such as hash:0.5")
-    if name in SCORES and "hold_out" not in SCORES[name].model_fields:
-        raise JobError(f"score {name}: holds nothing out; remove --hold-out")
-    return {**values, "hold_out": float(share)}
-
-
-def _read_recipe(name: str, epochs: int | None, repeats: int | None, options: Mapping[str, Any]) -> Recipe:
-    """Return method, epochs and repeats.
-
-    Raises:
-        JobError: there is no such method or option, or it needs more epochs or fewer repeats.
-    """
-    if name not in SCORES:
-        raise JobError(f"score {name}: no such scoring method; {nearest(name, SCORES.own)}")
-    method = checked(SCORES[name], {"method": name, **options}, f"score {name}")
-    epochs = method.default_epochs if epochs is None else epochs
-    repeats = method.default_repeats if repeats is None else repeats
-    fewest = method.fewest_epochs
-    if epochs < fewest:
-        raise JobError(
-            f"score {name}: epochs is {epochs}, but {name} takes at least {fewest}; give --epochs "
-            f"{max(fewest, method.default_epochs)}"
-        )
-    if repeats > 1 and not method.averages:
-        raise JobError(
-            f"score {name}: repeats is {repeats}, but what {name} writes cannot be averaged; give --repeats 1"
-        )
-    return Recipe(method, epochs, repeats)
 
 
 def _describe(recipe: Recipe, job: Job) -> str:

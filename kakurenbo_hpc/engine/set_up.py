@@ -184,8 +184,14 @@ def _find_single_sample(job: Job, method: Method, n: int, global_batch: int, n_r
             "another model, a method that selects by epochs, or selective_backprop with leftover: drop"
         )
     moves_statistics = selection.reuse_graph or selection.mode == "train"
-    if moves_statistics and _smallest_part(n, hidden, selection.global_batch, n_ranks) < 2:
+    n_passes = n_ranks if selection.reuse_graph else n_parts
+    if moves_statistics and _smallest_part(n, hidden, selection.global_batch, n_passes) < 2:
         n_candidates = selection.global_batch
+        if n_passes > n_ranks:
+            return (
+                f"{n_candidates} candidates in {n_parts} parts (ranks x accumulate) can leave one to a part; "
+                "lower training.accumulate, or take fewer ranks"
+            )
         return f"{n_candidates} candidates on {n_ranks} ranks can leave one to a rank; take fewer ranks"
     return None
 

@@ -11,7 +11,7 @@ from ..errors import JobError
 from ..rundir.atomic_io import write_whole
 from ..rundir.metrics import finite
 from ..rundir.timers import StageTimer
-from ..selection.batch_level import BatchMethod
+from ..selection.batch_level import keeps_graphs
 from .context import Context
 from .loops import evaluate
 
@@ -19,8 +19,10 @@ from .loops import evaluate
 class StepEvaluation:
     """Evaluations of a run every so many optimizer steps of an epoch, beside those at the ends of epochs.
 
-    A line of the file holds ``epoch``, ``step`` within it, and what the evaluation found. Training goes on as
-    if there had been none: BatchNorm's statistics are averaged over ranks for it alone.
+    A line of the file holds ``epoch``, ``step`` within it, and what the evaluation found. An evaluation waits
+    for the step after it to begin: what the last step of an epoch leaves is evaluated at the epoch's end
+    alone. Training goes on as if there had been none: BatchNorm's statistics are averaged over ranks for it
+    alone.
     """
 
     def __init__(self, run: Path, every: int, context: Context, epoch: int) -> None:
@@ -42,15 +44,14 @@ class StepEvaluation:
         """Prepare for the steps of an epoch."""
         if self._every:
             self._is_first = True
-            self._context.pass_progress.on_train_step = partial(self._after_step, epoch, timer)
+            self._context.pass_progress.before_train_step = partial(self._before_step, epoch, timer)
 
-    def _after_step(self, epoch: int, timer: StageTimer, step: int) -> None:
-        """Evaluate if it is time. Collective."""
+    def _before_step(self, epoch: int, timer: StageTimer, step: int) -> None:
+        """Evaluate what this many steps of the epoch have left, if it is time. Collective."""
         if self._is_first:  # of a resumed epoch the steps before this one are done, the others are done again
             self._rewind(epoch, step)
             self._is_first = False
-        last = self._lines[-1]["step"] if self._lines and self._lines[-1]["epoch"] == epoch else 0
-        if step // self._every == last // self._every:
+        if step == 0 or step % self._every:
             return
         with timer("evaluate"):
             learner = self._context.learner
@@ -85,8 +86,7 @@ class StepEvaluation:
 
 def check_step_evaluation(every: int, context: Context) -> None:
     """Raise JobError if the method keeps autograd graphs, which the averaged statistics would spoil."""
-    method = context.method
-    if every and isinstance(method, BatchMethod) and method.selection_pass(context.global_batch).reuse_graph:
+    if every and keeps_graphs(context.method, context.global_batch):
         raise JobError(
             f"record.evaluate_every is {every}, but selection.reuse_forward is true, whose graphs do not "
             "outlive an evaluation; set record.evaluate_every to 0 or selection.reuse_forward to false"

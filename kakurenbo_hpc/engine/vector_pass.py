@@ -1,4 +1,4 @@
-"""The pass for vectors: h, r and p of every sample to the rank that chooses, and what it chose back home."""
+"""Vector pass: sends h, r and p of every sample to the rank that chooses, and its choice to home ranks."""
 
 from __future__ import annotations
 

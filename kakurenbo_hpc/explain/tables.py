@@ -92,7 +92,8 @@ def _promises(method: Method) -> str:
     if isinstance(method, BatchMethod):
         split = "the same choice at the same number of ranks, equal steps"
     promises = [split, *["never hides the unseen"] * (method.needs_losses and not method.may_repeat)]
-    promises += ["may train a sample several times"] * method.may_repeat
+    if when := method.may_repeat:
+        promises.append("may train a sample several times" + (f" {when}" if isinstance(when, str) else ""))
     if 0 < method.max_hidden_fraction < 1:
         promises.append(f"hides at most {method.max_hidden_fraction:.2g}")
     scales = [f"`{name}`" for name in method.scaling_options if getattr(method, name)]

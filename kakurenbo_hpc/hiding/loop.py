@@ -10,7 +10,7 @@ from weakref import WeakSet
 import numpy as np
 import torch
 
-from ..core.ledger import Homes, Ledger
+from ..core.ledger import Homes
 from ..distributed.comm import Comm
 from ..errors import DataError, LoopError
 from ..selection.global_stats import GlobalStats
@@ -21,10 +21,10 @@ from .arguments import add_arguments, read_arguments
 from .find_comm import find_comm
 from .loaders import BatchesWithIds, check_loader, rebuild_loader
 from .outputs import ForwardPass, OutputReader
-from .pass_state import gather_columns, pass_state, resume_pass
 from .passes import Passes
 from .samplers import BatchSampler, Pass, Sampler
 from .scaled_lr import find_hooked, scale_steps
+from .state import epoch_state, load_epoch_state, pass_state, resume_pass
 from .usage_checks import (
     check_division,
     check_given,
@@ -386,7 +386,7 @@ class Hiding:
             LoopError: the epoch is not done.
         """
         self._passes.end_epoch()
-        return self._ledger_state()
+        return epoch_state(self._passes, self.method, self._seed, self._comm)
 
     def mid_epoch_state_dict(self) -> dict[str, Any]:
         """Return the state inside an epoch as well, for a loop that resumes at its next batch. Collective.
@@ -401,22 +401,8 @@ class Hiding:
             )
         if current is None or (current.name == "hidden" and current.n_observed == len(current)):
             return self.state_dict()
-        return self._ledger_state() | {"pass": pass_state(current, self._global_batch, self._comm)}
-
-    def _ledger_state(self) -> dict[str, Any]:
-        return {
-            "format": 1,
-            "epoch": self._passes.last_epoch,
-            "method": self.method.model_dump(),
-            "seed": self._seed,
-            "ledger": gather_columns(self._passes.ledger.columns(), self._comm),
-            "method_state": self._method_states(),
-        }
-
-    def _method_states(self) -> list[dict[str, torch.Tensor]]:
-        """Return what a batch-level method keeps on each rank. Collective."""
-        states = self._comm.gather(dict(self._passes.method_state))
-        return [{name: torch.from_numpy(array) for name, array in state.items()} for state in states]
+        state = epoch_state(self._passes, self.method, self._seed, self._comm)
+        return state | {"pass": pass_state(current, self._global_batch, self._comm)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue after the epoch that the state was taken after.
@@ -424,23 +410,7 @@ class Hiding:
         Raises:
             LoopError: the state is of another method, seed or data set, or of a pass that cannot be resumed.
         """
-        n_saved = len(state.get("ledger", {}).get("loss", ()))
-        expected = {"format": 1, "method": self.method.model_dump(), "seed": self._seed, "samples": self.n}
-        for name, value in expected.items():
-            saved = n_saved if name == "samples" else state.get(name)
-            if saved != value:
-                raise LoopError(
-                    f"hiding: the state has {name} {saved}, but this run has {value}; load its own state"
-                )
-        start, stop = self._homes.rows(self._comm.rank)
-        columns = {name: column[start:stop].numpy().copy() for name, column in state["ledger"].items()}
-        self._passes.restore(Ledger.of(self.n, start, columns), state["epoch"])
-        states = state.get("method_state") or [{}]
-        mine = states[self._comm.rank % len(states)]
-        self._passes.method_state = {
-            **self.method.init_state(),
-            **{name: array.numpy().copy() for name, array in mine.items()},
-        }
+        load_epoch_state(state, self._passes, self.method, self._homes, self._seed, self._comm)
         if "pass" in state:
             self.metrics = resume_pass(self._passes, state["pass"], self._global_batch, self._comm)
 

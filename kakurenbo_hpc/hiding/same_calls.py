@@ -1,4 +1,4 @@
-"""Check that all ranks make the same call of `Hiding`, where one alone would wait for ever."""
+"""Check that all ranks make the same call of `Hiding`: a collective call on one rank alone would hang."""
 
 from __future__ import annotations
 

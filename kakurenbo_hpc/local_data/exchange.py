@@ -1,4 +1,6 @@
-"""Exchange between shards: after each plan, the fewest moves of samples that balance the ranks.
+"""Plan of an exchange between shards: after each plan, the fewest moves of samples that balance the ranks.
+
+Nothing moves here: ``shards.py`` starts an exchange, ``transfer.py`` sends its files.
 
 A sample's row stays at its home rank; its *place* is the rank that holds its data. A method hides unequal
 numbers of samples at different places, and every step would wait for the place with the most to train. So

@@ -1,5 +1,8 @@
 """Shards: samples on node-local disks, their exchange after a plan, and schedules over them.
 
+An exchange starts and ends here, in ``Shards.exchange`` and ``finish``: ``exchange.py`` plans which samples
+move, ``transfer.py`` moves their files between the nodes, and ``node_cache.py`` keeps them.
+
 Samples arrive while the epoch trains those that are local already; micro-batches with arriving samples come
 last, when all ranks have received everything. A sample's place is the rank that trains it; it is a column of
 the ledger, and so in checkpoints. The files are only copies: what a disk lacks when a run starts or resumes

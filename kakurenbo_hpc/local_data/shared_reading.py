@@ -1,8 +1,8 @@
 """Shared reading for staging: each missing file is read once, by one rank, and sent to all that want it.
 
-Reading is dealt evenly, whatever ranks lack: all of them refill the disk of a node that was replaced. What a
-rank reads for others passes through its cache, some files at a time, so that an interrupted staging goes on
-as any other does.
+Reads are divided evenly over ranks, whichever rank lacks the files: all ranks refill the disk of a replaced
+node. Files that a rank reads for others pass through its own cache, a few at a time, so an interrupted
+staging resumes like any other.
 """
 
 from __future__ import annotations

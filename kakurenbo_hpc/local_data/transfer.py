@@ -1,5 +1,7 @@
-"""File transfers between ranks during training, in pieces: read and sent, received and written.
+"""File transfers between ranks, in pieces: read and sent, received and written.
 
+Samples move between nodes here: in an exchange, which ``exchange.py`` plans and ``shards.py`` starts while an
+epoch trains, and in staging (``shared_reading.py``).
 Every rank handles its pieces, outgoing and incoming, in the order of (number of the move, offset), which all
 ranks share. So the first of all unfinished pieces is the next one both for its sender and for its receiver:
 there is no deadlock, however few pieces a rank holds at a time.

@@ -1,4 +1,4 @@
-"""Drawing of charts by matplotlib: files, and SVG whose text stays text and whose colours are the page's."""
+"""Chart drawing with matplotlib: image files, and SVG with real text and the colours of the page."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from .. import __version__
+from ..core.cpu_topology import count_physical_cores
 from .atomic_io import write_whole
 
 _LIBRARIES = ("torch", "numpy", "mpi4py", "timm", "torchvision", "h5py", "scikit-learn", "horovod")
@@ -38,20 +39,11 @@ def provenance() -> dict:
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "cuda": torch.version.cuda,
         "cores": os.cpu_count(),
-        "physical_cores": _count_physical_cores(),
+        "physical_cores": count_physical_cores(of_machine=True),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads_per_rank": torch.get_num_threads(),
         "batch_job": os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID"),
     }
-
-
-def _count_physical_cores() -> int | None:
-    """Return the physical cores of this machine; None where the kernel does not tell."""
-    siblings = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings_list")
-    try:
-        return len({path.read_text() for path in siblings}) or None
-    except OSError:
-        return None
 
 
 def _version(name: str) -> str | None:

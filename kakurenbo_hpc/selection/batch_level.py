@@ -31,10 +31,11 @@ class SelectionPass:
     """The forward pass over candidates.
 
     Attributes:
-        global_batch: candidates at a time, of all ranks together.
+        global_batch: candidates at a time, of all ranks together; each rank passes its own forward in
+            ``training.accumulate`` parts.
         precision: "same" as in training, "bf16" or "fp16".
         reuse_graph: run it in train mode and keep its autograd graph, so that candidates that are trained
-            before the next optimizer step need no second forward pass.
+            before the next optimizer step need no second forward pass. Then a rank passes them in one part.
         loss_column: the ledger column that keeps the losses of this pass, if the method declares one.
         mode: of the network, "eval" or "train"; train moves BatchNorm's statistics.
         forward: whether there is a pass at all; without one, the losses of candidates are NaN.
@@ -109,3 +110,8 @@ class BatchMethod(Method):
             state: before the epoch.
         """
         return state
+
+
+def keeps_graphs(method: Method, global_batch: int) -> bool:
+    """Return whether a method keeps the autograd graphs of candidates in a run with this global batch."""
+    return isinstance(method, BatchMethod) and method.selection_pass(global_batch).reuse_graph

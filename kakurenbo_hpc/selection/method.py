@@ -69,14 +69,14 @@ class Method(SelectionOptions):
     Attributes:
         needs_losses: the method orders samples by their losses, so it never hides a sample that was not
             seen yet.
-        may_repeat: a plan may train a sample several times.
+        may_repeat: whether a plan may train a sample several times; in words when, if it rarely does.
         scaling_options: options that scale learning rate or losses; comparisons set them to False for a
             control.
         method: the name by which a job asks for the method.
     """
 
     needs_losses: ClassVar[bool] = False
-    may_repeat: ClassVar[bool] = False
+    may_repeat: ClassVar[bool | str] = False
     scaling_options: ClassVar[tuple[str, ...]] = ()
 
     @property

@@ -1,7 +1,7 @@
-"""The k-th smallest value of all ranks: a sample brackets it, counts confirm that, a radix search ends it.
+"""Distributed selection of the k-th smallest value: bracketed by a sample, confirmed by counts, then radix.
 
-Two comparisons of every row replace its sorting: what lies below the bracket is counted, what lies in it is
-few. No message is as long as the data set; together they are less than 64 KB.
+Instead of sorting, each row is compared with both ends of the bracket: rows below it are counted, and few lie
+inside. No message grows with the data set; all together they are less than 64 KB.
 
 Source: Floyd and Rivest 1975, "Expected time bounds for selection"; radix selection: Knuth vol. 3, 5.2.5.
 """

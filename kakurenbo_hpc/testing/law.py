@@ -1,4 +1,4 @@
-"""What a broken law is, and comparison of arrays bit for bit."""
+"""`LawBroken`, the error of a law that does not hold, and bitwise comparison of arrays."""
 
 from __future__ import annotations
 

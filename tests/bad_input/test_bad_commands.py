@@ -230,6 +230,14 @@ SCORE = {
     ),
 }
 
+_SHARED = ("a method nobody knows", "too short to forget", "a file that is a folder", "a file below a file")
+SCORE_ANYWHERE = {name: SCORE[name] for name in _SHARED} | {
+    "an option nobody knows": (["craig", GOOD, "--option", "fractoin=0.7"], "did you mean fraction"),
+    "a share of another form": (["irreducible", GOOD, "--hold-out", "half"], "must be hash:SHARE"),
+    "a last layer of no gradient": (["el2n", GOOD, "--last-layer"], "score el2n: unknown key last_layer"),
+    "an average of choices": (["craig", GOOD, "--repeats", "2"], "cannot be averaged; give --repeats 1"),
+}
+
 COMPARE = {
     "no file": ([], "Missing argument 'FILE'"),
     "a file that is not there": (["nope"], "nope: no such job file"),
@@ -249,6 +257,10 @@ COMPARE = {
     "a contender that is no job": (
         ["bad_contender.yaml"],
         "contender a: unknown selection.method 'randm'",
+    ),
+    "scores by an option nobody knows": (
+        ["bad_scores.yaml"],
+        "contender a: score craig: unknown key fractoin",
     ),
     "a job that is junk": (["of_junk.yaml"], "junk: cannot be read (not UTF-8 text)"),
     "a job that is the comparison": (
@@ -351,7 +363,12 @@ GROUPS = {
     "submit": SUBMIT,
     None: FOLLOW,
     "doctor": DOCTOR,
-    "score": SCORE,
+    "score": SCORE | SCORE_ANYWHERE,
+    "launch score": SCORE_ANYWHERE,
+    "submit score": {
+        name: ([*words, "--machine", "slurm.yaml", "--walltime", "2h"], said)
+        for name, (words, said) in SCORE_ANYWHERE.items()
+    },
     "compare": COMPARE,
     "data": DATA,
 }
@@ -362,7 +379,7 @@ GROUPS = {
 )
 def test_one_line_that_says_what(command, case, refuses):
     words, said = GROUPS[command][case]
-    assert said in refuses(*([command] if command else []), *words)
+    assert said in refuses(*(command or "").split(), *words)
 
 
 def commands(group: typer.Typer):

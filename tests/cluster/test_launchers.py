@@ -8,7 +8,6 @@ import sys
 
 import pytest
 
-from kakurenbo_hpc.cluster import cpu_topology
 from kakurenbo_hpc.cluster.launchers import launcher_line, open_launcher
 from kakurenbo_hpc.cluster.launchers.launcher import CommandLine, Layout
 from kakurenbo_hpc.cluster.launchers.mpirun import find_mpirun, mpirun_line, read_version
@@ -223,11 +222,3 @@ def test_an_mpirun_that_does_not_run_is_one_line(tmp_path):
         UserError, match=r"mpirun --version: does not run \(libhwloc.so.15: cannot open\); load .*"
     ):
         read_version(str(broken))
-
-
-def test_hardware_threads_of_one_core_count_once(monkeypatch):
-    threads = len(cpu_topology.os.sched_getaffinity(0))
-    monkeypatch.setattr(cpu_topology.Path, "read_text", lambda path: "0,1")
-    assert cpu_topology.count_physical_cores() == 1
-    monkeypatch.setattr(cpu_topology.Path, "read_text", lambda path: (_ for _ in ()).throw(FileNotFoundError))
-    assert cpu_topology.count_physical_cores() == threads

@@ -8,6 +8,7 @@ from kakurenbo_hpc.data import DATASETS
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.engine.score import score
 from kakurenbo_hpc.selection import METHODS
+from kakurenbo_hpc.selection.subsets.recipe import read_recipe
 from kakurenbo_hpc.training.schedule import Schedule
 
 TINY = [
@@ -22,5 +23,5 @@ def test_a_scoring_run_never_outlives_its_schedule(epochs, tmp_path, monkeypatch
     rates, set_rate = [], Schedule.set
     monkeypatch.setattr(Schedule, "set", lambda *given: rates.append(set_rate(*given)))
     job = read_job(find_job("digits_everything"), TINY, DATASETS, METHODS)
-    score("forgetting", job, tmp_path / "scores.h5", SerialComm(), epochs=epochs)
+    score(read_recipe("forgetting", epochs), job, tmp_path / "scores.h5", SerialComm())
     assert len(rates) >= 2 * epochs and min(rates[2:]) > 1e-5 and max(rates) > 0.005

@@ -24,6 +24,7 @@ from kakurenbo_hpc.engine.score import score
 from kakurenbo_hpc.errors import DONE, REQUEUE
 from kakurenbo_hpc.selection import METHODS
 from kakurenbo_hpc.selection.batch_level import BatchMethod
+from kakurenbo_hpc.selection.subsets.recipe import read_recipe
 from kakurenbo_hpc.training.model import build_model
 
 pytestmark = pytest.mark.ranks(2)
@@ -78,7 +79,7 @@ def scored(module_comm, tmp_path_factory):
         ("irreducible", 1, {"hold_out": 0.5}),
     ]:
         path = folder / f"{name}{'_last_layer' * ('last_layer' in options)}.h5"
-        score(name, job, path, module_comm, epochs=epochs, repeats=1, options=options)
+        score(read_recipe(name, epochs, 1, options), job, path, module_comm)
     return folder
 
 

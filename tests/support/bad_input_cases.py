@@ -99,6 +99,7 @@ COMPARISONS = {
     "of_itself.yaml": {"job": "of_itself.yaml"},
     "no_contenders.yaml": {"contenders": {}},
     "bad_contender.yaml": {"contenders": {"a": {"selection": {"method": "randm"}}}},
+    "bad_scores.yaml": {"contenders": {"a": {"scores": {"method": "craig", "options": {"fractoin": 0.7}}}}},
     "bad_seeds.yaml": {"seeds": [-1]},
     "huge_seeds.yaml": {"seeds": [2**40]},
     "bad_set.yaml": {"set": {"training": {"epochs": "x"}}},

@@ -1,4 +1,4 @@
-"""The exception of a check that finds something that may be right or wrong."""
+"""`CheckWarning`: the exception of a check whose finding is suspicious but may be intended."""
 
 
 class CheckWarning(Exception):

@@ -1,4 +1,4 @@
-"""Findings of the doctor: a machine, perhaps a job, and the results of the probes, each run at most once."""
+"""Findings of the doctor: probe results for a machine and an optional job; each probe runs at most once."""
 
 from __future__ import annotations
 

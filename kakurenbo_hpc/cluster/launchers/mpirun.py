@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...core.cpu_topology import count_physical_cores
 from ...errors import UserError
-from ..cpu_topology import count_physical_cores
 from ..doctor.check_warning import CheckWarning
 from .launcher import CommandLine, Launcher, Layout
 

@@ -1,4 +1,4 @@
-"""Images in memory as bytes: a tenth of a gigabyte and more, scaled to [0, 1] when they are read."""
+"""In-memory images of 100 MB and more: kept as uint8, scaled to [0, 1] when read."""
 
 from __future__ import annotations
 

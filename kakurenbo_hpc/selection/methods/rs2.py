@@ -20,7 +20,7 @@ class Rs2(Method):
     is trained twice.
     """
 
-    may_repeat = True
+    may_repeat = "in an epoch that goes on in the next permutation"
     scaling_options = ("scale_lr",)
 
     fraction: Fraction = option(0.3, "Fraction F of the samples that is not trained in an epoch.", "fraction")

@@ -31,7 +31,7 @@ class Static(Method):
     NaN stays.
     """
 
-    may_repeat = True
+    may_repeat = "with `budget: steps` alone"
 
     scores: Paths = option(..., "A score file, or several, whose mean counts.")
     keep: Literal["highest", "lowest"] = option("highest", "Whether the highest or the lowest scores stay.")

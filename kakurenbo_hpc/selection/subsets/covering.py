@@ -1,4 +1,4 @@
-"""Greedy maximum of facility location, sum_i max_{j chosen} s_ij, by exact gains that are kept up to date."""
+"""Greedy facility location: maximises sum_i max_{j chosen} s_ij, with exact gains updated after each pick."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inner products and similarities of the classifier's gradients, from h and r: gradients are never formed."""
+"""Inner products and similarities of the classifier's gradients, from h and r without the gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Greedy orders: pick the sample of largest value, tell all rows of it, and go on; on one rank or on many."""
+"""Greedy selection: pick the sample of largest value, update every row, repeat; on one rank or several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owners of classes: which rank chooses within which class, and in which round, from class sizes alone."""
+"""Assignment of classes to ranks: which rank chooses within a class, and in which round, by class sizes."""
 
 from __future__ import annotations
 

@@ -8,25 +8,36 @@ from pathlib import Path
 
 from ..errors import WorldError
 
-_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+_CPUS = Path("/sys/devices/system/cpu")
 
 
-def count_physical_cores() -> int:
-    """Return the physical cores that this process may use: Open MPI's slots, fewer than hardware threads."""
-    threads = os.sched_getaffinity(0)
-    try:
-        return len({Path(_SIBLINGS.format(thread)).read_text() for thread in threads})
-    except OSError:
-        return len(threads)
+def count_physical_cores(of_machine: bool = False) -> int:
+    """Return the number of physical cores; of hardware threads where the kernel does not tell.
+
+    Args:
+        of_machine: count all cores that are online; otherwise those that this process may use, which Open MPI
+            takes for its slots.
+    """
+    return len(group_by_core(_online_threads() if of_machine else os.sched_getaffinity(0)))
 
 
 def group_by_core(threads: Iterable[int]) -> list[list[int]]:
     """Return hardware threads grouped by physical core."""
     cores: dict[str, list[int]] = {}
     for thread in threads:
-        siblings = Path(_SIBLINGS.format(thread))
-        cores.setdefault(siblings.read_text() if siblings.exists() else str(thread), []).append(thread)
+        try:
+            siblings = (_CPUS / f"cpu{thread}/topology/thread_siblings_list").read_text()
+        except OSError:
+            siblings = str(thread)
+        cores.setdefault(siblings, []).append(thread)
     return list(cores.values())
+
+
+def _online_threads() -> set[int]:
+    try:
+        return parse_cpu_list((_CPUS / "online").read_text())
+    except OSError:
+        return set(range(os.cpu_count() or 1))
 
 
 def numa_threads(numa_node: int) -> set[int]:

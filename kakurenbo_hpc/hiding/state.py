@@ -1,4 +1,4 @@
-"""State of an unfinished pass, for resuming inside an epoch."""
+"""Saved state of `Hiding`: between two epochs, and of an unfinished pass."""
 
 from __future__ import annotations
 
@@ -7,10 +7,54 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..core.ledger import Homes, Ledger
 from ..distributed.comm import Comm
 from ..errors import LoopError
+from ..selection.method import Method
 from .passes import Passes
 from .samplers import Pass
+
+
+def epoch_state(passes: Passes, method: Method, seed: int, comm: Comm) -> dict[str, Any]:
+    """Return the state after the last epoch that is done, the same on every rank. Collective."""
+    method_states = comm.gather(dict(passes.method_state))
+    return {
+        "format": 1,
+        "epoch": passes.last_epoch,
+        "method": method.model_dump(),
+        "seed": seed,
+        "ledger": gather_columns(passes.ledger.columns(), comm),
+        "method_state": [
+            {name: torch.from_numpy(array) for name, array in of_rank.items()} for of_rank in method_states
+        ],
+    }
+
+
+def load_epoch_state(
+    state: dict[str, Any], passes: Passes, method: Method, homes: Homes, seed: int, comm: Comm
+) -> None:
+    """Continue after the epoch that the state was taken after, on any number of ranks.
+
+    Raises:
+        LoopError: the state is of another method, seed or data set.
+    """
+    n_saved = len(state.get("ledger", {}).get("loss", ()))
+    expected = {"format": 1, "method": method.model_dump(), "seed": seed, "samples": homes.n}
+    for name, value in expected.items():
+        saved = n_saved if name == "samples" else state.get(name)
+        if saved != value:
+            raise LoopError(
+                f"hiding: the state has {name} {saved}, but this run has {value}; load its own state"
+            )
+    start, stop = homes.rows(comm.rank)
+    columns = {name: column[start:stop].numpy().copy() for name, column in state["ledger"].items()}
+    passes.restore(Ledger.of(homes.n, start, columns), state["epoch"])
+    states = state.get("method_state") or [{}]
+    mine = states[comm.rank % len(states)]
+    passes.method_state = {
+        **method.init_state(),
+        **{name: array.numpy().copy() for name, array in mine.items()},
+    }
 
 
 def gather_columns(columns: dict[str, np.ndarray], comm: Comm) -> dict[str, torch.Tensor]:
