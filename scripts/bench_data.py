@@ -32,7 +32,7 @@ import torch
 from bench_common import LEAST_TRIALS, header, median, spread, verdict
 from bench_images import images
 
-from kakurenbo_hpc.config.augmentations import AUGMENTATIONS
+from kakurenbo_hpc.config.augmentation_options import AUGMENTATIONS
 from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data.dataset import Dataset, ReadRequest
 from kakurenbo_hpc.data.datasets.deepcam import HDF5_DATASETS

@@ -23,7 +23,7 @@ import torch
 from bench_common import header, median, spread, verdict
 from PIL import Image
 
-from kakurenbo_hpc.config.augmentations import STATISTICS
+from kakurenbo_hpc.config.augmentation_options import STATISTICS
 from kakurenbo_hpc.core.torchvision_compat import transforms
 from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data import read_at as reads

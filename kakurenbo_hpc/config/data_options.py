@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from .augmentations import AUGMENTATIONS, VIEWS, Augmentation, View, parse_step
+from .augmentation_options import AUGMENTATIONS, VIEWS, Augmentation, View, parse_step
 from .options import (
     Fraction,
     Options,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..config import augmentations as steps
-from ..config.augmentations import AUGMENTATIONS, VIEWS, Step, parse_step
+from ..config import augmentation_options as steps
+from ..config.augmentation_options import AUGMENTATIONS, VIEWS, Step, parse_step
 from ..config.data_options import DataOptions
 from ..core.rng import bits, key
 from ..errors import DataError

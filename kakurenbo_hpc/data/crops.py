@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..config.augmentations import RandomResizedCrop
+from ..config.augmentation_options import RandomResizedCrop
 
 _TRIES = 10
 

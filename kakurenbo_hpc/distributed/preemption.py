@@ -1,4 +1,4 @@
-"""Preemption: stop on a signal, a file in the run directory, or the end of the walltime."""
+"""Preemption: stop on SIGTERM or SIGUSR1, a file in the run directory, or the end of the walltime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of what a training loop gives to `Hiding`: sizes, method, ids, losses."""
+"""Checks of what a training loop gives to `Hiding`: sizes, method, loader, ids, losses."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from .chart import Chart, Series, colors_of, per_run
 from .records import Group, Records, Run, printable
 from .scaling import Scaling, measure_scaling
 
-STAGES = ("train", "refresh", "plan", "evaluate", "checkpoint")
+STAGES = ("train", "refresh", "plan", "evaluate", "checkpoint")  # of rundir/timers.py, as bars are stacked
 PARTS = ("selection_forward", "training_forward", "backward", "other")
 WAITS = ("data_wait", "gradient_exchange")
 _IN_WORDS = {"data_wait": "waiting for data", "gradient_exchange": "gradient exchange"}

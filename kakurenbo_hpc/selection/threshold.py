@@ -2,6 +2,7 @@
 
 Instead of sorting, each row is compared with both ends of the bracket: rows below it are counted, and few lie
 inside. No message grows with the data set; all together they are less than 64 KB.
+Ties are counted here; ``global_stats.py`` breaks them, by id.
 
 Source: Floyd and Rivest 1975, "Expected time bounds for selection"; radix selection: Knuth vol. 3, 5.2.5.
 """

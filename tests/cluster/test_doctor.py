@@ -18,8 +18,8 @@ from support.pbs_site import PbsSite
 from support.start_ranks import environment
 
 from kakurenbo_hpc.cluster.doctor import checks, probes, site_checks
+from kakurenbo_hpc.cluster.doctor.compute_capability import runs_on
 from kakurenbo_hpc.cluster.doctor.findings import CheckWarning, Findings
-from kakurenbo_hpc.cluster.doctor.gpus import runs_on
 from kakurenbo_hpc.cluster.doctor.run import doctor as diagnose
 from kakurenbo_hpc.cluster.doctor.subprocess_json import run_probe
 from kakurenbo_hpc.cluster.machine import Machine

@@ -7,7 +7,7 @@ from support.comparisons import read_comparison
 from support.paper_jobs import COMPARISONS
 
 from kakurenbo_hpc.compare.spec import BASELINE
-from kakurenbo_hpc.config.augmentations import parse_step
+from kakurenbo_hpc.config.augmentation_options import parse_step
 from kakurenbo_hpc.config.job import Model, Record
 from kakurenbo_hpc.config.package_files import find_job, jobs_dir
 from kakurenbo_hpc.config.training_options import Training

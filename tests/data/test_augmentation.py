@@ -8,7 +8,7 @@ import torch
 from support.data_read import atoms, images, of_process, random_states
 from support.start_ranks import start
 
-from kakurenbo_hpc.config.augmentations import parse_step
+from kakurenbo_hpc.config.augmentation_options import parse_step
 from kakurenbo_hpc.config.data_options import DataOptions
 from kakurenbo_hpc.core.batch import MicroBatch
 from kakurenbo_hpc.data.augmentation import Augmented, augment

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from support.data_read import images, read
 
-from kakurenbo_hpc.config.augmentations import RandomResizedCrop
+from kakurenbo_hpc.config.augmentation_options import RandomResizedCrop
 from kakurenbo_hpc.core.torchvision_compat import transforms
 from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data.augmentation import draws

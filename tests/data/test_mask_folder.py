@@ -9,7 +9,7 @@ from PIL import Image
 from support.data_read import read
 from support.original_formats import write_ade20k
 
-from kakurenbo_hpc.config.augmentations import RandomCrop, parse_step
+from kakurenbo_hpc.config.augmentation_options import RandomCrop, parse_step
 from kakurenbo_hpc.data import DATASETS, open_data
 from kakurenbo_hpc.data.images.masks import IGNORED, JOINT_STEPS
 from kakurenbo_hpc.distributed.comm import SerialComm

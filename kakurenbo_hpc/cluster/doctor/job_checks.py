@@ -15,8 +15,8 @@ from ..schedulers import open_scheduler
 from ..schedulers.commands import NoAnswer
 from ..script import Script, python_of
 from .check_warning import CheckWarning
+from .compute_capability import BF16_FROM, compute_capability
 from .findings import Findings
-from .gpus import BF16_FROM, compute_capability
 
 
 def check_data(findings: Findings) -> str | None:

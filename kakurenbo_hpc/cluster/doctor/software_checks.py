@@ -7,8 +7,8 @@ from ...errors import UserError
 from ..launchers import open_launcher
 from ..script import python_of
 from .check_warning import CheckWarning
+from .compute_capability import compute_capability, recommend_build, runs_on
 from .findings import Findings
-from .gpus import compute_capability, recommend_build, runs_on
 from .subprocess_json import Facts
 
 

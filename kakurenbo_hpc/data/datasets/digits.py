@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ...config.augmentations import Augmentation
+from ...config.augmentation_options import Augmentation
 from ...config.data_options import DataOptions
 from ...config.options import option
 from ...errors import DataError

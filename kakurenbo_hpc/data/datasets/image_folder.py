@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ...config.augmentations import VIEWS, Augmentation, View, parse_step
+from ...config.augmentation_options import VIEWS, Augmentation, View, parse_step
 from ...config.data_options import DataOptions
 from ...config.options import Count, ExpandedPath, option
 from ...errors import DataError, SampleError

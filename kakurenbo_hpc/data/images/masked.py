@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import Field
 
-from ...config.augmentations import AUGMENTATIONS, VIEWS, Augmentation, Step, View, parse_step
+from ...config.augmentation_options import AUGMENTATIONS, VIEWS, Augmentation, Step, View, parse_step
 from ...config.data_options import DataOptions
 from ...config.options import Count, ExpandedPath, option
 from ...errors import DataError, SampleError

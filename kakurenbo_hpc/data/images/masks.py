@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...config.augmentations import Flip, RandomCrop, RandomScale, Resize
+from ...config.augmentation_options import Flip, RandomCrop, RandomScale, Resize
 from ...errors import SampleError
 from ..crops import resized
 from .files import exceeds_bytes

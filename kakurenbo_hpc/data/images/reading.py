@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ...config.augmentations import CenterCrop, RandomResizedCrop, Resize
+from ...config.augmentation_options import CenterCrop, RandomResizedCrop, Resize
 from ...errors import SampleError
 from ..crops import random_box, resized
 from .files import exceeds_bytes
