@@ -26,6 +26,7 @@ Picture = Literal[
     "pareto",
     "loss_histogram",
     "class_weights",
+    "components",
     "accuracy_over_steps",
     "ceiling_rate_speedup",
     "confidence_percentiles",
