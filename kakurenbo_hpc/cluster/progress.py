@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -22,23 +23,18 @@ def sparkline(values: list[float], width: int = 24) -> str:
     return "".join(_BLOCKS[round((value - low) / span * (len(_BLOCKS) - 1))] for value in shown)
 
 
-def progress(run: Path, walltime_s: float | None = None) -> str:
+def progress(run: Path, walltime_s: float | None = None, epochs: int | None = None) -> str:
     """Return one line of how a run goes; empty before its first epoch has ended.
 
     Args:
         run: the run directory.
         walltime_s: of one batch job, if it is known.
+        epochs: that the run is to have; as many as its job says if not given.
     """
-    lines = []
-    try:
-        for text in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            line = json.loads(text)
-            lines.append((line["train_loss"], float(line["seconds"]["total"]), line["n_forward"]))
-        epochs = read_yaml(run / "job.yaml")["training"]["epochs"]
-    except (OSError, ValueError, KeyError, TypeError, UserError):
-        epochs = len(lines)
+    lines = _read_lines(run / "metrics.jsonl")
     if not lines:
         return ""
+    epochs = epochs or _epochs_of_job(run)
     recent = lines[-5:]
     epoch_s = sum(seconds for _, seconds, _ in recent) / len(recent)
     rate = sum(n for _, _, n in recent) / max(1e-9, sum(seconds for _, seconds, _ in recent))
@@ -52,6 +48,27 @@ def progress(run: Path, walltime_s: float | None = None) -> str:
             jobs = math.ceil(left_s / walltime_s)
             words.append("the walltime suffices" if jobs <= 1 else f"about {jobs} jobs of this walltime")
     return ", ".join(words)
+
+
+def _read_lines(path: Path) -> list[tuple[float | None, float, float]]:
+    """Return loss, seconds and forward samples of each line; one that is being written is left out."""
+    try:
+        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    lines = []
+    for text in texts:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            line = json.loads(text)
+            lines.append((line["train_loss"], float(line["seconds"]["total"]), float(line["n_forward"])))
+    return lines
+
+
+def _epochs_of_job(run: Path) -> int:
+    try:
+        return int(read_yaml(run / "job.yaml")["training"]["epochs"])
+    except (OSError, ValueError, KeyError, TypeError, UserError):
+        return 0
 
 
 def in_time(seconds: float) -> str:

@@ -93,8 +93,10 @@ def status(folder: Path, as_json: bool = False) -> int:
         print(json.dumps([asdict(row) for row in rows], indent=1))
     else:
         print(format_table([(*_HEADS, _DETAIL), *(row.row() for row in rows)]))
-        if len(batches) == 1 and (told := progress(batches[0].run, batches[0].read().walltime_s)):
-            print(told)
+        if len(batches) == 1:
+            asked = batches[0].read()
+            if told := progress(batches[0].run, asked.walltime_s, asked.epochs):
+                print(told)
     return DONE
 
 

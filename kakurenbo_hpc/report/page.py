@@ -21,7 +21,7 @@ from .chart import MOST_RUNS, Chart, thinned
 from .components import components
 from .figures import FIGURES
 from .records import Records, Run, printable
-from .summary import summarize, verdicts
+from .summary import differing_keys, flat, summarize, verdicts
 from .text import HEADS, problems, summary_rows
 
 SECTIONS = {
@@ -221,18 +221,16 @@ def figure(records: Records, name: str, form: str, out: Path | None) -> list[Pat
 def job_differences(records: Records) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of the keys in which the groups' jobs differ."""
     groups = [g for g in records.groups if g.first.job]
-    flat = [dict(_flat(g.first.job)) for g in groups]
-    keys = sorted({key for job in flat for key in job} - {"name", "seed"})
-    rows = [[key, *(printable(job.get(key, "\u2013"), 60) for job in flat)] for key in keys]
-    differing = [row for row in rows if len(set(row[1:])) > 1]
-    return ["", *(g.name for g in groups)], differing[:_MOST_FACTS]
+    found = differing_keys([g.first.job for g in groups])
+    rows = [[key, *(printable(value, 60) for value in values)] for key, values in found.items()]
+    return ["", *(g.name for g in groups)], rows[:_MOST_FACTS]
 
 
 def provenance_rows(records: Records) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of machine and versions of each group's run."""
     groups = [g for g in records.groups if g.first.provenance][:10]
     facts = [
-        dict(_flat({k: v for k, v in g.first.provenance.items() if k not in _TOLD_ELSEWHERE})) for g in groups
+        dict(flat({k: v for k, v in g.first.provenance.items() if k not in _TOLD_ELSEWHERE})) for g in groups
     ]
     keys = list(dict.fromkeys(key for fact in facts for key in fact))
     rows = [[key, *(printable(fact.get(key, "\u2013"), 80) for fact in facts)] for key in keys]
@@ -316,15 +314,6 @@ def _cell(value: str | float) -> str:
     if np.isnan(value):
         return "\u2013"
     return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.5g}"
-
-
-def _flat(values: dict, prefix: str = "") -> Iterable[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-            yield prefix + str(key), text
 
 
 def _write_rows(path: Path, head: Sequence, rows: Iterable[Sequence]) -> Path:

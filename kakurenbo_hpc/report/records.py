@@ -149,12 +149,14 @@ class Run:
         key = "val_iou" if self.measure == "IoU" else "val_accuracy"
         ends = self.total("steps")
         epochs = [int(line["epoch"]) for line in self.lines]
-        begins = dict(zip(epochs, ends - self.column("steps"), strict=True))
-        within = {
-            begins[line["epoch"]] + line["step"]: _number(line, [key])
-            for line in self._json_lines("evaluations.jsonl")
-            if line.get("epoch") in begins and isinstance(line.get("step"), int)
-        }
+        begins: dict[float, float] = dict(zip(epochs, ends - self.column("steps"), strict=True))
+        within = {}
+        for line in self._json_lines("evaluations.jsonl"):
+            epoch, step, accuracy = (_number(line, [name]) for name in ("epoch", "step", key))
+            if not np.isfinite([epoch, step, accuracy]).all():
+                self.tell("evaluations.jsonl: a line lacks epoch, step or accuracy, and is left out")
+            elif np.isfinite(begins.get(epoch, np.nan)):  # else its epoch has not ended
+                within[begins[epoch] + step] = accuracy
         if not within:
             return None
         points = sorted((within | dict(zip(ends.tolist(), self.accuracy().tolist(), strict=True))).items())
@@ -172,9 +174,11 @@ class Run:
             try:
                 line = json.loads(text)
             except ValueError:
+                line = None
+            if isinstance(line, dict):
+                found.append(line)
+            else:
                 self.tell(f"{name}: a line is damaged, and left out")
-                continue
-            found += [line] if isinstance(line, dict) else []
         return found
 
     def tell(self, problem: str) -> None:

@@ -1,4 +1,4 @@
-"""Scaling of a sweep: rate, speed-up, efficiency, stages, imbalance and cost over numbers of ranks."""
+"""Measurement of scaling: runs of a sweep to a table over numbers of ranks, and its command."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ import numpy as np
 from ..errors import UserError
 from ..rundir.atomic_io import write_whole
 from .records import Run, printable, read_records
+from .summary import differing_keys
+from .text import problems
 
 STAGES = ("plan", "train", "refresh", "evaluate", "checkpoint", "data_wait", "gradient_exchange")
 """Stages whose share of the time is told; the last two are parts of training and refresh."""
+_BATCH = ("training.global_batch", "training.batch_per_rank")  # of which other notes tell
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ def measure_scaling(runs: Sequence[Run]) -> Scaling | None:
     for ranks in sorted(by_ranks):
         scales.append(_scale(ranks, by_ranks[ranks], scales[0] if scales else None))
     kind = _kind(scales)
-    return Scaling(kind, scales, _notes(kind, scales))
+    measured = [run for ranks in sorted(by_ranks) for run in by_ranks[ranks]]
+    return Scaling(kind, scales, [*_notes(kind, scales), *_differences(measured)])
 
 
 def show_scaling(sweep: Path, csv: Path | None, json_file: Path | None) -> None:
@@ -97,7 +101,8 @@ def show_scaling(sweep: Path, csv: Path | None, json_file: Path | None) -> None:
     Raises:
         UserError: the folder holds no sweep, or a file cannot be written.
     """
-    runs = read_records([sweep], histograms=False, command="scaling").runs
+    records = read_records([sweep], histograms=False, command="scaling")
+    runs = records.runs
     if len(methods := {run.method for run in runs}) > 1:
         raise UserError(
             f"scaling: {printable(str(sweep))} holds runs of several methods ({', '.join(sorted(methods))}); "
@@ -111,7 +116,7 @@ def show_scaling(sweep: Path, csv: Path | None, json_file: Path | None) -> None:
             f"scaling: {printable(str(sweep))} holds runs of fewer than two numbers of ranks; make a sweep "
             "with kakurenbo launch or submit --scaling"
         )
-    print(scaling_text(found))
+    print("\n".join([scaling_text(found), *problems(records)]))
     for path, text in ((csv, _csv), (json_file, _json)):
         if path is not None:
             try:
@@ -241,6 +246,17 @@ def _notes(kind: str, scales: Sequence[Scale]) -> list[str]:
             "rates are not of equal ranks; set OMP_NUM_THREADS"
         )
     return notes
+
+
+def _differences(runs: Sequence[Run]) -> list[str]:
+    """Return what else than their batch the runs' jobs differ in."""
+    found = differing_keys([run.job for run in runs if run.job])
+    return [
+        f"the runs' jobs differ in {key} ({printable(', '.join(dict.fromkeys(values)))}), so this is no "
+        "scaling of one job"
+        for key, values in found.items()
+        if key not in _BATCH
+    ]
 
 
 def _csv(found: Scaling) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,3 +132,21 @@ def curve_of(run: Run) -> Curve:
         backward=run.total("n_backward"),
         seconds=run.total("seconds", "total"),
     )
+
+
+def differing_keys(jobs: Sequence[dict]) -> dict[str, list[str]]:
+    """Return the keys in which jobs differ, but for name and seed, with the value in each job."""
+    flattened = [dict(flat(job)) for job in jobs]
+    keys = sorted({key for job in flattened for key in job} - {"name", "seed"})
+    values = {key: [job.get(key, "\u2013") for job in flattened] for key in keys}
+    return {key: own for key, own in values.items() if len(set(own)) > 1}
+
+
+def flat(values: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield keys and values as text, with those of sections as ``section.key``."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield prefix + str(key), text

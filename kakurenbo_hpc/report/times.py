@@ -1,4 +1,4 @@
-"""Charts of where the time went: stages, parts of a step, samples per second, scaling."""
+"""Charts of time: stages, parts of a step, samples per second, and what scaling.py measured of a sweep."""
 
 from __future__ import annotations
 

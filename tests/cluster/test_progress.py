@@ -31,6 +31,19 @@ def test_a_run_that_is_done_has_nothing_left_and_a_new_one_says_nothing(tmp_path
     assert progress(tmp_path) == ""
 
 
+@pytest.mark.parametrize("last", ['{"train_loss": 1.0, "seco', '{"train_loss": 1, "seconds": null}', "[1]"])
+def test_a_line_that_is_being_written_hides_nothing(tmp_path, last):
+    run = _run(tmp_path, 4)
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write(last)
+    assert "5, 2 samples/s, 36.0 min to the end, the walltime suffices" in progress(run, 3600)
+
+
+def test_a_run_of_iterations_is_told_its_epochs(tmp_path):
+    run = _run(tmp_path, 4, epochs=0)
+    assert "36.0 min to the end" in progress(run, epochs=10) and "to the end" not in progress(run)
+
+
 def test_a_sparkline_shows_all_of_its_range_in_few_characters():
     assert sparkline([1.0, 2.0]) == "\u2581\u2588" and sparkline([]) == "" and sparkline([3.0]) == "\u2581"
     assert len(sparkline([float(i) for i in range(1000)])) == 24

@@ -248,6 +248,22 @@ def test_speed_up_is_told_by_steps_where_all_runs_were_evaluated_within_epochs(t
     assert "evaluations.jsonl: a line is damaged, and left out" in text_report(records)
 
 
+ODD = ["null", "[1]", '{"epoch": [1], "step": 5, "val_accuracy": 0.5}', '{"epoch": 1, "val_accuracy": 0.5}']
+ODD += ['{"epoch": 1, "step": 5}', '{"epoch": 1, "step": 5, "val_accuracy": null}', '{"epoch": {}}', '{"ep']
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_evaluation_is_told_and_the_others_are_drawn(tmp_path, odd):
+    run = make_run(tmp_path / "run", epochs=2)
+    whole = json.dumps({"epoch": 1, "step": 10, "val_accuracy": 0.6})
+    (run / "evaluations.jsonl").write_text(f"{odd}\n{whole}\n")
+    records = read_records([run])
+    (chart,) = FIGURES["accuracy_over_steps"](records)
+    assert chart.series[0].x.tolist() == [20, 30, 40] and chart.series[0].y.tolist() == [0.5, 0.6, 0.75]
+    (told,) = records.runs[0].problems
+    assert told.startswith("evaluations.jsonl: a line ") and told.endswith("left out")
+
+
 def test_a_sweep_has_its_rate_beside_the_ideal_and_its_stages_by_ranks(tmp_path):
     for kind, batch in (("strong", 60), ("weak", None)):
         for ranks, seconds in ((1, 8.0), (2, 5.0)):

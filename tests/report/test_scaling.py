@@ -84,6 +84,21 @@ def test_the_command_prints_and_writes_the_same_figures(tmp_path, capsys):
     assert json.loads(out.read_text())["scales"][1]["speed_up"] == 1.6
 
 
+def test_problems_of_runs_and_differences_of_jobs_are_told(tmp_path, capsys):
+    for ranks, epochs in ((1, 4), (2, 8)):
+        run = add_run(tmp_path, ranks, 8.0)
+        job = {"seed": ranks, "training": {"epochs": epochs, "batch_per_rank": 8 * ranks}}
+        (run / "job.yaml").write_text(json.dumps(job | {"selection": {"method": "kakurenbo"}}))
+    with open(run / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"epoch": 2, "tra')
+    show_scaling(tmp_path, None, None)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[4:] == [
+        "the runs' jobs differ in training.epochs (4, 8), so this is no scaling of one job",
+        "ranks_0002: metrics.jsonl: the last line is cut in the middle, and left out",
+    ]
+
+
 def test_what_is_no_sweep_is_one_line(tmp_path):
     add_run(tmp_path / "sweep", 2, 4.0)
     with pytest.raises(UserError, match="fewer than two numbers of ranks; make a sweep"):
