@@ -33,8 +33,7 @@ def components(records: Records) -> list[Chart]:
     if len(found) < 2:
         return []
     said = "; ".join(
-        f"{c.name} {100 * c.gain:+.2f} points ({'beyond' if c.is_beyond else 'within'} noise, from "
-        f"{100 * min(c.of_pairs):+.2f} to {100 * max(c.of_pairs):+.2f} in {len(c.of_pairs)} pairs)"
+        f"{c.name} {100 * c.gain:+.2f} points ({'beyond' if c.is_beyond else 'within'} noise, {_range(c)})"
         for c in found
     )
     meanings = " ".join(f"{c.name}: {c.meaning}" for c in found if c.meaning)
@@ -56,6 +55,13 @@ def components(records: Records) -> list[Chart]:
             table=(head, rows),
         )
     ]
+
+
+def _range(component: _Component) -> str:
+    gains = [100 * gain for gain in component.of_pairs]
+    if len(gains) == 1:
+        return "in one pair"
+    return f"from {min(gains):+.2f} to {max(gains):+.2f} in {len(gains)} pairs"
 
 
 def _find(records: Records) -> Iterator[_Component]:

@@ -63,6 +63,7 @@ _STYLE: Any = {
     "axes.facecolor": "none",
     "path.simplify_threshold": 0.5,
 }
+_LEGEND_ROWS = 3  # that fit into the height of a figure
 
 
 def save(chart: Chart, path: Path, form: str) -> None:
@@ -285,6 +286,8 @@ def _legend(figure: Figure, axes: Axes) -> None:
         longest, n = max(map(len, labels)), len(labels)
         most = 1 if longest > 28 else 2 if longest > 14 else 4
         columns = -(-n // -(-n // most))  # rows of equal length, up to one
+        if (rows := -(-n // columns)) > _LEGEND_ROWS:  # else a long legend leaves no room for the axes
+            figure.set_figheight(figure.get_figheight() + 0.17 * (rows - _LEGEND_ROWS))
         by_rows = [i for column in range(columns) for i in range(column, n, columns)]
         figure.legend(
             [handles[i] for i in by_rows],

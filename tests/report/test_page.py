@@ -248,6 +248,17 @@ def test_a_browser_shows_every_figure_and_reaches_its_table(pages, browsed, name
     assert browsed[0][f"{name}-{width}"] == {"figures": n, "seen": n, "tables": n, "wide": width}
 
 
+def test_a_long_legend_takes_no_room_from_the_axes(tmp_path):
+    heights = []
+    for n in (2, 10):
+        for number in range(n):
+            run = tmp_path / f"{n}" / f"a rather long name of run {number}"
+            make_run(run, "kakurenbo" if number else "everything", epochs=2, data=f"{number}")
+        drawn = svg(FIGURES["accuracy_over_steps"](read_records([tmp_path / f"{n}"]))[0])
+        heights.append(float(re.search(r'viewBox="0 0 [\d.]+ ([\d.]+)"', drawn).group(1)))
+    assert heights[1] > heights[0] + 20
+
+
 def test_a_browser_complains_of_nothing(browsed):
     # The policy of the page forbids every request, and the console tells of one that is tried.
     assert browsed[1] == []
