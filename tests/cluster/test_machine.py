@@ -157,6 +157,14 @@ def test_an_unknown_machine_names_the_nearest(name, said):
             'name: x\nstarter: mpirun\nenvironment: {A: "b\\0c"}',
             "environment: the value of A contains a null character; remove it",
         ),
+        (
+            "name: x\nstarter: mpirun\ncontainer: foo",
+            "container is 'foo', but must be a section of keys; write container: {runtime: ..., image: ...}$",
+        ),
+        (
+            "name: x\nstarter: mpirun\ncontainer: {runtime: pyxis, image: k, binds: ['/a,/b']}",
+            "container: binds has '/a,/b', but pyxis takes a comma for the end of a bind; give each folder",
+        ),
         ("name: x\nname: y", "key name stands twice, line 2"),
         ("- name", "found \\['name'\\], but a mapping"),
         (
