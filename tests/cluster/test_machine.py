@@ -184,7 +184,7 @@ def test_a_bad_machine_file_is_one_line(text, said, tmp_path):
     assert "\n" not in str(raised.value)
 
 
-SITES = ("frontier", "lumi_g", "polaris")
+SITES = ("frontier", "lumi_g", "perlmutter", "polaris")
 
 
 @pytest.mark.parametrize("name", SITES)
@@ -224,6 +224,8 @@ def test_each_line_of_a_site_quotes_its_source(name):
         ("lumi-uan02.csc.fi", "lumi_g"),
         ("uan04", "lumi_g"),
         ("polaris-login-01.hsn.cm.polaris.alcf.anl.gov", "polaris"),
+        ("login07.chn.perlmutter.nersc.gov", "perlmutter"),
+        ("login07", None),
         ("login12.frontier.example.org", None),
         ("laptop", None),
     ],
