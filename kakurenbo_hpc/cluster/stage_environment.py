@@ -28,6 +28,8 @@ from .machine import Machine
 _ARCHIVES = ".staged"
 """Folder of the packed file, inside the environment."""
 
+_BUFFER = 2**20  # bytes; 16 KB, the library's own, are many small writes to a parallel file system
+
 
 def pack_environment(machine: Machine) -> Machine:
     """Pack this environment, unless it is packed already, for a machine with ``stage_environment``.
@@ -117,7 +119,7 @@ def _pack(prefix: Path, archive: Path) -> bool:
 
 def _write(prefix: Path, file: io.BufferedWriter) -> None:
     # Without compression: a node reads faster from a parallel file system than a core decompresses.
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_BUFFER) as tar:
         tar.add(prefix, ".", filter=lambda item: None if item.name == f"./{_ARCHIVES}" else item)
         tar.addfile(tarfile.TarInfo(unpack_environment.LAST))
 
