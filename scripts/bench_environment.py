@@ -2,9 +2,9 @@
 
     python scripts/bench_environment.py [--ranks 2] [--open-ms 10] [--trials 3]
 
-Real ranks of mpirun, all on this machine, import torch, torchvision, mpi4py and h5py: from the environment,
-as if it were on a shared file system that is throttled, and from its copy. Throttled means: for each file of
-the environment that Python opens, and each folder that it lists, so many milliseconds are added to the CPU
+Real ranks of mpirun, all on this machine, import torch, mpi4py and h5py: from the environment, as if it were
+on a shared file system that is throttled, and from its copy. Throttled means: for each file of the
+environment that Python opens, and each folder that it lists, so many milliseconds are added to the CPU
 seconds of a rank, as on a metadata server with many ranks (one that answers 5,000 calls a second lets each
 of 50 ranks wait 10 ms). Nothing is added for shared libraries, looks for files that are not there, the
 standard library and the archive.
@@ -27,7 +27,7 @@ from bench_common import _mpirun, environment, header, say, spread
 from kakurenbo_hpc.cluster.machine import Machine
 from kakurenbo_hpc.cluster.stage_environment import pack_environment, staged_command
 
-LIBRARIES = ("torch", "torchvision", "mpi4py", "h5py")
+LIBRARIES = ("torch", "mpi4py", "h5py")
 IMPORTS = """
 import sys, time
 calls = 0
@@ -36,7 +36,7 @@ def count(event, given):
     if event in ("open", "os.listdir") and isinstance(given[0], str) and given[0].startswith(sys.argv[1]):
         calls += 1
 sys.addaudithook(count)
-import torch, torchvision, h5py
+import torch, h5py
 from mpi4py import MPI
 if MPI.COMM_WORLD.rank == 0:
     print("READY", time.process_time(), calls, flush=True)
