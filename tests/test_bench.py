@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.environments import environment_like_this, in_environment
 from support.start_ranks import environment, start
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
@@ -212,17 +211,3 @@ def test_predicted_losses_are_compared_with_a_fresh_pass():
     lines = bench("bench_predicted_loss.py", "digits_everything", "--set", "training.epochs=9")
     rows = [line.split() for line in lines if line.split()[:1] in (["1"], ["3"], ["5"])]
     assert len(rows) == 3 and all(-1 <= float(row[1]) <= 1 for row in rows)
-
-
-def test_starts_from_a_copy_of_a_small_environment_are_measured(tmp_path):
-    small = environment_like_this(tmp_path / "small")
-    env = in_environment(small, PYTHONPATH=str(SCRIPTS.parent)) | {"OMPI_ALLOW_RUN_AS_ROOT": "1"}
-    env |= {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    words = [small / "bin" / "python", SCRIPTS / "bench_environment.py", "--trials", "1"]
-    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    lines = done.stdout.splitlines()
-    started = next(line for line in lines if line.startswith("result:"))
-    assert started.startswith("result:    throttled, 10 ms for each file opened: ranks are ready ")
-    assert lines[-1].endswith(" s, 0 calls throttled")
-    assert not list((small / ".staged").glob("*.tar*"))
