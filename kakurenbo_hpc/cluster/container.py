@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, model_validator
 
 from ..config.options import Options, check_line, option
 
@@ -32,6 +32,15 @@ class Container(Options):
         [], "Further options: of `apptainer exec`, `--nv` or `--rocm` for GPUs; of srun with pyxis."
     )
     python: Line = option("python", "The Python with kakurenbo_hpc inside the image.")
+
+    @model_validator(mode="after")
+    def _check_binds(self) -> Container:
+        if self.runtime == "pyxis" and (commas := [bind for bind in self.binds if "," in bind]):
+            raise ValueError(
+                f"binds has {commas[0]!r}, but pyxis takes a comma for the end of a bind; give each folder "
+                "an entry of its own, without commas in its name"
+            )
+        return self
 
 
 def inside_container(machine: Machine, program: Sequence[str]) -> list[str]:

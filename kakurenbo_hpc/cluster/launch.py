@@ -18,6 +18,7 @@ from .launchers.launcher import CommandLine, Layout
 from .machine import Machine, find_machine, read_machine
 from .restarts import run_attempts
 from .run_ranks import run
+from .stage_environment import pack_environment, staged_command
 
 
 def launch(
@@ -69,16 +70,15 @@ def launch(
         if facts.scratch:
             command += ["--scratch", facts.scratch]
         environment = facts.environment | attempt.environment
-        return launcher_line(
-            facts.model_copy(update={"environment": environment}),
-            layout,
-            bound_command(facts, find_machine(machine), command),
-        )
+        program = staged_command(facts, bound_command(facts, find_machine(machine), command))
+        return launcher_line(facts.model_copy(update={"environment": environment}), layout, program)
 
     line = start(Attempt(run_dir), usual, resume)
     if not dry_run:
         check_gpus(facts, usual)
         check_samples(job, facts, usual.n_ranks)
+        facts = pack_environment(facts)
+        line = start(Attempt(run_dir), usual, resume)
         if restarts or facts.spares:
             check_run(run_dir, job, resume, allow_changes)
             allocation = Allocation.of_this_job(facts, run_dir)

@@ -135,6 +135,12 @@ class Machine(Options):
         None,
         "Python environment with kakurenbo_hpc (a folder with `bin/python`). Not set: the one that submits.",
     )
+    stage_environment: Line | None = option(
+        None,
+        "Folder on each node's own disk, expanded as `scratch` is: ranks start from a copy of the Python "
+        "environment there, which is read from the shared file system as one file, once a node. Not set: "
+        "they start from the environment itself.",
+    )
     account: Word | None = option(None, "Account that the time is charged to.")
     queue: Word | None = option(None, "Queue (PBS) or partition (Slurm). Not set: the site's default.")
     chunk: list[Word] = option(
@@ -182,6 +188,11 @@ class Machine(Options):
             raise ValueError(
                 f"container.runtime is {self.container.runtime}, but starter {self.starter} does not start "
                 "it; use apptainer, or srun with pyxis"
+            )
+        if self.container and self.stage_environment:
+            raise ValueError(
+                "container and stage_environment are both set, but ranks in a container have the image's "
+                "Python; remove one of them"
             )
         if self.mpi and "mpi" not in launcher.machine_keys:
             raise ValueError(f"mpi is {self.mpi}, but starter {self.starter} does not use it; remove mpi")

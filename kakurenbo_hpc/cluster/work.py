@@ -17,6 +17,7 @@ from .launch_checks import check_cores, check_gpus, check_job_fits, check_node, 
 from .launchers import launcher_line
 from .machine import find_machine, read_machine
 from .request import Request
+from .stage_environment import pack_environment, staged_command
 from .submit import base_script, make_run, ranks_on, submit_jobs
 
 
@@ -49,10 +50,12 @@ def launch_work(words: Sequence[str], jobs: Sequence[Job], folder: Path, start: 
         check_job_fits(job, machine, layout.n_ranks)
     check_cores(layout, start.oversubscribe)
     command = [sys.executable, "-m", "kakurenbo_hpc.cli", *words]
-    line = launcher_line(machine, layout, bound_command(machine, find_machine(start.machine), command))
+    command = bound_command(machine, find_machine(start.machine), command)
     if not start.dry_run:
         check_gpus(machine, layout)
         check_samples(jobs[0], machine, layout.n_ranks)
+        machine = pack_environment(machine)
+    line = launcher_line(machine, layout, staged_command(machine, command))
     print_line(str(line))
     return DONE if start.dry_run else run(line, folder / "stop")
 

@@ -154,6 +154,11 @@ def _sentence(error: Any, model: type[Options], prefix: str) -> str:
         return f"unknown key {name}; {nearest(loc[-1], model.model_fields)}"
     if error["type"] == "missing":
         return f"{name} is missing; add it"
+    if error["type"] == "model_type" and loc:
+        for part in loc:
+            model = _within(model, part)
+        advice = f"write {name}: {_example(model)}"
+        return f"{name} is {shown(error['input'])}, but must be a section of keys; {advice}"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error" and isinstance(error["input"], dict):
         return f"{name}: {message}" if name else message
@@ -167,6 +172,13 @@ def _sentence(error: Any, model: type[Options], prefix: str) -> str:
     if error["type"] == "string_type" and isinstance(error["input"], bool | int | float):
         message += "; quote it"
     return f"{name} is {shown(error['input'])}, but {message}"
+
+
+def _example(model: type[Options]) -> str:
+    """Return the keys that a section needs, or its first one, as YAML on one line."""
+    needed = [key for key, field in model.model_fields.items() if field.is_required()]
+    keys = needed or list(model.model_fields)[:1]
+    return f"{{{', '.join(f'{key}: ...' for key in keys)}}}"
 
 
 def _within(model: Any, part: str) -> Any:

@@ -35,6 +35,7 @@ def provenance() -> dict:
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv,
         "python": platform.python_version(),
+        "environment": sys.prefix,
         "platform": platform.platform(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "cuda": torch.version.cuda,

@@ -163,14 +163,22 @@ def test_torchrun_on_several_nodes_of_what_is_no_batch_job_of_slurm_is_one_line(
         launcher_line(slurm_machine("torchrun"), Layout(8, 2), ["train"], environ)
 
 
-@pytest.mark.parametrize("scratch", ["$TMPDIR", "${TMPDIR}/x", "/local/$TMPDIR"])
-def test_variables_of_the_scratch_folder_are_handed_on_to_ranks_that_ssh_starts(
-    scratch, monkeypatch, tmp_path
+@pytest.mark.parametrize(
+    ("key", "folder"),
+    [
+        ("scratch", "$TMPDIR"),
+        ("scratch", "${TMPDIR}/x"),
+        ("scratch", "/local/$TMPDIR"),
+        ("stage_environment", "$TMPDIR"),
+    ],
+)
+def test_variables_of_the_nodes_folders_are_handed_on_to_ranks_that_ssh_starts(
+    key, folder, monkeypatch, tmp_path
 ):
     (tmp_path / "mpirun").write_text("#!/bin/sh\necho 'mpirun (Open MPI) 5.0.7'\n")
     (tmp_path / "mpirun").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    machine = Machine(name="own", starter="mpirun", scratch=scratch)
+    machine = Machine(name="own", starter="mpirun", **{key: folder})
     job = {"PBS_NODEFILE": "/n", "TMPDIR": "/tmp/pbs.12", "OTHER": "1"}
     line = str(launcher_line(machine, Layout(8, 2), ["train"], job))
     assert line.endswith(" --hostfile /n -x TMPDIR train")

@@ -157,6 +157,14 @@ def test_an_unknown_machine_names_the_nearest(name, said):
             'name: x\nstarter: mpirun\nenvironment: {A: "b\\0c"}',
             "environment: the value of A contains a null character; remove it",
         ),
+        (
+            "name: x\nstarter: mpirun\ncontainer: foo",
+            "container is 'foo', but must be a section of keys; write container: {runtime: ..., image: ...}$",
+        ),
+        (
+            "name: x\nstarter: mpirun\ncontainer: {runtime: pyxis, image: k, binds: ['/a,/b']}",
+            "container: binds has '/a,/b', but pyxis takes a comma for the end of a bind; give each folder",
+        ),
         ("name: x\nname: y", "key name stands twice, line 2"),
         ("- name", "found \\['name'\\], but a mapping"),
         (
@@ -176,7 +184,7 @@ def test_a_bad_machine_file_is_one_line(text, said, tmp_path):
     assert "\n" not in str(raised.value)
 
 
-SITES = ("frontier", "lumi_g", "polaris")
+SITES = ("frontier", "lumi_g", "perlmutter", "polaris")
 
 
 @pytest.mark.parametrize("name", SITES)
@@ -216,6 +224,8 @@ def test_each_line_of_a_site_quotes_its_source(name):
         ("lumi-uan02.csc.fi", "lumi_g"),
         ("uan04", "lumi_g"),
         ("polaris-login-01.hsn.cm.polaris.alcf.anl.gov", "polaris"),
+        ("login07.chn.perlmutter.nersc.gov", "perlmutter"),
+        ("login07", None),
         ("login12.frontier.example.org", None),
         ("laptop", None),
     ],

@@ -18,7 +18,7 @@ run=HERE/runs/digits_everything job=$SLURM_JOB_ID requeues=${SLURM_RESTART_COUNT
 note() { echo "== job $job, $(date '+%F %T'): $1"; }
 note "attempt $((requeues + 1)) of 21, on $SLURM_JOB_NODELIST"
 export KAKURENBO_ATTEMPT=$((requeues + 1))/21
-rm -f -- "$run/stop" "$run/batch/exit_code" "$run/batch/ended.json" # left by the job that was requeued
+rm -f -- "$run/batch/exit_code" "$run/batch/ended.json" "$run/stop" # left by the job that was requeued
 echo "$requeues" > "$run/batch/requeues"
 trap 'echo "$?" > "$run/batch/exit_code"' EXIT
 module load PrgEnv-gnu/8.7.0 rocm/7.1.1 rccl-net-plugin craype-accel-amd-gfx90a || { note "failed: no such modules"; exit 1; }

@@ -16,7 +16,7 @@ run=HERE/runs/digits_everything job=$SLURM_JOB_ID requeues=${SLURM_RESTART_COUNT
 note() { echo "== job $job, $(date '+%F %T'): $1"; }
 note "attempt $((requeues + 1)) of 21, on $SLURM_JOB_NODELIST"
 export KAKURENBO_ATTEMPT=$((requeues + 1))/21
-rm -f -- "$run/stop" "$run/batch/exit_code" "$run/batch/ended.json" # left by the job that was requeued
+rm -f -- "$run/batch/exit_code" "$run/batch/ended.json" "$run/stop" # left by the job that was requeued
 echo "$requeues" > "$run/batch/requeues"
 trap 'echo "$?" > "$run/batch/exit_code"' EXIT
 export PATH=PYTHON:"$PATH"

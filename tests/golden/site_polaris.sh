@@ -9,14 +9,15 @@
 #PBS -l place=scatter
 #PBS -l filesystems=home:eagle
 
-run=HERE/runs/digits_everything requeues=${REQUEUES:-0}
+run=HERE/runs/digits_everything job=$PBS_JOBID requeues=${REQUEUES:-0}
 umask 0022 # of the shell that submitted; by itself PBS makes all files private
 exec >> "$run/batch/log.txt" 2>&1
-note() { echo "== job $PBS_JOBID, $(date '+%F %T'): $1"; }
+note() { echo "== job $job, $(date '+%F %T'): $1"; }
 note "attempt $((requeues + 1)) of 21, on $(sort -u "${PBS_NODEFILE:-/dev/null}" | tr '\n' ' ')"
-# PBS sends no signal before the walltime is over: at this time the ranks write a checkpoint and leave with 75.
+export KAKURENBO_ATTEMPT=$((requeues + 1))/21
+# No signal comes before the walltime is over: at this time the ranks write a checkpoint and leave with 75.
 KAKURENBO_DEADLINE=$(($(date +%s) + 7020))
-export KAKURENBO_DEADLINE KAKURENBO_ATTEMPT=$((requeues + 1))/21
+export KAKURENBO_DEADLINE
 rm -f -- "$run/batch/exit_code" "$run/batch/ended.json" # left by the job that was requeued
 echo "$requeues" > "$run/batch/requeues"
 trap 'echo "$?" > "$run/batch/exit_code"' EXIT
@@ -34,7 +35,7 @@ cancelled=
 trap 'cancelled=1' TERM # from qdel, or at the walltime; PBS sends it to the ranks as well
 # If a signal arrives as the ranks leave, bash loses their exit code: this subshell survives signals and writes it to a file.
 (
-    trap : TERM
+    trap : TERM USR1
     PYTHON/python -m kakurenbo_hpc.cli launch "$run/batch/job.yaml" --machine "$run/batch/machine.yaml" \
         --nodes 2 --run-dir "$run" --resume
     left=$?; echo "$left" > "$run/batch/exit_code"; exit "$left"

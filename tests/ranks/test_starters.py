@@ -2,12 +2,14 @@
 mpi4py's MPI.
 """
 
+import json
+import os
 import subprocess
 import sys
 
 import pytest
 from support.batch_runs import metrics
-from support.environments import CHECKOUT, environment_without, in_environment
+from support.environments import CHECKOUT, environment_like_this, environment_without, in_environment
 from support.start_ranks import train
 
 WORDS = ["-m", "kakurenbo_hpc.cli"]
@@ -74,3 +76,14 @@ def test_ranks_of_another_mpi_than_mpi4py_loads_say_so_and_stop(mpich, tmp_path)
         "different makes" in told
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_ranks_run_in_the_copy_of_their_environment_on_the_nodes_disk(of_open_mpi, tmp_path):
+    shared, node = environment_like_this(tmp_path / "shared"), tmp_path / "node"
+    (tmp_path / "here.yaml").write_text("name: here\nstarter: mpirun\nstage_environment: $NODE/disk\n")
+    words = ["launch", *JOB, "--machine", tmp_path / "here.yaml", "--ranks", 2, "--run-dir", tmp_path / "run"]
+    done = in_it(shared, *WORDS, *words, NODE=str(node), OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    [copy] = (node / "disk" / f"kakurenbo-{os.getuid()}").glob("*/pyvenv.cfg")
+    assert json.loads((tmp_path / "run" / "provenance.json").read_text())["environment"] == str(copy.parent)
+    assert metrics(tmp_path / "run") == of_open_mpi

@@ -57,7 +57,7 @@ def installed_mpi_line(
         n_cores=count_physical_cores(),
         as_root=os.geteuid() == 0,
         environ=environ,
-        handed_on=re.findall(r"\$\{?(\w+)", machine.scratch or ""),
+        handed_on=re.findall(r"\$\{?(\w+)", f"{machine.scratch} {machine.stage_environment}"),
     )
 
 
