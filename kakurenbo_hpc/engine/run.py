@@ -200,7 +200,9 @@ class _Run:
         job, context, comm = self._job, self._context, self._world.comm
         comm.run_or_raise_together(lambda: check_step_evaluation(job.record.evaluate_every, context))
         state = init_state(context)
-        checkpoint = comm.on_rank_zero(lambda: open_run(self._directory, job, resume, lock, allow_changes))
+        checkpoint = comm.on_rank_zero(
+            lambda: open_run(self._directory, job, resume, lock, comm.size, allow_changes)
+        )
         facts = load_facts(checkpoint) if checkpoint else {"epoch": -1}
         context.heartbeat.enter(facts["epoch"] + 1, "set-up")
         if checkpoint is None:
