@@ -259,7 +259,7 @@ class _Run:
                 self._save(f"epoch_{epoch.number:04d}", state, {"line": {**line, "seconds": seconds}})
         self._files.write(epoch, result)
         line["seconds"] = timer.seconds(parts) | of_all
-        straggler = report_straggler(parts, line["steps"], self._world.comm)
+        straggler = report_straggler(parts, context.learner.n_steps, self._world.comm)
         joules = self._world.comm.sum(np.array(list(self._energy.take().values())))
         line |= {f"energy_{part}_j": float(j) for part, j in zip(("gpu", "cpu"), joules, strict=True) if j}
         self._files.write_line(line)
