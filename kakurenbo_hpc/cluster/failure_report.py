@@ -8,11 +8,11 @@ from collections import deque
 
 from ..errors import DONE, FAILED, REQUEUE, USER_ERROR
 from .launchers.mpirun import RANK_KILLED, RANK_LEFT
-from .launchers.srun import NOT_STARTED, TASK_ENDED
+from .launchers.srun import NODE_LOST, NOT_STARTED, TASK_ENDED
 from .launchers.torchrun import EXIT_CODE, ROOT_CAUSE
 
 # What srun prints beside Open MPI or torchrun is about their daemons, not about ranks.
-_BANNERS = (RANK_KILLED, RANK_LEFT, ROOT_CAUSE, TASK_ENDED)
+_BANNERS = (RANK_KILLED, RANK_LEFT, ROOT_CAUSE, TASK_ENDED, NODE_LOST)
 _RANK = re.compile(r"kakurenbo: rank (\d+) ")
 # A rank that prints this failed because another one did: see wait_for_abort.
 _LOST_PEER = re.compile("[Gg]loo|NCCL")
@@ -85,8 +85,8 @@ class FailureReport:
 
     @property
     def blames_a_rank(self) -> bool:
-        """Whether a rank reported that it failed, or srun reported it of one."""
-        return bool(self._failure or self._lost_peer or TASK_ENDED in self._banners)
+        """Whether a rank reported that it failed, or srun reported it of one, or of a node."""
+        return bool(self._failure or self._lost_peer or {TASK_ENDED, NODE_LOST} & self._banners.keys())
 
     @property
     def is_final(self) -> bool:
@@ -106,6 +106,8 @@ class FailureReport:
 
     def _describe_failure(self, code: int) -> str:
         """Describe by the launcher's banners what no rank could report itself: it was killed."""
+        if lost := self._banners.get(NODE_LOST):
+            return f"kakurenbo: node {lost[1]} was lost"
         if killed := self._banners.get(RANK_KILLED):
             rank, node, number = killed.groups()
             return f"kakurenbo: rank {rank} on {node}: {_killed_by(int(number))}"

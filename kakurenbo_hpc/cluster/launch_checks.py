@@ -45,16 +45,12 @@ def global_batch(job: Job, n_ranks: int) -> int:
 
 
 def job_fits(job: Job, n_ranks: int) -> bool:
-    """Return whether a run may go on, with the same global batch and learning rate, on fewer ranks.
-
-    Samples on the nodes' own disks would be placed anew, which a checkpoint inside an epoch does not stand.
-    """
+    """Return whether a run may go on, with the same global batch and learning rate, on fewer ranks."""
     training = job.training
     return (
         training.global_batch is not None
         and training.global_batch >= n_ranks
         and training.lr_scaling == "none"
-        and job.data.placement == "shared"
     )
 
 

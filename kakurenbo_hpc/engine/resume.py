@@ -125,12 +125,10 @@ def _check_mid_epoch(checkpoint: Path, facts: Mapping[str, Any], context: Contex
             f"{checkpoint}: taken inside an epoch with a global batch of {facts['global_batch']}, but with "
             f"{n_ranks} ranks it is {context.global_batch}; resume on {n_saved} ranks"
         )
-    # The samples would be placed anew, and step numbers would no longer tell which of them are done.
     if context.shards and n_saved != n_ranks:
         raise RunDirectoryError(
             f"{checkpoint}: taken inside an epoch whose samples are on the disks of {n_saved} ranks, but "
-            f"this run has {n_ranks}; resume on {n_saved} ranks, or remove this checkpoint to go on from the "
-            "one before"
+            f"this run has {n_ranks}, and no checkpoint of a whole epoch is left; resume on {n_saved} ranks"
         )
 
 

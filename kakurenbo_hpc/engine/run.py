@@ -200,7 +200,9 @@ class _Run:
         job, context, comm = self._job, self._context, self._world.comm
         comm.run_or_raise_together(lambda: check_step_evaluation(job.record.evaluate_every, context))
         state = init_state(context)
-        checkpoint = comm.on_rank_zero(lambda: open_run(self._directory, job, resume, lock, allow_changes))
+        checkpoint = comm.on_rank_zero(
+            lambda: open_run(self._directory, job, resume, lock, comm.size, allow_changes)
+        )
         facts = load_facts(checkpoint) if checkpoint else {"epoch": -1}
         context.heartbeat.enter(facts["epoch"] + 1, "set-up")
         if checkpoint is None:
@@ -257,7 +259,7 @@ class _Run:
                 self._save(f"epoch_{epoch.number:04d}", state, {"line": {**line, "seconds": seconds}})
         self._files.write(epoch, result)
         line["seconds"] = timer.seconds(parts) | of_all
-        straggler = report_straggler(parts, line["steps"], self._world.comm)
+        straggler = report_straggler(parts, context.learner.n_steps, self._world.comm)
         joules = self._world.comm.sum(np.array(list(self._energy.take().values())))
         line |= {f"energy_{part}_j": float(j) for part, j in zip(("gpu", "cpu"), joules, strict=True) if j}
         self._files.write_line(line)

@@ -33,7 +33,7 @@ def report_straggler(parts: Mapping[str, float], n_steps: int, comm: Comm) -> st
 
     Args:
         parts: seconds of this rank by part of the epoch's training and refresh, see ``PartTimer``.
-        n_steps: of the epoch's training.
+        n_steps: of training in that time.
         comm: all ranks.
     """
     if comm.size == 1 or n_steps < _LEAST_STEPS:

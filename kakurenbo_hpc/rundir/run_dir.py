@@ -17,7 +17,9 @@ from .lock import Lock
 from .watchdog import heartbeat
 
 
-def open_run(run: Path, job: Job, resume: bool, lock: Lock, allow_changes: bool = False) -> Path | None:
+def open_run(
+    run: Path, job: Job, resume: bool, lock: Lock, n_ranks: int, allow_changes: bool = False
+) -> Path | None:
     """Lock the run directory and find the checkpoint to resume from. On rank 0 only.
 
     Of an earlier run, only the heartbeats are removed.
@@ -27,6 +29,7 @@ def open_run(run: Path, job: Job, resume: bool, lock: Lock, allow_changes: bool 
         job: to run in it.
         resume: resume the run in it.
         lock: of the run directory.
+        n_ranks: number of ranks.
         allow_changes: resume another job's run as this job, from the end of an epoch.
 
     Returns:
@@ -53,9 +56,25 @@ def open_run(run: Path, job: Job, resume: bool, lock: Lock, allow_changes: bool 
         if not all(
             change.startswith("record.") for change in changes
         ):  # what is recorded may change anywhere
-            checkpoint = newest_valid(run / "checkpoints", whole_epochs=True)
+            checkpoint = newest_valid(run / "checkpoints", "inside an epoch of the job as it was")
+    if checkpoint and job.data.placement == "local":
+        checkpoint = _with_places(checkpoint, n_ranks)
     heartbeat.clear(run)
     return checkpoint
+
+
+def _with_places(checkpoint: Path, n_ranks: int) -> Path | None:
+    """Return a checkpoint of node-local data, or an older one if it was taken inside an epoch of other ranks.
+
+    Samples would be placed anew, and step numbers would no longer tell which of them are done.
+    """
+    facts = load_facts(checkpoint)
+    if "steps" not in facts or facts["ranks"] == n_ranks:
+        return checkpoint
+    why = f"inside an epoch whose samples were on the disks of {facts['ranks']} ranks, which begins anew on"
+    whole = newest_valid(checkpoint.parent, f"{why} {n_ranks}")
+    begins_at_0 = facts["epoch"] < 0
+    return whole if whole or begins_at_0 else checkpoint
 
 
 def enter_run(run: Path, job: Job, lock: Lock, found: Path | None) -> None:

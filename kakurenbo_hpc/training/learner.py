@@ -46,6 +46,9 @@ class Learner:
     Parameters are the same on all ranks at every step. A run calls ``join`` once, then ``load_state_dict`` if
     it resumes. In each epoch it calls ``begin_epoch``, then ``step`` with every batch, ``finish_steps`` and
     ``average_statistics`` once, and ``evaluate``.
+
+    Attributes:
+        n_steps: optimizer steps since ``begin_epoch``; of an epoch that was resumed inside, since then.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class Learner:
         self.parts = PartTimer(world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=training.precision == "fp16")
         self._steps = FiniteSteps(self.optimizer, self.scaler, training.skipped_steps, world.device)
-        self._epoch = -1
+        self._epoch, self.n_steps = -1, 0
 
     def join(self, gradients: GradientSync, shape: Sequence[int], batch: int = 2) -> None:
         """Begin to average gradients with the other ranks. Collective; call it before any state is loaded.
@@ -133,7 +136,7 @@ class Learner:
             span: how much of the schedule it covers, in epochs.
         """
         self._steps.begin_epoch(number)
-        self._epoch, self._lr_scale = number, lr_scale
+        self._epoch, self._lr_scale, self.n_steps = number, lr_scale, 0
         self._start, self._span = float(number if start is None else start), float(span)
         self.model.train()
 
@@ -315,6 +318,7 @@ class Learner:
         with self.parts("backward"), self.parts("gradient_exchange"):
             self._gradients.finish()
         self._steps.step(self.model, self._training.clip_norm)
+        self.n_steps += 1
         if self._averaged is not None:
             self._averaged.update(self.model, self._epoch, step)
 

@@ -1,13 +1,13 @@
 """What several tests of the launcher start from."""
 
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
+from support.batch_runs import command_line_in
 from support.slurm_cluster import slurm_or_skip
-from support.start_ranks import environment
 
 from kakurenbo_hpc import cli
 
@@ -64,18 +64,4 @@ def command_line(monkeypatch, capsys):
 @pytest.fixture
 def kakurenbo(slurm, tmp_path):
     """The command line, where this Slurm is the batch system."""
-
-    def call(*words: object) -> str:
-        command = [sys.executable, "-m", "kakurenbo_hpc.cli", *map(str, words)]
-        done = subprocess.run(
-            command,
-            env=environment() | {"SLURM_CONF": str(slurm.conf)},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return call
+    return partial(command_line_in, slurm, tmp_path)

@@ -87,7 +87,7 @@ def test_a_node_is_checked_for_gpus_scratch_and_the_run_directory(tmp_path, monk
         ([], 61, False),
         (["training.lr_scaling=ranks"], 4, False),
         (["training.global_batch=null", "training.batch_per_rank=15"], 2, False),
-        (["data.placement=local"], 4, False),
+        (["data.placement=local"], 4, True),
     ],
 )
 def test_a_run_goes_on_on_fewer_ranks_only_where_nothing_changes_by_it(sets, n_ranks, fits):

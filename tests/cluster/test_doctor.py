@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -809,6 +810,37 @@ def test_the_file_system_of_runs_is_told_with_its_free_space(tmp_path, monkeypat
     said = found(site_checks.check_runs, findings)[1]
     free = shutil.disk_usage(tmp_path).free
     assert said.startswith(f"{tmp_path}/elsewhere is ") and f" {in_words(free)[:2]}" in said
+
+
+@pytest.mark.parametrize(
+    ("facts", "sets", "word", "message"),
+    [
+        (
+            {"learner": 2e6, "samples": 10**5},
+            [],
+            "OK",
+            "4 checkpoints of 3.3 MB (record.keep, the best, the one",
+        ),
+        ({"learner": 2e6, "samples": 10**5}, ["record.keep=5"], "OK", "7 checkpoints of 3.3 MB ("),
+        ({"learner": 2e6, "samples": 10**5}, [], "OK", "being written), and 45.6 MB of ledger files; "),
+        ({"learner": 2e6, "samples": 10**5}, ["record.ledger=false"], "OK", "being written); "),
+        (
+            {"learner": 1e18, "samples": 10**5},
+            [],
+            "WARN",
+            " free, but the run needs 4e+06 TB: 4 checkpoints of",
+        ),
+        ({"problem": "no such file"}, [], "OK", "not known: no such file"),
+    ],
+)
+def test_free_space_is_compared_with_what_the_whole_run_writes(
+    facts, sets, word, message, environment_that_says, tmp_path
+):
+    here = environment_that_says(checkpoint={"row": 13, **facts})
+    findings = replace(case("digits_kakurenbo", sets, **here), run=tmp_path / "runs" / "mine")
+    said = found(site_checks.check_space, findings)
+    assert said[0] == word and message in said[1]
+    assert "problem" in facts or str(tmp_path) in said[1]
 
 
 def test_what_is_found_is_kept_in_a_run_directory_where_a_run_may_begin(tmp_path, monkeypatch):

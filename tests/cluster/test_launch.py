@@ -53,6 +53,7 @@ the job to be terminated. The first process to do so was:
   Exit code:    7
 """
 SRUN_KILLED = "srun: error: n1: task 1: Killed\nsrun: Terminating StepId=12.0\n"
+SRUN_NODE_LOST = "srun: error: Node failure on n2\nsrun: error: n1: task 0: Killed\nsrun: Force Terminated\n"
 SRUN_LEFT = (
     "srun: error: n7: task 14: Exited with exit code 7\n"
     "slurmstepd: error: *** STEP 12.0 ON n1 CANCELLED ***\n"
@@ -214,6 +215,7 @@ def test_a_signal_that_is_ignored_here_stays_ignored(capfd):
             "kakurenbo: rank 1 of 2 on a: E: x",
         ),
         (SRUN_KILLED, FAILED, "kakurenbo: rank 1 on n1: killed; often the system was out of memory"),
+        (SRUN_NODE_LOST.splitlines(keepends=True)[0], FAILED, "kakurenbo: node n2 was lost"),
     ],
 )
 def test_a_starter_that_was_terminated_over_a_rank_that_failed_has_failed(heard, code, said, tmp_path, capfd):
@@ -395,6 +397,8 @@ def test_the_digits_train_on_two_ranks(tmp_path):
         (OPEN_MPI_4_KILLED, 139, "kakurenbo: rank 14 on n7.site: killed by SIGSEGV"),
         (OPEN_MPI_4_LEFT, 7, "kakurenbo: rank 1: left with exit code 7 and without a message of ours"),
         (OPEN_MPI_5_LEFT, 7, "kakurenbo: rank 1: left with exit code 7 and without a message of ours"),
+        (SRUN_NODE_LOST, 137, "kakurenbo: node n2 was lost"),
+        (LOST.format(0) + SRUN_NODE_LOST, 137, "kakurenbo: node n2 was lost"),
         (SRUN_KILLED, 137, "kakurenbo: rank 1 on n1: killed; often the system was out of memory"),
         (SRUN_LEFT, 7, "kakurenbo: rank 14 on n7: left with exit code 7 and without a message of ours"),
         (SRUN_KILLED + FLOOD, 137, "kakurenbo: rank 1 on n1: killed"),

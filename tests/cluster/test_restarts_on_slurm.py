@@ -1,15 +1,19 @@
-"""Restarts on a real Slurm: a rank is killed; a node does not answer."""
+"""Restarts on a real Slurm: a rank is killed; a node does not answer; a node is lost with all that it ran."""
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
-from support.batch_runs import ended, log, metrics, submit, until
+from support.batch_runs import command_line_in, ended, log, metrics, submit, until
+from support.kills import Nodes, killed_and_restarted, kills_of_launches, undisturbed
+from support.runs import ledger
 from support.slurm_cluster import slurm_or_skip
 
 CHOSEN = Path(__file__).parent / "programs" / "chosen_nodes.py"
@@ -66,8 +70,7 @@ def test_a_node_that_does_not_answer_is_left_out(slurm_machine, tmp_path):
         words = ["sbatch", "--no-kill", "--nodes=2", f"--output={log}", f"--wrap={program}"]
         subprocess.run(words, env=slurm.environment, check=True, cwd=tmp_path)
         until(lambda: log.exists() and "attempt 1: n1\n" in log.read_text(), lambda: log.read_text())
-        [dead] = [one for one in slurm._daemons if "n2" in one.args]
-        dead.kill()
+        slurm.kill_daemon("n2")
         (tmp_path / "go").touch()
         until(lambda: "ended" in log.read_text(), lambda: log.read_text(), seconds=200)
     assert "node n2 is left out: " in log.read_text() and "attempt 2: n1\n" in log.read_text()
@@ -88,3 +91,38 @@ def test_a_spare_takes_the_place_of_a_node_that_fails_its_check(kakurenbo, slurm
     assert ended(kakurenbo, run, seconds=400) == "done", log(run)
     assert f"node n1 is left out: scratch {scratch}/$SLURMD_NODENAME cannot be written to" in log(run)
     assert log(run).count("== restart 1 of 2, ") == 1 and len(metrics(run)) == 4
+
+
+@pytest.mark.nightly
+def test_a_run_that_loses_a_node_goes_on_on_the_other_and_loses_no_sample(slurm_machine, mpich, tmp_path):
+    run, folder = tmp_path / "run", tmp_path / "slurm"
+    machine = slurm_machine(starter="srun", mpi="pmi2", python=str(mpich))
+    sets = ["training.epochs=4", "selection={method: everything}", "training.global_batch=20"]
+    sets += ["record.checkpoint_seconds=0.1"]
+    words = [word for one in sets for word in ("--set", one)]
+    folder.mkdir()
+    with slurm_or_skip(folder, node_timeout_s=20) as slurm:
+        kakurenbo = partial(command_line_in, slurm, tmp_path)
+        submit(kakurenbo, machine, run, *words, "--nodes", 2, "--restarts", 2)
+        until(lambda: [*run.glob("checkpoints/epoch_000[12]_inside_*")], lambda: log(run), seconds=300)
+        assert {rank.environ()["SLURMD_NODENAME"] for rank in ranks_of(run, 1)} == {"n1", "n2"}
+        slurm.kill_node("n2")
+        assert ended(kakurenbo, run, seconds=400) == "done", log(run)
+    said = log(run)
+    assert "attempt 1 ended: node n2 was lost; from epoch_000" in said
+    assert "node n2 is left out: " in said and said.count("== restart ") == 1, said
+    assert ", 2 ranks on cpu, " in said and ", 1 rank on cpu, global batch 20" in said
+    lines = metrics(run)
+    assert [(line["epoch"], line["n_backward"]) for line in lines] == [(epoch, 1437) for epoch in range(4)]
+    for epoch in range(1, 4):
+        assert (ledger(run, epoch)["seen_epoch"] == epoch - 1).all()
+
+
+@pytest.mark.nightly
+def test_kills_of_ranks_under_srun_across_nodes_cost_no_bit(slurm, mpich, tmp_path):
+    nodes, draws = Nodes(slurm, mpich), random.Random(seed := random.randrange(1000))
+    print(f"seed {seed}")
+    whole = undisturbed(2, tmp_path / "whole", "srun", nodes)
+    for i, n_kills in enumerate(kills_of_launches()):
+        run = tmp_path / f"run_{i}"
+        print(*killed_and_restarted("srun", 2, run, whole, n_kills, draws, nodes), sep="\n")

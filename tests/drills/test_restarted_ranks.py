@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from support.kills import JOB, KILLED_EPOCHS, killed_and_restarted, launched, left, undisturbed
+from support.kills import JOB, killed_and_restarted, kills_of_launches, launched, left, undisturbed
 from support.start_ranks import train
 
 SHORT = [*JOB, "--set", "training.epochs=3"]
@@ -24,7 +24,8 @@ def test_a_killed_rank_costs_a_restart_and_not_a_bit(tmp_path):
 @pytest.mark.nightly
 @pytest.mark.parametrize("starter", ["mpirun", "torchrun"])
 def test_kills_in_several_attempts_of_a_launch_cost_no_bit(starter, tmp_path):
-    whole, seed = undisturbed(2, tmp_path / "whole", starter), random.randrange(1000)
+    whole, draws = undisturbed(2, tmp_path / "whole", starter), random.Random(seed := random.randrange(1000))
     print(f"seed {seed}")
-    n_kills, draws = len(KILLED_EPOCHS), random.Random(seed)
-    print(*killed_and_restarted(starter, 2, tmp_path / "run", whole, n_kills, draws), sep="\n")
+    for i, n_kills in enumerate(kills_of_launches()):
+        run = tmp_path / f"run_{i}"
+        print(*killed_and_restarted(starter, 2, run, whole, n_kills, draws), sep="\n")

@@ -5,9 +5,13 @@ import time
 
 import numpy as np
 import pytest
-from support.runs import train_here
+from support.runs import lines, train_here
 
+from kakurenbo_hpc.distributed.comm import SerialComm
+from kakurenbo_hpc.distributed.preemption import Preemption
+from kakurenbo_hpc.engine import run as engine_run
 from kakurenbo_hpc.engine.stragglers import Straggler, find_straggler
+from kakurenbo_hpc.errors import DONE, REQUEUE
 from kakurenbo_hpc.training.learner import Learner
 
 USUAL = [1.0, 10.0, 20.0]
@@ -47,3 +51,19 @@ def test_a_slow_rank_is_named_in_the_log(comm, tmp_path, monkeypatch, capsys):
     train_here("digits_everything", ["training.epochs=1", "training.warmup_epochs=0"], tmp_path, comm)
     said = f"epoch 1: rank 1 on {socket.gethostname()} was slower than the others: backward took "
     assert comm.rank or said in capsys.readouterr().out
+
+
+def test_an_epoch_that_was_resumed_inside_counts_the_steps_since(tmp_path, monkeypatch):
+    asked, counted = iter([False, True]), []
+    sets = ["training={epochs: 2, global_batch: 10, lr: 0.01}", "model.options={width: 2}"]
+    sets += ["data={name: visual_atoms, classes: 2, instances: 20, validation: 5, pixels: 16}"]
+
+    def go(resume):
+        return train_here("digits_everything", sets, tmp_path / "run", SerialComm(), resume=resume)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Preemption, "should_stop", lambda self: next(asked))
+        assert go(resume=False) == REQUEUE
+    monkeypatch.setattr(engine_run, "report_straggler", lambda parts, n, comm: counted.append(n) or "")
+    assert go(resume=True) == DONE
+    assert [line["steps"] for line in lines(tmp_path / "run")] == [4, 4] and counted == [2, 4]

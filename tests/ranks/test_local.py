@@ -185,13 +185,27 @@ def test_a_run_that_was_left_in_the_middle_of_an_epoch_is_taken_up_as_if_it_had_
         leave_in_third_epoch(patch)
         assert train(comm, tmp_path, "run", job=job) == REQUEUE
     assert "leaving in epoch 3" in comm.broadcast(capsys.readouterr().out)
+    if comm.rank == 0:
+        shutil.copytree(run, tmp_path / "anew", ignore=shutil.ignore_patterns("trained_*"))
+        shutil.copytree(run, tmp_path / "lost")
+        for whole in (tmp_path / "lost" / "checkpoints").glob("epoch_000?"):
+            shutil.rmtree(whole)
+    comm.barrier()
     if two := comm_of(2):
         with pytest.raises(UserError) as refused:
-            train(two, tmp_path, "run", job=job, resume=True)
-        lies = "taken inside an epoch whose samples are on the disks of 3 ranks, but this run has 2; "
-        lies += "resume on 3 ranks, or remove this checkpoint"
+            train(two, tmp_path, "lost", job=job, resume=True)
+        lies = "taken inside an epoch whose samples are on the disks of 3 ranks, but this run has 2, and no "
+        lies += "checkpoint of a whole epoch is left; resume on 3 ranks"
         assert "checkpoints/epoch_0002_inside_" in str(refused.value) and lies in str(refused.value)
         del refused  # its traceback holds the locks of the stores
+        capsys.readouterr()
+        assert train(two, tmp_path, "anew", job=job, resume=True) == DONE
+        said = two.broadcast(capsys.readouterr().out)
+        assert "samples were on the disks of 3 ranks, which begins anew on 2; passed over" in said
+        assert "resuming after epoch_0001" in said
+        two.barrier()
+        again = sorted(id for rank in trained(tmp_path / "anew") for epoch, id in rank if epoch == 2)
+        assert again == np.flatnonzero(ledger(tmp_path / "anew", 2)["train"]).tolist()
     meet(comm)
     assert train(comm, tmp_path, "run", job=job, resume=True) == DONE
     comm.barrier()

@@ -4,14 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from support.start_ranks import environment
+
+if TYPE_CHECKING:
+    from support.slurm_cluster import SlurmHere
+
 CLOCKS = ("seconds", "energy_gpu_j", "energy_cpu_j")  # metrics that no two runs share
+
+
+def command_line_in(slurm: SlurmHere, folder: Path, *words: object) -> str:
+    """Run the command line in a folder, where this Slurm is the batch system, and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "kakurenbo_hpc.cli", *map(str, words)],
+        env=environment() | {"SLURM_CONF": str(slurm.conf)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def until(ready: Callable[[], Any], what: Callable[[], str], seconds: float = 120, every: float = 0.1) -> Any:

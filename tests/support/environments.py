@@ -68,12 +68,14 @@ def environment_without(folder: Path, *names: str) -> Path:
 
 
 def mpich_or_skip(folder: Path) -> Path:
-    """Return a new virtual environment in which MPICH's wheel stands before all that is installed here; skips
-    offline, never in CI.
+    """Return a new virtual environment in which MPICH's wheel stands before all that is installed here, this
+    checkout among it; skips offline, never in CI.
 
     Each MPI's wheel brings an mpirun: never two in one environment.
     """
     environment_like_this(folder)
+    [packages] = folder.glob("lib/python*/site-packages")
+    (packages / "checkout.pth").write_text(str(CHECKOUT))
     try:
         pip(folder, "install", "mpich<6")
     except AssertionError:

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import yaml
 
 from kakurenbo_hpc.cluster.failure_report import FailureReport
+from support.slurm_cluster import SlurmHere
 from support.start_ranks import command, environment, train
 
 STRUCK_TRAIN = Path(__file__).parents[1] / "drills" / "programs" / "struck_train.py"
@@ -69,11 +71,30 @@ class Killed:
         return f"{where}: {self.ended_s:.2f} s"
 
 
-def undisturbed(n: int, run: Path, starter: str = "mpirun") -> dict:
+@dataclass(frozen=True)
+class Nodes:
+    """Nodes of a Slurm, one for each rank. python: the environment there, whose MPI is MPICH."""
+
+    slurm: SlurmHere
+    python: Path
+
+
+def undisturbed(n: int, run: Path, starter: str = "mpirun", nodes: Nodes | None = None) -> dict:
     """Return what a run on n ranks leaves that nobody disturbs."""
-    done = train(n, *JOB, "--run-dir", run, timeout=400, starter=starter)
+    if nodes:
+        nobody = ["SIGKILL", -1, -1, "none", 0, run.with_suffix(".told")]
+        done = launched(starter, n, run, nobody, *JOB, nodes=nodes)
+    else:
+        done = train(n, *JOB, "--run-dir", run, timeout=400, starter=starter)
     assert done.returncode == 0, done.stderr[-3000:]
     return left(run)
+
+
+def kills_of_launches() -> list[int]:
+    """Return the kills of each launch of a drill, as many together as the variable KILLS says, or of one."""
+    most = len(KILLED_EPOCHS)
+    n_kills = int(os.environ.get("KILLS", most))
+    return [min(most, n_kills - done) for done in range(0, n_kills, most)]
 
 
 def killed_and_resumed(n: int, run: Path, whole: dict, n_kills: int, draws: random.Random) -> list[Killed]:
@@ -96,7 +117,13 @@ def killed_and_resumed(n: int, run: Path, whole: dict, n_kills: int, draws: rand
 
 
 def killed_and_restarted(
-    starter: str, n: int, run: Path, whole: dict, n_kills: int, draws: random.Random
+    starter: str,
+    n: int,
+    run: Path,
+    whole: dict,
+    n_kills: int,
+    draws: random.Random,
+    nodes: Nodes | None = None,
 ) -> list[Killed]:
     """Kill a rank in each of a launch's first n_kills attempts; fails where the run is not the whole one."""
     epochs, stages = KILLED_EPOCHS[:n_kills], draws.sample(STAGES, n_kills)
@@ -105,7 +132,7 @@ def killed_and_restarted(
     after_s = [draws.random() * of_stage for of_stage in seconds]
     strikes = [",".join(map(str, part)) for part in (ranks, epochs, stages, after_s)]
     told = run.with_suffix(".told")
-    done = launched(starter, n, run, ["SIGKILL", *strikes, told], *JOB, "--restarts", 1)
+    done = launched(starter, n, run, ["SIGKILL", *strikes, told], *JOB, "--restarts", 1, nodes=nodes)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("== restart 1 of 1, ") == len(stages), done.stdout
     ended = left(run)
@@ -116,16 +143,20 @@ def killed_and_restarted(
 
 
 def launched(
-    starter: str, n: int, run: Path, strike: list, *words: object
+    starter: str, n: int, run: Path, strike: list, *words: object, nodes: Nodes | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Launch a job on n ranks here, which are struck; words: of ``kakurenbo launch``. Returns at its end."""
-    machine = run.with_suffix(".yaml")
-    machine.write_text(f"name: {starter}\nstarter: {starter}\n")
-    line = [sys.executable, "-c", LAUNCH.format(struck=str(STRUCK_TRAIN)), *strike, *words]
+    """Launch a job on n ranks here, or on n nodes, which are struck; words: of ``kakurenbo launch``."""
+    machine, facts = run.with_suffix(".yaml"), {"name": starter, "starter": starter}
+    line = ["-c", LAUNCH.format(struck=str(STRUCK_TRAIN)), *strike, *words]
     line += ["--run-dir", run, "--ranks", n, "--machine", machine]
-    return subprocess.run(
-        list(map(str, line)), env=environment(), capture_output=True, text=True, timeout=900
-    )
+    if nodes:
+        facts |= {"scheduler": "slurm", "ranks_per_node": 1, "mpi": "pmi2"}
+        line = ["salloc", f"--nodes={n}", nodes.python / "bin" / "python", *line, "--nodes", n]
+    else:
+        line = [sys.executable, *line]
+    machine.write_text(yaml.safe_dump(facts))
+    env = environment() | ({"SLURM_CONF": str(nodes.slurm.conf)} if nodes else {})
+    return subprocess.run(list(map(str, line)), env=env, capture_output=True, text=True, timeout=900)
 
 
 def _kill(n: int, run: Path, victim: int, epoch: int, stage: str, after_s: float) -> Killed:

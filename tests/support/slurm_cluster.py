@@ -9,9 +9,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 NEEDED = ("slurmctld", "slurmd", "munged", "sbatch")
@@ -40,7 +41,7 @@ ReturnToService=2
 KillWait=5
 # A job that was requeued may not begin before twice this and a second.
 SlurmctldTimeout=10
-SlurmdTimeout=60
+SlurmdTimeout={node_timeout_s}
 SchedulerParameters=sched_interval=1,sched_min_interval=0,bf_interval=1
 NodeName=n[1-2] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}] CPUs=4 RealMemory=4000
 PartitionName=all Nodes=n[1-2] Default=YES MaxTime=60 OverSubscribe=NO
@@ -51,16 +52,21 @@ PartitionName=down Nodes=n[1-2] State=DOWN
 
 
 class SlurmHere:
-    """Starts in a folder, stops its daemons at the end. conf: for SLURM_CONF."""
+    """Starts in a folder, stops its daemons at the end.
 
-    def __init__(self, folder: Path):
-        self.folder, self.conf = folder, folder / "slurm.conf"
+    conf: for SLURM_CONF. node_timeout_s: after which a node that does not answer is down.
+    """
+
+    def __init__(self, folder: Path, node_timeout_s: int = 60):
+        self.folder, self.conf, self._node_timeout_s = folder, folder / "slurm.conf", node_timeout_s
         self._daemons: list[subprocess.Popen] = []
 
     def __enter__(self) -> SlurmHere:
         for name in ("state", "tmp-n1", "tmp-n2"):
             (self.folder / name).mkdir()
-        self.conf.write_text(CONF.format(folder=self.folder, ports=free_ports(3)))
+        self.conf.write_text(
+            CONF.format(folder=self.folder, ports=free_ports(3), node_timeout_s=self._node_timeout_s)
+        )
         self._munge()
         self._start_accounts()
         self._start("slurmctld", "-D", "-f", self.conf)
@@ -99,6 +105,22 @@ class SlurmHere:
             yield
         finally:
             controller.send_signal(signal.SIGCONT)
+
+    def kill_daemon(self, node: str) -> None:
+        """Kill the slurmd of a node; its steps live on."""
+        [daemon] = [one for one in self._daemons if one.args[-1] == node]
+        daemon.kill()
+        daemon.wait()
+
+    def kill_node(self, node: str) -> None:
+        """Kill all that runs on a node: its slurmd, its steps and their ranks."""
+        self.kill_daemon(node)
+        here = {"SLURM_CONF": str(self.conf), "SLURMD_NODENAME": node}
+        ranks = [one for one in psutil.process_iter() if here.items() <= _environment(one).items()]
+        steps = {parent for rank in ranks for parent in rank.parents() if "slurmstepd" in parent.name()}
+        for process in {*ranks, *steps}:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def _start_accounts(self) -> None:
         """Start what keeps accounts, and add its lines to slurm.conf."""
@@ -142,13 +164,20 @@ class SlurmHere:
             time.sleep(0.1)
 
 
-def slurm_or_skip(folder: Path) -> SlurmHere:
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
+
+
+def slurm_or_skip(folder: Path, node_timeout_s: int = 60) -> SlurmHere:
     """Return a Slurm that is yet to be entered; skips the test on a machine without one, never in CI."""
     path = os.environ["PATH"] + ":/usr/sbin:/sbin"
     missing = [name for name in NEEDED if shutil.which(name, path=path) is None]
     if not os.environ.get("CI") and (missing or os.geteuid() != 0):
         pytest.skip(f"no {', '.join(missing)} here" if missing else "starting Slurm's daemons needs root")
-    return SlurmHere(folder)
+    return SlurmHere(folder, node_timeout_s)
 
 
 def free_ports(n: int, least: int = 20000) -> list[int]:

@@ -14,18 +14,18 @@ from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.ddp import DdpSync
 from kakurenbo_hpc.distributed.world import World
 from kakurenbo_hpc.training.learner import Learner
+from kakurenbo_hpc.training.state_size import learner_bytes
 from kakurenbo_hpc.training.weight_average import WeightAverage, average_decay
 
 DECAY = 0.8
+MODEL = Model(name="small_cnn", options={"width": 4, "norm": "batch"})
 (TURN,) = plain_micro_batches(0, 6, 6)
 
 
 def learner(ema=DECAY, **more):
     world = World(SerialComm(), "here", 0, 1, torch.device("cpu"))
     training = Training(epochs=1, global_batch=6, lr=0.5, schedule="constant", ema=ema, **more)
-    one = Learner(
-        training, Model(name="small_cnn", options={"width": 4, "norm": "batch"}), world, 10, (1, 8, 8), 0, ()
-    )
+    one = Learner(training, MODEL, world, 10, (1, 8, 8), 0, ())
     one.join(DdpSync(world), (1, 8, 8))
     one.begin_epoch(0, 1.0)
     return one
@@ -87,6 +87,16 @@ def test_an_example_state_has_every_tensor_of_a_later_one_and_changes_nothing():
     assert {path: t.shape for path, t in tensors(one.state_dict()).items()} == {
         path: t.shape for path, t in example.items()
     }
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"momentum": 0.9}, {"optimizer": "adamw"}, {"optimizer": "lars"}, {"optimizer": "lamb"}, {"ema": 0}],
+)
+def test_the_bytes_of_a_checkpoint_are_known_without_a_learner(more):
+    one = learner(**more)
+    size = learner_bytes(one._training, MODEL, 10, (1, 8, 8))
+    assert size == pytest.approx(sum(t.nbytes for t in tensors(one.example_state()).values()), abs=64)
 
 
 class ReferenceAverage(torch.optim.swa_utils.AveragedModel):

@@ -18,6 +18,7 @@ from .site_checks import (
     check_peers,
     check_runs,
     check_site,
+    check_space,
 )
 from .software_checks import (
     check_cuda,
@@ -49,6 +50,7 @@ CHECKS: tuple[tuple[str, Callable[[Findings], str | None]], ...] = (
     ("runs", check_runs),
     ("data", check_data),
     ("job", check_job),
+    ("space", check_space),
     ("walltime", check_walltime),
     ("modules", check_modules),
     ("scheduler", check_scheduler),

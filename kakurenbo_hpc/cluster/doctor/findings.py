@@ -55,6 +55,7 @@ class Findings:
         n_nodes: nodes of the job.
         n_ranks: ranks to start here, inside a batch job; None outside.
         walltime: of the job, as it was typed.
+        run: directory of the job's run; None: one in the folder ``runs``.
     """
 
     machine: Machine
@@ -63,6 +64,7 @@ class Findings:
     n_nodes: int | None = None
     n_ranks: int | None = None
     walltime: str | None = None
+    run: Path | None = None
 
     @property
     def n_job_ranks(self) -> int:
@@ -97,10 +99,12 @@ class Findings:
     @_once
     def data(self) -> Facts:
         """The job's data, of which some samples are read."""
-        if self.job is None:
-            raise CheckWarning("no job is named")
-        python, environment = python_of(self.machine), self.machine.environment
-        return run_job_probe(python, "data", self.job, environment, FILES_LIMIT_S)
+        return self._probe_job("data")
+
+    @_once
+    def checkpoint(self) -> Facts:
+        """Bytes in a checkpoint of the job."""
+        return self._probe_job("checkpoint")
 
     @_once
     def world(self) -> Facts:
@@ -133,6 +137,12 @@ class Findings:
     def queue(self) -> Queue:
         """The queue that the machine file names, or the default one."""
         return find_queue(self.machine)
+
+    def _probe_job(self, name: str) -> Facts:
+        if self.job is None:
+            raise CheckWarning("no job is named")
+        python, environment = python_of(self.machine), self.machine.environment
+        return run_job_probe(python, name, self.job, environment, FILES_LIMIT_S)
 
     def _probe(self, name: str) -> Facts:
         command = probe_command(python_of(self.machine), name)

@@ -167,6 +167,30 @@ def probe_names(job: str) -> dict[str, Any]:
     return {"known": True}
 
 
+def probe_checkpoint(job: str) -> dict[str, Any]:
+    """Return bytes in a checkpoint of a resolved job file: of its learner, and of each sample's row.
+
+    Also the number of samples, on which the epochs depend.
+    """
+    from ...config.job import read_job
+    from ...core.ledger import Ledger
+    from ...data import DATASETS, open_data
+    from ...distributed.comm import SerialComm
+    from ...selection import METHODS
+    from ...training.state_size import learner_bytes
+
+    checked = read_job(job, [], DATASETS, METHODS)
+    data = open_data(checked.data, checked.seed, SerialComm())
+    row = Ledger.unseen(1, 0, 1, checked.selection.of_data(data.n_classes).columns)
+    return {
+        "learner": learner_bytes(
+            checked.training, checked.model, data.n_classes, data.shape, data.target_shape
+        ),
+        "row": sum(column.nbytes for column in row.columns().values()),
+        "samples": len(data.train),
+    }
+
+
 def _gradients_s(world: Any) -> float:
     """Return the seconds of averaging N_GRADIENTS gradients: by NCCL between GPUs, else by Gloo."""
     import torch
@@ -263,6 +287,7 @@ PROBES: dict[str, Callable[[str], dict[str, Any]]] = {
     "world": probe_world,
     "data": probe_data,
     "names": probe_names,
+    "checkpoint": probe_checkpoint,
 }
 
 

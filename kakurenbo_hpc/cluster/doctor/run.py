@@ -45,7 +45,7 @@ def doctor(
         UserError: there is no such machine, or the run directory cannot be written to.
     """
     facts = read_machine(machine)
-    findings = Findings(facts, find_machine(machine), job, nodes, ranks, walltime)
+    findings = Findings(facts, find_machine(machine), job, nodes, ranks, walltime, run)
     said: list[dict[str, str]] = []
     with _path_of_job(facts):
         for name, check in CHECKS:

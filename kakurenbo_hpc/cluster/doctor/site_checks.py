@@ -7,12 +7,16 @@ import re
 import subprocess
 from pathlib import Path
 
+from ...errors import UserError
 from ...rundir.path_checks import free_bytes, in_words
+from ..launch_checks import global_batch
 from .check_warning import CheckWarning
 from .findings import Findings
 from .rank_checks import world_of
 
 _MOST_SKEW_S = 1.0
+_ROW_OF_PLAN = 25
+"""Bytes of a row in a ledger file that no checkpoint has: id, train, weight, refresh, label, probability."""
 _OF_ONE_NODE = {"localflock", "local_lock=all", "local_lock=flock", "local_lock=posix", "nolock"}
 """Options of mounts on which a lock is seen by its own node alone: Lustre's, then those of NFS."""
 
@@ -94,9 +98,7 @@ def check_energy(findings: Findings) -> str:
 
 def check_runs(findings: Findings) -> str:
     """The file system of the run directories: its locks and free space."""
-    folder = Path("runs").resolve()
-    while not folder.exists():
-        folder = folder.parent
+    folder = _folder_of_runs(findings)
     kind, options = file_system(folder, Path("/proc/mounts").read_text())
     free = in_words(free_bytes(folder)[1])
     if _OF_ONE_NODE & set(options):
@@ -112,6 +114,39 @@ def check_runs(findings: Findings) -> str:
     if kind == "tmpfs":
         raise CheckWarning(f"{folder} is in memory (tmpfs), {free} free; checkpoints are lost with the node")
     return f"{folder} is on {kind or 'an unknown file system'}, {free} free"
+
+
+def check_space(findings: Findings) -> str | None:
+    """Whether the checkpoints and ledger files of the whole run fit where it writes them."""
+    job = findings.job
+    if job is None:
+        return None
+    try:
+        facts = findings.checkpoint
+        n, batch = facts["samples"], global_batch(job, findings.n_job_ranks)
+        epochs = job.training.in_epochs(n, batch).epochs
+    except UserError as problem:
+        return f"not known: {problem}"
+    size, n_there = facts["learner"] + n * facts["row"], job.record.keep + 2
+    ledgers = n * (facts["row"] + _ROW_OF_PLAN) * epochs if job.record.ledger else 0
+    folder, needed = _folder_of_runs(findings), size * n_there + ledgers
+    free = free_bytes(folder)[1]
+    files = f", and {in_words(ledgers)} of ledger files" if ledgers else ""
+    need = f"{n_there} checkpoints of {in_words(size)} (record.keep, the best, the one being written){files}"
+    if free < needed:
+        raise CheckWarning(
+            f"{folder} has {in_words(free)} free, but the run needs {in_words(needed)}: {need}; make room, "
+            "or lower record.keep"
+        )
+    return f"{need}; {in_words(free)} free in {folder}"
+
+
+def _folder_of_runs(findings: Findings) -> Path:
+    """Return the folder of the run directories, or of those above it the first that is there."""
+    folder = (findings.run or Path("runs")).resolve()
+    while not folder.exists():
+        folder = folder.parent
+    return folder
 
 
 def file_system(folder: Path, mounts: str) -> tuple[str, list[str]]:

@@ -37,6 +37,8 @@ def node_flags(layout: Layout) -> list[str]:
 INTERRUPT_SIGNAL = signal.SIGTERM
 
 TASK_ENDED = re.compile(r"srun: error: (\S+): task(s?) ([\d,-]+): (\w+)(?: with exit code (\d+))?")
+# After this line srun kills the step's other tasks.
+NODE_LOST = re.compile(r"srun: error: Node failure on (\S+)")
 # srun itself ends with 0 then.
 NOT_STARTED = re.compile(r"srun: error: task (\d+) launch failed: (.*)")
 

@@ -61,12 +61,12 @@ def commit(folder: Path, name: str, files: Mapping[str, str], facts: Mapping[str
         _remove_old(folder, checkpoint, keep)
 
 
-def newest_valid(folder: Path, whole_epochs: bool = False) -> Path | None:
+def newest_valid(folder: Path, none_inside: str = "") -> Path | None:
     """Find the newest valid checkpoint; print a line for each newer one that is passed over.
 
     Args:
         folder: the run's folder ``checkpoints``.
-        whole_epochs: pass over checkpoints inside an epoch, too.
+        none_inside: why checkpoints inside an epoch are passed over, too; empty: they are not.
 
     Returns:
         The checkpoint, or None if there is none.
@@ -76,8 +76,8 @@ def newest_valid(folder: Path, whole_epochs: bool = False) -> Path | None:
     """
     newest, passed_over, damaged = None, [], []
     for checkpoint in list_checkpoints(folder):
-        inside = whole_epochs and is_inside(checkpoint)
-        problem = "inside an epoch of the job as it was" if inside else validate_checkpoint(checkpoint)
+        inside = bool(none_inside) and is_inside(checkpoint)
+        problem = none_inside if inside else validate_checkpoint(checkpoint)
         if problem is None:
             newest = checkpoint
             break
