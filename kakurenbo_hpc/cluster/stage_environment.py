@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
 from ..rundir.console import print_line
@@ -119,7 +120,8 @@ def _pack(prefix: Path, archive: Path) -> bool:
 
 def _write(prefix: Path, file: io.BufferedWriter) -> None:
     # Without compression: a node reads faster from a parallel file system than a core decompresses.
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_BUFFER) as tar:
+    options: Any = {"format": tarfile.PAX_FORMAT, "copybufsize": _BUFFER}  # the latter has no type
+    with tarfile.open(fileobj=file, mode="w", **options) as tar:
         tar.add(prefix, ".", filter=lambda item: None if item.name == f"./{_ARCHIVES}" else item)
         tar.addfile(tarfile.TarInfo(unpack_environment.LAST))
 

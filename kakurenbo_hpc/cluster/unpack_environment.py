@@ -62,7 +62,7 @@ def _extract(archive: str, folder: str) -> None:
     shutil.rmtree(part, ignore_errors=True)
     trusted = {"filter": "fully_trusted"} if hasattr(tarfile, "data_filter") else {}
     try:
-        with tarfile.open(archive, "r:", copybufsize=2**20) as tar:
+        with tarfile.open(archive, "r:", copybufsize=2**20) as tar:  # type: ignore[call-overload]
             tar.extractall(part, **trusted)
         if not os.path.exists(os.path.join(part, LAST)):
             raise tarfile.ReadError("cut off")

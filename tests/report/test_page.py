@@ -192,7 +192,7 @@ WIDTHS = (1280, 400)
 _PROBE = """
 const found = {};
 const frames = [...document.querySelectorAll("iframe")];
-for (const frame of frames) frame.onload = () => {
+const look = frame => {
   const inside = frame.contentDocument, width = parseInt(frame.style.width);
   const boxes = [...inside.querySelectorAll("figure svg")].map(svg => svg.getBoundingClientRect());
   const isSeen = box => box.width > 200 && box.height > 100 && box.left >= 0 && box.right <= width;
@@ -202,6 +202,9 @@ for (const frame of frames) frame.onload = () => {
   found[frame.id] = {figures: boxes.length, seen, tables, wide: inside.documentElement.scrollWidth};
   if (Object.keys(found).length == frames.length) document.title = JSON.stringify(found);
 };
+for (const frame of frames)
+  if (frame.contentDocument.readyState == "complete" && frame.contentDocument.querySelector("figure")) look(frame);
+  else frame.onload = () => look(frame);
 """
 
 
