@@ -202,9 +202,10 @@ const look = frame => {
   found[frame.id] = {figures: boxes.length, seen, tables, wide: inside.documentElement.scrollWidth};
   if (Object.keys(found).length == frames.length) document.title = JSON.stringify(found);
 };
-for (const frame of frames)
-  if (frame.contentDocument.readyState == "complete" && frame.contentDocument.querySelector("figure")) look(frame);
-  else frame.onload = () => look(frame);
+for (const frame of frames) {
+  const isLoaded = frame.contentDocument.readyState == "complete" && frame.contentDocument.querySelector("figure");
+  if (isLoaded) look(frame); else frame.onload = () => look(frame);
+}
 """
 
 
