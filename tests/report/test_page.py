@@ -203,7 +203,8 @@ const look = frame => {
   if (Object.keys(found).length == frames.length) document.title = JSON.stringify(found);
 };
 for (const frame of frames) {
-  const isLoaded = frame.contentDocument.readyState == "complete" && frame.contentDocument.querySelector("figure");
+  const inside = frame.contentDocument;
+  const isLoaded = inside.readyState == "complete" && inside.querySelector("figure");
   if (isLoaded) look(frame); else frame.onload = () => look(frame);
 }
 """
