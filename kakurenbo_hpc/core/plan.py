@@ -33,6 +33,8 @@ class Plan:
         refresh_mode: mode of the network in that pass, "eval" or "train".
         refresh_augment: whether that pass uses the training augmentation.
         weight: (S,) float32, multiplies the sample's loss; None for 1 everywhere.
+        weighs_by_batch: whether the sum of weight x loss over a global batch is divided by the sum of its
+            weights, not by the number of its entries.
         lr_scale: multiplies the schedule's learning rate for this epoch.
         max_fraction: largest fraction that this epoch's rule allowed to hide.
         n_candidates: samples that could be hidden, over all ranks.
@@ -48,6 +50,7 @@ class Plan:
     refresh_mode: str = "eval"
     refresh_augment: bool = True
     weight: np.ndarray | None = None
+    weighs_by_batch: bool = False
     lr_scale: float = 1.0
     max_fraction: float = 0.0
     n_candidates: int = 0

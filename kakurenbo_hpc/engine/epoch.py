@@ -9,6 +9,7 @@ from ..core.batch import MethodState
 from ..core.ledger import Ledger
 from ..core.plan import Epoch, Plan
 from ..core.sample_stats import SampleStats
+from ..order.deal import normalise_batches
 from ..rundir.timers import StageTimer
 from .context import Context
 from .loops import TRAIN_LOOPS, deal_passes, evaluate, refresh, score_all
@@ -55,6 +56,8 @@ def run_epoch(
             ledger = shards.exchange(epoch, plan.train != 0, ledger)
         planned_on, level = ledger, method.selection_level(epoch)
         schedule = deal_passes(plan.train, epoch, ledger, context, plan.weight, level)
+        if plan.weighs_by_batch:
+            schedule = normalise_batches(schedule, context.world.comm)
 
     with timer("train"):
         train = TRAIN_LOOPS[level]

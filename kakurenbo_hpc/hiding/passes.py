@@ -15,7 +15,7 @@ from ..core.sample_stats import SampleStats
 from ..distributed.comm import Comm
 from ..engine.metrics_line import metrics_line
 from ..errors import LoopError, shown
-from ..order.deal import EpochSchedule, deal
+from ..order.deal import EpochSchedule, deal, normalise_batches
 from ..order.home import bring_home, fetch_columns
 from ..selection.batch_level import BatchMethod, SelectionPass
 from ..selection.global_stats import GlobalStats
@@ -175,7 +175,8 @@ class Passes:
         selection = None
         if self._method.selection_level(epoch) == "batch":
             selection = cast(BatchMethod, self._method).selection_pass(self._global_batch)
-        schedule = self._begin_pass("visible", epoch, plan.train, plan.weight, selection)
+        weights = plan.weight, plan.weighs_by_batch
+        schedule = self._begin_pass("visible", epoch, plan.train, weights, selection)
         if selection is not None:
             self._begin_choosing(epoch, schedule, selection)
         none = np.zeros(len(self.ledger), bool)
@@ -301,11 +302,14 @@ class Passes:
         name: PassName,
         epoch: Epoch,
         times: np.ndarray,
-        weight: np.ndarray | None = None,
+        weights: tuple[np.ndarray | None, bool] = (None, False),
         selection: SelectionPass | None = None,
     ) -> EpochSchedule:
         size = (self._global_batch, self._accumulate) if selection is None else (selection.global_batch, 1)
+        weight, by_batch = weights
         schedule = deal(self.ledger.rows, times, epoch, self._comm, *size, weight)
+        if by_batch:
+            schedule = normalise_batches(schedule, self._comm)
         self.current = Pass(name, epoch, schedule, SampleStatsBuffer(self._method.forward_columns))
         return schedule
 

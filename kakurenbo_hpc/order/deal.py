@@ -8,7 +8,7 @@ on any number of ranks. Ranks sort by buckets of the hash; each holds O(n / P) e
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -143,16 +143,39 @@ def deal(
     )
 
 
+def normalise_batches(schedule: EpochSchedule, comm: Comm) -> EpochSchedule:
+    """Return the schedule with weights of mean 1 in every global batch; one of zeros stays as it is.
+
+    One allreduce of an int64 for each step: weights are added in units of 2**-32, the same for any split.
+    """
+    weight = schedule.weight
+    if weight is None or not schedule.n:
+        return schedule
+    position = np.arange(len(weight)) if schedule.position is None else schedule.position
+    step = _step_of(position, schedule.n, schedule.steps)
+    sums = np.zeros(schedule.steps, np.int64)
+    np.add.at(sums, step, np.rint(weight * 2.0**32).astype(np.int64))
+    starts = _cut(schedule.n, schedule.steps, np.arange(schedule.steps + 1))
+    mean = comm.sum(sums) * 2.0**-32 / np.diff(starts)
+    mean[mean == 0] = 1
+    return replace(schedule, weight=(weight / mean[step]).astype(np.float32))
+
+
 def _cut(n: Any, parts: int, i: Any) -> Any:
     """Return where part i begins when n items are cut into equal parts; all work is divided so."""
     return i * n // parts
+
+
+def _step_of(position: np.ndarray, n: int, steps: int) -> np.ndarray:
+    """Return the step in which each position is trained, (k,) int64: ``_cut`` inverted."""
+    return ((position + 1) * steps - 1) // n
 
 
 def _owner_of(position: np.ndarray, n: int, steps: int, size: int) -> np.ndarray:
     """Return the rank that trains each position, (k,) int64: ``_cut`` inverted, for batches, then ranks."""
     if not n:
         return position
-    batch = ((position + 1) * steps - 1) // n
+    batch = _step_of(position, n, steps)
     start = _cut(n, steps, batch)
     length = _cut(n, steps, batch + 1) - start
     return ((position - start + 1) * size - 1) // length

@@ -113,6 +113,20 @@ def test_every_epoch_level_method_trains_what_it_plans_on_any_number_of_ranks(na
             assert [line["n_hidden"] for line in lines] == [line["n_hidden"] for line in alone]
 
 
+def test_weights_may_have_mean_one_over_each_batch(tmp_path):
+    path, weight = tmp_path / "scores.h5", np.random.default_rng(0).exponential(1, N)
+    about = ScoreInfo("craig", "", "points", "points", N, 0.0, 0, 0, "all", 0.5, weighted=True)
+    write_scores(path, about, weight, SerialComm(), None, np.arange(N), weight)
+    chosen = {"scores": [str(path)], "fraction": 0.5, "fingerprint": "points"}
+    for normalise, is_one in ("subset", False), ("batch", True):
+        loop = Loop(hiding("static", normalise=normalise, **chosen))
+        ones = [
+            float(loop.hiding.observe(ids, torch.ones(len(ids)), loop.model(input), target))
+            for ids, (input, target) in loop.hiding.visible(0, loop.loader)
+        ]
+        assert (ones == pytest.approx(np.ones(len(ones)), rel=1e-6)) == is_one and len(ones) == 5
+
+
 READERS = {
     "loader processes": lambda h: {"batch_sampler": h.batch_sampler, "num_workers": 2},
     "plain sampler": lambda h: {"sampler": h.sampler, "batch_size": 10},

@@ -8,7 +8,7 @@ from kakurenbo_hpc.core.plan import Epoch
 from kakurenbo_hpc.core.rng import bits, key
 from kakurenbo_hpc.distributed.comm import SerialComm
 from kakurenbo_hpc.distributed.comm_threads import run_in_threads
-from kakurenbo_hpc.order.deal import deal
+from kakurenbo_hpc.order.deal import deal, normalise_batches
 
 
 def lengths(micro_batches):
@@ -122,3 +122,26 @@ def test_every_place_is_as_likely_for_every_sample():
         micro_batches = deal(np.arange(n), np.ones(n, bool), Epoch(number, n_epochs, 0), SerialComm(), n)
         places[micro_batches.id] += np.arange(n)
     assert places / n_epochs == pytest.approx((n - 1) / 2, abs=4 * np.sqrt((n**2 - 1) / 12 / n_epochs))
+
+
+def test_weights_of_every_global_batch_have_mean_one_the_same_on_any_number_of_ranks():
+    times = np.random.default_rng(0).integers(0, 3, 40)
+    weight = np.random.default_rng(1).exponential(1, 40).astype(np.float32) ** 9
+
+    def normalised(cuts):
+        ranks = dealt(times, cuts, global_batch=7, weight=weight)
+        return batches(run_in_threads(len(ranks), lambda comm: normalise_batches(ranks[comm.rank], comm)))
+
+    alone = normalised([0, 40])
+    for batch, given in zip(alone, batches(dealt(times, global_batch=7, weight=weight)), strict=True):
+        mean = np.mean([entry.weight for entry in given])
+        assert [entry.weight for entry in batch] == pytest.approx([entry.weight / mean for entry in given])
+    for cuts in ([0, 13, 40], [0, 1, 1, 20, 39, 40]):
+        assert normalised(cuts) == alone
+
+
+def test_a_batch_of_zero_weights_stays_as_it_is():
+    (schedule,) = dealt(np.ones(4, bool), global_batch=2, weight=np.zeros(4, np.float32))
+    assert normalise_batches(schedule, SerialComm()).weight.tolist() == [0] * 4
+    (unweighted,) = dealt(np.ones(4, bool))
+    assert normalise_batches(unweighted, SerialComm()) is unweighted

@@ -114,6 +114,15 @@ def test_weights_of_a_subset_have_mean_one_over_what_is_kept(subset):
     assert static(subset([*range(10)], "all"), fraction=0.3).weight is None
 
 
+@pytest.mark.parametrize("budget", ["epochs", "steps"])
+def test_weights_may_have_mean_one_over_each_batch(subset, budget):
+    weight = np.array([0, 0, 3, 1, 0, 0, 0, 2, 4, 2.0])
+    path = subset([-1, -1, 0, 1, -1, -1, -1, 0, 1, 2], fraction=0.5, weight=weight)
+    options = {"fraction": 0.5, "class_balance": True, "budget": budget}
+    assert not static(path, **options).weighs_by_batch
+    assert static(path, normalise="batch", **options).weighs_by_batch
+
+
 @pytest.mark.parametrize(
     ("file", "options", "said"),
     [

@@ -25,7 +25,7 @@ class Static(Method):
 
     A file of a method that chooses a subset says itself who stays: the first places of every class or of
     all samples. It serves any fraction if the method's choices nest, otherwise its own alone. Its weights,
-    if it has any, multiply the losses, scaled to mean 1 over what is kept.
+    if it has any, multiply the losses, scaled to mean 1 over what is kept, or over each batch.
 
     Our choices where the paper is silent: of equal scores the smaller id is hidden; a sample whose score is
     NaN stays.
@@ -46,6 +46,11 @@ class Static(Method):
     )
     budget: Literal["epochs", "steps"] = option(
         "epochs", "An epoch is one pass over what is kept, or takes as many steps as one over everything."
+    )
+    normalise: Literal["subset", "batch"] = option(
+        "subset",
+        "What the weights of a subset have mean 1 over: all of it, as CRAIG's authors; or each batch, as "
+        "DeepCore and cords, which divide by the sum of its weights.",
     )
 
     @property
@@ -102,14 +107,14 @@ class Static(Method):
             hidden = self.mark_lowest_by_class(score, ledger, everyone) & is_known
         else:
             hidden = everyone.smallest(score, self.fraction, ledger.id, among=is_known)
-        weight = self._weights(ledger, ~hidden, everyone)
+        weight, by_batch = self._weights(ledger, ~hidden, everyone), self.normalise == "batch"
         if self.budget == "epochs":
-            return Plan(train=~hidden, weight=weight, max_fraction=self.fraction)
+            return Plan(~hidden, weight=weight, weighs_by_batch=by_batch, max_fraction=self.fraction)
 
         n, (n_hidden,) = ledger.n_total, everyone.count(hidden)
         start, stop, n_kept = epoch.number * n, (epoch.number + 1) * n, n - n_hidden
         times = count_visits(start, stop, n_kept, epoch.rng, ledger.id, "static", everyone, among=~hidden)
-        return Plan(train=times, weight=weight, max_fraction=self.fraction)
+        return Plan(times, weight=weight, weighs_by_batch=by_batch, max_fraction=self.fraction)
 
     def _weights(self, ledger: Ledger, kept: np.ndarray, everyone: GlobalStats) -> np.ndarray | None:
         """Return the weights with mean 1 over what is kept, (S,) float32; None if all are 1."""
