@@ -24,6 +24,7 @@ from kakurenbo_hpc.engine.score import score
 from kakurenbo_hpc.errors import DONE, REQUEUE
 from kakurenbo_hpc.selection import METHODS
 from kakurenbo_hpc.selection.batch_level import BatchMethod
+from kakurenbo_hpc.selection.subsets import SCORES as SCORING
 from kakurenbo_hpc.selection.subsets.recipe import read_recipe
 from kakurenbo_hpc.training.model import build_model
 
@@ -57,6 +58,12 @@ VARIANTS = {
     "pdd": ["threshold=0.9", "variant=smrd threshold=0", "variant=srd gamma=0.5"],
     "rho_loss": ["kept=0.5", "kept=0.9 scope=global selection_mode=train"],
 }
+TINY = [
+    "training={epochs: 3, global_batch: 30, lr: 0.01}",
+    "data={name: visual_atoms, classes: 3, instances: 10, validation: 5, pixels: 16}",
+    "model.options={width: 2}",
+]
+OF_DIGITS = ("el2n", "grand", "forgetting", "random", "irreducible")  # scored by the fixture
 SCORES = {"static": "el2n", "rho_loss": "irreducible"}
 CASES = [
     pytest.param(method, number, marks=[pytest.mark.nightly] * (number > 0))
@@ -257,6 +264,19 @@ def test_scores_are_written_for_every_sample_with_what_they_cost(scored):
         "in three epochs a sample is forgotten once, or was never learned: 4"
     )
     assert 0 < (forgotten == 0).mean() < 1
+
+
+@pytest.mark.parametrize("name", [name for name in SCORING.own if name not in OF_DIGITS])
+def test_every_other_scoring_method_judges_every_sample_on_two_ranks(name, comm, tmp_path):
+    path, shorter = tmp_path / "scores.h5", {"window": 3} if "window" in SCORING[name].model_fields else {}
+    method = SCORING[name](method=name, **shorter)
+    job = read_job(find_job("digits_everything"), TINY, DATASETS, METHODS)
+    info = score(read_recipe(name, method.fewest_epochs, 1, shorter), job, path, comm)
+    assert info.n_forward >= info.n == 30
+    with h5py.File(path) as file:
+        assert file["id"][:].tolist() == list(range(30)) and np.bincount(file["label"]).tolist() == [10] * 3
+        assert np.isfinite(file["score"]).all()
+        assert ("place" in file) == (info.places != "none") and ("weight" in file) == info.weighted
 
 
 def test_gradient_norms_of_an_untrained_network_are_those_of_one_pass_a_sample(scored):
