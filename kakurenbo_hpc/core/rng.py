@@ -64,18 +64,24 @@ def bits(stream: int, ids: np.ndarray, copy: np.ndarray | int = 0) -> np.ndarray
     x *= _GOLDEN
     x += np.uint64(stream)
     _mix(x)
-    if np.any(copy):  # the first copy of a sample draws as if it were the only one
-        again = x ^ np.asarray(copy, np.uint64) * _M1
-        _mix(again)
-        x = np.where(copy, again, x) if np.ndim(copy) else again
-    return x
+    return of_copy(x, copy) if np.any(copy) else x
+
+
+def of_copy(first: np.ndarray, copy: np.ndarray | int) -> np.ndarray:
+    """Return draws of copies, (n,) uint64, from those of first copies; copy: (n,), or a scalar above 0."""
+    again = first ^ np.asarray(copy, np.uint64) * _M1
+    _mix(again)
+    return np.where(copy, again, first) if np.ndim(copy) else again
 
 
 def uniform(stream: int, ids: np.ndarray, copy: np.ndarray | int = 0) -> np.ndarray:
     """Return (n,) float64, uniform in [0, 1), with 53 random bits each."""
-    x = bits(stream, ids, copy)
-    x >>= np.uint64(11)
-    return x * 2.0**-53
+    return to_uniform(bits(stream, ids, copy))
+
+
+def to_uniform(drawn: np.ndarray) -> np.ndarray:
+    """Return (n,) float64 in [0, 1) from 64-bit draws."""
+    return (drawn >> np.uint64(11)) * 2.0**-53
 
 
 def one(stream: int, number: int = 0) -> int:

@@ -34,7 +34,7 @@ def first_of_class(
         (S,) bool.
     """
     n_of_class, marked = np.asarray(n_of_class, np.int64), np.zeros(len(value), bool)
-    rows = np.flatnonzero(n_of_class[label] > 0)
+    rows = np.flatnonzero((n_of_class > 0).take(label))
     rows, k = _descend(to_keys(value), 32, rows, n_of_class, label, marked, everyone)
     n_ties = everyone.add(np.bincount(label[rows], minlength=len(k)))
     whole = (k >= n_ties)[label[rows]]
@@ -71,18 +71,22 @@ def _descend(
         everyone: the rows of all ranks.
     """
     shift, n_classes = n_bits, len(k)
+    keys, label = keys.take(rows), label.take(rows).astype(np.int64)  # take: twice as fast as an index
     while shift:
         width = min(_DIGIT, shift)
         shift -= width
-        digit = (keys[rows] >> keys.dtype.type(shift)).astype(np.int64) & ((1 << width) - 1)
-        cell = (label[rows].astype(np.int64) << width) + digit
+        digit = (keys >> keys.dtype.type(shift)).astype(np.int64)
+        digit &= (1 << width) - 1
+        cell = label << width
+        cell += digit
         counts = everyone.add(np.bincount(cell, minlength=n_classes << width)).reshape(n_classes, -1)
         below = np.cumsum(counts, axis=1)
         found = np.minimum((below < k[:, None]).sum(axis=1), (1 << width) - 1)
         k = k - np.take_along_axis(below - counts, found[:, None], axis=1)[:, 0]
-        distance = digit - found[label[rows]]
-        marked[rows[distance < 0]] = True
-        rows = rows[distance == 0]
+        digit -= found.take(label)
+        marked[rows.compress(digit < 0)] = True
+        left = np.flatnonzero(digit == 0)
+        rows, keys, label = rows.take(left), keys.take(left), label.take(left)
     return rows, k
 
 

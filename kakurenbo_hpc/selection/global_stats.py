@@ -11,6 +11,7 @@ smaller id are marked, on any number of ranks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from .float_keys import (
     CHUNK,
     INF_KEY,
     combine_exponents,
+    combine_rows,
     extract_mantissas,
     from_keys,
     sum_mantissas,
@@ -33,6 +35,11 @@ from .sorting import find_positions
 from .threshold import Threshold, find_threshold, is_at_most, is_below, is_equal, select
 
 _HISTOGRAM_SHIFT = 21  # a histogram counts keys by their 11 highest bits: 2048 counts, 16 KB
+
+
+Ids = (
+    np.ndarray | range | Callable[[np.ndarray], np.ndarray]
+)  # of all rows, or a function from rows to theirs
 
 
 class Mean(NamedTuple):
@@ -142,11 +149,13 @@ class GlobalStats:
         horizon = (n + 6 * np.sqrt(n) + 6) / total
         while True:
             row, number, time = generate_arrivals(weight, ids, horizon, rng, purpose)
-            if self.count(np.ones(len(row), bool))[0] >= n:
+            if self.add(np.array([len(row)]))[0] >= n:
                 break
             horizon *= 2  # about once in a billion epochs
         number_bits = 63 - max(32, self._largest(ids).bit_length())
-        earliest = self._mark(time, (ids[row] << number_bits) | number, n=n)
+        earliest = self._mark(
+            time, lambda tied: (ids[row[tied]] << number_bits) | number[tied].astype(np.int64), n=n
+        )
         return np.bincount(row[earliest], minlength=len(ids))
 
     def mean(self, value: np.ndarray) -> Mean:
@@ -180,8 +189,10 @@ class GlobalStats:
 
     def max(self, value: np.ndarray) -> float:
         """Return the largest finite value of all ranks, -inf if there is none. One allreduce."""
-        value = np.asarray(value, None if np.asarray(value).dtype.kind == "f" else np.float64)
-        local = np.max(value, initial=-np.inf, where=np.isfinite(value))
+        value = np.asarray(value)
+        local = value.max() if len(value) else -np.inf
+        if len(value) and not np.isfinite(local):  # seldom, and several times as slow
+            local = np.max(value, initial=-np.inf, where=np.isfinite(value))
         return float(self._comm.max(np.array([local], np.float64))[0])
 
     def class_sum(self, value: np.ndarray, label: np.ndarray, n_classes: int) -> np.ndarray:
@@ -193,22 +204,22 @@ class GlobalStats:
             n_classes: more than the largest label of any rank.
         """
         finite = np.isfinite(value)
-        raw, label = value[finite].view(np.uint32), label[finite].astype(np.int64)
-        exponent = (raw >> np.uint32(23)).astype(np.int64) & 255
+        if not finite.all():
+            value, label = value[finite], label[finite]
+        raw = np.ascontiguousarray(value).view(np.uint32)
+        size = raw & np.uint32(0x7FFFFFFF)  # in the order of exponents
         # Values of one kind have few different exponents: n_classes numbers are sent for each in their range.
-        ends = [-int(exponent.min()), int(exponent.max())] if len(raw) else [-255, 0]
+        ends = [-int(size.min() >> 23), int(size.max() >> 23)] if len(raw) else [-255, 0]
         low, high = (int(end) for end in self._comm.max(np.array(ends)) * [-1, 1])
         width = max(1, high - low + 1)
         sums = np.zeros(n_classes * width, np.int64)
         for start in range(0, len(raw), CHUNK):
             part = slice(start, start + CHUNK)
             mantissa = np.copysign(extract_mantissas(raw[part]), raw[part].view(np.float32))
-            sums += np.bincount(label[part] * width + exponent[part] - low, mantissa, len(sums)).astype(
-                np.int64
-            )
-        return np.array(
-            [combine_exponents(row, low) for row in self._comm.sum(sums).reshape(n_classes, width)]
-        )
+            cell = label[part].astype(np.int64) * width
+            cell += (size[part] >> np.uint32(23)).astype(np.int64) - low
+            sums += np.bincount(cell, mantissa, len(sums)).astype(np.int64)
+        return combine_rows(self._comm.sum(sums).reshape(n_classes, width), low)
 
     def percentile(self, value: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """Return (S,) float64, for each row the share of all rows with a smaller value; NaN is +inf."""
@@ -254,7 +265,7 @@ class GlobalStats:
     def _mark(
         self,
         value: np.ndarray,
-        ids: np.ndarray | range,
+        ids: Ids,
         among: np.ndarray | None = None,
         *,
         fraction: float = 0,
@@ -286,12 +297,12 @@ class GlobalStats:
         marked[self._first_ties(np.flatnonzero(tied), ids, found)] = True
         return marked
 
-    def _first_ties(self, tied: np.ndarray, ids: np.ndarray | range, found: Threshold) -> np.ndarray:
+    def _first_ties(self, tied: np.ndarray, ids: Ids, found: Threshold) -> np.ndarray:
         """Return those of this rank's tied rows that are among the k of smallest id of all ranks."""
         if isinstance(ids, range):
             n_before = int(self._comm.exscan(np.array([len(tied)]))[0])
             return tied[: max(0, found.k - n_before)]
-        tied_ids = ids_at(ids, tied)
+        tied_ids = ids(tied) if callable(ids) else ids_at(ids, tied)
         return tied[tied_ids <= self._kth_id(tied_ids, found)]
 
     def _largest(self, ids: np.ndarray) -> int:

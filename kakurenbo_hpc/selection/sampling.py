@@ -6,6 +6,7 @@ import numpy as np
 
 from ..core.ledger import Ledger
 from ..core.plan import Epoch, Plan
+from .float_keys import CHUNK
 from .global_stats import GlobalStats
 
 
@@ -59,10 +60,17 @@ def scale_to_float32(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
     largest = everyone.max(weight)
     exponent = int(np.frexp(largest)[1]) if largest > 0 else 0
     half = -exponent // 2  # two factors, since one may be too large for float64; ldexp is slow on arrays
-    scaled = weight * np.ldexp(1.0, half)
-    scaled *= np.ldexp(1.0, -exponent - half)
-    scaled[~np.isfinite(weight)] = np.nan
-    return scaled.astype(np.float32)
+    factors, scaled = (
+        (np.ldexp(1.0, half), np.ldexp(1.0, -exponent - half)),
+        np.empty(len(weight), np.float32),
+    )
+    for start in range(0, len(weight), CHUNK):
+        part = weight[start : start + CHUNK]
+        scaled[start : start + CHUNK] = part * factors[0] * factors[1]
+        unknown = ~np.isfinite(part)
+        if unknown.any():
+            scaled[start : start + CHUNK][unknown] = np.nan
+    return scaled
 
 
 def fill_unknown(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
@@ -74,7 +82,8 @@ def fill_unknown(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:
     largest = everyone.max(weight)
     if not largest > 0:
         return np.ones_like(weight)
-    return np.where(np.isnan(weight), np.float32(largest), weight)
+    unknown = np.isnan(weight)
+    return np.where(unknown, np.float32(largest), weight) if unknown.any() else weight
 
 
 def importance_weights(weight: np.ndarray, everyone: GlobalStats) -> np.ndarray:

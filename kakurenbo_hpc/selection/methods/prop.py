@@ -33,5 +33,7 @@ class Prop(OrderedByLoss):
         """Draw in proportion to p^alpha."""
         if everyone.count(ledger.seen) == [0]:
             return train_all(ledger)
-        p = np.abs(self.with_losses(epoch, ledger).loss, dtype=np.float64) + self.epsilon
-        return draw_plan(p**self.alpha, epoch, ledger, everyone, "prop")
+        p = np.abs(self.with_losses(epoch, ledger).loss, dtype=np.float64)
+        p += self.epsilon
+        p **= self.alpha
+        return draw_plan(p, epoch, ledger, everyone, "prop")

@@ -6,6 +6,7 @@ from ...config.options import Fraction, Positive, option
 from ...core.ledger import Ledger
 from ...core.plan import Epoch, Plan
 from ..class_selection import allocate, first_of_class
+from ..float_keys import CHUNK
 from ..global_stats import GlobalStats
 from ..method import FORWARD_COLUMNS
 from ..predicted_loss import OrderedByLoss
@@ -45,15 +46,19 @@ class Rcap(OrderedByLoss):
         n, label = ledger.n_total, ledger.extra["label"] + 1  # class 0: not known
         n_classes = int(everyone.max(label)) + 1
         ceiling = np.float32(np.log(max(2, n_classes - 1)))
-        loss = np.where(np.isfinite(ledger.loss), np.clip(ledger.loss, 0, ceiling), ceiling)
+        loss = np.clip(ledger.loss, 0, ceiling)
+        loss[~np.isfinite(ledger.loss)] = ceiling
 
         n_of_class = everyone.add(np.bincount(label, minlength=n_classes))
         total = everyone.class_sum(loss, label, n_classes)  # L_c n_c
         n_kept = n - int(np.floor(self.fraction * n))
         kept_of_class = allocate(n_kept, np.sqrt(total / n), n_of_class)
 
-        u = epoch.rng.uniform(ledger.id, "rcap")
-        with np.errstate(divide="ignore"):  # a draw of 0 comes last
-            order = np.log(-np.log(u)) - loss.astype(np.float64) / self.temperature
-        train = first_of_class(order.astype(np.float32), kept_of_class, label, ledger.rows, everyone)
+        order, ids = np.empty(len(ledger), np.float32), ledger.id
+        for start in range(0, len(ledger), CHUNK):
+            rows = slice(start, start + CHUNK)
+            u = epoch.rng.uniform(ids[rows], "rcap")
+            with np.errstate(divide="ignore"):  # a draw of 0 comes last
+                order[rows] = np.log(-np.log(u)) - loss[rows].astype(np.float64) / self.temperature
+        train = first_of_class(order, kept_of_class, label, ledger.rows, everyone)
         return Plan(train=train, max_fraction=1 - n_kept / n)
