@@ -1,4 +1,8 @@
-"""Machine files: the facts of a machine that change with the machine, never with the job."""
+"""Machine files: the facts of a machine that change with the machine, never with the job.
+
+A key becomes a line of a batch script in the block ``header`` of ``schedulers/*.sh.j2``; one that only some
+schedulers use stands in their ``machine_keys``.
+"""
 
 from __future__ import annotations
 

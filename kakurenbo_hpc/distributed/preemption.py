@@ -1,4 +1,7 @@
-"""Preemption: stop on SIGTERM or SIGUSR1, a file in the run directory, or the end of the walltime."""
+"""Preemption: stop on SIGTERM or SIGUSR1, a file in the run directory, or the end of the walltime.
+
+What follows, a checkpoint and exit code 75, or 143 where none could be written, is in ``engine/run.py``.
+"""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def driver_metrics(
         epoch: the epoch.
         plan: its plan.
         schedule: of its training pass.
-        trained: results of its training pass.
+        trained: results of its training pass; a new number of it is a field there, set in ``loops.py``.
         ledger: this rank's rows after the epoch.
         validation: metrics of the evaluation.
         context: of the run.

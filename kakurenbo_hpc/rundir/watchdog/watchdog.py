@@ -54,7 +54,7 @@ class Watchdog:
             run: the run directory.
             rank: of this process.
             size: number of ranks.
-            timeout_s: seconds without progress; 0 for no limit.
+            timeout_s: seconds without progress, the job's ``record.hang_timeout``; 0 for no limit.
             abort: ends all ranks.
             attempt: that the rank is of; the rank leaves once it is over.
         """
