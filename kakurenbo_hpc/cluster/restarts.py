@@ -5,6 +5,8 @@ See ``README.md`` in this folder for what ends a run and what starts it again.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -44,17 +46,18 @@ class RestartCount:
     used: int = 0
     _before: Position | None = None
 
-    def refuse(self, newest: Position) -> str:
+    def refuse(self, newest: Position, is_own: bool = False) -> str:
         """Count an end of the ranks.
 
         Args:
             newest: the run's newest checkpoint.
+            is_own: whether the attempt that has ended wrote it, perhaps in an epoch that it began anew.
 
         Returns:
             Why they are not started again; empty if they are.
         """
         before, self._before = self._before, newest
-        if before is not None and newest <= before:
+        if before is not None and newest <= before and not is_own:
             return "they ended twice without a newer checkpoint between"
         if before is not None and newest.n_epochs > before.n_epochs:
             self.used = 0
@@ -133,7 +136,8 @@ def run_attempts(start: Start, choose: Choose, run: Path, most: int, resume: boo
             attempt.kill_processes()
             allocation.leave_out(lost.hosts, "its ranks gave no heartbeat")
             newest = _newest(run)
-            why = count.refuse((newest and position(newest)) or Position(0, 0)) if end.is_crash else ""
+            reached = (newest and position(newest)) or Position(0, 0)
+            why = count.refuse(reached, _wrote(attempt, newest)) if end.is_crash else ""
             restarts, reason = end.is_crash and not why, end.line.removeprefix("kakurenbo: ")
             facts = {"attempt": attempt.number, "code": end.code, "why": reason, "restarts": restarts}
             add_exit(run, "ended", **facts, checkpoint=newest.name if newest else None)
@@ -162,6 +166,14 @@ def _lock(run: Path) -> Lock:
 
 def _newest(run: Path) -> Path | None:
     return next(iter(list_checkpoints(run / "checkpoints")), None)
+
+
+def _wrote(attempt: Attempt, checkpoint: Path | None) -> bool:
+    if checkpoint is None:
+        return False
+    with contextlib.suppress(OSError, ValueError):  # what reads manifests whole imports torch
+        return json.loads((checkpoint / "manifest.json").read_text()).get("attempt") == attempt.number
+    return False
 
 
 def _leave(end: RanksEnd, why: str) -> int:

@@ -60,7 +60,7 @@ class Script:
     def text(self) -> str:
         """Return the whole script. Every value in it is quoted, or checked to be one word."""
         scheduler = schedulers.open_scheduler(self.machine.scheduler)
-        if self.work and not re.search(r'\{\{ work }}|extends "scheduler.sh.j2"', scheduler.template):
+        if self.work and not re.search(r"\{\{ work }}|\{%-?\s*extends\s", scheduler.template):
             raise UserError(
                 f"{scheduler.title}: the script template starts runs only, not {self.work[0]}; add "
                 "{{ work }} and {{ options }} to it (kakurenbo_hpc/cluster/schedulers/README.md)"

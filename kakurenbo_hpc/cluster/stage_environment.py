@@ -93,14 +93,16 @@ def _facts(place: Path) -> Iterator[str]:
         paths = sorted(path for path in place.iterdir() if path.name != "__pycache__")
     for path in paths:
         is_record = path.is_file() or path.name.endswith("-info")
-        yield f"{path} {path.stat().st_mtime_ns if is_record else ''}"
+        yield f"{path} {path.lstat().st_mtime_ns if is_record else ''}"
 
 
 def _pack(prefix: Path, archive: Path) -> bool:
     """Pack the environment and remove older packs; return whether there was anything to do."""
+    if archive.exists():
+        return False
     archive.parent.mkdir(exist_ok=True)
     with open(archive.parent / "lock", "w", encoding="utf-8") as lock:
-        # Where the file system knows no locks, two launches at once both pack.
+        # Without locks, one of two launches at once may fail to pack; its ranks start all the same.
         with contextlib.suppress(OSError):
             fcntl.lockf(lock, fcntl.LOCK_EX)
         if archive.exists():
@@ -111,6 +113,7 @@ def _pack(prefix: Path, archive: Path) -> bool:
         try:
             with open(part, "wb") as file:
                 _write(prefix, file)
+                file.flush()
                 os.fsync(file.fileno())
             os.replace(part, archive)
         finally:

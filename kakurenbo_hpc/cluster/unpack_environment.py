@@ -39,33 +39,41 @@ def unpack(archive: str, folder: str) -> str:
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
             raise NotUnpacked(f"{root} belongs to somebody else") from None
     copy = os.path.join(root, os.path.basename(archive).removesuffix(".tar"))
-    if os.path.isdir(copy):
+    if _is_whole(copy):
         return copy
     with open(f"{copy}.lock", "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not os.path.isdir(copy):
+            if not _is_whole(copy):
                 raise NotUnpacked from None  # the rank that held the lock has said why
-        if not os.path.isdir(copy):
+        if not _is_whole(copy):
             _extract(archive, copy)
     return copy
 
 
+def _is_whole(copy: str) -> bool:
+    """Whether the last file is there, which is also the oldest: cleaners of such folders begin with those."""
+    return os.path.exists(os.path.join(copy, LAST))
+
+
 def _extract(archive: str, folder: str) -> None:
     """Extract the archive into a folder that is there as a whole or not at all."""
-    import shutil  # here: one rank of a node needs them
+    import glob  # here: one rank of a node needs them
+    import shutil
     import tarfile
 
-    part = f"{folder}.part"
-    shutil.rmtree(part, ignore_errors=True)
+    part = f"{folder}.{os.uname().nodename}.{os.getpid()}.part"
+    for left in glob.glob(f"{glob.escape(folder)}.{os.uname().nodename}.*.part"):  # by a rank that was killed
+        shutil.rmtree(left, ignore_errors=True)
     trusted = {"filter": "fully_trusted"} if hasattr(tarfile, "data_filter") else {}
     try:
         with tarfile.open(archive, "r:", copybufsize=2**20) as tar:  # type: ignore[call-overload]
             tar.extractall(part, **trusted)
         if not os.path.exists(os.path.join(part, LAST)):
             raise tarfile.ReadError("cut off")
+        shutil.rmtree(folder, ignore_errors=True)
         os.rename(part, folder)
     except tarfile.TarError as problem:
         raise NotUnpacked(f"{archive} is damaged ({problem}); remove it") from None
@@ -89,7 +97,10 @@ def main(words: list[str]) -> None:
         sys.exit(2)
     try:
         prefix = os.path.dirname(os.path.dirname(archive))
-        python = os.path.join(unpack(archive, folder), os.path.relpath(sys.executable, prefix))
+        copy = unpack(archive, folder)
+        python = os.path.join(copy, os.path.relpath(sys.executable, prefix))
+        if os.statvfs(copy).f_flag & os.ST_NOEXEC or not os.access(python, os.X_OK):
+            raise NotUnpacked(f"{python} cannot be run there (mounted noexec?)")
     except (OSError, NotUnpacked) as problem:
         python = sys.executable
         if str(problem):

@@ -34,7 +34,7 @@ class Plan:
         refresh_augment: whether that pass uses the training augmentation.
         weight: (S,) float32, multiplies the sample's loss; None for 1 everywhere.
         weighs_by_batch: whether the sum of weight x loss over a global batch is divided by the sum of its
-            weights, not by the number of its entries.
+            weights, not by the number of its entries. Of plans of whole epochs.
         lr_scale: multiplies the schedule's learning rate for this epoch.
         max_fraction: largest fraction that this epoch's rule allowed to hide.
         n_candidates: samples that could be hidden, over all ranks.

@@ -255,7 +255,7 @@ def _differences(runs: Sequence[Run]) -> list[str]:
         f"the runs' jobs differ in {key} ({printable(', '.join(dict.fromkeys(values)))}), so this is no "
         "scaling of one job"
         for key, values in found.items()
-        if key not in _BATCH
+        if key not in _BATCH and not key.startswith("record.")
     ]
 
 

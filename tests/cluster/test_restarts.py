@@ -37,6 +37,14 @@ def test_progress_resets_the_count_and_no_progress_ends_the_run(most, ends, refu
         assert said.startswith(refusal) and bool(said) == bool(refusal)
 
 
+def test_an_epoch_that_was_begun_anew_is_progress_where_the_attempt_wrote_in_it():
+    for is_own, refusal in ((True, ""), (False, TWICE)):
+        count = RestartCount(3)
+        assert not count.refuse(Position(5, 900))
+        assert count.refuse(Position(5, 300), is_own).startswith(refusal)
+        assert bool(refusal) is not is_own
+
+
 SRUN = "srun: error: n1: task 1: {}\n"
 
 

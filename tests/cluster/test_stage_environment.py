@@ -129,7 +129,13 @@ def somebody_elses(archive: Path, node: Path) -> None:
     (node / "x" / f"kakurenbo-{os.getuid()}").symlink_to("/tmp")
 
 
+def not_to_be_run(archive: Path, node: Path) -> None:
+    """As on a disk that is mounted noexec, or where a relative link leaves the environment."""
+    (Path(unpack(str(archive), str(node / "x"))) / "bin" / "python").unlink()
+
+
 HARMS = {
+    "not to be run": (not_to_be_run, "cannot be run there (mounted noexec?)"),
     "cut off": (cut_off, "is damaged (cut off); remove it"),
     "cut inside a file": (lambda archive, node: os.truncate(archive, 15_000), "is damaged ("),
     "no archive": (lambda archive, node: archive.write_bytes(b"<html>"), "is damaged ("),
@@ -149,6 +155,22 @@ def test_where_it_cannot_be_unpacked_ranks_start_from_the_shared_one(harm, prefi
     assert warning.startswith(f"warning: {os.uname().nodename} imports from the shared file system: ")
     assert said in warning and (shown, done.stderr) == (f"{prefix} 0", "")
     assert not list(tmp_path.glob("node/x/*/*.part"))
+
+
+def test_what_a_cleaner_left_of_a_copy_is_made_again(prefix, machine):
+    pack_environment(machine)
+    copy = Path(start(program(machine)).stdout.split()[0])
+    (copy / LAST).unlink()
+    (copy / "pyvenv.cfg").unlink()
+    assert start(program(machine)).stdout == f"{copy} 0\n" and (copy / "pyvenv.cfg").exists()
+
+
+def test_what_somebody_else_has_packed_is_used_without_writing(prefix, machine, capsys):
+    pack_environment(machine)
+    capsys.readouterr()
+    (prefix / ".staged" / "lock").unlink()
+    (prefix / ".staged" / "lock").mkdir()  # root may write anywhere, but not open a folder
+    assert pack_environment(machine) is machine and capsys.readouterr().out == ""
 
 
 def test_a_variable_that_the_node_lacks_is_one_line(prefix, machine, monkeypatch):

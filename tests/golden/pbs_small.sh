@@ -11,7 +11,7 @@ exec >> "$run/batch/log.txt" 2>&1
 note() { echo "== job $job, $(date '+%F %T'): $1"; }
 note "attempt $((requeues + 1)) of 21, on $(sort -u "${PBS_NODEFILE:-/dev/null}" | tr '\n' ' ')"
 export KAKURENBO_ATTEMPT=$((requeues + 1))/21
-# No signal comes before the walltime is over: at this time the ranks write a checkpoint and leave with 75.
+# At this time, before the walltime is over, the ranks write a checkpoint and leave with 75.
 KAKURENBO_DEADLINE=$(($(date +%s) + 7020))
 export KAKURENBO_DEADLINE
 rm -f -- "$run/batch/exit_code" "$run/batch/ended.json" # left by the job that was requeued

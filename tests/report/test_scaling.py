@@ -88,7 +88,7 @@ def test_problems_of_runs_and_differences_of_jobs_are_told(tmp_path, capsys):
     for ranks, epochs in ((1, 4), (2, 8)):
         run = add_run(tmp_path, ranks, 8.0)
         job = {"seed": ranks, "training": {"epochs": epochs, "batch_per_rank": 8 * ranks}}
-        (run / "job.yaml").write_text(json.dumps(job | {"selection": {"method": "kakurenbo"}}))
+        (run / "job.yaml").write_text(json.dumps(job | {"record": {"keep": ranks}}))
     with open(run / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write('{"epoch": 2, "tra')
     show_scaling(tmp_path, None, None)

@@ -200,6 +200,14 @@ def test_an_epoch_that_is_left_again_is_never_without_a_checkpoint(tmp_path, mon
     assert newest_valid(tmp_path).name == "epoch_0002"
 
 
+def test_the_newest_whole_epoch_stays_beside_one_that_was_left_inside(tmp_path):
+    one = saver(tmp_path, keep=1)
+    saved(one, 0, accuracy=0.9)
+    saved(one, 1)
+    one.save("epoch_0002_inside_00009", part(), {"line": None, "steps": [1]})
+    assert one.finish() and there(tmp_path) == ["epoch_0000", "epoch_0001", "epoch_0002_inside_00009"]
+
+
 def test_whatever_bit_of_a_manifest_flips_no_fact_changes(tmp_path):
     saved(saver(tmp_path), 0)
     checkpoint = tmp_path / "epoch_0000"

@@ -48,6 +48,7 @@ def installed_mpi_line(
 ) -> CommandLine:
     """Return the line of the ``mpirun`` or ``mpiexec`` that is installed here."""
     path = find_mpirun(name)
+    variables = re.findall(r"\$\{?(\w+)", f"{machine.scratch} {machine.stage_environment}")
     return mpirun_line(
         path,
         read_version(path),
@@ -57,7 +58,7 @@ def installed_mpi_line(
         n_cores=count_physical_cores(),
         as_root=os.geteuid() == 0,
         environ=environ,
-        handed_on=re.findall(r"\$\{?(\w+)", f"{machine.scratch} {machine.stage_environment}"),
+        handed_on=[*dict.fromkeys(variables)],
     )
 
 

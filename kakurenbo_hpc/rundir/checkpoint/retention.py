@@ -94,15 +94,17 @@ def newest_valid(folder: Path, none_inside: str = "") -> Path | None:
 
 
 def _remove_old(folder: Path, newest: Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` and the best.
+    """Remove all but the newest ``keep``, the newest of a whole epoch, and the best.
 
-    Of the checkpoints inside an epoch only the newest one is kept.
+    Of the checkpoints inside an epoch only the newest one is kept. Runs with node-local data need one of a
+    whole epoch to go on with on other ranks.
     """
     candidates = [path for path in list_checkpoints(folder) if path == newest or not is_inside(path)]
     best = max(candidates, key=_score)
     if _score(best) > float("-inf"):
         write_whole(folder / "best", best.name + "\n")
-    for other in set(list_checkpoints(folder)) - {newest, best, *candidates[:keep]}:
+    whole = [path for path in candidates if not is_inside(path)]
+    for other in set(list_checkpoints(folder)) - {newest, best, *whole[:1], *candidates[:keep]}:
         shutil.rmtree(other, ignore_errors=True)
 
 
