@@ -124,6 +124,8 @@ class FailureReport:
             where = f"rank{plural} {ranks} on {node}"
             if task_code:
                 return self._message_of(ranks, where, task_code)
+            if ranks in self._lost_peer:  # its own abort made srun kill it
+                return self._lost_peer[ranks]
             return f"kakurenbo: {where}: {fate.lower()}{_MEMORY * (fate == 'Killed')}"
         message = self._last_message or next(iter(self._lost_peer.values()), "")
         return message or (

@@ -400,6 +400,7 @@ def test_the_digits_train_on_two_ranks(tmp_path):
         (SRUN_NODE_LOST, 137, "kakurenbo: node n2 was lost"),
         (LOST.format(0) + SRUN_NODE_LOST, 137, "kakurenbo: node n2 was lost"),
         (SRUN_KILLED, 137, "kakurenbo: rank 1 on n1: killed; often the system was out of memory"),
+        (LOST.format(1) + SRUN_KILLED, 137, "kakurenbo: rank 1 of 2 on n1: RuntimeError: [../gloo/"),
         (SRUN_LEFT, 7, "kakurenbo: rank 14 on n7: left with exit code 7 and without a message of ours"),
         (SRUN_KILLED + FLOOD, 137, "kakurenbo: rank 1 on n1: killed"),
         (

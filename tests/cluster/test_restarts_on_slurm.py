@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -109,7 +110,9 @@ def test_a_run_that_loses_a_node_goes_on_on_the_other_and_loses_no_sample(slurm_
         slurm.kill_node("n2")
         assert ended(kakurenbo, run, seconds=400) == "done", log(run)
     said = log(run)
-    assert "attempt 1 ended: node n2 was lost; from epoch_000" in said
+    # srun may hear of the node after the rank that misses its peer.
+    why = r"(node n2 was lost|rank 0 of 2 on .* Connection (reset|closed) by peer.*); from epoch_000"
+    assert re.search(f"attempt 1 ended: {why}", said), said
     assert "node n2 is left out: " in said and said.count("== restart ") == 1, said
     assert ", 2 ranks on cpu, " in said and ", 1 rank on cpu, global batch 20" in said
     lines = metrics(run)
